@@ -1,0 +1,1 @@
+"""Recipes: each file's get_config() returns a complete, documented ml_collections.ConfigDict."""
