@@ -1,0 +1,159 @@
+"""A trained model as a folder: weights, config, class names, preprocessing and scores, saved and loaded as one.
+
+    bundle/
+      bundle.json                     everything but the weights, and the name of their file
+      weights-<sha256, 12>.safetensors  'params/…' and 'batch_stats/…', float32
+
+`bundle.json` is replaced in one move and names its weights, so a kill at any moment leaves a whole bundle: the
+old or the new one. Nothing here is a pickle.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wastejax import __version__
+from wastejax.data.transforms import Preprocessing
+from wastejax.errors import UserError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model and all that is needed to use it.
+
+    Attributes:
+        path: the folder it came from.
+        variables: {'params', 'batch_stats'}, nested dicts of float32 arrays.
+        config: the resolved config of its run, nested dicts.
+        classes: class names in the order of the logits.
+        preprocessing: what its pictures go through.
+        metrics: validation scores at the time of saving.
+    """
+
+    path: Path
+    variables: dict[str, Any]
+    config: dict[str, Any]
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    metrics: dict[str, float]
+
+    @cached_property
+    def logits(self) -> Callable[[Any], Any]:
+        """The jitted network: uint8 [B, S, S, 3] -> float32 [B, C]."""
+        import jax
+
+        from wastejax.models import create_model
+
+        model = create_model(self.config["model"], len(self.classes))
+        forward = jax.jit(lambda v, images: model.apply(v, self.preprocessing.normalise(images)))
+        variables = jax.device_put(self.variables)
+        return lambda images: forward(variables, images)
+
+
+def save_bundle(
+    path: Path,
+    variables: dict[str, Any],
+    config: dict[str, Any],
+    classes: Sequence[str],
+    preprocessing: Preprocessing,
+    metrics: dict[str, float],
+) -> None:
+    """Writes a bundle over what is at `path`, if anything; see `Bundle` for the arguments."""
+    from safetensors.numpy import save
+
+    data = save({name: np.ascontiguousarray(array) for name, array in _flatten(variables).items()})
+    digest = hashlib.sha256(data).hexdigest()
+    weights = path / f"weights-{digest[:12]}.safetensors"
+    path.mkdir(parents=True, exist_ok=True)
+    _replace(weights, data)
+    about = {
+        "format": FORMAT,
+        "weights": weights.name,
+        "sha256": digest,
+        "classes": list(classes),
+        "preprocessing": preprocessing.to_dict(),
+        "metrics": metrics,
+        "config": config,
+        "versions": {"wastejax": __version__, **{p: importlib.metadata.version(p) for p in ("jax", "flax")}},
+    }
+    _replace(path / "bundle.json", json.dumps(about, indent=2, ensure_ascii=False).encode())
+    for old in path.glob("weights-*.safetensors"):
+        if old != weights:
+            old.unlink()
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Returns the bundle in a folder, or in the `bundle` folder of a run.
+
+    Raises:
+        UserError: there is none, or it is damaged or of another format.
+    """
+    from safetensors.numpy import load
+
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such run or bundle")
+    if (path / "bundle" / "bundle.json").is_file():
+        path = path / "bundle"
+    try:
+        about = json.loads((path / "bundle.json").read_bytes())
+        version = about["format"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path}: neither a run nor a bundle, there is no bundle.json in it") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path / 'bundle.json'}: damaged, or not written by wastejax") from None
+    if version != FORMAT:
+        raise UserError(f"{path}: bundle format {version}; this wastejax {__version__} reads {FORMAT}")
+    try:
+        weights = path / about["weights"]
+        data = weights.read_bytes()
+        if hashlib.sha256(data).hexdigest() != about["sha256"]:
+            raise UserError(f"{weights}: damaged or cut short (its SHA-256 is not the one in bundle.json)")
+        return Bundle(
+            path=path,
+            variables=_nest(load(data)),
+            config=about["config"],
+            classes=tuple(about["classes"]),
+            preprocessing=Preprocessing.from_dict(about["preprocessing"]),
+            metrics=about["metrics"],
+        )
+    except FileNotFoundError:
+        raise UserError(f"{weights}: the bundle's weights are missing") from None
+    except KeyError as error:
+        raise UserError(f"{path / 'bundle.json'}: {error} is missing") from None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Writes a file in one move: readers see the old or the new, never half."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    if not isinstance(tree, dict):
+        return {prefix: np.asarray(tree)}
+    flat: dict[str, np.ndarray] = {}
+    for name, value in tree.items():
+        flat.update(_flatten(value, f"{prefix}/{name}" if prefix else name))
+    return flat
+
+
+def _nest(flat: dict[str, np.ndarray]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, leaf = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return tree

@@ -1,0 +1,179 @@
+"""grain: a source of encoded pictures -> batches, the same in (seed, step) whatever the number of workers.
+
+A batch is {'image': uint8 [B, S, S, 3], 'label': int32 [B], 'index': int64 [B], 'mask': bool [B]}; `index` counts
+in the source, so that a batch can name its files, and `mask` is False where a row only fills up the last batch.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grain
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from wastejax.data import images
+from wastejax.data.cache import ArrayStore, Progress, build_store, cache_dir, stamp
+from wastejax.data.sources import Source
+from wastejax.data.transforms import FILTERS, Augmentation, Preprocessing
+
+Batch = dict[str, np.ndarray]
+CACHED_SIDE = 256  # short side of cached training pictures, pixels: the study's, and ample for smaller crops
+
+
+def shrink(image: Image.Image, side: int = CACHED_SIDE) -> Image.Image:
+    """Returns the picture with a short side of at most `side`, aspect kept."""
+    scale = side / min(image.size)
+    if scale >= 1:
+        return image
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, FILTERS["bicubic"], reducing_gap=2.0)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Pictures of a source, decoded: from the cache where there is one, else from the file."""
+
+    source: Source
+    store: ArrayStore | None = None
+    position: dict[int, int] | None = None
+
+    def __call__(self, index: int) -> Image.Image:
+        """Returns the picture with that index in the source, mode RGB."""
+        if self.store is not None and self.position is not None:
+            return Image.fromarray(self.store[self.position[index]])
+        return shrink(images.decode(self.source.read(index)))
+
+
+def reader(source: Source, indices: np.ndarray, cache: bool, progress: Progress | None = None) -> Reader:
+    """Returns a reader of training pictures, after decoding them into the cache where `cache` is set."""
+    if not cache:
+        return Reader(source)
+    path = _cache_path("train", source, indices, CACHED_SIDE)
+    store = build_store(path, indices.tolist(), lambda i: np.asarray(Reader(source)(i)), progress)
+    return Reader(source, store, {index: i for i, index in enumerate(indices.tolist())})
+
+
+def _cache_path(kind: str, source: Source, indices: np.ndarray, *parts: object) -> Path:
+    files = [(source.names[i], source.stamps[i]) for i in indices.tolist()]
+    return cache_dir() / "decoded" / f"{kind}-{stamp(files, parts)}.bin"
+
+
+@dataclass(frozen=True)
+class _Example:
+    """Index of a picture -> an augmented example; a class because worker processes must pickle it."""
+
+    read: Callable[[int], Image.Image]
+    labels: np.ndarray
+    augment: Augmentation
+
+    def __call__(self, index: np.int64, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        i = int(index)
+        image = self.augment(self.read(i), rng)
+        return {"image": image, "label": np.int32(self.labels[i]), "index": np.int64(i), "mask": np.bool_(True)}
+
+
+def train_batches(
+    read: Callable[[int], Image.Image],
+    labels: np.ndarray,
+    indices: np.ndarray,
+    augment: Augmentation,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    stop: int,
+    balanced: bool = False,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Yields the batches of training steps `start`..`stop`.
+
+    Args:
+        read: index in the source -> picture.
+        labels: int32 [N] of the whole source.
+        indices: int64, the training pictures.
+        augment: (picture, rng) -> uint8 [S, S, 3].
+        batch_size: pictures per batch; batches run on across the end of an epoch, so that all are full.
+        seed: of order and augmentation; the batch of a step depends on (seed, step) alone.
+        start: first step, where a run goes on.
+        stop: the step after the last.
+        balanced: draw every class equally often.
+        workers: processes; 0 works in two threads.
+    """
+    if balanced:
+        parts = [indices[labels[indices] == c] for c in np.unique(labels[indices])]
+        order = grain.MapDataset.mix([_endless(p, seed + c) for c, p in enumerate(parts)])
+    else:
+        order = _endless(indices, seed)
+    batches = order.random_map(_Example(read, labels, augment), seed=seed).batch(batch_size)
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    dataset = batches[start:stop].to_iter_dataset(options)
+    if workers:
+        if not flags.FLAGS.is_parsed():  # grain's workers insist on parsed absl flags
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(dataset)
+
+
+def _endless(indices: np.ndarray, seed: int) -> grain.MapDataset:
+    """Returns the indices in a new random order every time round."""
+    return grain.MapDataset.source(indices).shuffle(seed=seed).repeat()
+
+
+class EvalBatches:
+    """All pictures once, in order, evaluation's way; the last batch is filled up with masked copies."""
+
+    def __init__(
+        self,
+        source: Source,
+        indices: np.ndarray,
+        preprocessing: Preprocessing,
+        batch_size: int,
+        cache: bool = False,
+        progress: Progress | None = None,
+    ):
+        """Prepares the batches; iterating yields them, as often as one likes.
+
+        Args:
+            source: the pictures.
+            indices: int64, which of them.
+            preprocessing: the model's.
+            batch_size: rows of every batch, the last one included.
+            cache: keep the finished squares, so that every later pass only reads.
+            progress: called with (done, total) while caching.
+        """
+        self.source, self.indices, self.batch_size = source, indices, batch_size
+        self.image_size = preprocessing.image_size
+
+        def square(index: int) -> np.ndarray:
+            return preprocessing(images.decode(source.read(index)))
+
+        if cache:
+            shape = (preprocessing.image_size, preprocessing.crop, preprocessing.interpolation)
+            store = build_store(_cache_path("eval", source, indices, shape), indices.tolist(), square, progress)
+            self._dataset = grain.MapDataset.source(store)
+        else:
+            self._dataset = grain.MapDataset.source(indices).map(lambda i: square(int(i)))
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields every batch once."""
+        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2 * self.batch_size)
+        squares = iter(self._dataset.to_iter_dataset(options))
+        B, S = self.batch_size, self.image_size
+        for start in range(0, len(self.indices), B):
+            index = self.indices[start : start + B]
+            image = np.zeros((B, S, S, 3), np.uint8)
+            for row in range(len(index)):
+                image[row] = next(squares)
+            fill = B - len(index)
+            index = np.pad(index, (0, fill), mode="edge")
+            yield {
+                "image": image,
+                "label": self.source.labels[index].astype(np.int32),
+                "index": index.astype(np.int64),
+                "mask": np.arange(B) < B - fill,
+            }

@@ -1,0 +1,62 @@
+"""Cross entropy with everything that this project does to labels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def cross_entropy(
+    logits: jax.Array, targets: jax.Array, weights: jax.Array | None = None
+) -> jax.Array:
+    """Returns the mean cross entropy, nats.
+
+    Args:
+        logits: float32 [B, C].
+        targets: float32 [B, C], rows that sum to one.
+        weights: float32 [C], a factor per class (of the target's mass); the mean is then weighted too, as in
+            torch's `cross_entropy`.
+    """
+    log_p = jax.nn.log_softmax(logits)
+    if weights is None:
+        return -jnp.mean(jnp.sum(targets * log_p, axis=-1))
+    weighted = targets * weights
+    return -jnp.sum(weighted * log_p) / jnp.sum(weighted)
+
+
+def smooth_labels(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
+    """Returns float32 [B, C]: 1 - smoothing on the label, plus smoothing / C everywhere (Szegedy et al. 2016)."""
+    return jax.nn.one_hot(labels, num_classes) * (1 - smoothing) + smoothing / num_classes
+
+
+def class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns float32 [C]: N / (C * count), so that every class weighs the same; 0 for a class without pictures."""
+    counts = np.bincount(labels, minlength=num_classes)
+    return np.where(counts, len(labels) / (num_classes * np.maximum(counts, 1)), 0).astype(np.float32)
+
+
+def mixup(
+    rng: jax.Array, images: jax.Array, targets: jax.Array, alpha: float
+) -> tuple[jax.Array, jax.Array]:
+    """Blends each picture and its target with another of the batch (Zhang et al. 2018); one share per batch."""
+    share_key, order_key = jax.random.split(rng)
+    share = jax.random.beta(share_key, alpha, alpha)
+    order = jax.random.permutation(order_key, len(images))
+    return share * images + (1 - share) * images[order], share * targets + (1 - share) * targets[order]
+
+
+def cutmix(
+    rng: jax.Array, images: jax.Array, targets: jax.Array, alpha: float
+) -> tuple[jax.Array, jax.Array]:
+    """Pastes a box of another picture of the batch (Yun et al. 2019); targets follow the area pasted."""
+    share_key, order_key, y_key, x_key = jax.random.split(rng, 4)
+    order = jax.random.permutation(order_key, len(images))
+    _, H, W, _ = images.shape
+    side = jnp.sqrt(1 - jax.random.beta(share_key, alpha, alpha))
+    h, w = side * H, side * W
+    y, x = jax.random.uniform(y_key) * H, jax.random.uniform(x_key) * W
+    rows = jnp.abs(jnp.arange(H) + 0.5 - y) < h / 2
+    columns = jnp.abs(jnp.arange(W) + 0.5 - x) < w / 2
+    box = rows[:, None] & columns[None, :]
+    share = 1 - jnp.mean(box)  # of the picture that stays, after the box was clipped at the edges
+    mixed = jnp.where(box[None, :, :, None], images[order], images)
+    return mixed, share * targets + (1 - share) * targets[order]

@@ -1,0 +1,61 @@
+"""optax chains and learning-rate schedules from a config."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+Schedule = optax.Schedule
+
+
+def make_schedule(optim: ConfigDict, steps_per_epoch: int, total_steps: int) -> Schedule:
+    """Returns step -> learning rate: linear warm-up, then cosine or constant ('plateau' scales that later)."""
+    warmup = min(round(optim.warmup_epochs * steps_per_epoch), total_steps - 1)
+    peak = optim.learning_rate
+    after = (
+        optax.cosine_decay_schedule(peak, max(1, total_steps - warmup), alpha=optim.final_lr)
+        if optim.schedule == "cosine"
+        else optax.constant_schedule(peak)
+    )
+    if not warmup:
+        return after
+    # The first step is already one warm-up step up: a rate of zero would waste it.
+    return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup), after], [warmup])
+
+
+def decayed(params: Any) -> Any:
+    """Returns a tree of bools: weight decay is for kernels and tables, not for biases and norm scales."""
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def make_optimizer(optim: ConfigDict, schedule: Schedule) -> optax.GradientTransformation:
+    """Returns the chain: clip, coupled decay, moments, decoupled decay, minus learning rate.
+
+    Adam's L2 is coupled as in the study: loss + lambda * w^T w, so the gradient gains 2 * lambda * w before the
+    moments see it. AdamW's is decoupled (Loshchilov & Hutter 2019). SGD has Nesterov momentum and coupled L2 in
+    the usual form (gradient + lambda * w).
+    """
+    decay = optim.weight_decay
+    steps = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
+    if optim.name == "adam":
+        steps += [optax.add_decayed_weights(2 * decay, decayed), optax.scale_by_adam(b1=optim.momentum)]
+    elif optim.name == "adamw":
+        steps += [optax.scale_by_adam(b1=optim.momentum), optax.add_decayed_weights(decay, decayed)]
+    else:
+        steps += [optax.add_decayed_weights(decay, decayed), optax.trace(optim.momentum, nesterov=True)]
+    return optax.chain(*steps, optax.scale_by_learning_rate(schedule))
+
+
+def make_plateau(optim: ConfigDict) -> optax.GradientTransformationExtraArgs:
+    """Returns optax's reduce-on-plateau. It counts calls of `update`, so call it once an epoch (`on_plateau`)."""
+    return optax.contrib.reduce_on_plateau(
+        factor=optim.plateau_factor, patience=optim.plateau_patience, rtol=1e-4, accumulation_size=1
+    )
+
+
+def on_plateau(plateau: optax.GradientTransformationExtraArgs, state: Any, loss: float) -> Any:
+    """Returns the plateau's state after an epoch with this validation loss; `state.scale` multiplies updates."""
+    _, state = plateau.update(jnp.zeros(()), state, value=jnp.asarray(loss, jnp.float32))
+    return state

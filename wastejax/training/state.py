@@ -1,0 +1,48 @@
+"""Everything that a run needs to go on, as one pytree."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from wastejax.training.optim import make_plateau
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """State of training. Randomness needs no state: each step folds its number into the seed's key.
+
+    Attributes:
+        step: int32 [], optimizer steps done.
+        params: the network's parameters, float32.
+        batch_stats: moving statistics of batch normalisation.
+        opt_state: optax's state.
+        ema: {'params', 'batch_stats'} averaged over steps, or None.
+        plateau: state of reduce-on-plateau; its `scale` multiplies every update.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    ema: Any
+    plateau: Any
+
+    def eval_variables(self) -> dict[str, Any]:
+        """Returns the variables to evaluate and to ship: the averaged ones where there are any."""
+        return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create_train_state(variables: dict[str, Any], tx: optax.GradientTransformation, optim: Any) -> TrainState:
+    """Returns the state before the first step, from a model's variables."""
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    copy = lambda tree: jax.tree.map(jnp.array, tree)  # noqa: E731 - donated buffers must not be shared
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=copy(params),
+        batch_stats=copy(batch_stats),
+        opt_state=tx.init(params),
+        ema=copy({"params": params, "batch_stats": batch_stats}) if optim.ema_decay else None,
+        plateau=make_plateau(optim).init(params),
+    )

@@ -1,0 +1,107 @@
+"""One training step: uint8 batch in, new state and a few numbers out. Jitted once, state donated."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from wastejax.data.transforms import Preprocessing
+from wastejax.models import Model
+from wastejax.training import losses
+from wastejax.training.state import TrainState
+
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+    model: Model,
+    tx: optax.GradientTransformation,
+    config: ConfigDict,
+    preprocessing: Preprocessing,
+    num_classes: int,
+    class_weights: jax.Array | None = None,
+) -> TrainStep:
+    """Returns the jitted step.
+
+    Args:
+        model: the network.
+        tx: its optimizer.
+        config: a whole recipe; read are seed, loss, optim.ema_decay and train.accumulate.
+        preprocessing: turns uint8 pictures into the network's input.
+        num_classes: C.
+        class_weights: float32 [C], or None.
+
+    The step takes (state, {'image': uint8 [B, S, S, 3], 'label': int32 [B]}) and returns the next state and
+    {'loss', 'top1', 'grad_norm'}, float32 scalars.
+    """
+    parts = config.train.accumulate
+    key = jax.random.key(config.seed)
+
+    def inputs(batch: dict[str, jax.Array], rng: jax.Array) -> tuple[jax.Array, jax.Array]:
+        images = preprocessing.normalise(batch["image"])
+        targets = losses.smooth_labels(batch["label"], num_classes, config.loss.label_smoothing)
+        return mix(rng, images, targets, config.loss)
+
+    def loss_fn(
+        params: Any, batch_stats: Any, images: jax.Array, targets: jax.Array, rng: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits, new_stats = model.apply(variables, images, train=True, rng=rng)
+        return losses.cross_entropy(logits, targets, class_weights), (logits, new_stats)
+
+    def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+        mix_key, drop_key = jax.random.split(jax.random.fold_in(key, state.step))
+        images, targets = inputs(batch, mix_key)
+        batch_stats, grads = state.batch_stats, jax.tree.map(jnp.zeros_like, state.params)
+        loss = top1 = jnp.zeros(())
+        # Unrolled: convolutions inside lax.scan are many times slower on a CPU.
+        for i, (x, t, label) in enumerate(
+            zip(*(jnp.split(a, parts) for a in (images, targets, batch["label"])), strict=True)
+        ):
+            rng = jax.random.fold_in(drop_key, i)
+            value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+            (part, (logits, batch_stats)), g = value_and_grad(state.params, batch_stats, x, t, rng)
+            grads = jax.tree.map(lambda a, b: a + b / parts, grads, g)
+            loss += part / parts
+            top1 += jnp.mean(jnp.argmax(logits, -1) == label) / parts
+        new_state = update(state, grads, batch_stats)
+        return new_state, {"loss": loss, "top1": top1, "grad_norm": optax.global_norm(grads)}
+
+    def update(state: TrainState, grads: Any, batch_stats: Any) -> TrainState:
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates = jax.tree.map(lambda u: u * state.plateau.scale, updates)
+        params = optax.apply_updates(state.params, updates)
+        step = state.step + 1
+        ema = state.ema
+        if ema is not None:
+            # The average would remember the random start for long: let it begin short.
+            decay = jnp.minimum(config.optim.ema_decay, (1.0 + step) / (10.0 + step))
+            now = {"params": params, "batch_stats": batch_stats}
+            ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, now)
+        return state.replace(
+            step=step, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema
+        )
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def mix(
+    rng: jax.Array, images: jax.Array, targets: jax.Array, loss: ConfigDict
+) -> tuple[jax.Array, jax.Array]:
+    """Applies mixup, cutmix, or with both on one of them at even odds."""
+    choice, rng = jax.random.split(rng)
+    if loss.mixup and loss.cutmix:
+        return jax.lax.cond(
+            jax.random.bernoulli(choice),
+            lambda: losses.mixup(rng, images, targets, loss.mixup),
+            lambda: losses.cutmix(rng, images, targets, loss.cutmix),
+        )
+    if loss.mixup:
+        return losses.mixup(rng, images, targets, loss.mixup)
+    if loss.cutmix:
+        return losses.cutmix(rng, images, targets, loss.cutmix)
+    return images, targets
