@@ -1,0 +1,120 @@
+"""Encoded bytes in, an RGB picture out: every kind of file that turns up in a folder of photographs."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+# Formats that are decoded in process. PIL's full list would hand a PostScript file named .jpg to Ghostscript.
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF")
+# PIL's own warning level: larger pictures take more than 256 MiB to decode.
+MAX_PIXELS = 89_478_485
+
+_ORIENTATION_TAG = 0x0112
+# EXIF 2.3, tag Orientation: what brings the stored picture upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
+
+
+class BadImage(ValueError):  # noqa: N818 - a statement about the file, named as the reports name it
+    """A file that cannot be decoded; `str(error)` is the reason, short enough for a list."""
+
+
+def decode(data: bytes, min_side: int | None = None) -> Image.Image:
+    """Decodes a picture of any common kind to RGB.
+
+    EXIF orientation is applied, transparency composited on white, 16-bit and float samples scaled to 8 bits,
+    CMYK converted; of an animation the first frame is taken.
+
+    Args:
+        data: the encoded file.
+        min_side: if given, a JPEG may be decoded smaller than it is, which is much faster for photographs, as
+            long as both sides keep this many pixels.
+
+    Returns:
+        A picture of mode RGB, fully loaded.
+
+    Raises:
+        BadImage: the data is empty, truncated, damaged, not a picture, or has more than `MAX_PIXELS` pixels.
+    """
+    if not data:
+        raise BadImage("empty file")
+    _quieten_pil()
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise BadImage(f"too large ({image.width} x {image.height} pixels; decompression bomb?)")
+        if min_side:
+            image.draft(None, (min_side, min_side))
+        image.load()
+        return _to_rgb(_upright(image))
+    except BadImage:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImage("too large (decompression bomb?)") from error
+    except UnidentifiedImageError as error:
+        raise BadImage(
+            "truncated or damaged header" if data.startswith(_MAGIC) else "not an image"
+        ) from error
+    # On damaged files PIL's plugins raise nearly anything: OSError, SyntaxError, struct.error, ...
+    except Exception as error:
+        raise BadImage(_reason(error)) from error
+
+
+def _quieten_pil() -> None:
+    """Silences PIL's warnings about odd files: `decode` either copes with them or raises.
+
+    A filter is added and stays. `warnings.catch_warnings` would be tidier but is not safe in threads.
+    """
+    if not any(f[0] == "ignore" and getattr(f[3], "pattern", None) == r"PIL\." for f in warnings.filters):
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).lower()
+    if any(word in text for word in ("truncated", "end of", "broken data stream", "not enough")):
+        return "truncated"
+    return f"damaged ({error})" if text else f"damaged ({type(error).__name__})"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+    except Exception:  # a broken EXIF block says nothing against the pixels
+        orientation = None
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image.transpose(method) if method is not None else image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_8bit(image)
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8bit(image: Image.Image) -> Image.Image:
+    """Scales integer samples of 16 bits by 1/257, and others by their largest where that exceeds 255."""
+    values = np.nan_to_num(np.asarray(image, np.float64))
+    top = values.max(initial=0)
+    if (image.mode.startswith("I") and 255 < top <= 65535) or image.mode.startswith("I;16"):
+        scale = 65535.0
+    elif image.mode == "F" and top <= 1:
+        scale = 1.0
+    else:
+        scale = max(top, 255.0)
+    return Image.fromarray(np.clip(np.rint(values * (255.0 / scale)), 0, 255).astype(np.uint8))

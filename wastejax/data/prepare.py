@@ -1,0 +1,206 @@
+"""From a data config to labelled, checked, grouped and split pictures, before anything slow starts."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wastejax.data.duplicates import group_duplicates, scan
+from wastejax.data.sources import Source, open_source
+from wastejax.data.split import SPLITS, load_manifest, shorten, stratified_group_split
+from wastejax.errors import ConfigError, nearest
+
+_LARGE_GROUP = 0.05  # share of the set above which a group of near-duplicates is reported
+_SECONDS_BETWEEN_PROGRESS = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """N pictures ready for training.
+
+    Attributes:
+        source: the pictures, without those that were skipped or that the manifest leaves out.
+        groups: int32 [N], near-duplicate group.
+        splits: str [N], 'train', 'val' or 'test'.
+        skipped: name -> reason, of unreadable files that were left out.
+        notes: what the user should know about the data, one line each.
+    """
+
+    source: Source
+    groups: np.ndarray
+    splits: np.ndarray
+    skipped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def indices(self, split: str) -> np.ndarray:
+        """Returns int64 [M], the pictures of one split, in the order of the source."""
+        return np.flatnonzero(self.splits == split)
+
+
+def prepare(
+    data_config: Any, seed: int, cache_dir: Path | None, say: Callable[[str], None] = lambda line: None
+) -> Dataset:
+    """Opens the data, reads every file once to find the unreadable ones, and splits them.
+
+    Args:
+        data_config: `config.data`: source, dir, on_bad_image, and split.{ratios, group, hamming, manifest}.
+        seed: of the split.
+        cache_dir: where hashes are kept for the next run; None for no cache.
+        say: is given a line about progress now and then.
+
+    Raises:
+        ConfigError: a value is impossible, there are not enough pictures or classes, files are unreadable and
+            `on_bad_image` is 'raise', or the manifest does not fit the data.
+    """
+    _check(data_config)
+    split_config = data_config.split
+    source = open_source(data_config.source, data_config.dir)
+    notes = list(source.notes)
+    manifest = None
+    if split_config.manifest:
+        manifest = load_manifest(split_config.manifest, source)
+        left_out = len(source) - len(manifest.indices)
+        source = source.select(manifest.indices)
+        if left_out:
+            notes.append(f"{left_out:,} pictures that {split_config.manifest} does not list are left out")
+    _check_classes(source)
+
+    seen = scan(source, cache_dir, _progress(say))
+    good = _without_bad(source, seen.bad, data_config.on_bad_image)
+    skipped = {source.names[i]: reason for i, reason in seen.bad.items()}
+    if skipped:
+        notes.append(f"{len(skipped):,} unreadable pictures are left out")
+    classes = source.classes
+    source = source.select(good)
+    if source.classes != classes:
+        lost = ", ".join(sorted(set(classes) - set(source.classes)))
+        raise ConfigError("config.data.dir", f"no readable picture in {lost}; mend or remove the folder")
+    _check_classes(source)
+
+    twins = group_duplicates(seen.phash[good], seen.grey[good], split_config.hamming)
+    if manifest is not None:
+        groups, splits = manifest.groups[good], manifest.splits[good]
+    else:
+        groups = twins if split_config.group == "phash" else np.arange(len(source), dtype=np.int32)
+        splits = _split(source, groups, split_config, seed)
+    notes += _notes_on_twins(source, twins, splits)
+    return Dataset(source, groups, splits, skipped, notes)
+
+
+def _check(config: Any) -> None:
+    """Checks the values of `config.data` that this module reads."""
+    choices = {"on_bad_image": ("raise", "skip"), "split.group": ("phash", "none")}
+    for key, allowed in choices.items():
+        value = config.on_bad_image if key == "on_bad_image" else config.split.group
+        if value not in allowed:
+            raise ConfigError(f"config.data.{key}", f"unknown value {value!r}{nearest(str(value), allowed)}")
+    ratios = tuple(config.split.ratios)
+    if len(ratios) != len(SPLITS) or not all(ratio > 0 for ratio in ratios):
+        raise ConfigError("config.data.split.ratios", f"must be three positive numbers, is {ratios}")
+    if not 0 <= config.split.hamming <= 64:
+        raise ConfigError("config.data.split.hamming", f"must be from 0 to 64, is {config.split.hamming}")
+
+
+def _check_classes(source: Source) -> None:
+    if len(source.classes) < 2:
+        raise ConfigError(
+            "config.data.dir",
+            f"holds a single class, {source.classes[0]!r}; at least two class folders are needed",
+        )
+
+
+def _progress(say: Callable[[str], None]) -> Callable[[int, int], None]:
+    last = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _SECONDS_BETWEEN_PROGRESS:
+            last = now
+            say(f"checking pictures: {done:,} of {total:,}")
+
+    return progress
+
+
+def _without_bad(source: Source, bad: dict[int, str], on_bad_image: str) -> np.ndarray:
+    """Returns int64 [M], the readable pictures, or raises an error that names the others."""
+    if bad and on_bad_image == "raise":
+        lines = [f"{source.names[i]}: {reason}" for i, reason in sorted(bad.items())]
+        raise ConfigError(
+            "config.data.on_bad_image",
+            f"{len(bad):,} of {len(source):,} pictures cannot be read ({'; '.join(shorten(lines))}); mend or "
+            "remove them, or leave them out with --config.data.on_bad_image=skip",
+        )
+    return np.setdiff1d(np.arange(len(source)), list(bad)).astype(np.int64)
+
+
+def _split(source: Source, groups: np.ndarray, config: Any, seed: int) -> np.ndarray:
+    """Splits by the folders where they say, and by ratio, class, domain and group where they do not."""
+    ratios = tuple(config.ratios)
+    given = np.array(source.splits) if source.splits is not None else np.full(len(source), "train")
+    # A part that the folders lack (many sets have no val) is taken from train.
+    parts = [split for split in SPLITS if split == "train" or split not in given]
+    pool = np.flatnonzero(given == "train")
+    splits = given.astype("U5")
+    if len(parts) > 1:
+        splits[pool] = stratified_group_split(
+            source.labels[pool],
+            [source.domains[i] for i in pool],
+            groups[pool],
+            [ratios[SPLITS.index(part)] for part in parts],
+            seed,
+            parts,
+        )
+    needed = parts if source.splits is not None else SPLITS
+    for label, name in enumerate(source.classes):
+        mine = source.labels == label
+        missing = [part for part in needed if not np.any(mine & (splits == part))]
+        if missing:
+            count = int(np.sum(mine))
+            distinct = len(np.unique(groups[mine]))
+            raise ConfigError(
+                "config.data.dir",
+                f"class {name!r} has too few pictures to split ({count}, of which {distinct} are distinct): "
+                f"none left for {' and '.join(missing)}; add pictures or remove the class",
+            )
+    return splits
+
+
+def _notes_on_twins(source: Source, twins: np.ndarray, splits: np.ndarray) -> list[str]:
+    """Describes near-duplicates (int [N] groups): how many, across classes or splits, and too large."""
+    sizes = np.bincount(twins)
+    repeated = np.flatnonzero(sizes > 1)
+    if not len(repeated):
+        return []
+    count = int(sizes[repeated].sum())
+    notes = [
+        f"{count:,} of {len(source):,} pictures are near-duplicates of others, in {len(repeated):,} groups"
+    ]
+    across_classes = _groups_with_several(twins, source.labels)
+    if across_classes:
+        notes.append(f"{across_classes:,} groups of near-duplicates span several classes: label errors?")
+    held_out = np.isin(twins, twins[splits == "train"]) & (splits == "test")
+    leaked = int(held_out.sum())
+    if leaked:
+        share = leaked / max(1, int(np.sum(splits == "test")))
+        notes.append(
+            f"{leaked:,} test pictures ({share:.0%}) have a near-duplicate in train, which flatters test "
+            "accuracy; config.data.split.group='phash' on undivided folders avoids it"
+        )
+    for group in np.flatnonzero(sizes > _LARGE_GROUP * len(source)):
+        if sizes[group] > 1:
+            first = source.names[int(np.argmax(twins == group))]
+            notes.append(
+                f"one group of near-duplicates holds {sizes[group]:,} pictures "
+                f"({sizes[group] / len(source):.0%} of the set), {first} among them; all go to one split"
+            )
+    return notes
+
+
+def _groups_with_several(groups: np.ndarray, values: np.ndarray) -> int:
+    """Counts the groups whose members differ in `values`."""
+    pairs = np.unique(np.stack([groups, values], 1), axis=0)
+    return int(np.sum(np.bincount(pairs[:, 0]) > 1))

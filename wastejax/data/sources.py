@@ -1,0 +1,227 @@
+"""Random access to encoded pictures with labels: a class folder, the Kaggle layout, or a TFDS data set."""
+
+import os
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from wastejax.errors import ConfigError
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+DOMAINS = ("default", "real_world")
+_IGNORED = frozenset({"__macosx", "thumbs.db"})
+_SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """N labelled pictures, still encoded.
+
+    Attributes:
+        names: unique POSIX names, relative to the folder that holds the class folders
+            (`shoes/default/Image_3.png`) or the `train/ val/ test/` folders (`train/shoes/Image_3.png`).
+        labels: int32 [N], index into `classes`.
+        classes: class names, sorted.
+        domains: one per picture: 'default', 'real_world', or '' where the layout does not say.
+        splits: 'train', 'val' or 'test' per picture where the data come split, else None.
+        read: index -> encoded bytes; picklable and safe in threads. Raises OSError.
+        stamps: one per picture; another stamp means that the content may have changed.
+        notes: what the reader should know, one line each.
+    """
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    domains: tuple[str, ...]
+    splits: tuple[str, ...] | None
+    read: Callable[[int], bytes]
+    stamps: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> "Source":
+        """Returns the pictures at `indices` (int [M]) alone; classes that have none left are dropped."""
+        indices = np.asarray(indices, np.int64)
+        kept, labels = np.unique(self.labels[indices], return_inverse=True)
+
+        def pick(values: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(values[i] for i in indices)
+
+        return replace(
+            self,
+            names=pick(self.names),
+            labels=labels.astype(np.int32),
+            classes=tuple(self.classes[i] for i in kept),
+            domains=pick(self.domains),
+            splits=None if self.splits is None else pick(self.splits),
+            read=_ReadSubset(self.read, indices),
+            stamps=pick(self.stamps),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _ReadSubset:
+    read: Callable[[int], bytes]
+    indices: np.ndarray
+
+    def __call__(self, index: int) -> bytes:
+        return self.read(int(self.indices[index]))
+
+
+@dataclass(frozen=True)
+class _ReadFiles:
+    root: Path
+    paths: tuple[str, ...]
+
+    def __call__(self, index: int) -> bytes:
+        return (self.root / self.paths[index]).read_bytes()
+
+
+def open_source(source: str, root: str) -> Source:
+    """Opens what `config.data.source` and `config.data.dir` name.
+
+    Args:
+        source: 'folder', or 'tfds:NAME' (which may carry a version: `tfds:household_waste:1.0.0`).
+        root: the folder of pictures, or the TFDS data directory ('' for the TFDS default).
+
+    Raises:
+        ConfigError: no such source, or nothing usable in it.
+    """
+    if source == "folder":
+        return open_folder(root)
+    if source.startswith("tfds:") and len(source) > len("tfds:"):
+        return open_tfds(source.removeprefix("tfds:"), root)
+    raise ConfigError("config.data.source", f"must be 'folder' or 'tfds:NAME', is {source!r}")
+
+
+def open_tfds(name: str, data_dir: str) -> Source:
+    """Opens a prepared TFDS data set."""
+    raise ConfigError("config.data.source", f"reading TFDS ({name}) is not there yet")
+
+
+def open_folder(root: str | Path, key: str = "config.data.dir") -> Source:
+    """Opens a folder of class folders.
+
+    Single folders above the class folders are passed through (`images/images/<class>/…`), everything below a
+    class folder belongs to that class, and a `default` or `real_world` folder directly in it names the domain.
+    Folders named train, val (valid, validation) and test above the class folders give the split; `train` alone
+    counts as a wrapper. Names are NFC-normalised, so that Korean ones from macOS and Linux are the same.
+
+    Args:
+        root: the folder.
+        key: what to call it in error messages.
+
+    Raises:
+        ConfigError: the folder is missing or not readable, has no pictures, or its layout is not understood.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        problem = "is not a folder" if root.exists() else "does not exist"
+        raise ConfigError(key, f"{str(root)!r} {problem}; give a folder with one sub-folder per class")
+    found = sorted(_find_pictures(root, key), key=lambda item: [_readable(part) for part in item[0]])
+    if not found:
+        kinds = ", ".join(sorted(extension[1:] for extension in EXTENSIONS))
+        raise ConfigError(key, f"no pictures ({kinds}) below {str(root)!r}")
+    depth = _wrapper_depth([path for path, _ in found])
+    inside = [(path, stamp) for path, stamp in found if len(path) > depth + 1]
+    if not inside:
+        raise ConfigError(
+            key, f"the pictures lie directly in {str(root)!r}; put them in one sub-folder per class"
+        )
+    paths = [path[depth:] for path, _ in inside]
+    splits = _folder_splits(paths, key)
+    labels_at = 0 if splits is None else 1
+    folders = [_readable(path[labels_at]) for path in paths]
+    classes = tuple(sorted(set(folders)))
+    index = {name: i for i, name in enumerate(classes)}
+    below = [path[labels_at + 1] if len(path) > labels_at + 2 else "" for path in paths]
+    raw = tuple("/".join(path) for path in paths)
+    names = tuple(_readable(path) for path in raw)
+    loose = len(found) - len(inside)
+    return Source(
+        names=names if len(set(names)) == len(names) else tuple(ascii(path)[1:-1] for path in raw),
+        labels=np.array([index[name] for name in folders], np.int32),
+        classes=classes,
+        domains=tuple(name if name in DOMAINS else "" for name in below),
+        splits=splits,
+        read=_ReadFiles(root.joinpath(*inside[0][0][:depth]).absolute(), raw),
+        stamps=tuple(stamp for _, stamp in inside),
+        notes=(f"{loose} pictures beside the class folders are left out",) if loose else (),
+    )
+
+
+def _find_pictures(
+    folder: Path, key: str, above: tuple[str, ...] = (), seen: frozenset[str] = frozenset()
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yields (parts of the path below the root, stamp) of each picture file, in no particular order.
+
+    Links to folders are followed, except back to a folder that they lie in. A link that leads nowhere is
+    yielded like a file, to be reported as unreadable.
+    """
+    seen |= {os.path.realpath(folder)}
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise ConfigError(key, f"cannot list {str(folder)!r}: {error.strerror}") from error
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name.lower() in _IGNORED:
+            continue
+        path = (*above, entry.name)
+        if entry.is_dir():
+            if os.path.realpath(entry.path) not in seen:
+                yield from _find_pictures(Path(entry.path), key, path, seen)
+        elif Path(entry.name).suffix.lower() in EXTENSIONS and (entry.is_file() or entry.is_symlink()):
+            yield path, _stamp(entry)
+
+
+def _stamp(entry: os.DirEntry) -> str:
+    try:
+        stat = entry.stat()
+    except OSError:
+        return "missing"
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
+
+
+def _wrapper_depth(paths: list[tuple[str, ...]]) -> int:
+    """Counts the single folders above the class (or split) folders.
+
+    A single folder is a class, not a wrapper, if pictures lie directly in it or its sub-folders are domains.
+    """
+    depth = 0
+    while True:
+        inside = [
+            path for path in paths if len(path) > depth + 1
+        ]  # not the pictures that lie loose at this level
+        single = len({path[depth] for path in inside}) == 1 and all(len(path) > depth + 2 for path in inside)
+        if not single or {path[depth + 1] for path in inside} <= set(DOMAINS):
+            return depth
+        depth += 1
+
+
+def _folder_splits(paths: list[tuple[str, ...]], key: str) -> tuple[str, ...] | None:
+    """Returns the split of each picture where the topmost folders are train, val and test, else None."""
+    heads = {path[0] for path in paths}
+    known = {head for head in heads if head.lower() in _SPLIT_FOLDERS}
+    if not any(head.lower() == "train" for head in known) or len(known) < 2:
+        return None
+    if known != heads:
+        other = ", ".join(sorted(heads - known))
+        raise ConfigError(
+            key, f"folders beside train, val and test are not understood: {other}; move them away"
+        )
+    flat = next((path for path in paths if len(path) < 3), None)
+    if flat:
+        raise ConfigError(
+            key, f"{'/'.join(flat)!r} lies in no class folder; expected {flat[0]}/<class>/{flat[1]}"
+        )
+    return tuple(_SPLIT_FOLDERS[path[0].lower()] for path in paths)
+
+
+def _readable(path: str) -> str:
+    """NFC, with bytes that are not UTF-8 (old Korean archives) written as escapes: printable everywhere."""
+    return unicodedata.normalize("NFC", os.fsencode(path).decode("utf-8", "backslashreplace"))
