@@ -1,1 +1,191 @@
-"""The networks."""
+"""The networks by name. Outside this package a network is `Model.apply(variables, images, train=…)`.
+
+To add a family: a module with SIZES, DEFAULTS, CHOICES, `build` and `check` as `efficientnetv2` has them, a
+row in `FAMILIES`, its variants in `MODELS`, and their parameter counts in tests/test_models.py.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from wastejax.errors import ConfigError, nearest
+from wastejax.models import efficientnetv2, mobilevit
+from wastejax.models.conv import LOWERINGS
+
+Variables = dict[str, Any]
+
+
+class Family(NamedTuple):
+    """What one architecture offers.
+
+    Attributes:
+        sizes: by name; each has a field for every key whose default is None, and its usual `image_size`.
+        defaults: the family's own config keys; None stands for the default of the size.
+        choices: the allowed values of the keys that have a closed list.
+        build: (complete config, classes) -> module, called as `module(images, train, features_only)`.
+        check: (complete config, image size) raises ConfigError for anything else that cannot be.
+    """
+
+    sizes: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    choices: Mapping[str, tuple[Any, ...]]
+    build: Callable[[Mapping[str, Any], int], nn.Module]
+    check: Callable[[Mapping[str, Any], int], None]
+
+
+def _family(module: Any) -> Family:
+    return Family(module.SIZES, module.DEFAULTS, module.CHOICES, module.build, module.check)
+
+
+FAMILIES: dict[str, Family] = {
+    "efficientnetv2": _family(efficientnetv2),
+    "mobilevit": _family(mobilevit),
+}
+
+COMMON_DEFAULTS: dict[str, Any] = {
+    "dropout": None,
+    "drop_path": None,
+    "dtype": "float32",
+    "lowering": "auto",
+    "head_attention": "none",
+}
+
+COMMON_CHOICES: dict[str, tuple[str, ...]] = {
+    "dtype": ("float32", "bfloat16"),
+    "lowering": LOWERINGS,
+    "head_attention": ("none", "cbam"),
+}
+
+
+def _efficientnet(size: str, **keys: Any) -> dict[str, Any]:
+    return {"name": "efficientnetv2", "size": size, **keys}
+
+
+def _mobilevit(size: str, **keys: Any) -> dict[str, Any]:
+    return {"name": "mobilevit", "size": size, **keys}
+
+
+_ECA = {"attention": "eca", "fused_attention": "eca", "activation": "leaky_relu"}
+
+MODELS: dict[str, dict[str, Any]] = {
+    **{f"efficientnetv2_{size}": _efficientnet(size) for size in ("b0", "b1", "b2", "b3", "s", "m", "tiny")},
+    **{f"efficientnetv2_{size}_eca": _efficientnet(size, **_ECA) for size in ("b0", "s", "tiny")},
+    **{f"efficientnetv2_{size}_glu": _efficientnet(size, attention="glu") for size in ("b0", "s", "tiny")},
+    "efficientnet_lite0": _efficientnet("lite0"),
+    **{f"mobilevit_{size}": _mobilevit(size) for size in ("xxs", "xs", "s", "tiny")},
+    **{
+        f"mobilevit_{size}_ir": _mobilevit(size, mixer="inverted_residual")
+        for size in ("xxs", "xs", "s", "tiny")
+    },
+    **{
+        f"mobilevit_{size}_conv5": _mobilevit(size, local_kernel="add_5x5")
+        for size in ("xxs", "xs", "s", "tiny")
+    },
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network as functions of its variables {'params': …, 'batch_stats': …}, plain dicts of float32 arrays.
+
+    Attributes:
+        module: the Flax module.
+        config: its complete config.
+        num_classes: number of logits.
+    """
+
+    module: nn.Module
+    config: dict[str, Any]
+    num_classes: int
+
+    def init(self, rng: Array, image_size: int) -> Variables:
+        """Draws the variables for images of this size; `params['classifier']` is the last layer."""
+        variables = jax.jit(self.module.init)(rng, jnp.zeros((1, image_size, image_size, 3)))
+        return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+    def apply(
+        self, variables: Variables, images: Array, train: bool = False, rng: Array | None = None
+    ) -> Any:
+        """Computes logits.
+
+        Args:
+            variables: of `init`.
+            images: normalised, [B, H, W, 3], any float dtype.
+            train: use the batch's statistics, dropout and stochastic depth.
+            rng: key of the two latter; needed where their rates are above 0.
+
+        Returns:
+            Logits [B, num_classes], float32; while training a pair of them and the new `batch_stats`.
+        """
+        if not train:
+            return self.module.apply(variables, images)
+        rngs = None if rng is None else {"dropout": rng}
+        logits, new = self.module.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])
+        return logits, new.get("batch_stats", {})
+
+    def features(self, variables: Variables, images: Array) -> Array:
+        """Computes what the classifier averages over positions, [B, h, w, C], in the dtype of the config."""
+        return cast(Array, self.module.apply(variables, images, features_only=True))
+
+
+def complete(model_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Fills in the defaults of a model config.
+
+    Raises:
+        ConfigError: an unknown family, size or key, or a value that is not among a key's choices.
+    """
+    given = dict(model_config)
+    name = str(given.get("name"))
+    if name not in FAMILIES:
+        raise ConfigError("config.model.name", f"unknown model {name!r}{nearest(name, FAMILIES)}")
+    family = FAMILIES[name]
+    size = str(given.get("size"))
+    if size not in family.sizes:
+        raise ConfigError("config.model.size", f"{name} has no size {size!r}{nearest(size, family.sizes)}")
+    defaults = {**COMMON_DEFAULTS, **family.defaults}
+    for key in given.keys() - defaults.keys() - {"name", "size"}:
+        raise ConfigError(f"config.model.{key}", f"{name} has no such key{nearest(key, defaults)}")
+    config: dict[str, Any] = {"name": name, "size": size}
+    for key, default in defaults.items():
+        value = given.get(key)
+        value = default if value is None else value
+        config[key] = getattr(family.sizes[size], key) if value is None else value
+    for key, choices in {**COMMON_CHOICES, **family.choices}.items():
+        if config[key] not in choices:
+            hint = nearest(str(config[key]), map(str, choices))
+            raise ConfigError(f"config.model.{key}", f"cannot be {config[key]!r}{hint}")
+    for key in ("dropout", "drop_path"):
+        if not 0 <= config[key] < 1:
+            raise ConfigError(f"config.model.{key}", f"must be at least 0 and below 1, is {config[key]}")
+    return config
+
+
+def check(model_config: Mapping[str, Any], image_size: int) -> None:
+    """Raises ConfigError where no network can be built of this config, or it cannot take this image size."""
+    config = complete(model_config)
+    FAMILIES[config["name"]].check(config, image_size)
+
+
+def create_model(model_config: Mapping[str, Any], num_classes: int) -> Model:
+    """Builds a network.
+
+    Args:
+        model_config: a row of `MODELS`, or the family's `name`, a `size`, and any keys of `COMMON_DEFAULTS`
+            and of the family's DEFAULTS; those left out or None take their defaults.
+        num_classes: number of logits.
+
+    Raises:
+        ConfigError: as `complete`.
+    """
+    config = complete(model_config)
+    return Model(FAMILIES[config["name"]].build(config, num_classes), config, num_classes)
+
+
+def count_parameters(variables: Variables) -> int:
+    """Returns the number of trainable parameters: batch statistics do not count."""
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

@@ -124,8 +124,8 @@ def conv2d(
         x: images or features, [B, H, W, C].
         kernel: [kh, kw, C / groups, features], of the dtype of `x`.
         strides: steps of the kernel in both directions.
-        padding: 'SAME' (TensorFlow's rule), 'SYMMETRIC' (half a kernel on every side, PyTorch's habit), or the
-            zeros on every side.
+        padding: 'SAME' (TensorFlow's rule), 'SYMMETRIC' (half a kernel on every side, PyTorch's habit), or
+            the zeros on every side.
         groups: channel groups; `C` of them is a depthwise convolution.
         lowering: 'auto', the fast form of each backend, with a reverse-mode gradient only; or 'direct',
             always `lax.conv_general_dilated`, as export wants it.

@@ -1,11 +1,12 @@
-"""Building blocks shared by the networks. Everything is NHWC; parameters are float32, computing is in `dtype`.
+"""Building blocks shared by the networks. All is NHWC; parameters are float32, computing is in `dtype`.
 
-Networks build one `conv` and one `norm` constructor (`functools.partial` of `Conv` and `BatchNorm`) from their
-config and hand them down, so padding, lowering, dtype and epsilon are decided in one place.
+A network binds its convolution and normalisation to `ConvNormAct` once (`functools.partial`) and hands that
+`layer` down, so padding, lowering, dtype and epsilon are decided in one place.
 """
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -86,7 +87,7 @@ def _scale(x: Array, logits: Array) -> Array:
 
 
 class SqueezeExcite(nn.Module):
-    """Channel attention by two small layers on the pooled features (Hu et al. 2018), as EfficientNetV2 has it.
+    """Channel attention by two small layers on the pooled features (Hu et al. 2018).
 
     Attributes:
         reduced: width between the two layers.
@@ -113,7 +114,7 @@ def eca_kernel_size(channels: int) -> int:
 
 
 class EfficientChannelAttention(nn.Module):
-    """Channel attention by one bias-free 1-D convolution over the pooled channels (Wang et al. 2020, ECA-Net).
+    """Channel attention by a bias-free 1-D convolution over the pooled channels (Wang et al. 2020).
 
     Parameter `kernel` [k], with k of `eca_kernel_size`.
     """
@@ -125,7 +126,10 @@ class EfficientChannelAttention(nn.Module):
         k = eca_kernel_size(channels)
         kernel = self.param("kernel", nn.initializers.normal(math.sqrt(1 / k)), (k,), jnp.float32)
         pooled = jnp.pad(pool(x), ((0, 0), (k // 2, k // 2)))
-        return _scale(x, sum(pooled[:, i : i + channels] * kernel[i] for i in range(k)))
+        logits = jnp.zeros((x.shape[0], channels), jnp.float32)
+        for i in range(k):
+            logits += pooled[:, i : i + channels] * kernel[i]
+        return _scale(x, logits)
 
 
 def gated_linear_unit(x: Array) -> Array:
@@ -138,7 +142,7 @@ class InvertedResidual(nn.Module):
     """MobileNetV2's block (Sandler et al. 2018), EfficientNet's MBConv: expand, depthwise, attend, project.
 
     Attributes:
-        conv, norm: constructors of the layers.
+        layer: `ConvNormAct` with its convolution and normalisation bound.
         features: output channels.
         strides: of the depthwise convolution; 1 with equal channels adds the input to the output.
         expansion: inner width over input width; 1 leaves the first convolution out.
@@ -148,8 +152,7 @@ class InvertedResidual(nn.Module):
         drop_path: rate of stochastic depth.
     """
 
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
+    layer: Callable[..., nn.Module]
     features: int
     strides: int = 1
     expansion: int = 4
@@ -161,28 +164,21 @@ class InvertedResidual(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         """Maps [B, H, W, C] to [B, H / strides, W / strides, features]."""
-        shortcut, channels = x, x.shape[-1]
+        shortcut, channels, act = x, x.shape[-1], self.activation
         inner = channels * self.expansion
-        layer = {"conv": self.conv, "norm": self.norm}
-        act = self.activation
         if self.expansion != 1:
-            x = ConvNormAct(**layer, features=inner, kernel=1, activation=act, name="expand")(x, train)
-        x = ConvNormAct(
-            **layer,
-            features=inner,
-            kernel=self.kernel,
-            strides=self.strides,
-            depthwise=True,
-            activation=act,
-            name="depthwise",
-        )(x, train)
+            x = self.layer(inner, kernel=1, activation=act, name="expand")(x, train)
+        depthwise = self.layer(
+            inner, self.kernel, self.strides, depthwise=True, activation=act, name="depthwise"
+        )
+        x = depthwise(x, train)
         if self.attention == "se":
             x = SqueezeExcite(max(1, channels // 4), act, name="attention")(x)
         elif self.attention == "eca":
             x = EfficientChannelAttention(name="attention")(x)
         elif self.attention == "glu":
             x = gated_linear_unit(x)
-        x = ConvNormAct(**layer, features=self.features, kernel=1, name="project")(x, train)
+        x = self.layer(self.features, kernel=1, name="project")(x, train)
         if self.strides == 1 and self.features == channels:
             x = shortcut + DropPath(self.drop_path)(x, train)
         return x
@@ -203,10 +199,10 @@ class CBAM(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Keeps the shape [B, H, W, C]."""
         channels = x.shape[-1]
-        dense = {"use_bias": False, "kernel_init": he_normal, "dtype": x.dtype}
-        squeeze = nn.Dense(max(1, channels // self.reduction), **dense, name="channel_reduce")
-        excite = nn.Dense(channels, **dense, name="channel_expand")
-        x = _scale(x, sum(excite(nn.relu(squeeze(p))) for p in (pool(x), x.max((1, 2)))))
+        dense = partial(nn.Dense, use_bias=False, kernel_init=he_normal, dtype=x.dtype)
+        squeeze = dense(max(1, channels // self.reduction), name="channel_reduce")
+        excite = dense(channels, name="channel_expand")
+        x = _scale(x, excite(nn.relu(squeeze(pool(x)))) + excite(nn.relu(squeeze(x.max((1, 2))))))
         spatial = jnp.stack([x.mean(-1, dtype=jnp.float32).astype(x.dtype), x.max(-1)], axis=-1)
         return x * nn.sigmoid(self.conv(1, 7, name="spatial")(spatial))
 
