@@ -22,6 +22,7 @@ import numpy as np
 from wastejax import __version__
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
+from wastejax.files import write_bytes, write_json
 
 FORMAT = 1
 
@@ -74,7 +75,7 @@ def save_bundle(
     digest = hashlib.sha256(data).hexdigest()
     weights = path / f"weights-{digest[:12]}.safetensors"
     path.mkdir(parents=True, exist_ok=True)
-    _replace(weights, data)
+    write_bytes(weights, data)
     about = {
         "format": FORMAT,
         "weights": weights.name,
@@ -85,7 +86,7 @@ def save_bundle(
         "config": config,
         "versions": {"wastejax": __version__, **{p: importlib.metadata.version(p) for p in ("jax", "flax")}},
     }
-    _replace(path / "bundle.json", json.dumps(about, indent=2, ensure_ascii=False).encode())
+    write_json(path / "bundle.json", about)
     for old in path.glob("weights-*.safetensors"):
         if old != weights:
             old.unlink()
@@ -130,13 +131,6 @@ def load_bundle(path: str | Path) -> Bundle:
         raise UserError(f"{weights}: the bundle's weights are missing") from None
     except KeyError as error:
         raise UserError(f"{path / 'bundle.json'}: {error} is missing") from None
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Writes a file in one move: readers see the old or the new, never half."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:

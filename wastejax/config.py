@@ -104,9 +104,7 @@ def _parse(key: str, text: str, default: Any) -> Any:
             raise ValueError
         return type(default)(value)
     except (KeyError, ValueError, TypeError, SyntaxError):
-        raise ConfigError(
-            f"config.{key}", f"expects {wanted} such as {default}, is {text!r}"
-        ) from None
+        raise ConfigError(f"config.{key}", f"expects {wanted} such as {default}, is {text!r}") from None
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -197,7 +195,9 @@ def check(config: ConfigDict) -> None:
             limit = "" if high == float("inf") else f" and <= {high}"
             raise ConfigError(f"config.{key}", f"must be {bound}{limit}, is {value}")
     if config.train.batch_size % config.train.accumulate:
-        raise ConfigError("config.train.accumulate", f"must divide train.batch_size={config.train.batch_size}")
+        raise ConfigError(
+            "config.train.accumulate", f"must divide train.batch_size={config.train.batch_size}"
+        )
     if min(config.data.split.ratios) < 0 or config.data.split.ratios[0] <= 0:
         raise ConfigError("config.data.split.ratios", f"must not be negative, are {config.data.split.ratios}")
     if min(config.data.std) <= 0:

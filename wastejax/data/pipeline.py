@@ -71,7 +71,12 @@ class _Example:
     def __call__(self, index: np.int64, rng: np.random.Generator) -> dict[str, np.ndarray]:
         i = int(index)
         image = self.augment(self.read(i), rng)
-        return {"image": image, "label": np.int32(self.labels[i]), "index": np.int64(i), "mask": np.bool_(True)}
+        return {
+            "image": image,
+            "label": np.int32(self.labels[i]),
+            "index": np.int64(i),
+            "mask": np.bool_(True),
+        }
 
 
 def train_batches(
@@ -151,7 +156,9 @@ class EvalBatches:
 
         if cache:
             shape = (preprocessing.image_size, preprocessing.crop, preprocessing.interpolation)
-            store = build_store(_cache_path("eval", source, indices, shape), indices.tolist(), square, progress)
+            store = build_store(
+                _cache_path("eval", source, indices, shape), indices.tolist(), square, progress
+            )
             self._dataset = grain.MapDataset.source(store)
         else:
             self._dataset = grain.MapDataset.source(indices).map(lambda i: square(int(i)))

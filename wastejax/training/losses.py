@@ -5,9 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def cross_entropy(
-    logits: jax.Array, targets: jax.Array, weights: jax.Array | None = None
-) -> jax.Array:
+def cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Array | None = None) -> jax.Array:
     """Returns the mean cross entropy, nats.
 
     Args:
@@ -34,9 +32,7 @@ def class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return np.where(counts, len(labels) / (num_classes * np.maximum(counts, 1)), 0).astype(np.float32)
 
 
-def mixup(
-    rng: jax.Array, images: jax.Array, targets: jax.Array, alpha: float
-) -> tuple[jax.Array, jax.Array]:
+def mixup(rng: jax.Array, images: jax.Array, targets: jax.Array, alpha: float) -> tuple[jax.Array, jax.Array]:
     """Blends each picture and its target with another of the batch (Zhang et al. 2018); one share per batch."""
     share_key, order_key = jax.random.split(rng)
     share = jax.random.beta(share_key, alpha, alpha)

@@ -82,9 +82,7 @@ def make_train_step(
             decay = jnp.minimum(config.optim.ema_decay, (1.0 + step) / (10.0 + step))
             now = {"params": params, "batch_stats": batch_stats}
             ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, now)
-        return state.replace(
-            step=step, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema
-        )
+        return state.replace(step=step, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema)
 
     return jax.jit(train_step, donate_argnums=0)
 

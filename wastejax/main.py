@@ -1,0 +1,102 @@
+"""The one entry point: `python -m wastejax.main [COMMAND] --config=…`. It parses and dispatches, no more."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from wastejax import __version__
+from wastejax.errors import UserError
+
+EXAMPLES = """\
+examples:
+  wastejax --config=mobilevit_ir                            a drawn set, minutes: see that all works
+  wastejax --config=mobilevit_ir --config.data.dir=DIR      train on DIR/<class>/*.jpg, or go on with it
+  wastejax eval --model=runs/mobilevit_ir --data=DIR --out=report.json
+
+Every key of configs/common.py can be set: --config.train.epochs=3. `wastejax COMMAND --help` says more.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and where to look."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends with exit code 2."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of all commands; `--config.key=value` arguments are left to the recipe."""
+    top = Parser(
+        "wastejax", description="Small, fast networks that sort waste.", epilog=EXAMPLES, allow_abbrev=False
+    )
+    top.formatter_class = argparse.RawDescriptionHelpFormatter
+    top.add_argument("--version", action="version", version=f"wastejax {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+
+    train = command("train", "train, or go on with a run (the default)")
+    train.add_argument("--config", required=True, metavar="RECIPE", help="a recipe's file or name")
+    train.add_argument("--workdir", metavar="DIR", help="where the run lives (default: runs/<recipe>)")
+
+    evaluate = command("eval", "score a run or bundle on pictures")
+    evaluate.add_argument("--model", required=True, metavar="RUN_OR_BUNDLE")
+    evaluate.add_argument("--data", metavar="DIR", help="class folders (default: the run's own pictures)")
+    evaluate.add_argument(
+        "--split", metavar="SPLIT", help="train, val or test (default: all of DIR, or test)"
+    )
+    evaluate.add_argument("--out", metavar="JSON", help="also write the scores there")
+    evaluate.add_argument("--skip_bad", action="store_true", help="leave unreadable pictures out")
+
+    command("models", "list the networks: parameters, multiply-adds, weights they can take")
+    return top
+
+
+def dispatch(argv: Sequence[str]) -> None:
+    """Runs the command that the arguments ask for; `train` where they name none."""
+    arguments = list(argv)
+    if arguments and arguments[0].startswith("--config"):
+        arguments.insert(0, "train")
+    args, rest = parser().parse_known_args(arguments)
+    if rest and args.command != "train":
+        raise UserError(f"{rest[0]}: unknown option; see wastejax {args.command or ''} --help")
+    match args.command:
+        case "train":
+            from wastejax.training.command import run as train
+
+            train(args.config, rest, args.workdir, say)
+        case "eval":
+            from wastejax.evaluation.command import run as evaluate
+
+            evaluate(args, say)
+        case "models":
+            from wastejax.models.table import run as models
+
+            models(say)
+        case _:
+            parser().print_help()
+
+
+def say(line: str) -> None:
+    """Prints a line at once, so that a log file shows it as it happens."""
+    print(line, flush=True)
+
+
+def main() -> None:
+    """Runs, and turns a user's mistake into one line and exit code 2."""
+    try:
+        dispatch(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

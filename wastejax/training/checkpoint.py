@@ -1,0 +1,83 @@
+"""Orbax checkpoints of a run: the newest, to go on from, and the best.
+
+Orbax writes into a temporary folder and renames it, so a kill in the middle of a save leaves the one before.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from wastejax.errors import UserError
+from wastejax.training.state import TrainState
+
+
+class Checkpoints:
+    """The checkpoints in a folder; a context manager, since leaving without closing can lose a step."""
+
+    def __init__(self, path: Path):
+        """Opens (and makes) the folder.
+
+        Args:
+            path: where; made absolute, since Orbax works in the background.
+        """
+        newest = preservation_policy.LatestN(1)
+        best = preservation_policy.BestN(get_metric_fn=lambda m: m["score"], reverse=False, n=1)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=preservation_policy.AnyPreservationPolicy([newest, best]),
+            enable_async_checkpointing=False,
+        )
+        self._manager = ocp.CheckpointManager(path.resolve(), options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.close()
+
+    def save(self, state: TrainState, progress: dict[str, Any], score: float = -math.inf) -> None:
+        """Saves state and progress under the state's step.
+
+        Args:
+            state: all arrays of the run.
+            progress: JSON-able, all that is not an array.
+            score: higher is better; a step saved within an epoch has none and is kept only while newest.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return  # an interrupted run that had just saved
+        saved = self._manager.save(
+            step,
+            args=ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)),
+            metrics={"score": score if math.isfinite(score) else -1e30},  # Orbax ranks NaN best
+        )
+        if not saved:
+            raise RuntimeError(f"Orbax did not save step {step}")
+
+    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """Returns the newest (state, progress), or None where nothing was saved yet.
+
+        Args:
+            like: a state of the same structure.
+
+        Raises:
+            UserError: the checkpoint does not fit the state.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(like), progress=ocp.args.JsonRestore()
+                ),
+            )
+        except (ValueError, KeyError) as error:
+            folder = self._manager.directory / str(step)
+            raise UserError(
+                f"{folder}: not a checkpoint of this run: {str(error).splitlines()[0]}"
+            ) from error
+        return restored.state, restored.progress

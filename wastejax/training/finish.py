@@ -1,0 +1,96 @@
+"""The end of a run: the best model scored once on the test pictures, figures and the report."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wastejax.bundle import Bundle, load_bundle
+from wastejax.data import images, pipeline
+from wastejax.data.split import SPLITS
+from wastejax.evaluation import plots
+from wastejax.evaluation.evaluate import Evaluation, evaluate
+from wastejax.evaluation.metrics import confident_mistakes, log_softmax
+from wastejax.evaluation.report import write_report
+from wastejax.files import write_json
+from wastejax.training.loop import Progress, Run
+
+
+def finish(run: Run, progress: Progress, facts: dict[str, Any]) -> dict[str, Any]:
+    """Scores the bundle on the test split, as `eval` would, and writes report.json, figures and report.md.
+
+    Args:
+        run: the run, trained.
+        progress: how training went.
+        facts: what else the report should say; see `write_report`.
+
+    Returns:
+        The test scores. report.json is written last: it marks the run as finished.
+    """
+    bundle = load_bundle(run.workdir)
+    dataset, config = run.dataset, run.config
+    test = dataset.indices("test")
+    batches = pipeline.EvalBatches(dataset.source, test, bundle.preprocessing, config.eval.batch_size)
+    result = evaluate(bundle.logits, batches, dataset.source, bundle.classes, test)
+    groups = np.bincount(dataset.groups)
+    # A resumed run's time is the sum of its parts, so it is counted from the epochs.
+    facts = facts | {
+        "seconds": sum(row["seconds"] for row in progress.history),
+        "images_per_second": float(np.median([row["images_per_second"] for row in progress.history])),
+        "splits": {split: len(dataset.indices(split)) for split in SPLITS},
+        "num_groups": len(groups),
+        "largest_group": int(groups.max()),
+        "skipped": len(dataset.skipped),
+        "parameters": sum(a.size for a in _leaves(bundle.variables["params"])),
+        "best_epoch": progress.best_epoch,
+        "stopped_reason": progress.stopped,
+    }
+    _figures(run, progress, bundle, result)
+    path = write_report(run.workdir, config.to_dict(), progress.history, result.scores, facts)
+    write_json(run.workdir / "report.json", result.scores | {"facts": facts})
+    low, high = result.scores["ci95"]
+    run.say(f"test top-1 {result.scores['top1']:.1%} (95 % interval {low:.1%} to {high:.1%}); report: {path}")
+    return result.scores
+
+
+def _figures(run: Run, progress: Progress, bundle: Bundle, result: Evaluation) -> None:
+    folder = run.workdir / "figures"
+    source = run.dataset.source
+    plots.curves(progress.history, folder / "curves.png", progress.best_epoch)
+    plots.confusion_matrix(result.scores["confusion"], bundle.classes, folder / "confusion_matrix.png")
+    counts = {}
+    for split in SPLITS:
+        labels = source.labels[run.dataset.indices(split)]
+        counts[split] = {name: int(np.sum(labels == i)) for i, name in enumerate(source.classes)}
+    plots.class_distribution(counts, folder / "class_distribution.png")
+    _sample_grid(run, folder / "samples.png")
+    _mistakes(run, bundle, result, folder / "worst_mistakes.png")
+
+
+def _sample_grid(run: Run, path: Path, count: int = 24) -> None:
+    """Draws pictures as the network saw them in training, augmentation included."""
+    labels = run.dataset.source.labels
+    pictures: list[np.ndarray] = []
+    titles: list[str] = []
+    for batch in run.batches(0):
+        pictures += list(batch["image"])
+        titles += [run.dataset.source.classes[labels[i]] for i in batch["index"]]
+        if len(pictures) >= count:
+            break
+    plots.sample_grid(pictures[:count], titles[:count], path)
+
+
+def _mistakes(run: Run, bundle: Bundle, result: Evaluation, path: Path) -> None:
+    rows, predicted, probabilities = confident_mistakes(result.logits, result.labels)
+    source = run.dataset.source
+    plots.worst_mistakes(
+        [bundle.preprocessing(images.decode(source.read(int(result.indices[row])))) for row in rows],
+        [bundle.classes[result.labels[row]] for row in rows],
+        [bundle.classes[label] for label in predicted],
+        list(probabilities),
+        path,
+    )
+
+
+def _leaves(tree: Any) -> list[np.ndarray]:
+    return [leaf for value in tree.values() for leaf in _leaves(value)] if isinstance(tree, dict) else [tree]

@@ -1,0 +1,292 @@
+"""A run: prepare, train epoch by epoch, keep the best, evaluate once on the test pictures, report.
+
+WORKDIR/
+  config.json  manifest.csv      what was asked for, and which picture is in which split
+  checkpoints/                   Orbax: newest and best
+  metrics.csv  tensorboard/      one row an epoch
+  bundle/                        the best model so far
+  report.md  report.json  figures/
+"""
+
+import csv
+import io
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from wastejax import config as configs
+from wastejax.bundle import save_bundle
+from wastejax.data import pipeline
+from wastejax.data.prepare import Dataset
+from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
+from wastejax.errors import UserError
+from wastejax.evaluation.evaluate import predict_logits
+from wastejax.evaluation.metrics import score
+from wastejax.files import write_text
+from wastejax.models import Model, create_model
+from wastejax.training import losses, optim
+from wastejax.training.checkpoint import Checkpoints
+from wastejax.training.progress import Display, Stop
+from wastejax.training.state import TrainState, create_train_state
+from wastejax.training.step import TrainStep, make_train_step
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Progress:
+    """What a run remembers beside its arrays; saved with every checkpoint.
+
+    Attributes:
+        history: one row an epoch, the columns of metrics.csv.
+        sums: of the epoch under way: 'loss', 'top1', 'seconds', 'waited', 'steps'.
+        best_score: of the best epoch; -inf before the first.
+        best_epoch: counted from one; 0 before the first.
+        stopped: why training ended, '' while it goes on.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    best_score: float = -1e30
+    best_epoch: int = 0
+    stopped: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What does not change during a run."""
+
+    config: ConfigDict
+    workdir: Path
+    dataset: Dataset
+    preprocessing: Preprocessing
+    model: Model
+    train_step: TrainStep
+    predict: Callable[[Any, jax.Array], jax.Array]
+    schedule: Callable[[Any], Any]
+    batches: Callable[[int], Iterator[pipeline.Batch]]
+    validation: pipeline.EvalBatches
+    steps_per_epoch: int
+    say: Say
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.config.train.epochs * self.steps_per_epoch
+
+
+def claim(workdir: Path, config: ConfigDict) -> bool:
+    """Returns whether `workdir` already holds this run; takes nothing and changes nothing.
+
+    Raises:
+        UserError: it holds a run with another config; the keys that differ are named.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        return False
+    changed = configs.differences(configs.from_json(path.read_text()), config)
+    if changed:
+        raise UserError(
+            f"--workdir={workdir}: holds a run with another config: {', '.join(changed)}; "
+            "give another --workdir, or the same values to go on"
+        )
+    return True
+
+
+def set_up(config: ConfigDict, workdir: Path, dataset: Dataset, say: Say) -> tuple[Run, TrainState]:
+    """Returns a run that is ready to go, and its state before the first step."""
+    preprocessing = Preprocessing.from_config(config.data)
+    classes, labels = dataset.source.classes, dataset.source.labels
+    model = create_model(config.model, len(classes))
+    variables = model.init(jax.random.key(config.seed), config.data.image_size)
+    train = dataset.indices("train")
+    batch_size = config.train.batch_size
+    steps_per_epoch = max(1, round(len(train) / batch_size))
+    total = config.train.epochs * steps_per_epoch
+    schedule = optim.make_schedule(config.optim, steps_per_epoch, total)
+    tx = optim.make_optimizer(config.optim, schedule)
+    weights = losses.class_weights(labels[train], len(classes)) if config.loss.class_weights else None
+
+    def caching(done: int, count: int) -> None:
+        if done == count or done % 1000 == 0:
+            say(f"decoded {done} of {count} pictures into the cache")
+
+    read = pipeline.reader(dataset.source, train, config.data.cache, caching)
+    augment = AUGMENTATIONS[config.data.augmentation](preprocessing, config.data.min_crop_area)
+
+    def batches(start: int) -> Iterator[pipeline.Batch]:
+        return pipeline.train_batches(
+            read,
+            labels,
+            train,
+            augment,
+            batch_size=batch_size,
+            seed=config.seed,
+            start=start,
+            stop=total,
+            balanced=config.data.balanced_sampling,
+            workers=config.data.workers,
+        )
+
+    validation = dataset.indices("val")
+    run = Run(
+        config=config,
+        workdir=workdir,
+        dataset=dataset,
+        preprocessing=preprocessing,
+        model=model,
+        train_step=make_train_step(model, tx, config, preprocessing, len(classes), weights),
+        predict=jax.jit(lambda v, images: model.apply(v, preprocessing.normalise(images))),
+        schedule=schedule,
+        batches=batches,
+        validation=pipeline.EvalBatches(
+            dataset.source, validation, preprocessing, config.eval.batch_size, config.data.cache, caching
+        ),
+        steps_per_epoch=steps_per_epoch,
+        say=say,
+    )
+    return run, create_train_state(variables, tx, config.optim)
+
+
+def fit(run: Run, state: TrainState) -> Progress:
+    """Trains to the end, or until asked to stop, and returns how far it came.
+
+    On SIGTERM or Ctrl-C it saves after the step under way and returns with `stopped == ''`.
+    """
+    progress = Progress()
+    with Checkpoints(run.workdir / "checkpoints") as checkpoints, Stop() as stop, Display(run.say) as display:
+        restored = checkpoints.restore(state)
+        if restored:
+            state, saved = restored
+            progress = Progress(**saved)
+            run.say(f"going on from step {int(state.step)} of {run.total_steps}")
+        while not progress.stopped:
+            state = _train_epoch(run, state, progress, checkpoints, stop, display)
+            if stop.requested:
+                checkpoints.save(state, asdict(progress))
+                run.say(f"stopped and saved at step {int(state.step)}; the same command goes on from here")
+                return progress
+            state = _end_epoch(run, state, progress, display)
+            checkpoints.save(state, asdict(progress), progress.history[-1]["score"])
+    return progress
+
+
+def _train_epoch(
+    run: Run, state: TrainState, progress: Progress, checkpoints: Checkpoints, stop: Stop, display: Display
+) -> TrainState:
+    """Trains to the end of the epoch, or to the step where a stop was asked for."""
+    step = int(state.step)
+    end = (step // run.steps_per_epoch + 1) * run.steps_per_epoch
+    sums = progress.sums = progress.sums or dict.fromkeys(("loss", "top1", "seconds", "waited", "steps"), 0.0)
+    batches = run.batches(step)
+    pending: deque[tuple[int, np.ndarray, dict[str, jax.Array]]] = deque()
+    saved_at = now = time.perf_counter()
+
+    def settle(keep: int) -> None:
+        # One step late, so that the device already works on the next while the host reads this one's loss.
+        while len(pending) > keep:
+            at, index, metrics = pending.popleft()
+            loss = float(metrics["loss"])
+            if not math.isfinite(loss):
+                raise UserError(_diverged(run, at, index, loss))
+            sums["loss"] += loss
+            sums["top1"] += float(metrics["top1"])
+            sums["steps"] += 1
+
+    while step < end and not stop.requested:
+        asked = time.perf_counter()
+        batch = next(batches)
+        sums["waited"] += time.perf_counter() - asked
+        state, metrics = run.train_step(state, {k: jax.device_put(batch[k]) for k in ("image", "label")})
+        pending.append((step, batch["index"], metrics))
+        settle(1)
+        step += 1
+        before, now = now, time.perf_counter()
+        sums["seconds"] += now - before
+        display.step(step, run, sums)
+        if run.config.train.checkpoint_minutes and now - saved_at > 60 * run.config.train.checkpoint_minutes:
+            settle(0)
+            checkpoints.save(state, asdict(progress))
+            saved_at = now
+    settle(0)
+    return state
+
+
+def _diverged(run: Run, step: int, index: np.ndarray, loss: float) -> str:
+    names = [run.dataset.source.names[i] for i in index]
+    return (
+        f"the loss is {loss} at step {step} (epoch {step // run.steps_per_epoch + 1}, learning rate "
+        f"{float(run.schedule(step)):.3g}); the last checkpoint is kept. Lower config.optim.learning_rate, or "
+        f"look at the pictures of this batch: {', '.join(names)}"
+    )
+
+
+def _end_epoch(run: Run, state: TrainState, progress: Progress, display: Display) -> TrainState:
+    """Validates, moves the plateau, ships the best, writes the metrics, and decides whether to stop."""
+    config, sums = run.config, progress.sums
+    variables = state.eval_variables()
+    scores = evaluate(run, variables)
+    epoch = len(progress.history) + 1
+    step = int(state.step)
+    images = sums["steps"] * config.train.batch_size
+    row = {
+        "epoch": epoch,
+        "step": step,
+        "lr": float(run.schedule(step - 1)) * float(state.plateau.scale),
+        "train_loss": sums["loss"] / sums["steps"],
+        "train_top1": sums["top1"] / sums["steps"],
+        "val_loss": scores["loss"],
+        "val_top1": scores["top1"],
+        # What "best" means: accuracy, and the loss only where that is the same.
+        "score": scores["top1"] - 1e-6 * min(scores["loss"], 1000.0),
+        "seconds": sums["seconds"],
+        "images_per_second": images / sums["seconds"],
+        "waiting": sums["waited"] / sums["seconds"],
+    }
+    progress.history.append(row)
+    progress.sums = {}
+    if row["score"] > progress.best_score:
+        progress.best_score, progress.best_epoch = row["score"], epoch
+        save_bundle(
+            run.workdir / "bundle",
+            jax.device_get(variables),
+            config.to_dict(),
+            run.dataset.source.classes,
+            run.preprocessing,
+            {"epoch": epoch, "val_top1": row["val_top1"], "val_loss": row["val_loss"]},
+        )
+    write_metrics(run.workdir / "metrics.csv", progress.history)
+    display.epoch(row, run, best=progress.best_epoch == epoch)
+    if config.optim.schedule == "plateau" and epoch > config.optim.warmup_epochs:
+        plateau = optim.make_plateau(config.optim)
+        state = state.replace(plateau=optim.on_plateau(plateau, state.plateau, scores["loss"]))
+    patience = config.train.early_stopping
+    if step >= run.total_steps:
+        progress.stopped = "all epochs done"
+    elif patience and epoch - progress.best_epoch >= patience:
+        progress.stopped = f"no better validation accuracy for {patience} epochs"
+    return state
+
+
+def evaluate(run: Run, variables: Any) -> dict[str, Any]:
+    """Returns the scores on the validation pictures."""
+    logits, index = predict_logits(lambda images: run.predict(variables, images), run.validation)
+    source = run.dataset.source
+    return score(logits, source.labels[index], source.classes, bootstrap=run.config.eval.bootstrap)
+
+
+def write_metrics(path: Path, history: list[dict[str, float]]) -> None:
+    """Writes the whole table anew: a resumed run leaves no row twice."""
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, fieldnames=list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(path, table.getvalue())

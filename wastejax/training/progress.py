@@ -1,0 +1,98 @@
+"""What a run shows while it trains, and how it is asked to stop."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from wastejax.training.loop import Run
+
+
+class Stop:
+    """SIGTERM and the first Ctrl-C ask for a stop after the step under way; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.requested = True
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, self._before[signal.SIGINT])
+
+
+class Display:
+    """A bar with the time left on a terminal, and a line per epoch everywhere."""
+
+    def __init__(self, say: Callable[[str], None]):
+        self._say = say
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task: Any = None
+        self._events: Any = None
+
+    def __enter__(self) -> "Display":
+        if self._bar.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        if self._events is not None:
+            self._events.close()
+
+    def step(self, step: int, run: "Run", sums: dict[str, float]) -> None:
+        """Moves the bar after a step."""
+        if not self._bar.console.is_terminal or not sums["steps"]:
+            return
+        if self._task is None:
+            self._task = self._bar.add_task("", total=run.total_steps, completed=step - 1, epoch=0, text="")
+        rate = sums["steps"] * run.config.train.batch_size / sums["seconds"]
+        waiting = sums["waited"] / sums["seconds"]
+        text = f"loss {sums['loss'] / sums['steps']:.3f}  lr {float(run.schedule(step)):.2g}  "
+        text += f"{rate:.0f} images/s  waiting {waiting:.0%}"
+        epoch = f"{(step - 1) // run.steps_per_epoch + 1}/{run.config.train.epochs}"
+        self._bar.update(self._task, completed=step, epoch=epoch, text=text)
+
+    def epoch(self, row: dict[str, float], run: "Run", best: bool) -> None:
+        """Prints an epoch's line and adds it to the TensorBoard event files."""
+        self._say(
+            f"epoch {row['epoch']:3.0f}/{run.config.train.epochs}  loss {row['train_loss']:.3f}  "
+            f"val loss {row['val_loss']:.3f}  val top-1 {row['val_top1']:.1%}  lr {row['lr']:.2g}  "
+            f"{row['images_per_second']:.0f} images/s  waiting {row['waiting']:.0%}{'  best' if best else ''}"
+        )
+        self._write_events(run.workdir / "tensorboard", row)
+
+    def _write_events(self, path: Path, row: dict[str, float]) -> None:
+        from tensorboardX import SummaryWriter
+
+        step = int(row["step"])
+        if self._events is None:
+            # Hides what a killed run wrote past the checkpoint that this one goes on from.
+            self._events = SummaryWriter(str(path), purge_step=step)
+        for name, value in row.items():
+            if name not in ("epoch", "step", "score"):
+                self._events.add_scalar(name, value, step)
+        self._events.flush()
