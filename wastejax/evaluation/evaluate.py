@@ -124,8 +124,8 @@ def match_classes(model_classes: Sequence[str], data_classes: Sequence[str]) -> 
     unknown = [name for name in data_classes if _composed(name) not in position]
     if unknown:
         raise UserError(
-            f"the data has class folders that the model does not know: "
-            f"{_with_hints(unknown, model_classes)}; rename or remove them (the model knows: {', '.join(model_classes)})"
+            f"class folders that the model does not know: {_with_hints(unknown, model_classes)}; "
+            f"rename or remove them (the model knows: {', '.join(model_classes)})"
         )
     return np.array([position[_composed(name)] for name in data_classes], dtype=np.int32)
 
