@@ -198,8 +198,8 @@ def check(config: ConfigDict) -> None:
         raise ConfigError(
             "config.train.accumulate", f"must divide train.batch_size={config.train.batch_size}"
         )
-    if min(config.data.split.ratios) < 0 or config.data.split.ratios[0] <= 0:
-        raise ConfigError("config.data.split.ratios", f"must not be negative, are {config.data.split.ratios}")
+    if min(config.data.split.ratios) <= 0:
+        raise ConfigError("config.data.split.ratios", f"must be positive, are {config.data.split.ratios}")
     if min(config.data.std) <= 0:
         raise ConfigError("config.data.std", f"must be > 0, is {config.data.std}")
     if config.data.source != "folder" and not config.data.source.startswith("tfds:"):

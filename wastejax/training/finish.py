@@ -10,7 +10,7 @@ from wastejax.data import images, pipeline
 from wastejax.data.split import SPLITS
 from wastejax.evaluation import plots
 from wastejax.evaluation.evaluate import Evaluation, evaluate
-from wastejax.evaluation.metrics import confident_mistakes, log_softmax
+from wastejax.evaluation.metrics import confident_mistakes
 from wastejax.evaluation.report import write_report
 from wastejax.files import write_json
 from wastejax.training.loop import Progress, Run

@@ -1,0 +1,85 @@
+import json
+
+import numpy as np
+import pytest
+
+from wastejax.bundle import load_bundle, save_bundle
+from wastejax.data.transforms import Preprocessing
+from wastejax.errors import UserError
+
+PREPROCESSING = Preprocessing(96, mean=(0.5, 0.25, 0.125), channels="bgr")
+
+
+def variables(seed: int) -> dict:
+    rng = np.random.default_rng(seed)
+    return {
+        "params": {"a": {"kernel": rng.normal(size=(3, 2)).astype(np.float32)}},
+        "batch_stats": {"bn": {"mean": rng.normal(size=2).astype(np.float32)}},
+    }
+
+
+def save(path, seed=0):
+    save_bundle(path, variables(seed), {"seed": 17}, ["종이", "can"], PREPROCESSING, {"val_top1": 0.5})
+
+
+def test_what_is_loaded_is_what_was_saved(tmp_path):
+    save(tmp_path / "bundle")
+    for path in (tmp_path, tmp_path / "bundle"):  # a run, and the bundle itself
+        bundle = load_bundle(path)
+        np.testing.assert_array_equal(
+            bundle.variables["params"]["a"]["kernel"], variables(0)["params"]["a"]["kernel"]
+        )
+        np.testing.assert_array_equal(
+            bundle.variables["batch_stats"]["bn"]["mean"], variables(0)["batch_stats"]["bn"]["mean"]
+        )
+        assert bundle.classes == ("종이", "can")
+        assert bundle.preprocessing == PREPROCESSING
+        assert bundle.config == {"seed": 17} and bundle.metrics == {"val_top1": 0.5}
+
+
+def test_a_newer_bundle_replaces_the_older_and_leaves_one_weights_file(tmp_path):
+    save(tmp_path, 0)
+    save(tmp_path, 1)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    np.testing.assert_array_equal(
+        load_bundle(tmp_path).variables["params"]["a"]["kernel"], variables(1)["params"]["a"]["kernel"]
+    )
+
+
+def test_a_kill_between_weights_and_json_leaves_the_old_bundle_whole(tmp_path, monkeypatch):
+    save(tmp_path, 0)
+    monkeypatch.setattr("wastejax.bundle.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, 1)
+    np.testing.assert_array_equal(
+        load_bundle(tmp_path).variables["params"]["a"]["kernel"], variables(0)["params"]["a"]["kernel"]
+    )
+
+
+def test_every_kind_of_damage_is_refused_with_its_reason(tmp_path):
+    with pytest.raises(UserError, match="no such run or bundle"):
+        load_bundle(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"no bundle\.json"):
+        load_bundle(tmp_path)
+    save(tmp_path)
+    about = tmp_path / "bundle.json"
+    good = about.read_text()
+    weights = next(tmp_path.glob("*.safetensors"))
+    content = weights.read_bytes()
+
+    weights.write_bytes(content[:-1])
+    with pytest.raises(UserError, match="damaged or cut short"):
+        load_bundle(tmp_path)
+    weights.unlink()
+    with pytest.raises(UserError, match="weights are missing"):
+        load_bundle(tmp_path)
+    weights.write_bytes(content)
+    about.write_text(good[:100])
+    with pytest.raises(UserError, match="damaged, or not written by wastejax"):
+        load_bundle(tmp_path)
+    about.write_text(json.dumps(json.loads(good) | {"format": 99}))
+    with pytest.raises(UserError, match="format 99"):
+        load_bundle(tmp_path)
+    about.write_text(json.dumps({k: v for k, v in json.loads(good).items() if k != "classes"}))
+    with pytest.raises(UserError, match="'classes' is missing"):
+        load_bundle(tmp_path)

@@ -1,0 +1,127 @@
+import subprocess
+import sys
+
+import pytest
+
+from wastejax import config as configs
+from wastejax.errors import ConfigError, UserError
+
+
+@pytest.fixture
+def recipe():
+    return configs.load_recipe("mobilevit_ir")
+
+
+def test_every_recipe_loads_by_name_and_passes_its_own_checks():
+    names = configs.recipe_names()
+    assert {"mobilevit", "mobilevit_ir", "efficientnetv2", "efficientnetv2_eca"} <= set(names)
+    for name in names:
+        configs.check(configs.load_recipe(name))
+
+
+def test_every_key_has_a_comment():
+    lines = (configs.recipes_dir() / "common.py").read_text().splitlines()
+    keys = [i for i, line in enumerate(lines) if "." in line.split("=")[0] and " = " in line and line[0] == " "]
+    keys = [i for i in keys if "ConfigDict()" not in lines[i] and not lines[i].lstrip().startswith("config.")]
+    assert len(keys) > 40
+
+    def commented(i: int) -> bool:
+        while lines[i - 1].lstrip().split(".")[0] == lines[i].lstrip().split(".")[0] and " = " in lines[i - 1]:
+            i -= 1  # pairs of keys share a comment
+        return lines[i - 1].lstrip().startswith("#") or ".name = " in lines[i]
+
+    assert [lines[i] for i in keys if not commented(i)] == []
+
+
+def test_overrides_take_the_type_of_the_default(recipe):
+    given = configs.apply_overrides(
+        recipe,
+        [
+            "--config.train.epochs=3",
+            "--config.optim.learning_rate=1",
+            "--config.data.mean=(0,0.5,1)",
+            "--config.data.split.ratios=[8,1,1]",
+            "--config.data.cache=False",
+            "--config.data.dir=123",
+            "--config.model.depths=(1,1,1)",
+        ],
+    )
+    assert recipe.train.epochs == 3 and isinstance(recipe.train.epochs, int)
+    assert recipe.optim.learning_rate == 1.0 and isinstance(recipe.optim.learning_rate, float)
+    assert recipe.data.mean == (0.0, 0.5, 1.0)
+    assert recipe.data.split.ratios == (8, 1, 1)
+    assert recipe.data.cache is False
+    assert recipe.data.dir == "123"
+    assert "data.split.ratios" in given and len(given) == 7
+
+
+@pytest.mark.parametrize(
+    ("argument", "key", "hint"),
+    [
+        ("--config.train.epoch=3", "config.train.epoch", "did you mean 'train.epochs'?"),
+        ("--config.train.epochs=abc", "config.train.epochs", "expects int"),
+        ("--config.train.epochs=3.5", "config.train.epochs", "expects int"),
+        ("--config.train.epochs=True", "config.train.epochs", "expects int"),
+        ("--config.train.epochs", "config.train.epochs", "needs a value"),
+        ("--config.train=3", "config.train", "group of keys"),
+        ("--config.data.cache=maybe", "config.data.cache", "expects bool"),
+        ("--config.data.mean=(1,2)", "config.data.mean", "expects tuple"),
+        ("--config.data.mean=0.5", "config.data.mean", "expects tuple"),
+    ],
+)
+def test_a_wrong_override_names_key_and_remedy(recipe, argument, key, hint):
+    with pytest.raises(ConfigError) as error:
+        configs.apply_overrides(recipe, [argument])
+    assert str(error.value).startswith(f"{key}: ")
+    assert hint in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("--config.train.epochs=-3", "must be >= 1"),
+        ("--config.data.augmentation=stronk", "did you mean 'strong'?"),
+        ("--config.optim.learning_rate=0", "must be > 0"),
+        ("--config.optim.name=adamww", "did you mean 'adamw'?"),
+        ("--config.train.accumulate=7", "must divide"),
+        ("--config.data.std=(0,1,1)", "must be > 0"),
+        ("--config.data.source=kaggle", "tfds:NAME"),
+        ("--config.data.split.ratios=(0,1,1)", "must be positive"),
+    ],
+)
+def test_an_impossible_value_is_refused(recipe, argument, hint):
+    configs.apply_overrides(recipe, [argument])
+    with pytest.raises(ConfigError, match="config") as error:
+        configs.check(recipe)
+    assert hint in str(error.value)
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'mobilevit_ir'"):
+        configs.load_recipe("mobilevit_ri")
+    with pytest.raises(UserError, match="did you mean 'mobilevit_ir'"):
+        configs.load_recipe("nowhere/mobilevit_irr.py")
+
+
+def test_json_round_trip_has_no_differences(recipe):
+    again = configs.from_json(configs.to_json(recipe))
+    assert configs.differences(recipe, again) == []
+    again.train.epochs = 5
+    again.unlock()
+    del again.eval.bootstrap
+    assert configs.differences(recipe, again) == [
+        "config.eval.bootstrap (1000 -> absent)",
+        "config.train.epochs (100 -> 5)",
+    ]
+
+
+def test_a_recipe_outside_the_repository_can_build_on_ours(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from configs import mobilevit\n\ndef get_config():\n"
+        "    config = mobilevit.get_config()\n    config.train.epochs = 7\n    return config\n"
+    )
+    code = f"from wastejax.config import load_recipe; print(load_recipe({str(path)!r}).train.epochs)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == "7", done.stderr

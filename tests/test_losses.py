@@ -1,0 +1,52 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wastejax.training import losses
+
+
+def test_cross_entropy_by_hand():
+    logits = jnp.array([[2.0, 0.0, -1.0], [0.5, 0.5, 0.5]])
+    labels = jnp.array([0, 2])
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    expected = -(np.log(p[0, 0]) + np.log(p[1, 2])) / 2
+    targets = losses.smooth_labels(labels, 3, 0.0)
+    np.testing.assert_allclose(losses.cross_entropy(logits, targets), expected, rtol=1e-6)
+
+
+def test_label_smoothing_keeps_rows_summing_to_one():
+    targets = losses.smooth_labels(jnp.array([1]), 4, 0.2)
+    np.testing.assert_allclose(targets, [[0.05, 0.85, 0.05, 0.05]], rtol=1e-6)
+
+
+def test_class_weights_make_every_class_weigh_the_same():
+    labels = np.array([0, 0, 0, 1, 3, 3])
+    weights = losses.class_weights(labels, 4)
+    np.testing.assert_allclose(weights, [6 / 12, 6 / 4, 0, 6 / 8])
+    # torch.nn.functional.cross_entropy(..., weight=w): sum of w_y * nll over sum of w_y.
+    logits = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    nll = -np.asarray(jax.nn.log_softmax(logits))[np.arange(6), labels]
+    expected = (weights[labels] * nll).sum() / weights[labels].sum()
+    targets = losses.smooth_labels(jnp.asarray(labels), 4, 0.0)
+    np.testing.assert_allclose(losses.cross_entropy(logits, targets, weights), expected, rtol=1e-6)
+
+
+def test_mixup_blends_pictures_and_targets_alike():
+    targets = jnp.eye(8)
+    images = jnp.broadcast_to(jnp.arange(8.0)[:, None, None, None], (8, 4, 4, 3))
+    mixed, soft = losses.mixup(jax.random.key(3), images, targets, 0.8)
+    assert not np.allclose(mixed, images)
+    # Each picture's grey value is the mean label under its target, since picture i is of value i.
+    np.testing.assert_allclose(mixed[:, 0, 0, 0], soft @ np.arange(8.0), rtol=1e-5)
+    np.testing.assert_allclose(soft.sum(-1), 1, rtol=1e-6)
+
+
+def test_cutmix_targets_follow_the_area():
+    images = jnp.broadcast_to(jnp.arange(8.0)[:, None, None, None], (8, 32, 32, 3))
+    pasted = 0
+    for seed in range(5):
+        mixed, soft = losses.cutmix(jax.random.key(seed), images, jnp.eye(8), 1.0)
+        assert set(np.unique(mixed)) <= set(range(8))
+        np.testing.assert_allclose(mixed.mean((1, 2, 3)), soft @ np.arange(8.0), rtol=1e-5)
+        pasted += not np.allclose(mixed, images)
+    assert pasted >= 3

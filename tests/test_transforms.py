@@ -1,0 +1,72 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from wastejax.data.transforms import AUGMENTATIONS, Preprocessing, random_erasing, random_rotation
+
+
+def gradient(width=320, height=240) -> Image.Image:
+    y, x = np.mgrid[:height, :width]
+    return Image.fromarray(np.stack([x * 255 // width, y * 255 // height, (x + y) % 256], -1).astype(np.uint8))
+
+
+def test_evaluation_is_resize_of_the_short_side_and_centre_crop():
+    image = gradient(320, 240)
+    ours = Preprocessing(96, crop=0.8, interpolation="bilinear")(image)
+    whole = np.asarray(image.resize((160, 120), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(ours.astype(int), whole[12:108, 32:128], atol=1)
+
+
+def test_an_upright_picture_is_cut_in_the_middle_too():
+    image = gradient(100, 400)
+    ours = Preprocessing(50, crop=1.0)(image)
+    assert ours.shape == (50, 50, 3)
+    assert 110 < ours[..., 1].mean() < 145  # the vertical gradient's middle
+
+
+def test_normalise_by_hand_for_numpy_and_jax():
+    preprocessing = Preprocessing(8, mean=(0.5, 0.4, 0.3), std=(0.5, 0.2, 0.1), channels="bgr")
+    pixel = np.array([[[255, 0, 51]]], np.uint8)
+    expected = [(0.2 - 0.3) / 0.1, (0 - 0.4) / 0.2, (1 - 0.5) / 0.5]
+    for module in (np, jnp):
+        result = preprocessing.normalise(module.asarray(pixel))
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result[0, 0], expected, rtol=1e-5)
+
+
+def test_round_trip_as_json():
+    preprocessing = Preprocessing(64, 0.9, "lanczos", (0.1, 0.2, 0.3), (1.0, 2.0, 3.0), "bgr")
+    assert Preprocessing.from_dict({**preprocessing.to_dict(), "mean": [0.1, 0.2, 0.3]}) == preprocessing
+
+
+@pytest.mark.parametrize("name", list(AUGMENTATIONS))
+def test_augmentations_are_deterministic_in_the_generator(name):
+    augment = AUGMENTATIONS[name](Preprocessing(64), 0.3)
+    image = gradient()
+    first, again, other = (augment(image, np.random.default_rng(s)) for s in (1, 1, 2))
+    assert first.shape == (64, 64, 3) and first.dtype == np.uint8
+    np.testing.assert_array_equal(first, again)
+    assert (name == "none") == np.array_equal(first, other)
+
+
+def test_basic_flips_half_and_crops_within_bounds():
+    augment = AUGMENTATIONS["basic"](Preprocessing(32), 0.5)
+    rng = np.random.default_rng(0)
+    flipped = sum(p[:, -1, 0].mean() < p[:, 0, 0].mean() for p in (augment(gradient(), rng) for _ in range(200)))
+    assert 75 < flipped < 125
+
+
+def test_erasing_hits_its_share_and_never_the_original():
+    pixels = np.full((40, 40, 3), 200, np.uint8)
+    rng = np.random.default_rng(0)
+    changed = [np.mean(np.any(random_erasing(pixels, rng, 0.5) != pixels, -1)) for _ in range(300)]
+    assert (pixels == 200).all()
+    assert 0.4 < np.mean(np.array(changed) > 0) < 0.6
+    assert max(changed) < 0.27
+
+
+def test_rotation_keeps_the_size_and_turns():
+    image = gradient()
+    turned = random_rotation(image, np.random.default_rng(3))
+    assert turned.size == image.size and turned.tobytes() != image.tobytes()
