@@ -1,0 +1,94 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wastejax.data import images, pipeline
+from wastejax.data.sources import open_folder
+from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
+
+PREPROCESSING = Preprocessing(16)
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """Eleven pictures, each of its own grey value: 2 apples, 9 bottles."""
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+    for i in range(11):
+        folder = tmp_path / "data" / ("apple" if i < 2 else "bottle")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40 + i, 30), (i * 20,) * 3).save(folder / f"{i:02}.png")
+    return open_folder(tmp_path / "data")
+
+
+def batches(source, **changes):
+    options = {"batch_size": 4, "seed": 17, "stop": 9} | changes
+    indices = options.pop("indices", np.arange(11))
+    read = options.pop("read", pipeline.Reader(source))
+    augment = AUGMENTATIONS["basic"](PREPROCESSING, 0.5)
+    return list(pipeline.train_batches(read, source.labels, indices, augment, **options))
+
+
+def same(a, b):
+    return len(a) == len(b) and all(np.array_equal(x[k], y[k]) for x, y in zip(a, b, strict=True) for k in x)
+
+
+def test_a_batch_has_the_pictures_its_index_names(source):
+    for batch in batches(source):
+        assert batch["image"].shape == (4, 16, 16, 3) and batch["image"].dtype == np.uint8
+        assert batch["label"].dtype == np.int32 and batch["mask"].all()
+        np.testing.assert_array_equal(batch["image"][:, 8, 8, 0], batch["index"] * 20)
+        np.testing.assert_array_equal(batch["label"], source.labels[batch["index"]])
+
+
+def test_every_picture_comes_once_an_epoch_in_a_new_order(source):
+    seen = np.concatenate([b["index"] for b in batches(source, batch_size=11, stop=3)]).reshape(3, 11)
+    assert all(sorted(epoch) == list(range(11)) for epoch in seen.tolist())
+    assert not np.array_equal(seen[0], seen[1])
+
+
+def test_steps_depend_on_seed_and_number_alone(source):
+    whole = batches(source)
+    assert same(whole, batches(source))
+    assert same(whole[5:], batches(source, start=5))
+    assert not same(whole, batches(source, seed=18))
+
+
+def test_worker_processes_give_the_same_batches(source):
+    assert same(batches(source, stop=4), batches(source, stop=4, workers=2))
+
+
+def test_the_cache_gives_the_same_batches(source):
+    cached = pipeline.reader(source, np.arange(11), cache=True)
+    assert cached.store is not None
+    assert same(batches(source), batches(source, read=cached))
+    again = pipeline.reader(source, np.arange(11), cache=True)
+    assert again.store.path == cached.store.path
+
+
+def test_balanced_sampling_draws_classes_equally(source):
+    labels = np.concatenate([b["label"] for b in batches(source, stop=50, balanced=True)])
+    assert 0.45 < np.mean(labels == 0) < 0.55
+    plain = np.concatenate([b["label"] for b in batches(source, stop=50)])
+    assert np.mean(plain == 0) < 0.3
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_evaluation_sees_every_picture_once_with_a_masked_tail(source, cache):
+    evaluation = pipeline.EvalBatches(source, np.array([3, 1, 7, 9, 10]), PREPROCESSING, 4, cache)
+    assert len(evaluation) == 2
+    for _ in range(2):  # as often as one likes
+        first, last = list(evaluation)
+        assert first["mask"].all() and last["mask"].tolist() == [True, False, False, False]
+        assert first["index"].tolist() == [3, 1, 7, 9] and last["index"][0] == 10
+        np.testing.assert_array_equal(first["image"][:, 8, 8, 0], first["index"] * 20)
+        picture = images.decode(source.read(7))
+        np.testing.assert_array_equal(first["image"][2], PREPROCESSING(picture))
+
+
+def test_cached_training_pictures_are_at_most_256_on_the_short_side():
+    buffer = io.BytesIO()
+    Image.new("RGB", (800, 600)).save(buffer, "JPEG")
+    assert pipeline.shrink(images.decode(buffer.getvalue())).size == (341, 256)
+    assert pipeline.shrink(Image.new("RGB", (100, 50))).size == (100, 50)
