@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from wastejax.errors import ConfigError, nearest
-from wastejax.models import efficientnetv2, mobilevit
+from wastejax.models import efficientnetv2, mobilevit, pyramidnet, swin
 from wastejax.models.conv import LOWERINGS
 
 Variables = dict[str, Any]
@@ -45,6 +45,8 @@ def _family(module: Any) -> Family:
 FAMILIES: dict[str, Family] = {
     "efficientnetv2": _family(efficientnetv2),
     "mobilevit": _family(mobilevit),
+    "pyramidnet": _family(pyramidnet),
+    "swin": _family(swin),
 }
 
 COMMON_DEFAULTS: dict[str, Any] = {
@@ -86,6 +88,8 @@ MODELS: dict[str, dict[str, Any]] = {
         f"mobilevit_{size}_conv5": _mobilevit(size, local_kernel="add_5x5")
         for size in ("xxs", "xs", "s", "tiny")
     },
+    **{f"pyramidnet_{size}": {"name": "pyramidnet", "size": size} for size in pyramidnet.SIZES},
+    **{f"swin_{size}": {"name": "swin", "size": size} for size in swin.SIZES},
 }
 
 
