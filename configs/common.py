@@ -4,6 +4,7 @@ Override a key on the command line as `--config.train.epochs=3`.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
@@ -68,9 +69,9 @@ def _model() -> ConfigDict:
     # Family and size; `python -m wastejax.main models` lists them.
     model.name = ""
     model.size = ""
-    # Dropout before the classifier and the largest stochastic-depth rate; below 0: the paper's for this size.
-    model.dropout = -1.0
-    model.drop_path = -1.0
+    # Dropout before the classifier, and the largest stochastic-depth rate. None: the paper's for this size.
+    model.dropout = placeholder(float)
+    model.drop_path = placeholder(float)
     # Type that activations are computed in: 'float32' or 'bfloat16'. Parameters stay float32.
     model.dtype = "float32"
     # Convolutions: 'auto' picks the fastest form for the device, 'direct' is XLA's own.
@@ -89,8 +90,8 @@ def mobilevit(model: ConfigDict, size: str = "s") -> None:
     model.mixer = "attention"
     # Expansion of the inverted residuals that replace attention.
     model.expansion = 2
-    # Mixer layers in each of the three late stages.
-    model.depths = (2, 4, 3)
+    # Mixer layers in each of the three late stages. None: the paper's for this size, (2, 4, 3).
+    model.depths = placeholder(tuple)
     # Local representation: '3x3' (the paper), 'add_5x5' (one more convolution) or 'replace_5x5'.
     model.local_kernel = "3x3"
     # Whether that 5x5 convolution is depthwise.

@@ -81,30 +81,37 @@ def apply_overrides(config: ConfigDict, overrides: Iterable[str]) -> set[str]:
         *parents, name = key.split(".")
         for parent in parents:
             owner = owner[parent]
-        owner[name] = _parse(key, text, flat[key])
+        owner[name] = _parse(key, text, flat[key], owner.get_type(name))
         given.add(key)
     return given
 
 
-def _parse(key: str, text: str, default: Any) -> Any:
-    """Returns `text` as a value of the type of `default`."""
-    if isinstance(default, str):
+def _parse(key: str, text: str, default: Any, wanted: type) -> Any:
+    """Returns `text` as a value of the type `wanted`; a default of None may also be asked for again."""
+    if wanted is str:
         return text
-    wanted = type(default).__name__
+    if default is None and text.lower() == "none":
+        return None
     try:
-        if isinstance(default, bool):
+        if wanted is bool:
             return {"true": True, "false": False}[text.lower()]
         value = ast.literal_eval(text)
-        if isinstance(default, tuple):
-            value = tuple(value)
-            if len(value) != len(default) or any(isinstance(v, str) for v in value):
-                raise ValueError
-            return tuple(type(d)(v) for d, v in zip(default, value, strict=True))
-        if isinstance(value, bool) or (isinstance(default, int) and not isinstance(value, int)):
+        if wanted is tuple:
+            return _as_tuple(value, default)
+        if isinstance(value, bool) or (wanted is int and not isinstance(value, int)):
             raise ValueError
-        return type(default)(value)
+        return wanted(value)
     except (KeyError, ValueError, TypeError, SyntaxError):
-        raise ConfigError(f"config.{key}", f"expects {wanted} such as {default}, is {text!r}") from None
+        example = "" if default is None else f" such as {default}"
+        raise ConfigError(f"config.{key}", f"expects {wanted.__name__}{example}, is {text!r}") from None
+
+
+def _as_tuple(value: Any, default: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    """Returns a tuple of numbers, of the length and types of the default where there is one."""
+    value = tuple(value)
+    if any(isinstance(v, (str, bool)) for v in value) or (default and len(value) != len(default)):
+        raise ValueError
+    return tuple(type(d)(v) for d, v in zip(default, value, strict=True)) if default else value
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
