@@ -4,6 +4,7 @@ Matplotlib takes half a second to import and is therefore imported where it is u
 state are not needed at all.
 """
 
+import io
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+
+from wastejax.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +31,7 @@ SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 # Matplotlib's own font has no Hangul; these do, on Linux, Windows and macOS, where they are installed.
 KOREAN_FONTS = (
     "Noto Sans CJK KR",
-    "Noto Sans CJK JP",  # the name under which Matplotlib finds the whole CJK collection
+    "Noto Sans CJK JP",  # the whole CJK collection to Matplotlib < 3.11
     "Noto Sans KR",
     "NanumGothic",
     "Malgun Gothic",
@@ -260,18 +263,18 @@ def _styled() -> Iterator[Callable[..., "Figure"]]:
 
 
 def _save(figure: "Figure", path: Path | str) -> None:
-    """Writes a PNG with a palette, a third of the size of true colour; readers never see half a file."""
+    """Writes a PNG with a palette, which has a third of the size of true colour."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    palette = pixels.quantize(256, dither=Image.Dither.NONE)
+    palette = pixels.quantize(128, dither=Image.Dither.NONE)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
-    palette.save(unfinished, format="PNG", optimize=True, dpi=(DPI, DPI))
-    unfinished.replace(path)
+    encoded = io.BytesIO()
+    palette.save(encoded, format="PNG", optimize=True, dpi=(DPI, DPI))
+    write_bytes(path, encoded.getvalue())
 
 
 def _blues() -> Any:
@@ -321,7 +324,7 @@ def _thumbnails(
     images = images[:MAX_THUMBNAILS]
     columns = min(len(images), 6)
     rows = -(-len(images) // columns)
-    figure = new_figure(figsize=(max(1.25 * columns, 2.5), (1.05 + 0.15 * lines) * rows))
+    figure = new_figure(figsize=(max(1.25 * columns, 2.5), (0.97 + 0.15 * lines) * rows))
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in grid:
         ax.axis("off")
