@@ -134,11 +134,10 @@ def mobilevit_5x5(name: str, add: bool, depthwise: bool) -> nn.Module:
     for stage in model.stages[2:]:
         width = stage[1].conv_kxk.conv.in_channels
         wide = conv_norm_act(width, width, 5, groups=width if depthwise else 1, act=nn.SiLU())
-        if add:
-            stage[1].conv_kxk.register_forward_hook(lambda _, __, y, wide=wide: wide(y))
-            stage[1].conv_5x5 = wide
-        else:
-            stage[1].conv_kxk = wide
+        if not add:
+            stage[1].conv_kxk = nn.Identity()
+        stage[1].conv_5x5 = wide
+        stage[1].conv_kxk.register_forward_hook(lambda _, __, y, wide=wide: wide(y))
     return model
 
 
