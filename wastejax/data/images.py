@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 # Formats that are decoded in process. PIL's full list would hand a PostScript file named .jpg to Ghostscript.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+Image.init()  # loads PIL's plugins now: the first pictures may come from several threads at once
 # PIL's own warning level: larger pictures take more than 256 MiB to decode.
 MAX_PIXELS = 89_478_485
 
