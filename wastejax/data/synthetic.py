@@ -100,6 +100,7 @@ def _object(p: Pen, class_name: str) -> None:
     """Draws an object together with the shadow that it casts."""
     canvas, below = p.canvas, p.canvas.copy()
     drawing.SKETCHES[class_name](p)
+    # Whatever the sketch has changed is the object; its shadow falls on what was there before.
     body = ImageChops.difference(below, canvas).convert("L").point([0] + [255] * 255)
     dx, dy = (-16 if p.light > 0 else 16), 14
     shadow = body.crop((-dx, -dy, body.width - dx, body.height - dy)).reduce(4).filter(ImageFilter.BoxBlur(3))
@@ -138,6 +139,9 @@ def draw(class_name: str, index: int, domain: str, seed: int = 17) -> Image.Imag
 
     Returns:
         RGB picture, 256x256; equal arguments give equal pictures.
+
+    Raises:
+        KeyError: no such class or domain.
     """
     rng = random.Random(f"{seed}/{class_name}/{domain}/{index}")  # a string seeds alike on every platform
     wild, side = domain == "real_world", SIZE * _OVERSAMPLING
@@ -157,12 +161,6 @@ def draw(class_name: str, index: int, domain: str, seed: int = 17) -> Image.Imag
     if wild:
         _litter(scene, rng.randint(0, 3))
     return _photograph(canvas, rng, spread=0.25 if wild else 0.08, blur=1.2 if wild else 0)
-
-
-def _version(per_class: int, seed: int) -> str:
-    """Names what is drawn and by which code, so that a set drawn by an older one is drawn anew."""
-    code = sorted([Path(__file__), *Path(drawing.__file__).parent.glob("*.py")])
-    return f"{per_class} {seed} {zlib.crc32(b''.join(path.read_bytes() for path in code)):08x}"
 
 
 def write(
@@ -185,31 +183,47 @@ def write(
         UserError: `root` is there and is no drawn set.
     """
     root, version = Path(root), _version(per_class, seed)
-    mark = root / _MARK
-    if mark.is_file() and mark.read_text() == version:
+    if _is_complete(root, version, per_class):
         return root
-    if root.exists() and not mark.is_file() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(f"{root} holds something else than a drawn set; name an empty or a new folder")
+    if root.exists() and not (root / _MARK).is_file() and not (root.is_dir() and not any(root.iterdir())):
+        raise UserError(f"{root} holds something other than a drawn set; name a new or an empty folder")
     root.parent.mkdir(parents=True, exist_ok=True)
-    counts = {"default": per_class - per_class // 2, "real_world": per_class // 2}
-    jobs = [(name, domain, n) for name in CLASSES for domain in DOMAINS for n in range(1, counts[domain] + 1)]
     with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as scratch:
         fresh = Path(scratch) / "new"
-        for name in CLASSES:
-            for domain in DOMAINS:
-                (fresh / name / domain).mkdir(parents=True)
-
-        def save(job: tuple[str, str, int]) -> None:
-            name, domain, n = job
-            draw(name, n, domain, seed).save(fresh / name / domain / f"Image_{n}.png", compress_level=3)
-
-        # Threads, not processes: half of the work leaves the interpreter, and JAX forbids forks.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for done, _ in enumerate(pool.map(save, jobs), 1):
-                if progress:
-                    progress(done, len(jobs))
+        _draw_all(fresh, per_class, seed, progress)
         (fresh / _MARK).write_text(version)
-        if root.exists():
-            root.rename(Path(scratch) / "old")
-        fresh.rename(root)
+        if not _is_complete(root, version, per_class):  # else another run has been faster
+            if root.exists():
+                root.rename(Path(scratch) / "old")
+            fresh.rename(root)
     return root
+
+
+def _version(per_class: int, seed: int) -> str:
+    """Names what is drawn and by which code, so that a set drawn by an older one is drawn anew."""
+    code = sorted([Path(__file__), *Path(drawing.__file__).parent.glob("*.py")])
+    return f"{per_class} {seed} {zlib.crc32(b''.join(path.read_bytes() for path in code)):08x}"
+
+
+def _is_complete(root: Path, version: str, per_class: int) -> bool:
+    mark = root / _MARK
+    if not mark.is_file() or mark.read_text() != version:
+        return False
+    return sum(1 for _ in root.glob("*/*/Image_*.png")) == per_class * len(CLASSES)
+
+
+def _draw_all(root: Path, per_class: int, seed: int, progress: Callable[[int, int], None] | None) -> None:
+    counts = {"default": per_class - per_class // 2, "real_world": per_class // 2}
+    jobs = [(name, domain, n) for name in CLASSES for domain in DOMAINS for n in range(1, counts[domain] + 1)]
+
+    def save(job: tuple[str, str, int]) -> None:
+        name, domain, n = job
+        path = root / name / domain / f"Image_{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(name, n, domain, seed).save(path, compress_level=3)
+
+    # Threads, not processes: half of the work leaves the interpreter, and JAX must not be forked.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, _ in enumerate(pool.map(save, jobs), 1):
+            if progress is not None:
+                progress(done, len(jobs))

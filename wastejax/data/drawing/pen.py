@@ -54,6 +54,7 @@ class Pen:
         matrix: float [2, 3], from the object's coordinates to pixels.
         tilt: how far one looks from above, 0 (level) to 1 (straight down): the flatness of level circles.
         light: angle of the light around the upright axis, in radians.
+        u, pick: short for `rng.uniform` and `rng.choice`.
     """
 
     canvas: Image.Image
@@ -108,10 +109,9 @@ class Pen:
     def blob(self, x: float, y: float, rx: float, ry: float, colour: Colour, wobble: float = 0.0) -> None:
         """Fills an ellipse around (x, y) whose radius varies by the fraction `wobble`."""
         a = np.linspace(0, 2 * np.pi, 12 if wobble else 32, endpoint=False)
-        r = np.array([1 + self.u(-wobble, wobble) for _ in a])
-        self.shape(
-            np.stack([x + rx * r * np.cos(a), y + ry * r * np.sin(a)], axis=1), colour, int(wobble > 0)
-        )
+        r = np.array([1 + self.u(-wobble, wobble) for _ in a]) if wobble else 1.0
+        outline = np.stack([x + rx * r * np.cos(a), y + ry * r * np.sin(a)], axis=1)
+        self.shape(outline, colour, rounds=1 if wobble else 0)
 
     def disc(self, y: float, radius: float, colour: Colour) -> None:
         """Fills a level circle around the upright axis."""
