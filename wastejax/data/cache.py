@@ -73,7 +73,7 @@ def build_store(
             for start in range(0, len(items), 256):
                 for i, array in enumerate(pool.map(make, items[start : start + 256]), start):
                     shapes[i] = array.shape
-                    file.write(np.ascontiguousarray(array))
+                    file.write(array.tobytes())
                     if progress:
                         progress(i + 1, len(items))
         partial.replace(path)

@@ -68,7 +68,7 @@ class _Example:
     labels: np.ndarray
     augment: Augmentation
 
-    def __call__(self, index: np.int64, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(self, index: np.int64, rng: np.random.Generator) -> dict[str, np.ndarray | np.generic]:
         i = int(index)
         image = self.augment(self.read(i), rng)
         return {

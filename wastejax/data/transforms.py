@@ -51,7 +51,8 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """Returns what `to_dict` described."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Resizes the short side and cuts the centre; uint8 [image_size, image_size, 3]."""

@@ -47,7 +47,7 @@ class Checkpoints:
         """
         step = int(state.step)
         if step in self._manager.all_steps():
-            return  # an interrupted run that had just saved
+            return  # stopped before its first new step
         saved = self._manager.save(
             step,
             args=ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)),

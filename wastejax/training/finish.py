@@ -40,12 +40,12 @@ def finish(run: Run, progress: Progress, facts: dict[str, Any]) -> dict[str, Any
         "splits": {split: len(dataset.indices(split)) for split in SPLITS},
         "num_groups": len(groups),
         "largest_group": int(groups.max()),
-        "skipped": len(dataset.skipped),
+        "skipped": dataset.skipped,
         "parameters": sum(a.size for a in _leaves(bundle.variables["params"])),
         "best_epoch": progress.best_epoch,
         "stopped_reason": progress.stopped,
     }
-    _figures(run, progress, bundle, result)
+    _figures(run, bundle, result)
     path = write_report(run.workdir, config.to_dict(), progress.history, result.scores, facts)
     write_json(run.workdir / "report.json", result.scores | {"facts": facts})
     low, high = result.scores["ci95"]
@@ -53,11 +53,10 @@ def finish(run: Run, progress: Progress, facts: dict[str, Any]) -> dict[str, Any
     return result.scores
 
 
-def _figures(run: Run, progress: Progress, bundle: Bundle, result: Evaluation) -> None:
+def _figures(run: Run, bundle: Bundle, result: Evaluation) -> None:
+    """Draws what needs pictures; curves and confusion matrix are `write_report`'s."""
     folder = run.workdir / "figures"
     source = run.dataset.source
-    plots.curves(progress.history, folder / "curves.png", progress.best_epoch)
-    plots.confusion_matrix(result.scores["confusion"], bundle.classes, folder / "confusion_matrix.png")
     counts = {}
     for split in SPLITS:
         labels = source.labels[run.dataset.indices(split)]

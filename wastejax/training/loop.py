@@ -34,6 +34,7 @@ from wastejax.files import write_text
 from wastejax.models import Model, create_model
 from wastejax.training import losses, optim
 from wastejax.training.checkpoint import Checkpoints
+from wastejax.training.init import initial_variables
 from wastejax.training.progress import Display, Stop
 from wastejax.training.state import TrainState, create_train_state
 from wastejax.training.step import TrainStep, make_train_step
@@ -106,7 +107,7 @@ def set_up(config: ConfigDict, workdir: Path, dataset: Dataset, say: Say) -> tup
     preprocessing = Preprocessing.from_config(config.data)
     classes, labels = dataset.source.classes, dataset.source.labels
     model = create_model(config.model, len(classes))
-    variables = model.init(jax.random.key(config.seed), config.data.image_size)
+    variables = initial_variables(config, model, classes, say)
     train = dataset.indices("train")
     batch_size = config.train.batch_size
     steps_per_epoch = max(1, round(len(train) / batch_size))
@@ -170,12 +171,14 @@ def fit(run: Run, state: TrainState) -> Progress:
             run.say(f"going on from step {int(state.step)} of {run.total_steps}")
         while not progress.stopped:
             state = _train_epoch(run, state, progress, checkpoints, stop, display)
-            if stop.requested:
+            if int(state.step) % run.steps_per_epoch:
                 checkpoints.save(state, asdict(progress))
+            else:
+                state = _end_epoch(run, state, progress, display)
+                checkpoints.save(state, asdict(progress), progress.history[-1]["score"])
+            if stop.requested and not progress.stopped:
                 run.say(f"stopped and saved at step {int(state.step)}; the same command goes on from here")
-                return progress
-            state = _end_epoch(run, state, progress, display)
-            checkpoints.save(state, asdict(progress), progress.history[-1]["score"])
+                break
     return progress
 
 
@@ -212,7 +215,8 @@ def _train_epoch(
         before, now = now, time.perf_counter()
         sums["seconds"] += now - before
         display.step(step, run, sums)
-        if run.config.train.checkpoint_minutes and now - saved_at > 60 * run.config.train.checkpoint_minutes:
+        # Not after the last step: the epoch's own checkpoint, validated, has that number.
+        if step < end and now - saved_at > 60 * (run.config.train.checkpoint_minutes or math.inf):
             settle(0)
             checkpoints.save(state, asdict(progress))
             saved_at = now

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+def cross_entropy(
+    logits: jax.Array, targets: jax.Array, weights: jax.Array | np.ndarray | None = None
+) -> jax.Array:
     """Returns the mean cross entropy, nats.
 
     Args:

@@ -7,10 +7,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-Schedule = optax.Schedule
 
-
-def make_schedule(optim: ConfigDict, steps_per_epoch: int, total_steps: int) -> Schedule:
+def make_schedule(optim: ConfigDict, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
     """Returns step -> learning rate: linear warm-up, then cosine or constant ('plateau' scales that later)."""
     warmup = min(round(optim.warmup_epochs * steps_per_epoch), total_steps - 1)
     peak = optim.learning_rate
@@ -30,7 +28,7 @@ def decayed(params: Any) -> Any:
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def make_optimizer(optim: ConfigDict, schedule: Schedule) -> optax.GradientTransformation:
+def make_optimizer(optim: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Returns the chain: clip, coupled decay, moments, decoupled decay, minus learning rate.
 
     Adam's L2 is coupled as in the study: loss + lambda * w^T w, so the gradient gains 2 * lambda * w before the

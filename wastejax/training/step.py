@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -23,7 +24,7 @@ def make_train_step(
     config: ConfigDict,
     preprocessing: Preprocessing,
     num_classes: int,
-    class_weights: jax.Array | None = None,
+    class_weights: np.ndarray | None = None,
 ) -> TrainStep:
     """Returns the jitted step.
 

@@ -1,0 +1,85 @@
+"""What the command line says to a user who errs: one line, exit code 2, and fast."""
+
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+
+def wastejax(*arguments: str, cwd=None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "wastejax.main", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=60,
+    )
+
+
+def test_help_fits_on_a_screen():
+    done = wastejax("--help")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert len(lines) <= 40 and max(map(len, lines)) <= 110
+    for command in ("train", "eval", "models"):
+        assert command in done.stdout
+        assert wastejax(command, "--help").returncode == 0
+
+
+def test_starting_up_imports_no_framework():
+    code = """
+import sys
+from wastejax.main import main
+sys.argv[1:] = ["--help"]
+try:
+    main()
+finally:
+    print(sorted({"jax", "flax", "matplotlib", "sklearn", "numpy"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+RECIPE = "--config=mobilevit_ir"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--config=mobilvit"], "did you mean 'mobilevit'?"),
+        ([RECIPE, "--config.train.epoch=3"], "config.train.epoch: unknown key; did you mean 'train.epochs'?"),
+        ([RECIPE, "--config.train.epochs=-3"], "config.train.epochs: must be >= 1"),
+        ([RECIPE, "--config.train.epochs=many"], "config.train.epochs: expects int"),
+        ([RECIPE, "--config.model.name=mobilenet"], "config.model.name: unknown model 'mobilenet'"),
+        ([RECIPE, "--config.model.size=xxl"], "config.model.size: mobilevit has no size 'xxl'"),
+        (["--config=mobilevit", "--config.data.image_size=100"], "config.data.image_size: "),
+        ([RECIPE, "--config.data.dir=/nowhere/at/all"], "config.data.dir: "),
+        ([RECIPE, "--epochs=3"], "--epochs=3: unknown option"),
+        (["trian", RECIPE], "trian"),
+        (["eval", "--model=/nowhere"], "/nowhere: no such run or bundle"),
+        (["eval"], "--model"),
+        (["train"], "--config"),
+        (["models", "--all"], "--all: unknown option"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, hint):
+    done = wastejax(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert hint in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_trained_on_says_why(tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    done = wastejax(RECIPE, f"--config.data.dir={empty}", cwd=tmp_path)
+    assert done.returncode == 2 and "config.data.dir" in done.stderr
+
+    one = tmp_path / "one"
+    (one / "can").mkdir(parents=True)
+    Image.new("RGB", (32, 32)).save(one / "can" / "a.png")
+    done = wastejax(RECIPE, f"--config.data.dir={one}", cwd=tmp_path)
+    assert done.returncode == 2 and "'can'" in done.stderr
+    assert not (tmp_path / "runs").exists()

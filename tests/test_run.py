@@ -1,0 +1,257 @@
+"""Whole runs by the command line, on small pictures drawn here: training, kills, resuming, evaluation."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from PIL import Image, ImageDraw
+
+EPOCHS = 3
+PER_EPOCH = 4  # steps: 36 training pictures, 8 to a batch
+STEPS = PER_EPOCH * EPOCHS
+
+# Small enough to compile in seconds; everything random is on, so that resuming has something to get wrong.
+OPTIONS = [
+    "--config=configs/efficientnetv2_eca.py",
+    "--config.model.size=tiny",
+    "--config.data.image_size=32",
+    f"--config.train.epochs={EPOCHS}",
+    "--config.train.batch_size=8",
+    "--config.optim.warmup_epochs=1",
+    "--config.optim.schedule=plateau",
+    "--config.model.dropout=0.2",
+    "--config.loss.mixup=0.2",
+    "--config.loss.cutmix=1.0",
+]
+
+
+def draw(root: Path, per_class: int = 20) -> Path:
+    """Discs, squares and bars of any colour, on any ground."""
+    rng = np.random.default_rng(5)
+    for name in ("bar", "disc", "square"):
+        (root / name).mkdir(parents=True)
+        for i in range(per_class):
+            ground, colour = (tuple(int(c) for c in rng.integers(0, 256, 3)) for _ in range(2))
+            noise = rng.integers(-40, 40, (48, 48, 3))
+            image = Image.new("RGB", (48, 48), ground)
+            x, y, r = (int(v) for v in rng.integers((14, 14, 8), (34, 34, 13)))
+            pen = ImageDraw.Draw(image)
+            if name == "disc":
+                pen.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+            elif name == "square":
+                pen.rectangle((x - r, y - r, x + r, y + r), fill=colour)
+            else:
+                pen.rectangle((x - r, y - 3, x + r, y + 3), fill=colour)
+            pixels = np.clip(np.asarray(image).astype(int) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i:02}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the data, and an environment whose caches make every process after the first start fast."""
+    root = tmp_path_factory.mktemp("runs")
+    draw(root / "data")
+    return root
+
+
+def command(place: Path, workdir: str, *options: str) -> subprocess.Popen:
+    env = os.environ | {
+        "WASTEJAX_CACHE": str(place / "cache"),
+        "JAX_COMPILATION_CACHE_DIR": str(place / "xla"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    }
+    arguments = [*OPTIONS, f"--config.data.dir={place / 'data'}", f"--workdir={place / workdir}", *options]
+    return subprocess.Popen(
+        [sys.executable, "-m", "wastejax.main", *arguments],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process: subprocess.Popen, code: int = 0) -> str:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, out + err
+    return out + err
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place) -> Path:
+    """A run that nothing stopped."""
+    finished(command(place, "undisturbed"))
+    return place / "undisturbed"
+
+
+def arrays(workdir: Path) -> dict[str, np.ndarray]:
+    """Every array of the newest checkpoint, by path."""
+    step = max(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+    with ocp.StandardCheckpointer() as checkpointer:
+        state = checkpointer.restore((workdir / "checkpoints" / str(step) / "state").resolve())
+
+    def flat(tree, prefix=""):
+        if isinstance(tree, dict):
+            return {k: v for n, t in tree.items() for k, v in flat(t, f"{prefix}/{n}").items()}
+        if isinstance(tree, (list, tuple)):
+            return flat(dict(enumerate(tree)), prefix)
+        return {} if tree is None else {prefix: np.asarray(tree)}
+
+    return flat(state)
+
+
+def history(workdir: Path) -> list[dict[str, str]]:
+    """metrics.csv without the columns that a clock fills."""
+    with (workdir / "metrics.csv").open() as file:
+        clock = ("seconds", "images_per_second", "waiting")
+        return [{k: v for k, v in row.items() if k not in clock} for row in csv.DictReader(file)]
+
+
+def assert_same_run(workdir: Path, other: Path) -> None:
+    a, b = arrays(workdir), arrays(other)
+    assert a.keys() == b.keys() and len(a) > 100
+    assert [k for k in a if not np.array_equal(a[k], b[k])] == []
+    assert history(workdir) == history(other)
+    weights = [json.loads((w / "bundle" / "bundle.json").read_text())["sha256"] for w in (workdir, other)]
+    assert weights[0] == weights[1]
+
+
+def test_a_run_leaves_everything_that_it_promises(undisturbed):
+    rows = history(undisturbed)
+    assert [row["epoch"] for row in rows] == [str(e + 1) for e in range(EPOCHS)]
+    assert rows[-1]["step"] == str(STEPS)
+    report = json.loads((undisturbed / "report.json").read_text())
+    assert report["num_images"] == 12 and np.sum(report["confusion"]) == 12
+    kept = {p.name for p in (undisturbed / "checkpoints").iterdir() if p.name.isdigit()}
+    best = max(rows, key=lambda row: float(row["score"]))
+    assert kept == {str(STEPS), best["step"]}
+    assert "report.json" not in (undisturbed / "report.md").read_text()[:80]
+    for name in ("curves", "confusion_matrix", "class_distribution", "samples", "worst_mistakes"):
+        assert Image.open(undisturbed / "figures" / f"{name}.png").size[0] > 200
+    with (undisturbed / "manifest.csv").open() as file:
+        splits = [row["split"] for row in csv.DictReader(file)]
+    assert [splits.count(s) for s in ("train", "val", "test")] == [36, 12, 12]
+
+
+def test_tensorboard_holds_the_epochs(undisturbed):
+    from tensorboardX.proto.event_pb2 import Event
+
+    values = {}
+    for path in (undisturbed / "tensorboard").glob("*tfevents*"):
+        data = path.read_bytes()
+        while data:  # length, its checksum, the record, its checksum
+            size = int.from_bytes(data[:8], "little")
+            event = Event.FromString(data[12 : 12 + size])
+            values |= {(v.tag, event.step): v.simple_value for v in event.summary.value}
+            data = data[16 + size :]
+    for row in history(undisturbed):
+        np.testing.assert_allclose(values["val_loss", int(row["step"])], float(row["val_loss"]), rtol=1e-5)
+
+
+def test_a_finished_run_says_so_and_a_changed_one_names_the_keys(place, undisturbed):
+    before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")}
+    assert "this run is finished" in finished(command(place, "undisturbed"))
+    text = finished(command(place, "undisturbed", "--config.train.epochs=9", "--config.seed=1"), 2)
+    assert f"config.seed (17 -> 1), config.train.epochs ({EPOCHS} -> 9)" in text
+    assert {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")} == before
+
+
+def kill_when(process: subprocess.Popen, condition) -> None:
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None, "ended before it could be killed: " + "".join(process.communicate())
+        assert time.monotonic() < deadline
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.parametrize("moment", ["first_step", "mid_epoch", "mid_save", "after_an_epoch"])
+def test_kill_9_and_the_same_command_end_in_the_same_bits(place, undisturbed, moment):
+    workdir = place / moment
+    checkpoints = workdir / "checkpoints"
+    # Saves after every step where a kill within an epoch is to find something.
+    options = ["--config.train.checkpoint_minutes=1e-9"] if moment.startswith("mid") else []
+
+    def saved() -> set[int]:
+        return {int(p.name) for p in checkpoints.glob("*") if p.name.isdigit()}
+
+    conditions = {
+        "first_step": lambda: (workdir / "config.json").is_file(),
+        "mid_epoch": lambda: any(step % PER_EPOCH for step in saved()),
+        "mid_save": lambda: saved() and any("tmp" in p.name for p in checkpoints.glob("*")),
+        "after_an_epoch": lambda: PER_EPOCH in saved() and (workdir / "bundle" / "bundle.json").is_file(),
+    }
+    kill_when(command(place, moment, *options), conditions[moment])
+    assert not (workdir / "report.json").exists()
+    text = finished(command(place, moment, *options))
+    if moment != "first_step":
+        assert "going on from step" in text
+    assert_same_run(workdir, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_stop_saves_and_exits_cleanly(place, undisturbed, number):
+    name = f"stopped_{number.name}"
+    process = command(place, name)
+    for line in process.stdout:
+        if line.startswith("epoch   1"):
+            process.send_signal(number)
+            break
+    text = finished(process)
+    assert "stopped and saved at step" in text
+    assert "Traceback" not in text
+    finished(command(place, name))
+    assert_same_run(place / name, undisturbed)
+
+
+def test_a_loss_that_is_no_number_stops_with_step_rate_and_files(place):
+    text = finished(
+        command(place, "nan", "--config.optim.learning_rate=1000", "--config.optim.clip_norm=0"), 2
+    )
+    error = text.splitlines()[-1]
+    assert error.startswith("error: the loss is nan at step ")
+    assert "learning rate" in error and error.count(".png") == 8
+
+
+def test_eval_agrees_with_the_report_and_takes_fewer_classes(place, undisturbed, tmp_path):
+    out = tmp_path / "report.json"
+    evaluate = [sys.executable, "-m", "wastejax.main", "eval", f"--model={undisturbed}", f"--out={out}"]
+    env = os.environ | {"WASTEJAX_CACHE": str(place / "cache")}
+    subprocess.run(evaluate, check=True, env=env, capture_output=True)
+    scores, report = json.loads(out.read_text()), json.loads((undisturbed / "report.json").read_text())
+    for key in ("top1", "top5", "macro_f1", "loss", "ece", "ci95", "per_class", "confusion", "num_images"):
+        assert scores[key] == report[key], key
+
+    fewer = tmp_path / "fewer"
+    (fewer / "square").mkdir(parents=True)
+    for path in sorted((place / "data" / "square").iterdir())[:5]:
+        (fewer / "square" / path.name).write_bytes(path.read_bytes())
+    (fewer / "disc").mkdir()
+    picture = (place / "data" / "disc" / "00.png").read_bytes()
+    (fewer / "disc" / "a.png").write_bytes(picture)
+    subprocess.run([*evaluate, f"--data={fewer}"], check=True, env=env, capture_output=True)
+    scores = json.loads(out.read_text())
+    assert scores["num_images"] == 6
+    assert [scores["per_class"][c]["support"] for c in ("bar", "disc", "square")] == [0, 1, 5]
+
+    (fewer / "triangle").mkdir()
+    (fewer / "triangle" / "a.png").write_bytes(picture)
+    done = subprocess.run([*evaluate, f"--data={fewer}"], env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and "triangle" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_run_can_start_from_an_earlier_one(place, undisturbed):
+    options = ["--config.train.epochs=1", "--config.optim.learning_rate=1e-9", "--config.optim.ema_decay=0"]
+    finished(command(place, "continued", *options, f"--config.init.weights={undisturbed}"))
+    started_from = json.loads((undisturbed / "bundle" / "bundle.json").read_text())["metrics"]
+    first = history(place / "continued")[0]
+    # Hardly a step was taken, so the scores are those it started with, up to the batch statistics.
+    assert abs(float(first["val_top1"]) - started_from["val_top1"]) < 0.2
