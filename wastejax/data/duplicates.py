@@ -68,16 +68,19 @@ def scan(
 
     bad: dict[int, str] = {}
     todo = np.flatnonzero(~hit).tolist()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # PIL decodes outside the interpreter lock
-        for done, (i, result) in enumerate(
+    pool = ThreadPoolExecutor(os.cpu_count())  # PIL decodes outside the interpreter lock
+    try:
+        for done, (i, look) in enumerate(
             zip(todo, pool.map(lambda i: _look(source, i), todo), strict=True), 1
         ):
-            if isinstance(result, str):
-                bad[i] = result
+            if isinstance(look, str):
+                bad[i] = look
             else:
-                phash[i], grey[i] = result
+                phash[i], grey[i] = look
             if progress is not None:
                 progress(done, len(todo))
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for thousands of files
     fresh = np.array([i for i in todo if i not in bad], np.int64)
     if cache_dir is not None and len(fresh):
         _save_cache(

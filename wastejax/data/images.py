@@ -68,7 +68,7 @@ def decode(data: bytes, min_side: int | None = None) -> Image.Image:
         ) from error
     # On damaged files PIL's plugins raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
-        raise BadImage(_reason(error)) from error
+        raise BadImage(_reason(error, data)) from error
 
 
 def _quieten_pil() -> None:
@@ -80,9 +80,10 @@ def _quieten_pil() -> None:
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, data: bytes) -> str:
     text = str(error).lower()
-    if any(word in text for word in ("truncated", "end of", "broken data stream", "not enough")):
+    cut_riff = data[:4] == b"RIFF" and len(data) < int.from_bytes(data[4:8], "little") + 8  # WebP
+    if cut_riff or any(word in text for word in ("truncated", "end of", "broken data stream", "not enough")):
         return "truncated"
     return f"damaged ({error})" if text else f"damaged ({type(error).__name__})"
 

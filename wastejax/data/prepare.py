@@ -1,7 +1,7 @@
 """From a data config to labelled, checked, grouped and split pictures, before anything slow starts."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,26 +66,31 @@ def prepare(
         source = source.select(manifest.indices)
         if left_out:
             notes.append(f"{left_out:,} pictures that {split_config.manifest} does not list are left out")
-    _check_classes(source)
+    if source.empty_folders and manifest is None:
+        raise ConfigError(
+            "config.data.dir", f"no pictures in {_listed(source.empty_folders)}; add some or remove it"
+        )
+    _check_classes(source, least=1 if manifest is not None or source.splits is not None else len(SPLITS))
 
     seen = scan(source, cache_dir, _progress(say))
     good = _without_bad(source, seen.bad, data_config.on_bad_image)
     skipped = {source.names[i]: reason for i, reason in seen.bad.items()}
     if skipped:
         notes.append(f"{len(skipped):,} unreadable pictures are left out")
-    classes = source.classes
+    lost = set(range(len(source.classes))) - set(source.labels[good].tolist())
+    if lost:
+        names = _listed(source.classes[label] for label in lost)
+        raise ConfigError("config.data.dir", f"no readable picture in {names}; add some or remove the folder")
     source = source.select(good)
-    if source.classes != classes:
-        lost = ", ".join(sorted(set(classes) - set(source.classes)))
-        raise ConfigError("config.data.dir", f"no readable picture in {lost}; mend or remove the folder")
-    _check_classes(source)
 
     twins = group_duplicates(seen.phash[good], seen.grey[good], split_config.hamming)
     if manifest is not None:
         groups, splits = manifest.groups[good], manifest.splits[good]
+        _check_splits(source, groups, splits, ("train",), "config.data.split.manifest")
     else:
         groups = twins if split_config.group == "phash" else np.arange(len(source), dtype=np.int32)
-        splits = _split(source, groups, split_config, seed)
+        splits, dealt = _split(source, groups, split_config, seed)
+        _check_splits(source, groups, splits, dealt, "config.data.dir")
     notes += _notes_on_twins(source, twins, splits)
     return Dataset(source, groups, splits, skipped, notes)
 
@@ -104,12 +109,24 @@ def _check(config: Any) -> None:
         raise ConfigError("config.data.split.hamming", f"must be from 0 to 64, is {config.split.hamming}")
 
 
-def _check_classes(source: Source) -> None:
+def _check_classes(source: Source, least: int) -> None:
+    """Checks that there are two classes of at least `least` pictures."""
     if len(source.classes) < 2:
+        only = source.classes[0] if source.classes else "none"
+        raise ConfigError(
+            "config.data.dir", f"holds a single class, {only!r}; at least two folders are needed"
+        )
+    counts = np.bincount(source.labels, minlength=len(source.classes))
+    few = [f"{name!r} ({count})" for name, count in zip(source.classes, counts, strict=True) if count < least]
+    if few:
         raise ConfigError(
             "config.data.dir",
-            f"holds a single class, {source.classes[0]!r}; at least two class folders are needed",
+            f"too few pictures to split: class {_listed(few)}; each class needs at least {least}",
         )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(shorten(sorted(names)))
 
 
 def _progress(say: Callable[[str], None]) -> Callable[[int, int], None]:
@@ -137,36 +154,43 @@ def _without_bad(source: Source, bad: dict[int, str], on_bad_image: str) -> np.n
     return np.setdiff1d(np.arange(len(source)), list(bad)).astype(np.int64)
 
 
-def _split(source: Source, groups: np.ndarray, config: Any, seed: int) -> np.ndarray:
-    """Splits by the folders where they say, and by ratio, class, domain and group where they do not."""
-    ratios = tuple(config.ratios)
-    given = np.array(source.splits) if source.splits is not None else np.full(len(source), "train")
-    # A part that the folders lack (many sets have no val) is taken from train.
-    parts = [split for split in SPLITS if split == "train" or split not in given]
-    pool = np.flatnonzero(given == "train")
-    splits = given.astype("U5")
-    if len(parts) > 1:
-        splits[pool] = stratified_group_split(
-            source.labels[pool],
-            [source.domains[i] for i in pool],
-            groups[pool],
-            [ratios[SPLITS.index(part)] for part in parts],
-            seed,
-            parts,
+def _split(source: Source, groups: np.ndarray, config: Any, seed: int) -> tuple[np.ndarray, list[str]]:
+    """Splits by the folders where they say, and by ratio, class, domain and group where they do not.
+
+    A part that the folders lack (many sets have no val) is taken from train.
+
+    Returns:
+        str [N], the split of each picture, and the names of the splits that were dealt here.
+    """
+    splits = np.full(len(source), "train") if source.splits is None else np.array(source.splits, "U5")
+    dealt = [split for split in SPLITS if split == "train" or split not in splits]
+    if len(dealt) > 1:
+        pool = np.flatnonzero(splits == "train")
+        ratios = [config.ratios[SPLITS.index(split)] for split in dealt]
+        domains = [source.domains[i] for i in pool]
+        splits[pool] = stratified_group_split(source.labels[pool], domains, groups[pool], ratios, seed, dealt)
+    return splits, dealt
+
+
+def _check_splits(
+    source: Source, groups: np.ndarray, splits: np.ndarray, in_every_class: Sequence[str], key: str
+) -> None:
+    """Checks that no split is empty, and that every class has pictures in the splits `in_every_class`."""
+    empty = [split for split in SPLITS if split not in splits]
+    if empty:
+        raise ConfigError(
+            key, f"no picture is left for {' and '.join(empty)}; all of {', '.join(SPLITS)} are needed"
         )
-    needed = parts if source.splits is not None else SPLITS
     for label, name in enumerate(source.classes):
         mine = source.labels == label
-        missing = [part for part in needed if not np.any(mine & (splits == part))]
+        missing = [split for split in in_every_class if not np.any(mine & (splits == split))]
         if missing:
-            count = int(np.sum(mine))
-            distinct = len(np.unique(groups[mine]))
+            count, distinct = int(np.sum(mine)), len(np.unique(groups[mine]))
             raise ConfigError(
-                "config.data.dir",
-                f"class {name!r} has too few pictures to split ({count}, of which {distinct} are distinct): "
-                f"none left for {' and '.join(missing)}; add pictures or remove the class",
+                key,
+                f"class {name!r} has none of its {count} pictures in {' and '.join(missing)}: it forms {distinct} "
+                "groups of near-duplicates, which are not torn apart; add pictures or remove the class",
             )
-    return splits
 
 
 def _notes_on_twins(source: Source, twins: np.ndarray, splits: np.ndarray) -> list[str]:

@@ -32,6 +32,7 @@ class Source:
         read: index -> encoded bytes; picklable and safe in threads. Raises OSError.
         stamps: one per picture; another stamp means that the content may have changed.
         notes: what the reader should know, one line each.
+        empty_folders: folders beside the class folders that hold no picture.
     """
 
     names: tuple[str, ...]
@@ -42,6 +43,7 @@ class Source:
     read: Callable[[int], bytes]
     stamps: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    empty_folders: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -139,6 +141,8 @@ def open_folder(root: str | Path, key: str = "config.data.dir") -> Source:
     below = [path[labels_at + 1] if len(path) > labels_at + 2 else "" for path in paths]
     raw = tuple("/".join(path) for path in paths)
     names = tuple(_readable(path) for path in raw)
+    top = root.joinpath(*inside[0][0][:depth]).absolute()
+    above = [top] if splits is None else [top / head for head in {path[0] for path in paths}]
     loose = len(found) - len(inside)
     return Source(
         names=names if len(set(names)) == len(names) else tuple(ascii(path)[1:-1] for path in raw),
@@ -146,9 +150,10 @@ def open_folder(root: str | Path, key: str = "config.data.dir") -> Source:
         classes=classes,
         domains=tuple(name if name in DOMAINS else "" for name in below),
         splits=splits,
-        read=_ReadFiles(root.joinpath(*inside[0][0][:depth]).absolute(), raw),
+        read=_ReadFiles(top, raw),
         stamps=tuple(stamp for _, stamp in inside),
         notes=(f"{loose} pictures beside the class folders are left out",) if loose else (),
+        empty_folders=tuple(sorted({name for folder in above for name in _folders(folder)} - set(classes))),
     )
 
 
@@ -166,7 +171,7 @@ def _find_pictures(
     except OSError as error:
         raise ConfigError(key, f"cannot list {str(folder)!r}: {error.strerror}") from error
     for entry in entries:
-        if entry.name.startswith(".") or entry.name.lower() in _IGNORED:
+        if _ignored(entry.name):
             continue
         path = (*above, entry.name)
         if entry.is_dir():
@@ -174,6 +179,17 @@ def _find_pictures(
                 yield from _find_pictures(Path(entry.path), key, path, seen)
         elif Path(entry.name).suffix.lower() in EXTENSIONS and (entry.is_file() or entry.is_symlink()):
             yield path, _stamp(entry)
+
+
+def _folders(folder: Path) -> set[str]:
+    """Returns the names of the folders in a folder."""
+    return {
+        _readable(entry.name) for entry in os.scandir(folder) if entry.is_dir() and not _ignored(entry.name)
+    }
+
+
+def _ignored(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _IGNORED
 
 
 def _stamp(entry: os.DirEntry) -> str:
