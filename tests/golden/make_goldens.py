@@ -222,8 +222,30 @@ def make(name: str) -> dict[str, np.ndarray]:
     }
 
 
+def save_tensors() -> None:
+    """Writes a small checkpoint in both of torch's formats: views, every width of number, a parameter, wrapped."""
+    numbers = torch.arange(12, dtype=torch.float32)
+    tensors = {
+        "plain": numbers.reshape(3, 4),
+        "transposed": numbers.reshape(3, 4).T,
+        "slice": numbers[2:11:3],
+        "scalar": torch.tensor(5),
+        "empty": torch.zeros(0, 3),
+        "parameter": nn.Parameter(torch.ones(2, 2)),
+        "half": torch.tensor([0.5, -2.0], dtype=torch.float16),
+        "bfloat16": torch.tensor([0.5, -2.0], dtype=torch.bfloat16),
+        "double": torch.tensor([1 / 3], dtype=torch.float64),
+        "byte": torch.tensor([7, 255], dtype=torch.uint8),
+        "bool": torch.tensor([True, False]),
+    }
+    checkpoint = {"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()}}
+    torch.save(checkpoint, FOLDER / "tensors.pth")
+    torch.save(checkpoint, FOLDER / "tensors_legacy.pth", _use_new_zipfile_serialization=False)
+
+
 def main(names: list[str]) -> None:
-    """Writes the named goldens, or all."""
+    """Writes the named goldens, or all, and the two files of torch."""
+    save_tensors()
     for name in names or GOLDENS:
         arrays = make(name)
         np.savez_compressed(FOLDER / f"{name}.npz", **arrays)
