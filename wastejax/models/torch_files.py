@@ -150,8 +150,7 @@ def _read_zip(file: BinaryIO) -> Tensors:
 
 def _read_legacy(file: BinaryIO) -> Tensors:
     """Reads PyTorch's format before 1.6: five pickles in a row, then the storages, each with its length."""
-    magic, protocol = (_Unpickler(file).load() for _ in range(2))
-    if magic != _LEGACY_MAGIC or protocol != _LEGACY_PROTOCOL:
+    if _Unpickler(file).load() != _LEGACY_MAGIC or _Unpickler(file).load() != _LEGACY_PROTOCOL:
         raise ValueError("it is a pickle, but no PyTorch file")
     _Unpickler(file).load()  # of the machine that wrote it
     content, keys = (_Unpickler(file).load() for _ in range(2))
