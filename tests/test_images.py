@@ -148,7 +148,7 @@ def test_broken_exif_is_no_reason_to_refuse():
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
 def test_truncated_files_are_refused(kind, share):
     data = encode(noise(), kind)
-    with pytest.raises(BadImage, match="truncated|damaged"):
+    with pytest.raises(BadImage, match="truncated"):
         decode(data[: int(share * len(data))])
 
 

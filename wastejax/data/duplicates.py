@@ -24,6 +24,9 @@ GREY = 32  # side of the small grey versions, pixels
 # between lie twins with another banner and look-alikes. A missed twin leaks into the test set while a look-alike
 # in the group does no harm, so the limit is on the low side.
 MIN_AGREEMENT = 0.65
+_MAX_DIFFERENCE = (
+    0.6  # of greys where pictures had to be aligned, relative to their contrast; found in the same way
+)
 _EQUAL = 0.9  # as they lie: no need to search
 _MIN_COARSE_AGREEMENT = 0.5  # no pair below it was found to agree on a closer look
 _TEMPLATE = 0.8  # side of the middle part that is looked for, relative to the picture
@@ -107,6 +110,8 @@ def group_duplicates(phash: np.ndarray, grey: np.ndarray, hamming: int = 8) -> n
     Returns:
         int32 [N], group ids from 0, in order of first appearance.
     """
+    if not len(phash):
+        return np.empty(0, np.int32)
     # Exact copies first: a hundred copies of one picture are 4,950 pairs.
     looks = np.concatenate([phash.view(np.uint8).reshape(-1, 8), grey.reshape(len(grey), -1)], 1)
     _, first, inverse = np.unique(looks, axis=0, return_index=True, return_inverse=True)
@@ -141,26 +146,28 @@ def agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Stock pictures come with and without a banner, which shifts and scales the rest, so shifts of up to a sixth and
     scales of up to 15 % are tried: coarsely all over, then finely around the best. What is compared is detail, the
-    picture minus its blur: the silhouette of a bottle on white correlates with any other bottle.
+    picture minus its blur: the silhouette of a bottle on white correlates with any other bottle. Then the greys
+    must be alike too, or a yellow bottle would agree with a black one.
 
     Args:
         a: uint8 [P, g, g].
         b: uint8 [P, g, g].
 
     Returns:
-        float32 [P], the best correlation, 1 for equal pictures.
+        float32 [P], the best correlation, 1 for equal pictures; 0 where details agree but greys do not.
     """
     g = a.shape[-1]
     a_fine, b_fine = _detail(a, radius=2), _detail(b, radius=2)
     result = np.einsum("pyx,pyx->p", a_fine, b_fine)
     todo = np.flatnonzero(result < _EQUAL)
-    a, b, a_fine, b_fine = _detail(a[todo], radius=4), _detail(b[todo], radius=4), a_fine[todo], b_fine[todo]
+    a, b, a_fine, b_fine = a[todo], b[todo], a_fine[todo], b_fine[todo]
+    a_coarse, b_coarse = _detail(a, radius=4), _detail(b, radius=4)
 
     best = np.full((len(todo), 4), -1, np.float32)  # agreement, centre y, centre x, side
     for side in np.multiply(_SCALES, _TEMPLATE * g):
         reach = np.arange(0, (g - side) / 2, 2)
         centres = g / 2 + np.concatenate([-reach[:0:-1], reach])[None]
-        _search(a, b, centres, centres, np.full(1, side), g // 2, best)
+        _search(a_coarse, b_coarse, centres, centres, np.full(1, side), g // 2, best)
     close = best[:, 0] >= _MIN_COARSE_AGREEMENT
     _, y, x, side = best[close].T
     fine = np.full((len(y), 4), -1, np.float32)
@@ -168,9 +175,20 @@ def agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     for step in (-1, 0, 1):
         near_y, near_x = y[:, None] + steps, x[:, None] + steps
         _search(a_fine[close], b_fine[close], near_y, near_x, np.minimum(side + step, g), g, fine)
+    fine[_difference(a[close], b[close], *fine[:, 1:].T) > _MAX_DIFFERENCE, 0] = 0
     best[close] = fine
-    result[todo] = np.maximum(result[todo], best[:, 0])
+    result[todo] = best[:, 0]
     return result
+
+
+def _difference(a: np.ndarray, b: np.ndarray, y: np.ndarray, x: np.ndarray, side: np.ndarray) -> np.ndarray:
+    """Returns float32 [P], the RMS difference of windows of `a` and the middle of `b`, relative to contrast."""
+    g = a.shape[-1]
+    middle = _sampling(np.array(g / 2), np.array(_TEMPLATE * g), g, g)
+    b = middle @ b.astype(np.float32) @ middle.T
+    a = _sampling(y, side, g, g) @ a.astype(np.float32) @ _sampling(x, side, g, g).swapaxes(1, 2)
+    contrast = (a.var((1, 2)) + b.var((1, 2))) / 2
+    return np.sqrt(((a - b) ** 2).mean((1, 2)) / np.maximum(contrast, 1))
 
 
 def _search(
@@ -248,7 +266,7 @@ def _cache_keys(source: Source) -> np.ndarray:
 def _load_cache(cache_dir: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
         if cache_dir is not None:
-            with np.load(Path(cache_dir) / _CACHE_FILE) as cache:
+            with (Path(cache_dir) / _CACHE_FILE).open("rb") as file, np.load(file) as cache:
                 return cache["keys"], cache["phash"], cache["grey"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there yet, or damaged: it is only a cache

@@ -189,7 +189,8 @@ def _check_splits(
             raise ConfigError(
                 key,
                 f"class {name!r} has none of its {count} pictures in {' and '.join(missing)}: it forms {distinct} "
-                "groups of near-duplicates, which are not torn apart; add pictures or remove the class",
+                "groups of near-duplicates, which are not torn apart; add pictures, remove the class, or set "
+                "config.data.split.group='none'",
             )
 
 

@@ -152,7 +152,7 @@ def open_folder(root: str | Path, key: str = "config.data.dir") -> Source:
         splits=splits,
         read=_ReadFiles(top, raw),
         stamps=tuple(stamp for _, stamp in inside),
-        notes=(f"{loose} pictures beside the class folders are left out",) if loose else (),
+        notes=(f"pictures beside the class folders, left out: {loose:,}",) if loose else (),
         empty_folders=tuple(sorted({name for folder in above for name in _folders(folder)} - set(classes))),
     )
 
@@ -203,15 +203,18 @@ def _stamp(entry: os.DirEntry) -> str:
 def _wrapper_depth(paths: list[tuple[str, ...]]) -> int:
     """Counts the single folders above the class (or split) folders.
 
-    A single folder is a class, not a wrapper, if pictures lie directly in it or its sub-folders are domains.
+    A single folder is a class, not a wrapper, if there are only domains and pictures in it, or pictures and one
+    more folder.
     """
     depth = 0
     while True:
         inside = [
             path for path in paths if len(path) > depth + 1
         ]  # not the pictures that lie loose at this level
-        single = len({path[depth] for path in inside}) == 1 and all(len(path) > depth + 2 for path in inside)
-        if not single or {path[depth + 1] for path in inside} <= set(DOMAINS):
+        deeper = [path for path in inside if len(path) > depth + 2]
+        folders = {path[depth + 1] for path in deeper}
+        single = len({path[depth] for path in inside}) == 1
+        if not single or folders <= set(DOMAINS) or (len(deeper) < len(inside) and len(folders) < 2):
             return depth
         depth += 1
 
