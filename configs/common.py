@@ -153,6 +153,13 @@ def _optim() -> ConfigDict:
     optim.plateau_patience = 5
     # Decay of the exponential moving average of the weights, which is then what is evaluated; 0 is off.
     optim.ema_decay = 0.0
+
+    optim.sharpness = ConfigDict()
+    # Take the gradient at the worst point nearby: 'none', 'sam' or 'asam'. Doubles the cost of a step.
+    optim.sharpness.name = "none"
+    # Radius of the neighbourhood (the papers: SAM 0.05, ASAM 0.5), and ASAM's addition to each |w|.
+    optim.sharpness.rho = 0.5
+    optim.sharpness.eta = 0.01
     return optim
 
 

@@ -164,6 +164,7 @@ def check(config: ConfigDict) -> None:
         "data.split.group": ("phash", "none"),
         "optim.name": ("adamw", "adam", "sgd"),
         "optim.schedule": ("cosine", "plateau", "constant"),
+        "optim.sharpness.name": ("none", "sam", "asam"),
     }
     for key, allowed in choices.items():
         if flat[key] not in allowed:
@@ -187,6 +188,8 @@ def check(config: ConfigDict) -> None:
         "optim.plateau_factor": ("0", 0.9999),
         "optim.plateau_patience": (1, float("inf")),
         "optim.ema_decay": (0, 0.99999),
+        "optim.sharpness.rho": ("0", 100),
+        "optim.sharpness.eta": (0, 100),
         "train.epochs": (1, 100_000),
         "train.batch_size": (1, 65_536),
         "train.accumulate": (1, 4096),

@@ -1,6 +1,7 @@
 """One training step: uint8 batch in, new state and a few numbers out. Jitted once, state donated."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict
 from wastejax.data.transforms import Preprocessing
 from wastejax.models import Model
 from wastejax.training import losses
+from wastejax.training.sharpness import ascend
 from wastejax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -31,7 +33,7 @@ def make_train_step(
     Args:
         model: the network.
         tx: its optimizer.
-        config: a whole recipe; read are seed, loss, optim.ema_decay and train.accumulate.
+        config: a whole recipe; read are seed, loss, optim.{ema_decay, sharpness} and train.accumulate.
         preprocessing: turns uint8 pictures into the network's input.
         num_classes: C.
         class_weights: float32 [C], or None.
@@ -39,7 +41,7 @@ def make_train_step(
     The step takes (state, {'image': uint8 [B, S, S, 3], 'label': int32 [B]}) and returns the next state and
     {'loss', 'top1', 'grad_norm'}, float32 scalars.
     """
-    parts = config.train.accumulate
+    parts, sharpness = config.train.accumulate, config.optim.sharpness
     key = jax.random.key(config.seed)
 
     def inputs(batch: dict[str, jax.Array], rng: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -54,6 +56,8 @@ def make_train_step(
         logits, new_stats = model.apply(variables, images, train=True, rng=rng)
         return losses.cross_entropy(logits, targets, class_weights), (logits, new_stats)
 
+    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+
     def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         mix_key, drop_key = jax.random.split(jax.random.fold_in(key, state.step))
         images, targets = inputs(batch, mix_key)
@@ -63,14 +67,17 @@ def make_train_step(
         for i, (x, t, label) in enumerate(
             zip(*(jnp.split(a, parts) for a in (images, targets, batch["label"])), strict=True)
         ):
-            rng = jax.random.fold_in(drop_key, i)
-            value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-            (part, (logits, batch_stats)), g = value_and_grad(state.params, batch_stats, x, t, rng)
+            gradient = partial(value_and_grad, images=x, targets=t, rng=jax.random.fold_in(drop_key, i))
+            (part, (logits, new_stats)), g = gradient(state.params, batch_stats)
+            if sharpness.name != "none":
+                # Sharpness-aware: the gradient of the worst point nearby. Its batch statistics are not kept.
+                g = gradient(ascend(state.params, g, sharpness), batch_stats)[1]
+            batch_stats = new_stats
             grads = jax.tree.map(lambda a, b: a + b / parts, grads, g)
             loss += part / parts
             top1 += jnp.mean(jnp.argmax(logits, -1) == label) / parts
         new_state = update(state, grads, batch_stats)
-        return new_state, {"loss": loss, "top1": top1, "grad_norm": optax.global_norm(grads)}
+        return new_state, {"loss": loss, "top1": top1, "grad_norm": optax.tree.norm(grads)}
 
     def update(state: TrainState, grads: Any, batch_stats: Any) -> TrainState:
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
