@@ -206,7 +206,9 @@ def _notes_on_twins(source: Source, twins: np.ndarray, splits: np.ndarray) -> li
     ]
     across_classes = _groups_with_several(twins, source.labels)
     if across_classes:
-        notes.append(f"{across_classes:,} groups of near-duplicates span several classes: label errors?")
+        notes.append(
+            f"groups of near-duplicates that span several classes (label errors?): {across_classes:,}"
+        )
     held_out = np.isin(twins, twins[splits == "train"]) & (splits == "test")
     leaked = int(held_out.sum())
     if leaked:
@@ -215,13 +217,14 @@ def _notes_on_twins(source: Source, twins: np.ndarray, splits: np.ndarray) -> li
             f"{leaked:,} test pictures ({share:.0%}) have a near-duplicate in train, which flatters test "
             "accuracy; config.data.split.group='phash' on undivided folders avoids it"
         )
-    for group in np.flatnonzero(sizes > _LARGE_GROUP * len(source)):
-        if sizes[group] > 1:
-            first = source.names[int(np.argmax(twins == group))]
-            notes.append(
-                f"one group of near-duplicates holds {sizes[group]:,} pictures "
-                f"({sizes[group] / len(source):.0%} of the set), {first} among them; all go to one split"
-            )
+    large = repeated[sizes[repeated] > _LARGE_GROUP * len(source)]
+    if len(large):
+        top = large[np.argmax(sizes[large])]
+        member = source.names[int(np.argmax(twins == top))]
+        notes.append(
+            f"groups of near-duplicates over {_LARGE_GROUP:.0%} of the set: {len(large)}, the largest of "
+            f"{sizes[top]:,} pictures ({sizes[top] / len(source):.0%}), {member} among them"
+        )
     return notes
 
 

@@ -1,0 +1,289 @@
+import io
+import pickle
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from wastejax.data import prepare as prepare_module
+from wastejax.data.prepare import Dataset, prepare
+from wastejax.data.split import SPLITS, save_manifest
+from wastejax.errors import ConfigError
+
+
+def photo(seed: int) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    layers = [
+        Image.fromarray(rng.integers(0, 256, (n, n, 3), dtype=np.uint8)).resize((64, 64)) for n in (4, 8, 16)
+    ]
+    return Image.fromarray(np.mean([np.asarray(layer) for layer in layers], 0).astype(np.uint8))
+
+
+def save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def write_class(folder: Path, count: int, first: int) -> None:
+    for i in range(count):
+        save(photo(first + i), folder / f"{i:02d}.png")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Two classes of ten pictures that are nothing alike."""
+    root = tmp_path / "data"
+    write_class(root / "glass", 10, 0)
+    write_class(root / "metal", 10, 100)
+    return root
+
+
+def config_for(folder: Path, **changes) -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict(
+        {
+            "source": "folder",
+            "dir": str(folder),
+            "on_bad_image": "raise",
+            "split": {"ratios": (3, 1, 1), "group": "phash", "hamming": 8, "manifest": ""},
+        }
+    )
+    config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
+    return config
+
+
+def ready(folder: Path, **changes) -> Dataset:
+    return prepare(config_for(folder, **changes), 17, None)
+
+
+def fails(folder: Path, key: str, **changes) -> str:
+    """Returns the error message, which must be one line that begins with the key."""
+    with pytest.raises(ConfigError) as error:
+        ready(folder, **changes)
+    assert error.value.key == key
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_splits_three_to_one_to_one(folder):
+    dataset = ready(folder)
+    assert [len(dataset.indices(split)) for split in SPLITS] == [12, 4, 4]
+    assert dataset.indices("val").dtype == np.int64
+    for label in (0, 1):
+        assert [int(np.sum(dataset.source.labels[dataset.indices(s)] == label)) for s in SPLITS] == [6, 2, 2]
+    assert len(np.unique(dataset.groups)) == 20
+    assert dataset.skipped == {} and dataset.notes == []
+    np.testing.assert_array_equal(dataset.splits, ready(folder).splits)
+    pickle.dumps(dataset)  # goes to worker processes
+
+
+def test_twins_stay_together_and_are_counted(folder):
+    for i in range(5):
+        save(ImageEnhance.Brightness(photo(i)).enhance(0.9), folder / "glass" / f"twin{i}.png")
+    save(photo(100), folder / "glass" / "really_metal.png")
+    dataset = ready(folder)
+    names = dataset.source.names
+    for i in range(5):
+        pair = [names.index(f"glass/{i:02d}.png"), names.index(f"glass/twin{i}.png")]
+        assert len(set(dataset.groups[pair])) == len(set(dataset.splits[pair])) == 1
+    assert dataset.notes == [
+        "12 of 26 pictures are near-duplicates of others, in 6 groups",
+        "groups of near-duplicates that span several classes (label errors?): 1",
+        "groups of near-duplicates over 5% of the set: 6, the largest of 2 pictures (8%), glass/00.png among them",
+    ]
+
+
+def test_random_split_tells_how_much_it_leaks(folder):
+    for i in range(10):
+        save(photo(i), folder / "glass" / f"twin{i}.png")
+    dataset = ready(folder, split__group="none")
+    assert len(np.unique(dataset.groups)) == 30
+    train = {dataset.source.read(int(i)) for i in dataset.indices("train")}
+    leaked = sum(dataset.source.read(int(i)) in train for i in dataset.indices("test"))
+    assert leaked > 0
+    assert (
+        f"{leaked} test pictures ({leaked / len(dataset.indices('test')):.0%}) have a near-duplicate in train"
+        in (" ".join(dataset.notes))
+    )
+
+
+def test_a_large_group_is_reported(folder):
+    for i in range(4):
+        save(photo(0), folder / "glass" / f"copy{i}.png")
+    large = (
+        "groups of near-duplicates over 5% of the set: 1, the largest of 5 pictures (21%), glass/00.png among"
+    )
+    assert any(note.startswith(large) for note in ready(folder).notes)
+
+
+def test_domains_are_stratified(tmp_path):
+    for k, name in enumerate(("glass", "metal")):
+        for d, domain in enumerate(("default", "real_world")):
+            write_class(tmp_path / "images" / name / domain, 5, 100 * k + 50 * d)
+    dataset = ready(tmp_path)
+    cells = {(dataset.source.labels[i], dataset.source.domains[i]) for i in dataset.indices("test")}
+    assert len(cells) == len(dataset.indices("test")) == 4
+
+
+@pytest.fixture
+def damaged(folder) -> Path:
+    half = io.BytesIO()
+    photo(50).save(half, "JPEG")
+    (folder / "glass" / "half.jpg").write_bytes(half.getvalue()[:600])
+    (folder / "metal" / "empty.png").touch()
+    (folder / "metal" / "page.jpg").write_text("<html>404</html>")
+    (folder / "metal" / "그림.png").symlink_to(folder / "gone.png")
+    save(Image.new("1", (10_000, 10_000)), folder / "metal" / "bomb.png")
+    return folder
+
+
+REASONS = {
+    "glass/half.jpg": "truncated",
+    "metal/bomb.png": "too large (10000 x 10000 pixels; decompression bomb?)",
+    "metal/empty.png": "empty file",
+    "metal/page.jpg": "not an image",
+    "metal/그림.png": "cannot be read (No such file or directory)",
+}
+
+
+@pytest.mark.parametrize("group", ["phash", "none"])
+def test_unreadable_files_stop_the_run_and_are_named(damaged, group):
+    message = fails(damaged, "config.data.on_bad_image", split__group=group)
+    assert "5 of 25 pictures cannot be read" in message
+    for name, reason in REASONS.items():
+        assert f"{name}: {reason}" in message
+    assert "--config.data.on_bad_image=skip" in message
+
+
+def test_unreadable_files_are_left_out_and_counted(damaged):
+    dataset = ready(damaged, on_bad_image="skip")
+    assert dataset.skipped == REASONS
+    assert dataset.notes == ["5 unreadable pictures are left out"]
+    assert len(dataset.source) == 20 and not set(REASONS) & set(dataset.source.names)
+    assert [len(dataset.indices(split)) for split in SPLITS] == [12, 4, 4]
+    for i in range(20):  # the indices still fit the files
+        assert dataset.source.read(i) == (damaged / dataset.source.names[i]).read_bytes()
+
+
+def test_many_unreadable_files_are_counted(folder):
+    for i in range(50):
+        (folder / "glass" / f"x{i:02d}.png").touch()
+    message = fails(folder, "config.data.on_bad_image")
+    assert "glass/x19.png: empty file; and 30 more" in message
+
+
+def test_folders_that_are_split_are_respected(tmp_path):
+    for k, (split, count) in enumerate((("train", 4), ("val", 2), ("test", 1))):
+        for c, name in enumerate(("glass", "metal")):
+            write_class(tmp_path / split / name, count, 1000 * k + 100 * c)
+    dataset = ready(tmp_path)
+    assert [name.split("/")[0] for name in dataset.source.names] == dataset.splits.tolist()
+
+
+def test_a_part_that_the_folders_lack_is_taken_from_train(tmp_path):
+    for k, (split, count) in enumerate((("train", 8), ("test", 3))):
+        for c, name in enumerate(("glass", "metal")):
+            write_class(tmp_path / split / name, count, 1000 * k + 100 * c)
+    dataset = ready(tmp_path)
+    assert [len(dataset.indices(split)) for split in SPLITS] == [12, 4, 6]  # train : val = 3 : 1
+    assert all(name.startswith("test/") for name in np.array(dataset.source.names)[dataset.indices("test")])
+
+
+def test_manifest_comes_back_from_the_work_directory(folder, tmp_path):
+    first = ready(folder)
+    path = tmp_path / "manifest.csv"
+    save_manifest(path, first.source, first.groups, first.splits)
+    again = ready(folder, split__manifest=str(path), split__ratios=(1, 1, 1))
+    assert again.source.names == first.source.names
+    np.testing.assert_array_equal(again.splits, first.splits)
+    np.testing.assert_array_equal(again.groups, first.groups)
+
+
+def test_manifest_describes_a_cleaned_set(damaged, tmp_path):
+    clean = ready(damaged, on_bad_image="skip")
+    path = tmp_path / "clean.csv"
+    save_manifest(path, clean.source, clean.groups, clean.splits)
+    dataset = ready(damaged, split__manifest=str(path))  # 'raise': nothing that it lists is unreadable
+    assert dataset.source.names == clean.source.names
+    assert dataset.notes == [f"5 pictures that {path} does not list are left out"]
+
+    (damaged / "glass" / "00.png").write_bytes(b"")
+    assert "glass/00.png: empty file" in fails(damaged, "config.data.on_bad_image", split__manifest=str(path))
+
+
+def test_manifest_without_a_split(folder, tmp_path):
+    first = ready(folder)
+    splits = np.where(first.splits == "val", "train", first.splits)
+    save_manifest(tmp_path / "m.csv", first.source, first.groups, splits)
+    message = fails(folder, "config.data.split.manifest", split__manifest=str(tmp_path / "m.csv"))
+    assert "no picture is left for val" in message
+
+
+def test_sets_that_cannot_be_split(folder, tmp_path):
+    write_class(tmp_path / "one" / "shoes", 9, 0)
+    assert "single class, 'shoes'" in fails(tmp_path / "one", "config.data.dir")
+
+    write_class(folder / "paper", 2, 200)
+    message = fails(folder, "config.data.dir")
+    assert "class 'paper' (2)" in message and "at least 3" in message
+
+    for i in range(2, 9):
+        save(photo(200), folder / "paper" / f"{i:02d}.png")  # nine files, but two pictures
+    message = fails(folder, "config.data.dir")
+    assert (
+        "class 'paper' has none of its 9 pictures in" in message and "2 groups of near-duplicates" in message
+    )
+    assert len(ready(folder, split__group="none").source) == 29
+
+    (folder / "cans").mkdir()
+    assert "no pictures in cans" in fails(folder, "config.data.dir")
+
+
+def test_a_class_without_a_readable_picture(folder):
+    (folder / "paper").mkdir()
+    for i in range(4):
+        (folder / "paper" / f"{i}.png").touch()
+    assert "no readable picture in paper" in fails(folder, "config.data.dir", on_bad_image="skip")
+
+
+@pytest.mark.parametrize(
+    "changes, key, words",
+    [
+        ({"source": "folders"}, "config.data.source", "'folder' or 'tfds:NAME'"),
+        ({"on_bad_image": "skipp"}, "config.data.on_bad_image", "did you mean 'skip'?"),
+        ({"split__group": "hash"}, "config.data.split.group", "did you mean 'phash'?"),
+        ({"split__ratios": (3, 1, 0)}, "config.data.split.ratios", "three positive numbers"),
+        ({"split__ratios": (3, 1)}, "config.data.split.ratios", "three positive numbers"),
+        ({"split__hamming": -1}, "config.data.split.hamming", "from 0 to 64"),
+        ({"split__manifest": "nowhere.csv"}, "config.data.split.manifest", "cannot read nowhere.csv"),
+    ],
+)
+def test_impossible_values(folder, changes, key, words, monkeypatch):
+    monkeypatch.setattr(prepare_module, "scan", None)  # must fail before anything slow
+    assert words in fails(folder, key, **changes)
+
+
+def test_progress_is_said_and_hashes_are_kept(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_module, "_SECONDS_BETWEEN_PROGRESS", 0.0)
+    lines: list[str] = []
+    first = prepare(config_for(folder), 17, tmp_path / "cache", lines.append)
+    assert lines[-1] == "checking pictures: 20 of 20"
+    lines.clear()
+    second = prepare(config_for(folder), 17, tmp_path / "cache", lines.append)
+    assert lines == []
+    np.testing.assert_array_equal(first.splits, second.splits)
+
+
+@pytest.mark.real_data
+def test_trashnet(real_data_dir):
+    dataset = ready(real_data_dir / "trashnet")
+    assert dataset.source.classes == ("cardboard", "glass", "metal", "paper", "plastic", "trash")
+    assert len(dataset.source) == 2024
+    share = [len(dataset.indices(split)) / 2024 for split in SPLITS]
+    np.testing.assert_allclose(share, [0.6, 0.2, 0.2], atol=0.003)
+    for label in range(6):
+        mine = dataset.splits[dataset.source.labels == label]
+        np.testing.assert_allclose([np.mean(mine == s) for s in SPLITS], [0.6, 0.2, 0.2], atol=0.02)
+    assert all(len(set(dataset.splits[dataset.groups == g])) == 1 for g in np.unique(dataset.groups))
+    assert 10 < 2024 - len(np.unique(dataset.groups)) < 60  # near-duplicates exist, and are few
