@@ -97,11 +97,12 @@ def prepare(
 
 def _check(config: Any) -> None:
     """Checks the values of `config.data` that this module reads."""
-    choices = {"on_bad_image": ("raise", "skip"), "split.group": ("phash", "none")}
-    for key, allowed in choices.items():
-        value = config.on_bad_image if key == "on_bad_image" else config.split.group
-        if value not in allowed:
-            raise ConfigError(f"config.data.{key}", f"unknown value {value!r}{nearest(str(value), allowed)}")
+    for key, value, choices in (
+        ("on_bad_image", config.on_bad_image, ("raise", "skip")),
+        ("split.group", config.split.group, ("phash", "none")),
+    ):
+        if value not in choices:
+            raise ConfigError(f"config.data.{key}", f"unknown value {value!r}{nearest(str(value), choices)}")
     ratios = tuple(config.split.ratios)
     if len(ratios) != len(SPLITS) or not all(ratio > 0 for ratio in ratios):
         raise ConfigError("config.data.split.ratios", f"must be three positive numbers, is {ratios}")

@@ -144,8 +144,10 @@ def open_folder(root: str | Path, key: str = "config.data.dir") -> Source:
     top = root.joinpath(*inside[0][0][:depth]).absolute()
     above = [top] if splits is None else [top / head for head in {path[0] for path in paths}]
     loose = len(found) - len(inside)
+    # Two files whose names differ in their normal form alone keep apart by escapes.
+    unique = len(set(names)) == len(names)
     return Source(
-        names=names if len(set(names)) == len(names) else tuple(ascii(path)[1:-1] for path in raw),
+        names=names if unique else tuple(ascii(path)[1:-1] for path in raw),
         labels=np.array([index[name] for name in folders], np.int32),
         classes=classes,
         domains=tuple(name if name in DOMAINS else "" for name in below),
@@ -208,9 +210,8 @@ def _wrapper_depth(paths: list[tuple[str, ...]]) -> int:
     """
     depth = 0
     while True:
-        inside = [
-            path for path in paths if len(path) > depth + 1
-        ]  # not the pictures that lie loose at this level
+        # Pictures that lie loose at this level do not count.
+        inside = [path for path in paths if len(path) > depth + 1]
         deeper = [path for path in inside if len(path) > depth + 2]
         folders = {path[depth + 1] for path in deeper}
         single = len({path[depth] for path in inside}) == 1
@@ -280,9 +281,8 @@ def open_tfds(name: str, data_dir: str, key: str = "config.data.source") -> Sour
     if not records:
         raise ConfigError(key, f"{name!r} has no pictures")
     names, numbers, domains, splits, stamps = zip(*records, strict=True)
-    labels_names = features["label"].names
-    classes = sorted(labels_names)
-    position = np.array([classes.index(label) for label in labels_names])
+    classes = sorted(features["label"].names)
+    position = np.array([classes.index(label) for label in features["label"].names])
     source = Source(
         names=names if len(set(names)) == len(names) else tuple(f"{i:06d}/{n}" for i, n in enumerate(names)),
         labels=position[list(numbers)].astype(np.int32),

@@ -65,7 +65,8 @@ def stratified_group_split(
     result = np.zeros(len(labels), np.int64)
     for g in sorted(order, key=lambda g: -len(members[g])):
         where, count = np.unique(strata[members[g]], return_counts=True)
-        to = int(np.argmax(lacking[:, where] @ count))
+        # Rounded: a tie must break the same way on every processor.
+        to = int(np.argmax(np.round(lacking[:, where] @ count, 6)))
         lacking[to, where] -= count
         result[members[g]] = to
     _fill_missing(result, labels, [members[g] for g in order], len(splits))
