@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 from wastejax.data import drawing
+from wastejax.data.cache import cache_dir
 from wastejax.data.drawing.pen import BLACK, KRAFT, WHITE, Pen, tone
 from wastejax.errors import UserError
 
@@ -227,3 +228,8 @@ def _draw_all(root: Path, per_class: int, seed: int, progress: Callable[[int, in
         for done, _ in enumerate(pool.map(save, jobs), 1):
             if progress is not None:
                 progress(done, len(jobs))
+
+
+def embedded() -> Path:
+    """Returns the set that stands in where no pictures are given, drawn into the cache folder the first time."""
+    return write(cache_dir() / "synthetic")

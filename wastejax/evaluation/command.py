@@ -10,8 +10,9 @@ from wastejax.bundle import load_bundle
 from wastejax.data import pipeline
 from wastejax.data.cache import cache_dir
 from wastejax.data.duplicates import scan
-from wastejax.data.sources import Source, open_source
+from wastejax.data.sources import Source, open_folder, open_source
 from wastejax.data.split import SPLITS, load_manifest
+from wastejax.data.synthetic import embedded
 from wastejax.errors import UserError, nearest
 from wastejax.evaluation.evaluate import evaluate, match_classes
 from wastejax.files import write_json
@@ -57,7 +58,7 @@ def run(args: Any, say: Callable[[str], None]) -> None:
 def _pictures(args: Any, data: dict[str, Any]) -> tuple[Source, np.ndarray]:
     """Returns a source and the pictures of it that are asked for."""
     if args.data:
-        source = open_source("folder", args.data)
+        source = open_folder(args.data, key="--data")
         if not args.split:
             return source, np.arange(len(source))
         if source.splits is None:
@@ -68,6 +69,6 @@ def _pictures(args: Any, data: dict[str, Any]) -> tuple[Source, np.ndarray]:
     manifest = Path(args.model) / "manifest.csv"
     if not manifest.is_file():
         raise UserError("--data: a bundle alone has no pictures; give a folder, one sub-folder per class")
-    source = open_source(data["source"], data["dir"] or str(cache_dir() / "synthetic"))
+    source = open_source(data["source"], data["dir"] or str(embedded()))
     listed = load_manifest(manifest, source)
     return source, listed.indices[listed.splits == (args.split or "test")]

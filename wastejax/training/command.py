@@ -27,7 +27,6 @@ DEMO = {
     "train.epochs": 12,
     "train.batch_size": 32,
 }
-DEMO_PER_CLASS = 40  # drawn pictures of each class
 
 
 def resolve(recipe: str, overrides: list[str], say: Say) -> ConfigDict:
@@ -92,10 +91,9 @@ def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
     """Returns the checked and split pictures; a run that goes on keeps the split it began with."""
     data = config.data.copy_and_resolve_references()
     if not data.dir and data.source == "folder":
-        from wastejax.data import synthetic
+        from wastejax.data.synthetic import embedded
 
-        root = cache_dir() / "synthetic"
-        data.dir = str(synthetic.write(root, DEMO_PER_CLASS))
+        data.dir = str(embedded())
     if known and (folder / "manifest.csv").is_file():
         data.split.manifest = str(folder / "manifest.csv")
     dataset = prepare(data, config.seed, cache_dir(), say)
