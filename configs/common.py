@@ -103,12 +103,37 @@ def efficientnetv2(model: ConfigDict, size: str = "s") -> None:
     model.name = "efficientnetv2"
     # 'b0', 'b1', 'b2', 'b3', 's', 'm', 'lite0' (EfficientNet-Lite0), or 'tiny' for demonstrations.
     model.size = size
-    # Channel attention of the MBConv blocks: 'se' (the paper), 'eca' (the study), 'glu' or 'none'.
-    model.attention = "se"
+    # Channel attention of the MBConv blocks: 'se', 'eca' (the study), 'glu' or 'none'. None: the paper's, 'se', and
+    # for lite0 'none'.
+    model.attention = placeholder(str)
     # Channel attention of the fused blocks: 'none' (the paper) or 'eca' (the study).
     model.fused_attention = "none"
-    # 'silu' (the paper), 'leaky_relu' (the study), 'relu6' or 'hard_swish'.
-    model.activation = "silu"
+    # 'silu', 'leaky_relu' (the study), 'relu6' or 'hard_swish'. None: the paper's, 'silu', and for lite0 'relu6'.
+    model.activation = placeholder(str)
+
+
+def pyramidnet(model: ConfigDict, size: str = "110_a48") -> None:
+    """Sets the keys of the PyramidNet family."""
+    model.name = "pyramidnet"
+    # '110_a48', '110_a84', '110_a270', '164_a270', '272_a200' (CIFAR), '18_a48', '101_a360' (ImageNet), or 'tiny'.
+    model.size = size
+    # 'cifar' (3x3, no pooling) or 'imagenet' (7x7 and pooling). None here and below: the size's.
+    model.stem = placeholder(str)
+    # Weighted layers.
+    model.depth = placeholder(int)
+    # Channels that all blocks together add.
+    model.alpha = placeholder(int)
+    # Blocks of three convolutions instead of two.
+    model.bottleneck = placeholder(bool)
+
+
+def swin(model: ConfigDict, size: str = "t") -> None:
+    """Sets the keys of the Swin Transformer family."""
+    model.name = "swin"
+    # 't' (Swin-T for 256 px), 't_w7' (for 224 px, as published), or 'tiny' for demonstrations.
+    model.size = size
+    # Side of the attention windows: 4, 7 or 8. None: the size's.
+    model.window = placeholder(int)
 
 
 def _init() -> ConfigDict:

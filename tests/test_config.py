@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from wastejax import config as configs
+from wastejax import models
 from wastejax.errors import ConfigError, UserError
 
 
@@ -16,7 +17,9 @@ def test_every_recipe_loads_by_name_and_passes_its_own_checks():
     names = configs.recipe_names()
     assert {"mobilevit", "mobilevit_ir", "efficientnetv2", "efficientnetv2_eca"} <= set(names)
     for name in names:
-        configs.check(configs.load_recipe(name))
+        config = configs.load_recipe(name)
+        configs.check(config)
+        models.check(config.model, config.data.image_size)
 
 
 def test_every_key_has_a_comment():

@@ -1,0 +1,57 @@
+"""Keeps what a finished run measured: experiments/results/NAME.json, its curves and its confusion matrix.
+
+Command: python experiments/record.py WORKDIR NAME [--commit=SHA]
+No picture of a data set is copied, and no path: data folders are named by their last part.
+"""
+
+import argparse
+import csv
+import datetime
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workdir", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--commit", help="what was run (default: HEAD)")
+    args = parser.parse_args()
+    report = json.loads((args.workdir / "report.json").read_text())
+    config = json.loads((args.workdir / "config.json").read_text())
+    config["data"]["dir"] = Path(config["data"]["dir"]).name
+    facts = report.pop("facts")
+    # A folder of the measuring machine is of no use to a reader.
+    facts["command"] = re.sub(r"=/\S*/", "=", facts["command"])
+    with (args.workdir / "metrics.csv").open() as file:
+        history = [{k: round(float(v), 5) for k, v in row.items()} for row in csv.DictReader(file)]
+    commit = args.commit or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
+    finished = datetime.date.fromtimestamp((args.workdir / "report.json").stat().st_mtime)
+    result = {
+        "command": facts.pop("command"),
+        "commit": commit[:12],
+        "date": finished.isoformat(),
+        "hardware": facts.pop("hardware"),
+        "facts": facts,
+        "test": report,
+        "config": config,
+        "history": history,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    # Numbers of one list on one line: the confusion matrix would otherwise fill a thousand.
+    text = re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda numbers: "[" + " ".join(numbers[1].split()) + "]", text)
+    (RESULTS / f"{args.name}.json").write_text(text + "\n")
+    for figure in ("curves", "confusion_matrix"):
+        shutil.copyfile(args.workdir / "figures" / f"{figure}.png", RESULTS / f"{args.name}_{figure}.png")
+    low, high = report["ci95"]
+    print(f"{args.name}: test top-1 {report['top1']:.1%} ({low:.1%} to {high:.1%})")
+
+
+if __name__ == "__main__":
+    main()
