@@ -13,11 +13,12 @@ ALLOWED = {
     "config": {"errors"},
     "data": {"errors", "files"},
     "models": {"errors", "files"},
+    "process": {"data"},
     "bundle": {"errors", "files", "data", "models"},
     "evaluation": {"errors", "files", "data", "models", "bundle"},
     "training": {"errors", "files", "config", "data", "models", "bundle", "evaluation"},
     "deployment": {"errors", "files", "config", "data", "models", "bundle", "evaluation"},
-    "main": {"errors", "training", "evaluation", "deployment", "models", "data"},
+    "main": {"errors", "process", "training", "evaluation", "deployment", "models", "data"},
 }
 
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from wastejax import __version__
+from wastejax import __version__, process
 from wastejax.errors import UserError
 
 EXAMPLES = """\
@@ -16,6 +16,8 @@ examples:
 
 Every key of configs/common.py can be set: --config.train.epochs=3. `wastejax COMMAND --help` says more.
 """
+
+COMPUTING = ("train", "eval")  # commands that run a network
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,6 +65,8 @@ def dispatch(argv: Sequence[str]) -> None:
     args, rest = parser().parse_known_args(arguments)
     if rest and args.command != "train":
         raise UserError(f"{rest[0]}: unknown option; see wastejax {args.command or ''} --help")
+    if args.command in COMPUTING:
+        process.prepare()
     match args.command:
         case "train":
             from wastejax.training.command import run as train
