@@ -1,9 +1,12 @@
 import json
+import platform
 
+import jax
 import numpy as np
 import pytest
 
-from wastejax.bundle import load_bundle, save_bundle
+from wastejax import bundle as bundles
+from wastejax.bundle import default_bundle, load_bundle, save_bundle
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
 
@@ -83,3 +86,44 @@ def test_every_kind_of_damage_is_refused_with_its_reason(tmp_path):
     about.write_text(json.dumps({k: v for k, v in json.loads(good).items() if k != "classes"}))
     with pytest.raises(UserError, match="'classes' is missing"):
         load_bundle(tmp_path)
+    about.write_text(json.dumps(json.loads(good) | {"preprocessing": 5}))
+    with pytest.raises(UserError, match=r"bundle\.json: damaged"):
+        load_bundle(tmp_path)
+
+
+def test_what_else_a_bundle_says(tmp_path):
+    save_bundle(
+        tmp_path, variables(0), {}, ["a"], PREPROCESSING, {}, temperature=1.5, licence="research only"
+    )
+    bundle = load_bundle(tmp_path)
+    assert bundle.temperature == 1.5 and bundle.licence == "research only"
+    assert (
+        bundle.versions["jax"] == jax.__version__ and bundle.versions["python"] == platform.python_version()
+    )
+
+
+def test_half_precision_rounds_kernels_and_leaves_vectors_alone(tmp_path):
+    save_bundle(tmp_path / "whole", variables(0), {}, ["a"], PREPROCESSING, {})
+    save_bundle(tmp_path / "half", variables(0), {}, ["a"], PREPROCESSING, {}, half=True)
+    loaded = load_bundle(tmp_path / "half").variables
+    kernel = variables(0)["params"]["a"]["kernel"]
+    rounded = loaded["params"]["a"]["kernel"]
+    assert rounded.dtype == np.float32
+    np.testing.assert_allclose(rounded, kernel, rtol=2**-11)  # ten bits after the leading one
+    assert not np.array_equal(rounded, kernel)
+    np.testing.assert_array_equal(
+        loaded["batch_stats"]["bn"]["mean"], variables(0)["batch_stats"]["bn"]["mean"]
+    )
+    sizes = [next((tmp_path / kind).glob("*.safetensors")).stat().st_size for kind in ("whole", "half")]
+    assert sizes[0] - sizes[1] == 2 * kernel.size
+    huge = {"params": {"kernel": np.full((1, 1), 1e6, np.float32)}}
+    with pytest.raises(UserError, match="params/kernel: has a value that float16 cannot hold"):
+        save_bundle(tmp_path / "huge", huge, {}, ["a"], PREPROCESSING, {}, half=True)
+
+
+def test_the_default_model_is_looked_up_inside_the_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundles, "DEFAULT", tmp_path)
+    with pytest.raises(UserError, match="--model: this copy of wastejax comes without a trained model"):
+        default_bundle()
+    save(tmp_path)
+    assert load_bundle(default_bundle()).classes == ("종이", "can")

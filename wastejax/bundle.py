@@ -2,7 +2,7 @@
 
     bundle/
       bundle.json                     everything but the weights, and the name of their file
-      weights-<sha256, 12>.safetensors  'params/…' and 'batch_stats/…', float32
+      weights-<sha256, 12>.safetensors  'params/…' and 'batch_stats/…', float32, or float16 for kernels
 
 `bundle.json` is replaced in one move and names its weights, so a kill at any moment leaves a whole bundle: the
 old or the new one. Nothing here is a pickle.
@@ -11,8 +11,9 @@ old or the new one. Nothing here is a pickle.
 import hashlib
 import importlib.metadata
 import json
+import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from wastejax.errors import UserError
 from wastejax.files import write_bytes, write_json
 
 FORMAT = 1
+DEFAULT = Path(__file__).parent / "default_model"  # the bundle that comes along
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class Bundle:
         classes: class names in the order of the logits.
         preprocessing: what its pictures go through.
         metrics: validation scores at the time of saving.
+        temperature: what logits are divided by before they become probabilities (Guo et al. 2017, section 4.2).
+        licence: what may be done with the weights; '' where nobody said.
+        versions: of Python and the packages that saved it.
     """
 
     path: Path
@@ -46,6 +51,9 @@ class Bundle:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     metrics: dict[str, float]
+    temperature: float = 1.0
+    licence: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def logits(self) -> Callable[[Any], Any]:
@@ -67,11 +75,24 @@ def save_bundle(
     classes: Sequence[str],
     preprocessing: Preprocessing,
     metrics: dict[str, float],
+    *,
+    temperature: float = 1.0,
+    licence: str = "",
+    half: bool = False,
 ) -> None:
-    """Writes a bundle over what is at `path`, if anything; see `Bundle` for the arguments."""
+    """Writes a bundle over what is at `path`, if anything; see `Bundle` for the arguments.
+
+    With `half`, kernels are stored in float16, which halves the file and changes logits by about 1e-3. Vectors
+    stay float32: they weigh nothing, and a variance may not fit. Scores are those of the weights as stored only
+    where they were taken from the loaded bundle.
+
+    Raises:
+        UserError: a kernel has a value that float16 cannot hold.
+    """
     from safetensors.numpy import save
 
-    data = save({name: np.ascontiguousarray(array) for name, array in _flatten(variables).items()})
+    flat = {name: np.ascontiguousarray(array) for name, array in _flatten(variables).items()}
+    data = save(_halved(flat) if half else flat)
     digest = hashlib.sha256(data).hexdigest()
     weights = path / f"weights-{digest[:12]}.safetensors"
     path.mkdir(parents=True, exist_ok=True)
@@ -82,14 +103,39 @@ def save_bundle(
         "sha256": digest,
         "classes": list(classes),
         "preprocessing": preprocessing.to_dict(),
+        "temperature": temperature,
         "metrics": metrics,
+        "licence": licence,
         "config": config,
-        "versions": {"wastejax": __version__, **{p: importlib.metadata.version(p) for p in ("jax", "flax")}},
+        "versions": versions(),
     }
     write_json(path / "bundle.json", about)
     for old in path.glob("weights-*.safetensors"):
         if old != weights:
             old.unlink()
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that decide what a model answers: Pillow resizes its pictures."""
+    packages = ("jax", "flax", "numpy", "pillow")
+    return {
+        "wastejax": __version__,
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in packages},
+    }
+
+
+def default_bundle() -> Path:
+    """Returns the folder of the model that comes along.
+
+    Raises:
+        UserError: this copy has none.
+    """
+    if not (DEFAULT / "bundle.json").is_file():
+        raise UserError(
+            "--model: this copy of wastejax comes without a trained model; give a run, a bundle or an exported file"
+        )
+    return DEFAULT
 
 
 def load_bundle(path: str | Path) -> Bundle:
@@ -121,16 +167,21 @@ def load_bundle(path: str | Path) -> Bundle:
             raise UserError(f"{weights}: damaged or cut short (its SHA-256 is not the one in bundle.json)")
         return Bundle(
             path=path,
-            variables=_nest(load(data)),
+            variables=_nest({name: array.astype(np.float32) for name, array in load(data).items()}),
             config=about["config"],
             classes=tuple(about["classes"]),
             preprocessing=Preprocessing.from_dict(about["preprocessing"]),
             metrics=about["metrics"],
+            temperature=float(about.get("temperature", 1.0)),
+            licence=about.get("licence", ""),
+            versions=about.get("versions", {}),
         )
     except FileNotFoundError:
         raise UserError(f"{weights}: the bundle's weights are missing") from None
     except KeyError as error:
         raise UserError(f"{path / 'bundle.json'}: {error} is missing") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path / 'bundle.json'}: damaged ({error})") from None
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
@@ -151,3 +202,12 @@ def _nest(flat: dict[str, np.ndarray]) -> dict[str, Any]:
             node = node.setdefault(parent, {})
         node[leaf] = value
     return tree
+
+
+def _halved(flat: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the arrays with kernels in float16."""
+    largest = np.finfo(np.float16).max
+    for name, array in flat.items():
+        if array.ndim > 1 and not (np.abs(array) <= largest).all():
+            raise UserError(f"{name}: has a value that float16 cannot hold; store float32")
+    return {name: array.astype(np.float16) if array.ndim > 1 else array for name, array in flat.items()}
