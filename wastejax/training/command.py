@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +85,7 @@ def run(recipe: str, overrides: list[str], workdir: str | None, say: Say) -> Non
     if progress.stopped:
         from wastejax.training.finish import finish
 
-        finish(run, progress, facts(recipe, overrides))
+        finish(run, progress, facts(recipe, overrides, workdir))
 
 
 def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
@@ -115,17 +116,29 @@ def _take(folder: Path, config: ConfigDict, dataset: Dataset) -> None:
     write_text(folder / "config.json", configs.to_json(config))
 
 
-def facts(recipe: str, overrides: list[str]) -> dict[str, Any]:
+def facts(recipe: str, overrides: list[str], workdir: str | None) -> dict[str, Any]:
     """Returns what a report says about how a run was made."""
     from importlib.metadata import version
 
     import jax
 
+    where = [f"--workdir={workdir}"] if workdir else []
+    device = jax.devices()[0]
+    name = _processor() if device.platform == "cpu" else device.device_kind
     return {
-        "command": " ".join(["python -m wastejax.main", f"--config={recipe}", *overrides]),
-        "hardware": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, {platform.machine()}",
+        "command": shlex.join(["python", "-m", "wastejax.main", f"--config={recipe}", *where, *overrides]),
+        "hardware": f"{name}, {os.cpu_count()} cores, {platform.machine()}",
         "versions": {
             "python": sys.version.split()[0],
             **{p: version(p) for p in ("wastejax", "jax", "flax", "optax")},
         },
     }
+
+
+def _processor() -> str:
+    """Returns the processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "cpu"
+    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), "cpu")
