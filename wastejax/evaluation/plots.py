@@ -85,7 +85,7 @@ def curves(history: Sequence[Mapping[str, Any]], path: Path | str, best_epoch: i
     """
     if not history:
         raise ValueError("there is no epoch to draw")
-    with _styled() as new_figure:
+    with styled() as new_figure:
         figure = new_figure(figsize=(9.6, 2.8))
         loss, top1, rate = figure.subplots(1, 3)
         for split, color in (("train", BLUE), ("val", ORANGE)):
@@ -105,7 +105,7 @@ def curves(history: Sequence[Mapping[str, Any]], path: Path | str, best_epoch: i
         for ax in (loss, top1):
             if ax.get_lines():
                 ax.legend()
-        _save(figure, path)
+        save(figure, path)
     return figure
 
 
@@ -128,7 +128,7 @@ def confusion_matrix(
     names = [_pretty(name) for name in classes]
     cells = float(np.clip(0.27 * len(names), 3.0, 11.0))  # inches, as is the room for the names beside them
     margin = 0.8 + 0.06 * max(len(name) for name in names)
-    with _styled() as new_figure:
+    with styled() as new_figure:
         figure = new_figure(figsize=(cells + margin + 0.3, cells + margin))
         ax = figure.subplots()
         ax.imshow(shares, cmap=_blues(), vmin=0, vmax=1)
@@ -146,7 +146,7 @@ def confusion_matrix(
         ax.tick_params(which="both", length=0)
         if len(names) <= MAX_CLASSES_WITH_NUMBERS:
             _write_shares(ax, shares, size=8 if len(names) <= 12 else 6.5)
-        _save(figure, path)
+        save(figure, path)
     return figure
 
 
@@ -165,7 +165,7 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]], path: Path | str
         for name, n in of_split.items():
             totals[name] = totals.get(name, 0) + n
     names = sorted(totals, key=lambda name: (-totals[name], name))
-    with _styled() as new_figure:
+    with styled() as new_figure:
         figure = new_figure(figsize=(6.4, 1.2 + 0.2 * len(names)))
         ax = figure.subplots()
         left = np.zeros(len(names))
@@ -185,7 +185,7 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]], path: Path | str
         ax.tick_params(axis="y", length=0)
         ax.set_xlabel("pictures")
         figure.legend(loc="outside upper left", ncols=max(len(counts), 1))
-        _save(figure, path)
+        save(figure, path)
     return figure
 
 
@@ -205,11 +205,11 @@ def sample_grid(images: Sequence[np.ndarray], titles: Sequence[str], path: Path 
     """
     if len(images) == 0 or len(images) != len(titles):
         raise ValueError(f"a grid needs images and as many titles; got {len(images)} and {len(titles)}")
-    with _styled() as new_figure:
+    with styled() as new_figure:
         figure, axes = _thumbnails(new_figure, images, lines=2)
         for ax, title in zip(axes, titles, strict=False):
             ax.set_title(_wrapped(title, lines=2), fontsize=6.5)
-        _save(figure, path)
+        save(figure, path)
     return figure
 
 
@@ -233,7 +233,7 @@ def worst_mistakes(
         The figure, one axes per picture, at most 24.
     """
     order = np.argsort(-np.asarray(probabilities, dtype=np.float64), kind="stable")[:MAX_THUMBNAILS]
-    with _styled() as new_figure:
+    with styled() as new_figure:
         if not len(order):
             figure = new_figure(figsize=(4, 1))
             figure.text(0.5, 0.5, "No mistakes", ha="center", va="center", color=MUTED)
@@ -243,12 +243,12 @@ def worst_mistakes(
                 ax.set_title(_wrapped(f"truth: {truths[i]}", lines=2), fontsize=6.5)
                 said = _wrapped(f"said: {predictions[i]}, {100 * probabilities[i]:.0f}%", lines=2)
                 ax.set_xlabel(said, fontsize=6.5, color=RED, loc="left")
-        _save(figure, path)
+        save(figure, path)
     return figure
 
 
 @contextmanager
-def _styled() -> Iterator[Callable[..., "Figure"]]:
+def styled() -> Iterator[Callable[..., "Figure"]]:
     """Yields a constructor of figures in the shared style, which lasts until they are saved."""
     import matplotlib
     from matplotlib import font_manager
@@ -262,7 +262,7 @@ def _styled() -> Iterator[Callable[..., "Figure"]]:
         yield partial(Figure, dpi=DPI, layout="constrained")
 
 
-def _save(figure: "Figure", path: Path | str) -> None:
+def save(figure: "Figure", path: Path | str) -> None:
     """Writes a PNG with a palette, which has a third of the size of true colour."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
