@@ -1,0 +1,124 @@
+"""Networks of `MODELS` as things that can be timed: compiled ahead, with what the compiler says of them."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wastejax.benchmark.timing import Runner, timed
+from wastejax.config import load_recipe
+from wastejax.data.transforms import Preprocessing
+from wastejax.models import MODELS, Model, create_model
+from wastejax.models.table import NUM_CLASSES, cost
+from wastejax.training.optim import make_optimizer, make_schedule
+from wastejax.training.state import create_train_state
+from wastejax.training.step import make_train_step
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to time.
+
+    Attributes:
+        model: a key of `MODELS`.
+        size: side of the pictures, pixels.
+        batch: pictures at once.
+        dtype: of the activations.
+        mode: 'infer' or 'train', a whole optimizer step with AdamW.
+        runtime: 'jax'; 'stock', the same with XLA's own convolutions, as Flax has them; or a peer's name.
+    """
+
+    model: str
+    size: int
+    batch: int
+    dtype: str = "float32"
+    mode: str = "infer"
+    runtime: str = "jax"
+
+    @property
+    def group(self) -> tuple[int, int, str, str]:
+        """What must be the same for two times to be comparable."""
+        return self.size, self.batch, self.dtype, self.mode
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.runtime}"
+
+
+def model_of(case: Case) -> Model:
+    """Returns the network of a case that runs in jax."""
+    lowering = "direct" if case.runtime == "stock" else "auto"
+    return create_model({**MODELS[case.model], "dtype": case.dtype, "lowering": lowering}, NUM_CLASSES)
+
+
+def prepare(case: Case) -> tuple[Runner, dict[str, Any]]:
+    """Compiles a case.
+
+    Returns:
+        What times it, and facts: `device`, `trace_s`, `compile_s`, `temporary_mib` (None where the backend does not say),
+        `parameters`, `gmacs` (of one picture, forward) and `weights_mib`.
+    """
+    model = model_of(case)
+    variables = model.init(jax.random.key(0), case.size)
+    jitted, arguments, call = (_train if case.mode == "train" else _infer)(case, model, variables)
+    start = time.perf_counter()
+    lowered = jitted.lower(*arguments)
+    traced = time.perf_counter()
+    compiled = lowered.compile()
+    done = time.perf_counter()
+    memory = compiled.memory_analysis()
+    parameters, macs = cost(MODELS[case.model], case.size)
+    facts = {
+        "device": jax.devices()[0].platform,
+        "trace_s": traced - start,
+        "compile_s": done - traced,
+        "temporary_mib": None if memory is None else memory.temp_size_in_bytes / 2**20,
+        "parameters": parameters,
+        "gmacs": macs / 1e9,
+        "weights_mib": sum(leaf.nbytes for leaf in jax.tree.leaves(variables)) / 2**20,
+    }
+    one = call(compiled)
+    return lambda calls: timed(one, calls), facts
+
+
+Prepared = tuple[Any, tuple[Any, ...], Callable[[Any], Callable[[], Any]]]
+
+
+def _infer(case: Case, model: Model, variables: Any) -> Prepared:
+    """Pictures that lie on the device, normalised, to logits that lie there too."""
+    images = jax.random.normal(jax.random.key(1), (case.batch, case.size, case.size, 3))
+    arguments = jax.device_put(variables), images
+    return (
+        jax.jit(model.apply),
+        arguments,
+        lambda compiled: lambda: jax.block_until_ready(compiled(*arguments)),
+    )
+
+
+def _train(case: Case, model: Model, variables: Any) -> Prepared:
+    """The trainer's own step on one batch of bytes, its state donated from step to step."""
+    config = load_recipe("common")
+    config.data.image_size = case.size
+    config.loss.label_smoothing = 0.0  # as the peers
+    config.optim.clip_norm = 0.0
+    tx = make_optimizer(config.optim, make_schedule(config.optim, 100, 1000))
+    step = make_train_step(model, tx, config, Preprocessing.from_config(config.data), NUM_CLASSES)
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": jnp.asarray(rng.integers(0, 256, (case.batch, case.size, case.size, 3), np.uint8)),
+        "label": jnp.asarray(rng.integers(0, NUM_CLASSES, case.batch, np.int32)),
+    }
+    state = create_train_state(variables, tx, config.optim)
+
+    def call(compiled: Any) -> Callable[[], Any]:
+        def one() -> None:
+            nonlocal state
+            state, metrics = compiled(state, batch)
+            jax.block_until_ready((state, metrics))
+
+        return one
+
+    return step, (state, batch), call

@@ -1,0 +1,177 @@
+"""A peer in its own process: times a network in PyTorch, ONNX Runtime or OpenVINO when told to.
+
+It runs under whatever Python has the peer, so it is a script and imports nothing of this project. The first
+argument is the case as JSON. It answers on its standard output, one JSON line each: first {"forms", "about"} or
+{"missing": why}; then a list of seconds for every request [form, calls] that it reads, until there are no more.
+"""
+
+import json
+import os
+import sys
+import time
+
+# Networks that timm has too. EfficientNetV2 and Lite0 take PyTorch's own padding there: TensorFlow's costs it time.
+OWN_PADDING = {"pad_type": ""}
+TIMM: dict = {
+    **{f"mobilevit_{size}": (f"mobilevit_{size}", {}) for size in ("xxs", "xs", "s")},
+    **{
+        f"efficientnetv2_{size}": (f"tf_efficientnetv2_{size}", OWN_PADDING)
+        for size in ("b0", "b1", "b2", "b3", "s", "m")
+    },
+    "efficientnet_lite0": ("tf_efficientnet_lite0", OWN_PADDING),
+    "swin_t": ("swin_tiny_patch4_window7_224", {"window_size": 8}),
+    "swin_t_w7": ("swin_tiny_patch4_window7_224", {}),
+}
+
+
+class MissingError(Exception):
+    """Why this peer cannot run the case."""
+
+
+def torch_forms(case):
+    """Returns calls for both memory formats of PyTorch in eager mode, and what ran them."""
+    try:
+        import timm
+        import torch
+    except ImportError as error:
+        raise MissingError(f"{error.name} is not installed") from None
+    if case["model"] not in TIMM:
+        raise MissingError("timm has no such network")
+    name, options = TIMM[case["model"]]
+    if case["model"].startswith("swin"):
+        options = {**options, "img_size": case["size"]}
+    torch.set_num_threads(case["threads"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # As jax does by default: float32 products on tensor cores where the card has them.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    calls = {}
+    for form in ("contiguous", "channels_last"):
+        memory = getattr(torch, f"{form}_format" if form == "contiguous" else form)
+        model = timm.create_model(name, num_classes=case["num_classes"], **options)
+        model = model.to(device, getattr(torch, case["dtype"]), memory_format=memory)
+        images = torch.randn(case["batch"], 3, case["size"], case["size"])
+        images = images.to(device, getattr(torch, case["dtype"])).to(memory_format=memory)
+        make = train_call if case["mode"] == "train" else infer_call
+        calls[form] = make(torch, model, images, case["num_classes"])
+    about = {"torch": torch.__version__, "timm": timm.__version__, "network": name}
+    about["device"] = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    return calls, about
+
+
+def infer_call(torch, model, images, _):
+    """Returns a call of the forward pass that waits for its end."""
+    model.eval()
+
+    def call():
+        with torch.inference_mode():
+            model(images)
+        if images.is_cuda:
+            torch.cuda.synchronize()
+
+    return call
+
+
+def train_call(torch, model, images, num_classes):
+    """Returns a call of one AdamW step that waits for its end."""
+    model.train()
+    labels = torch.randint(num_classes, (len(images),), device=images.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05)
+
+    def call():
+        optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(model(images).float(), labels).backward()
+        optimizer.step()
+        if images.is_cuda:
+            torch.cuda.synchronize()
+
+    return call
+
+
+def inference_only(case):
+    """Raises MissingError for what a runtime of exported networks cannot do."""
+    if case["mode"] != "infer" or case["dtype"] != "float32":
+        raise MissingError("measured for float32 inference only")
+    if "onnx_missing" in case:
+        raise MissingError(case["onnx_missing"])
+
+
+def pictures(case, layout):
+    """Returns float32 pictures for a file whose input is laid out like this."""
+    import numpy as np
+
+    shape = (case["batch"], case["size"], case["size"], 3)
+    if layout[1] == 3:
+        shape = (case["batch"], 3, case["size"], case["size"])
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+def onnx_forms(case):
+    """Returns the call of ONNX Runtime."""
+    inference_only(case)
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingError(f"{error.name} is not installed") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = case["threads"]
+    session = onnxruntime.InferenceSession(case["onnx"], options, onnxruntime.get_available_providers())
+    entry = session.get_inputs()[0]
+    feed = {entry.name: pictures(case, entry.shape)}
+    about = {"onnxruntime": onnxruntime.__version__, "device": "cpu"}
+    if session.get_providers()[0] == "CUDAExecutionProvider":
+        about["device"] = "gpu"
+    return {"": lambda: session.run(None, feed)}, about
+
+
+def openvino_forms(case):
+    """Returns the call of OpenVINO on the CPU."""
+    inference_only(case)
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingError(f"{error.name} is not installed") from None
+    core = openvino.Core()
+    model = core.read_model(case["onnx"])
+    layout = [d.get_length() if d.is_static else None for d in model.inputs[0].partial_shape]
+    images = pictures(case, layout)
+    model.reshape(images.shape)
+    options = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": case["threads"],
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    compiled = core.compile_model(model, "CPU", options)
+    return {"": lambda: compiled(images)}, {"openvino": openvino.__version__, "device": "cpu"}
+
+
+FORMS = {"timm": torch_forms, "onnx": onnx_forms, "openvino": openvino_forms}
+
+
+def main():
+    """Serves one case."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print must not mix with the answers
+    case = json.loads(sys.argv[1])
+
+    def answer(content):
+        answers.write(json.dumps(content) + "\n")
+        answers.flush()
+
+    try:
+        calls, about = FORMS[case["runtime"]](case)
+    except MissingError as missing:
+        answer({"missing": str(missing)})
+        return
+    answer({"forms": list(calls), "about": about})
+    for line in sys.stdin:
+        form, count = json.loads(line)
+        times = []
+        for _ in range(count):
+            start = time.perf_counter()
+            calls[form]()
+            times.append(time.perf_counter() - start)
+        answer(times)
+
+
+if __name__ == "__main__":
+    main()

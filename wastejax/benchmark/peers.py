@@ -1,0 +1,93 @@
+"""The same networks in other runtimes, each in a process of its own (`peer_worker.py`), asked to take its turn."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from wastejax.benchmark.networks import Case
+from wastejax.models.table import NUM_CLASSES
+
+PEERS = ("timm", "onnx", "openvino")
+WORKER = Path(__file__).with_name("peer_worker.py")
+
+
+class PeerError(Exception):
+    """The peer cannot run this case; the message says why."""
+
+
+class Peer:
+    """A running peer; a context manager, since its process must not outlive the benchmark.
+
+    Attributes:
+        forms: ways in which it can run the network, such as PyTorch's memory formats.
+        about: its versions, and the device that it runs on.
+    """
+
+    def __init__(self, case: Case, threads: int, python: str = sys.executable, **more: Any):
+        """Starts the process and waits until the network is built.
+
+        Args:
+            case: what to run; its runtime is one of `PEERS`.
+            threads: that the peer may use.
+            python: the interpreter that has the peer installed.
+            more: of the case, such as `onnx`, the file to run.
+
+        Raises:
+            PeerError: it is not installed, or cannot run the case.
+        """
+        spec = asdict(case) | {"threads": threads, "num_classes": NUM_CLASSES} | more
+        self._errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed in `close`
+        # Huge pages and the set of processors are inherited. An installed wastejax must not shadow the peer's own.
+        self._process = subprocess.Popen(
+            [python, "-P", str(WORKER), json.dumps(spec)],
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        try:
+            ready = self._answer()
+            if "missing" in ready:
+                raise PeerError(ready["missing"])
+        except PeerError:
+            self.close()
+            raise
+        self.forms: list[str] = ready["forms"]
+        self.about: dict[str, Any] = ready["about"]
+
+    def run(self, form: str, calls: int) -> list[float]:
+        """Returns the seconds of so many calls; raises PeerError where the process dies."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([form, calls]) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if line:
+            return json.loads(line)
+        code = self._process.wait()
+        self._errors.seek(0)
+        said = self._errors.read().strip().splitlines() or ["without a word"]
+        raise PeerError(f"ended with code {code}: {said[-1]}")
+
+    def close(self) -> None:
+        """Ends the process."""
+        with self._process:
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+            self._process.terminate()
+        self._errors.close()
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
