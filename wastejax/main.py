@@ -1,6 +1,7 @@
 """The one entry point: `python -m wastejax.main [COMMAND] --config=…`. It parses and dispatches, no more."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -17,7 +18,13 @@ examples:
 Every key of configs/common.py can be set: --config.train.epochs=3. `wastejax COMMAND --help` says more.
 """
 
-COMPUTING = ("train", "eval")  # commands that run a network
+COMPUTING = ("train", "eval", "predict", "benchmark")  # commands that run a network
+
+# Commands with a module of their own for their many options; it is imported for that command alone.
+MODULES = {
+    "predict": ("say what is in pictures", "wastejax.deployment.predict"),
+    "benchmark": ("time networks, on this machine, against each other", "wastejax.benchmark.command"),
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,8 +35,11 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Returns the parser of all commands; `--config.key=value` arguments are left to the recipe."""
+def parser(asked: str = "") -> argparse.ArgumentParser:
+    """Returns the parser of all commands, with the options of the one that is asked for.
+
+    `--config.key=value` arguments are left to the recipe.
+    """
     top = Parser(
         "wastejax", description="Small, fast networks that sort waste.", epilog=EXAMPLES, allow_abbrev=False
     )
@@ -45,13 +55,18 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--workdir", metavar="DIR", help="where the run lives (default: runs/<recipe>)")
 
     evaluate = command("eval", "score a run or bundle on pictures")
-    evaluate.add_argument("--model", required=True, metavar="RUN_OR_BUNDLE")
+    evaluate.add_argument("--model", metavar="RUN_OR_BUNDLE", help="(default: the model that comes along)")
     evaluate.add_argument("--data", metavar="DIR", help="class folders (default: the run's own pictures)")
     evaluate.add_argument(
         "--split", metavar="SPLIT", help="train, val or test (default: all of DIR, or test)"
     )
     evaluate.add_argument("--out", metavar="JSON", help="also write the scores there")
     evaluate.add_argument("--skip_bad", action="store_true", help="leave unreadable pictures out")
+
+    for name, (text, module) in MODULES.items():
+        own = command(name, text)
+        if name == asked:
+            importlib.import_module(module).add_arguments(own)
 
     command("models", "list the networks: parameters, multiply-adds, weights they can take")
     return top
@@ -62,7 +77,7 @@ def dispatch(argv: Sequence[str]) -> None:
     arguments = list(argv)
     if arguments and arguments[0].startswith("--config"):
         arguments.insert(0, "train")
-    args, rest = parser().parse_known_args(arguments)
+    args, rest = parser(*arguments[:1]).parse_known_args(arguments)
     if rest and args.command != "train":
         raise UserError(f"{rest[0]}: unknown option; see wastejax {args.command or ''} --help")
     if args.command in COMPUTING:
@@ -76,6 +91,8 @@ def dispatch(argv: Sequence[str]) -> None:
             from wastejax.evaluation.command import run as evaluate
 
             evaluate(args, say)
+        case name if name in MODULES:
+            sys.exit(importlib.import_module(MODULES[name][1]).run(args, say))
         case "models":
             from wastejax.models.table import run as models
 

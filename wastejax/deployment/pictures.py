@@ -1,0 +1,97 @@
+"""From what a user names to squares for the network: files, folders, globs and standard input."""
+
+import glob
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from wastejax.data import images
+from wastejax.data.sources import EXTENSIONS
+from wastejax.data.transforms import Preprocessing
+from wastejax.errors import UserError
+
+STDIN = "-"
+THREADS = 2  # that decode; the rest of the processor is for the network
+AHEAD = 64  # pictures that are decoded before they are asked for
+
+
+def find(arguments: Sequence[str]) -> list[str]:
+    """Returns the names of all pictures that are meant, each once.
+
+    Args:
+        arguments: files; folders, of which every picture below is taken, hidden ones excepted; globs, in which
+            `**` stands for folders of any depth; '-' for a picture on standard input. A name that leads nowhere
+            is returned as it is: reading it tells why.
+
+    Raises:
+        UserError: no argument, a glob that matches nothing, or a folder without pictures.
+    """
+    if not arguments:
+        raise UserError("no pictures: give files, folders, globs, or - for one on standard input")
+    names: dict[str, None] = {}  # a set that keeps the order
+    for argument in arguments:
+        names.update(dict.fromkeys(_expand(argument)))
+    return list(names)
+
+
+def _expand(argument: str) -> list[str]:
+    path = Path(argument)
+    if argument == STDIN or path.is_file():
+        return [argument]
+    if path.is_dir():
+        return _below(path)
+    if not glob.has_magic(argument):
+        return [argument]
+    found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - pathlib cannot take absolute globs
+    names = [str(p) for p in map(Path, found) if p.is_file() and p.suffix.lower() in EXTENSIONS]
+    if not names:
+        raise UserError(f"{argument}: matches no picture")
+    return names
+
+
+def _below(folder: Path) -> list[str]:
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in EXTENSIONS
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not found:
+        kinds = ", ".join(sorted(extension[1:] for extension in EXTENSIONS))
+        raise UserError(f"{folder}: no pictures ({kinds}) below this folder")
+    return [str(path) for path in found]
+
+
+def squares(
+    names: Sequence[str], preprocessing: Preprocessing
+) -> Iterator[tuple[str, np.ndarray | images.BadImage]]:
+    """Yields each name with its picture, uint8 [S, S, 3], or with the reason why there is none; in order."""
+
+    def square(name: str) -> np.ndarray | images.BadImage:
+        try:
+            return preprocessing(images.decode(_read(name)))
+        except images.BadImage as error:
+            return error
+        except OSError as error:
+            return images.BadImage((error.strerror or str(error)).lower())
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting: deque = deque()
+        try:
+            for name in names:
+                waiting.append((name, pool.submit(square, name)))
+                if len(waiting) > AHEAD:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for first, future in waiting:
+                yield first, future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _read(name: str) -> bytes:
+    return sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()

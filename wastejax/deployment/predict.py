@@ -1,0 +1,194 @@
+"""`wastejax predict`: the class, the bin and the probability for any number of pictures."""
+
+import argparse
+import csv
+import io
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from wastejax.data.images import BadImage
+from wastejax.deployment.pictures import find, squares
+from wastejax.deployment.runtimes import Predictor, load_predictor
+from wastejax.errors import UserError
+
+FORMATS = ("table", "json", "csv")
+
+
+class Guess(NamedTuple):
+    """One class that a picture may show, its probability in [0, 1]."""
+
+    label: str
+    probability: float
+
+
+class Answer(NamedTuple):
+    """What a model says to a picture.
+
+    Attributes:
+        file: its name.
+        guesses: the likeliest classes, best first; empty where the picture cannot be read.
+        rejected: the best is less likely than was asked for: better ask a person.
+        error: why the picture cannot be read; '' where it can.
+    """
+
+    file: str
+    guesses: tuple[Guess, ...] = ()
+    rejected: bool = False
+    error: str = ""
+
+
+def answers(
+    predictor: Predictor,
+    names: Sequence[str],
+    top: int = 3,
+    batch_size: int = 32,
+    reject_below: float = 0.5,
+) -> Iterator[Answer]:
+    """Yields one answer per picture, in order.
+
+    Args:
+        predictor: the model.
+        names: of `pictures.find`.
+        top: guesses per picture.
+        batch_size: pictures that are computed at once; all batches have this size, so that one program does.
+        reject_below: probability under which an answer is rejected.
+    """
+    decoded = squares(names, predictor.preprocessing)
+    while chunk := list(islice(decoded, batch_size)):
+        good = [square for _, square in chunk if not isinstance(square, BadImage)]
+        rows = iter(_probabilities(predictor, good, batch_size))
+        for name, square in chunk:
+            if isinstance(square, BadImage):
+                yield Answer(name, error=str(square))
+            else:
+                yield _answer(predictor, name, next(rows), top, reject_below)
+
+
+def _probabilities(predictor: Predictor, good: list[np.ndarray], batch_size: int) -> np.ndarray:
+    size = predictor.preprocessing.image_size
+    batch = np.zeros((batch_size, size, size, 3), np.uint8)
+    if not good:
+        return np.zeros((0, len(predictor.classes)), np.float32)
+    batch[: len(good)] = good
+    return predictor.probabilities(batch)[: len(good)]
+
+
+def _answer(predictor: Predictor, name: str, row: np.ndarray, top: int, reject_below: float) -> Answer:
+    best = np.argsort(-row, kind="stable")[:top]
+    guesses = tuple(Guess(predictor.classes[i], float(row[i])) for i in best)
+    return Answer(name, guesses, rejected=not row[best[0]] >= reject_below)
+
+
+def table(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
+    """Yields lines for people: a file, what it shows, and what else it may be."""
+    width = max(len("file"), *map(len, names))
+    yield f"{'file':{width}}  {'class':24} {'p':>6}  or else"
+    for file, guesses, rejected, error in rows:
+        if error:
+            yield f"{file:{width}}  - {error}"
+            continue
+        best, *others = guesses
+        mark = "?" if rejected else " "
+        rest = ", ".join(f"{label} {probability:.1%}" for label, probability in others)
+        yield f"{file:{width}}  {best.label:24} {best.probability:6.1%}{mark} {rest}".rstrip()
+
+
+def json_lines(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
+    """Yields a JSON list, one picture a line."""
+    yield "["
+    for i, (file, guesses, rejected, error) in enumerate(rows, 1):
+        top = [{"class": label, "probability": round(probability, 6)} for label, probability in guesses]
+        entry = {"file": file, "error": error} if error else {"file": file, "rejected": rejected, "top": top}
+        yield json.dumps(entry, ensure_ascii=False) + ("," if i < len(names) else "")
+    yield "]"
+
+
+def csv_lines(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
+    """Yields CSV: a header, and one line per guess."""
+    del names
+
+    def line(*cells: object) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(cells)
+        return text.getvalue()
+
+    yield line("file", "rank", "class", "probability", "rejected", "error")
+    for file, guesses, rejected, error in rows:
+        if error:
+            yield line(file, "", "", "", "", error)
+        for rank, (label, probability) in enumerate(guesses, 1):
+            yield line(file, rank, label, f"{probability:.6f}", str(rejected).lower(), "")
+
+
+WRITERS = {"table": table, "json": json_lines, "csv": csv_lines}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("pictures", nargs="*", metavar="PICTURE", help="file, folder, glob, or - for stdin")
+    parser.add_argument(
+        "--model", metavar="MODEL", help="run, bundle or exported file (default: the one inside)"
+    )
+    parser.add_argument("--top", type=int, default=3, metavar="N", help="classes per picture (3)")
+    parser.add_argument("--format", choices=FORMATS, default="table", help="of the output (table)")
+    parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="pictures at once (32)")
+    parser.add_argument(
+        "--reject_below",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="mark answers less likely than this (0.5)",
+    )
+
+
+def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
+    """Answers on standard output; progress, unreadable files and speed go to standard error.
+
+    Returns:
+        The exit code: 1 where a picture could not be read.
+
+    Raises:
+        UserError: no pictures, or no such model.
+    """
+    for name in ("top", "batch_size"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name}: must be >= 1, is {getattr(args, name)}")
+    names = find(args.pictures)
+    predictor = load_predictor(args.model)
+    batch_size = min(args.batch_size, len(names))
+    size = predictor.preprocessing.image_size
+    predictor.probabilities(
+        np.zeros((batch_size, size, size, 3), np.uint8)
+    )  # compiles; not part of the speed
+    start = time.perf_counter()
+    failures: list[Answer] = []
+
+    def watched() -> Iterator[Answer]:
+        rows = answers(predictor, names, args.top, batch_size, args.reject_below)
+        for done, answer in enumerate(rows, 1):
+            _progress(done, len(names))
+            failures.extend([answer] if answer.error else [])
+            yield answer
+
+    for line in WRITERS[args.format](watched(), names):
+        say(line)
+    seconds = time.perf_counter() - start
+    for failure in failures:
+        print(f"unreadable: {failure.file}: {failure.error}", file=sys.stderr)
+    print(
+        f"{len(names):,} pictures in {seconds:.1f} s, {len(names) / seconds:.1f} images/s ({predictor.runtime})",
+        file=sys.stderr,
+    )
+    return 1 if failures else 0
+
+
+def _progress(done: int, total: int) -> None:
+    """Shows on a terminal how far it is, where the answers themselves go elsewhere."""
+    if sys.stderr.isatty() and not sys.stdout.isatty():
+        print(f"\r{done:,} of {total:,}", end="\n" if done == total else "", file=sys.stderr, flush=True)

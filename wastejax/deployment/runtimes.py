@@ -1,0 +1,144 @@
+"""A trained model in any form it comes in: one `Predictor` for a run, a bundle or an exported file.
+
+Imports nothing but NumPy and Pillow by itself; each form brings in its own runtime when it is loaded, so that an
+ONNX file answers on a machine that has no jax.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wastejax.bundle import default_bundle, load_bundle
+from wastejax.data.transforms import Preprocessing
+from wastejax.errors import UserError, nearest
+
+ABOUT = "wastejax"  # the key of the JSON text in an exported file that says what `export.about` writes
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model, ready to answer.
+
+    Attributes:
+        path: where it came from.
+        runtime: what computes it, e.g. 'jax' or 'onnxruntime'.
+        classes: class names in the order of the probabilities.
+        preprocessing: what its pictures go through.
+        probabilities: uint8 [B, S, S, 3], RGB -> float32 [B, C], calibrated; every row sums to 1.
+    """
+
+    path: Path
+    runtime: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    probabilities: Callable[[np.ndarray], np.ndarray]
+
+
+def load_predictor(model: str | Path | None) -> Predictor:
+    """Returns the model at a path; None is the one that comes along.
+
+    Args:
+        model: a run, a bundle, or a file that `export` wrote.
+
+    Raises:
+        UserError: there is none, it is damaged or foreign, or its runtime is not installed.
+    """
+    path = default_bundle() if model is None else Path(model)
+    if path.is_file():
+        if path.suffix not in LOADERS:
+            raise UserError(f"{path}: not a form of model that can be run{nearest(path.suffix, LOADERS)}")
+        return LOADERS[path.suffix](path)
+    return load_jax(path)
+
+
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Returns float32 probabilities of logits [B, C], computed in float64."""
+    scaled = np.asarray(logits, np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def load_jax(path: Path) -> Predictor:
+    """Returns a run or bundle, computed by jax as it was when it was evaluated."""
+    bundle = load_bundle(path)
+
+    def probabilities(images: np.ndarray) -> np.ndarray:
+        return softmax(np.asarray(bundle.logits(images)), bundle.temperature)
+
+    return Predictor(bundle.path, "jax", bundle.classes, bundle.preprocessing, probabilities)
+
+
+def load_onnx(path: Path) -> Predictor:
+    """Returns an .onnx file that `export` wrote, computed by ONNX Runtime on the CPU."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise missing(path, "onnxruntime", "edge") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; they are raised as well
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # whatever the parser or the kernels make of a damaged file
+        raise damaged(path, "ONNX", error) from None
+    about = parse_about(path, session.get_modelmeta().custom_metadata_map.get(ABOUT))
+    entry = session.get_inputs()[0].name
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        return session.run(None, {entry: images})[0]
+
+    return exported(path, "onnxruntime", about, compute)
+
+
+LOADERS: dict[str, Callable[[Path], Predictor]] = {".onnx": load_onnx}
+
+
+def exported(
+    path: Path, runtime: str, about: Mapping[str, Any], compute: Callable[[np.ndarray], np.ndarray]
+) -> Predictor:
+    """Returns the predictor of an exported file.
+
+    Args:
+        path: the file.
+        runtime: what computes it.
+        about: what the file says of itself.
+        compute: its input, [B, S, S, 3] of the dtype that `about` names, -> probabilities [B, C].
+    """
+    preprocessing = Preprocessing.from_dict(about["preprocessing"])
+
+    def probabilities(images: np.ndarray) -> np.ndarray:
+        entry = images if about["input"] == "uint8" else preprocessing.normalise(images)
+        return np.asarray(compute(entry), np.float32)
+
+    return Predictor(path, runtime, tuple(about["classes"]), preprocessing, probabilities)
+
+
+def parse_about(path: Path, text: str | bytes | None) -> dict[str, Any]:
+    """Returns what an exported file says of itself.
+
+    Raises:
+        UserError: nothing, or nothing that `export` wrote.
+    """
+    if text is None:
+        raise UserError(f"{path}: not exported by wastejax: it does not say what its classes are")
+    try:
+        about = json.loads(text)
+        Preprocessing.from_dict(about["preprocessing"])
+        if about["input"] not in ("uint8", "float32") or not about["classes"]:
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: what it says of itself is damaged; export it again") from None
+    return about
+
+
+def missing(path: Path, package: str, extra: str) -> UserError:
+    """Returns the error for a runtime that is not installed."""
+    return UserError(f"{path}: needs {package}, which is not installed: pip install 'wastejax[{extra}]'")
+
+
+def damaged(path: Path, kind: str, error: Exception) -> UserError:
+    """Returns the error for a file that its runtime does not take."""
+    return UserError(f"{path}: damaged, or no {kind} file ({str(error).strip().splitlines()[0]})")
