@@ -47,6 +47,8 @@ def _data() -> ConfigDict:
     data.on_bad_image = "raise"
     # Draw every class equally often in training, however rare it is.
     data.balanced_sampling = False
+    # A TOML file of bins, as wastejax/data/taxonomies/korea.toml, which is what '' stands for.
+    data.taxonomy = ""
     # Keep decoded pictures (short side 256 at most) in a memory-mapped file in the user's cache folder.
     data.cache = True
     # Worker processes that augment; 0 works in threads, which is faster up to a few cores.

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from wastejax import __version__
+from wastejax.data.taxonomy import Taxonomy, load_taxonomy, parse_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
 from wastejax.files import write_bytes, write_json
@@ -43,6 +44,7 @@ class Bundle:
         temperature: what logits are divided by before they become probabilities (Guo et al. 2017, section 4.2).
         licence: what may be done with the weights; '' where nobody said.
         versions: of Python and the packages that saved it.
+        taxonomy: the rules for its classes, as far as there are any.
     """
 
     path: Path
@@ -54,6 +56,12 @@ class Bundle:
     temperature: float = 1.0
     licence: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    taxonomy: Taxonomy = field(default_factory=load_taxonomy)
+
+    @property
+    def bins(self) -> tuple[str, ...] | None:
+        """The sorting bin of each class; None where the taxonomy does not know them all."""
+        return self.taxonomy.bins_of(self.classes)
 
     @cached_property
     def logits(self) -> Callable[[Any], Any]:
@@ -79,8 +87,11 @@ def save_bundle(
     temperature: float = 1.0,
     licence: str = "",
     half: bool = False,
+    taxonomy: Taxonomy | None = None,
 ) -> None:
     """Writes a bundle over what is at `path`, if anything; see `Bundle` for the arguments.
+
+    Of the taxonomy, Korea's if None, the rules for these classes are kept.
 
     With `half`, kernels are stored in float16, which halves the file and changes logits by about 1e-3. Vectors
     stay float32: they weigh nothing, and a variance may not fit. Scores are those of the weights as stored only
@@ -106,6 +117,7 @@ def save_bundle(
         "temperature": temperature,
         "metrics": metrics,
         "licence": licence,
+        "taxonomy": (taxonomy or load_taxonomy()).only(classes).to_dict(),
         "config": config,
         "versions": versions(),
     }
@@ -175,6 +187,7 @@ def load_bundle(path: str | Path) -> Bundle:
             temperature=float(about.get("temperature", 1.0)),
             licence=about.get("licence", ""),
             versions=about.get("versions", {}),
+            taxonomy=_taxonomy(about, path),
         )
     except FileNotFoundError:
         raise UserError(f"{weights}: the bundle's weights are missing") from None
@@ -182,6 +195,13 @@ def load_bundle(path: str | Path) -> Bundle:
         raise UserError(f"{path / 'bundle.json'}: {error} is missing") from None
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path / 'bundle.json'}: damaged ({error})") from None
+
+
+def _taxonomy(about: dict[str, Any], path: Path) -> Taxonomy:
+    stored = about.get("taxonomy")
+    if stored is None:  # a bundle from before there were any
+        return load_taxonomy().only(about["classes"])
+    return parse_taxonomy(stored, str(path / "bundle.json"), "taxonomy")
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from wastejax.bundle import load_bundle
+from wastejax.bundle import Bundle, default_bundle, load_bundle
 from wastejax.data import pipeline
 from wastejax.data.cache import cache_dir
 from wastejax.data.duplicates import scan
 from wastejax.data.sources import Source, open_folder, open_source
-from wastejax.data.split import SPLITS, load_manifest
+from wastejax.data.split import SPLITS, load_manifest, shorten
 from wastejax.data.synthetic import embedded
 from wastejax.errors import UserError, nearest
 from wastejax.evaluation.evaluate import evaluate, match_classes
@@ -22,7 +22,8 @@ def run(args: Any, say: Callable[[str], None]) -> None:
     """Evaluates and prints.
 
     Args:
-        args: model (run or bundle), data (folder, or None for the run's), split (or None), out (JSON, or None).
+        args: model (run or bundle, or None for the one that comes along), data (folder, or None for the run's),
+            split (or None), out (JSON, or None).
         say: prints a line.
 
     Raises:
@@ -30,7 +31,7 @@ def run(args: Any, say: Callable[[str], None]) -> None:
     """
     if args.split not in (None, *SPLITS):
         raise UserError(f"--split={args.split}: no such split{nearest(args.split, SPLITS)}")
-    bundle = load_bundle(args.model)
+    bundle = load_bundle(args.model or default_bundle())
     source, indices = _pictures(args, bundle.config["data"])
     match_classes(bundle.classes, source.classes)
     bad = scan(source.select(indices), cache_dir()).bad
@@ -41,18 +42,32 @@ def run(args: Any, say: Callable[[str], None]) -> None:
         say(f"left out: {names}")
         indices = np.delete(indices, list(bad))
     batches = pipeline.EvalBatches(source, indices, bundle.preprocessing, bundle.config["eval"]["batch_size"])
-    scores = evaluate(bundle.logits, batches, source, bundle.classes, indices).scores
+    scores = evaluate(bundle.logits, batches, source, bundle.classes, indices, bundle.bins).scores
     low, high = scores["ci95"]
     say(f"{scores['num_images']:,} pictures of {len(source.classes)} classes")
     say(f"top-1 {scores['top1']:.1%}  (95 % interval {low:.1%} to {high:.1%})   top-5 {scores['top5']:.1%}")
     say(
         f"macro-F1 {scores['macro_f1']:.1%}   loss {scores['loss']:.3f}   calibration error {scores['ece']:.1%}"
     )
+    _say_bins(bundle, scores, say)
     for domain, of_domain in scores["per_domain"].items():
         say(f"  {domain}: top-1 {of_domain['top1']:.1%} of {of_domain['num_images']:,}")
     if args.out:
         write_json(Path(args.out), scores)
         say(f"written: {args.out}")
+
+
+def _say_bins(bundle: Bundle, scores: dict[str, Any], say: Callable[[str], None]) -> None:
+    if bundle.bins is None:
+        unknown = ", ".join(shorten(bundle.taxonomy.unknown(bundle.classes)))
+        say(f"no bin accuracy: {bundle.taxonomy.name}'s rules lack {unknown}; see config.data.taxonomy")
+        return
+    low, high = scores["bin_ci95"]
+    say(f"right bin {scores['bin_top1']:.1%}  (95 % interval {low:.1%} to {high:.1%})")
+    for name, of_bin in scores["per_bin"].items():
+        if of_bin["support"]:
+            english = bundle.taxonomy.bins[name].en
+            say(f"  {english}: {of_bin['recall']:.1%} of {of_bin['support']:,} found")
 
 
 def _pictures(args: Any, data: dict[str, Any]) -> tuple[Source, np.ndarray]:
@@ -66,8 +81,8 @@ def _pictures(args: Any, data: dict[str, Any]) -> tuple[Source, np.ndarray]:
                 f"--split={args.split}: {args.data} has no {args.split}/ folder; leave --split out"
             )
         return source, np.flatnonzero(np.array(source.splits) == args.split)
-    manifest = Path(args.model) / "manifest.csv"
-    if not manifest.is_file():
+    manifest = Path(args.model or "") / "manifest.csv"
+    if not (args.model and manifest.is_file()):
         raise UserError("--data: a bundle alone has no pictures; give a folder, one sub-folder per class")
     source = open_source(data["source"], data["dir"] or str(embedded()))
     listed = load_manifest(manifest, source)

@@ -38,6 +38,7 @@ def evaluate(
     source: "Source",
     classes: Sequence[str],
     expected: Sequence[int] | np.ndarray | None = None,
+    bins: Sequence[str] | None = None,
 ) -> Evaluation:
     """Runs a model over batches of `source` and scores its answers.
 
@@ -47,6 +48,7 @@ def evaluate(
         source: the images' origin: `classes`, `labels` and `domains` are used.
         classes: the model's class names.
         expected: indices into the source that must all be seen, and no others; None skips the check.
+        bins: the sorting bin of each of the model's classes; None leaves bins out of the scores.
 
     Returns:
         The scores and what they were computed from.
@@ -59,7 +61,7 @@ def evaluate(
     model_labels = match_classes(classes, source.classes)  # first, since it costs nothing and may fail
     logits, index = predict_logits(apply, batches, expected)
     labels = model_labels[source.labels[index]]
-    scores = score(logits, labels, classes, [source.domains[i] for i in index])
+    scores = score(logits, labels, classes, [source.domains[i] for i in index], bins=bins)
     return Evaluation(scores, logits, labels, index)
 
 

@@ -16,6 +16,7 @@ def score(
     domains: Sequence[str] | None = None,
     bootstrap: int = 1000,
     seed: int = 17,
+    bins: Sequence[str] | None = None,
 ) -> dict:
     """Scores a classifier on a set of images, each of which appears exactly once.
 
@@ -26,6 +27,7 @@ def score(
         domains: per image where it was taken ('default', 'real_world', ...); '' means unknown.
         bootstrap: number of resamples for the interval of top-1.
         seed: seed of the bootstrap.
+        bins: the sorting bin of each class; None leaves the keys about bins out.
 
     Returns:
         A dict ready for `json.dumps`; every rate is a fraction in [0, 1].
@@ -34,7 +36,7 @@ def score(
         interval of `top1` as [low, high]; `per_class` {name: {precision, recall, f1, support}}, where a
         rate whose denominator is 0 counts as 0; `per_domain` {domain: {top1, num_images}}, empty where
         no domain is known; `confusion`, a CxC list of counts whose rows are the true classes;
-        `num_images`.
+        `num_images`. With `bins` also what `score_bins` returns.
 
     Raises:
         UserError: there are no images, or some logits are not finite.
@@ -59,6 +61,37 @@ def score(
         "per_domain": _per_domain(correct, domains),
         "confusion": confusion.tolist(),
         "num_images": num_images,
+        **(score_bins(log_probabilities, labels, bins, bootstrap, seed) if bins else {}),
+    }
+
+
+def score_bins(
+    log_probabilities: np.ndarray, labels: np.ndarray, bins: Sequence[str], bootstrap: int, seed: int
+) -> dict:
+    """Scores a classifier by the bin it would choose: the one whose classes together are most probable.
+
+    That need not be the bin of the most probable class: two cans at 30 % each outweigh a jar at 40 %.
+
+    Args:
+        log_probabilities: float [N, C].
+        labels: int [N], true classes.
+        bins: C names.
+        bootstrap: see `score`.
+        seed: see `score`.
+
+    Returns:
+        `bin_top1`; `bin_ci95`, its 95 % interval; `per_bin` {name: {precision, recall, f1, support}}.
+    """
+    names = list(dict.fromkeys(bins))
+    bin_of = np.array([names.index(name) for name in bins])
+    probabilities = np.exp(log_probabilities) @ (bin_of[:, None] == np.arange(len(names)))
+    answers, truth = probabilities.argmax(axis=1), bin_of[labels]
+    cells = np.bincount(truth * len(names) + answers, minlength=len(names) ** 2)
+    correct = answers == truth
+    return {
+        "bin_top1": float(correct.mean()),
+        "bin_ci95": list(bootstrap_interval(correct, bootstrap, seed)),
+        "per_bin": _per_class(cells.reshape(len(names), len(names)), names),
     }
 
 

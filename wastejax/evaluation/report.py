@@ -49,7 +49,7 @@ def write_report(
             `command` str, `seconds` float, `images_per_second` float (training), `hardware` str, `versions`
             {package: version}, `splits` {split: number of images}, `num_groups` int and `largest_group` int
             (of near-duplicates), `skipped` {file: reason} or int, `parameters` int, `best_epoch` int,
-            `stopped_reason` str.
+            `stopped_reason` str, `bins` {bin: what to call it}, `without_bin` (classes with no rule for a bin).
 
     Returns:
         The path of the report.
@@ -66,6 +66,7 @@ def write_report(
         _subject(config, scores, facts),
         _numbers(scores),
         _domains(scores),
+        _bins(scores, facts),
         _classes(scores),
         _figures(figures),
         _circumstances(history, facts),
@@ -195,6 +196,34 @@ def _domains(scores: Mapping[str, Any]) -> list[str]:
         "How well it does by where the pictures were taken (`default`: studio, `real_world`: in the wild)."
     )
     return ["## By domain", "", intro, "", *_table(("domain", "top-1", "test pictures"), rows)]
+
+
+def _bins(scores: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    """The bins with test pictures, those with the lowest recall first."""
+    if "bin_top1" not in scores:
+        unknown = [_code(name) for name in facts.get("without_bin", ())]
+        if not unknown:
+            return []
+        more = f" and {len(unknown) - MAX_SKIPPED_NAMES} more" if len(unknown) > MAX_SKIPPED_NAMES else ""
+        missing = ", ".join(unknown[:MAX_SKIPPED_NAMES]) + more
+        return ["## By bin", "", f"Not judged: the rules in use (`config.data.taxonomy`) lack {missing}."]
+    names = facts.get("bins", {})
+    ranked = sorted(scores["per_bin"].items(), key=lambda item: (item[1]["recall"], item[0]))
+    rows = [
+        (names.get(name, name), _percent(b["recall"]), _percent(b["precision"]), str(b["support"]))
+        for name, b in ranked
+        if b["support"]
+    ]
+    low, high = map(_percent, scores["bin_ci95"])
+    return [
+        "## By bin, the worst first",
+        "",
+        f"**The right bin: {_percent(scores['bin_top1'])}** (95 % bootstrap interval {low} to {high}). The "
+        "chance of a bin is that of its classes together, so confusing two classes of one bin does no harm. Recall: "
+        "how much of what belongs into the bin gets there. Precision: how much of what gets there belongs.",
+        "",
+        *_table(("bin", "recall", "precision", "test pictures"), rows),
+    ]
 
 
 def _classes(scores: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from wastejax import config as configs
 from wastejax.data.cache import cache_dir
 from wastejax.data.prepare import Dataset, prepare
+from wastejax.data.taxonomy import load_taxonomy
 from wastejax.errors import UserError
 from wastejax.files import write_text
 
@@ -52,6 +53,9 @@ def resolve(recipe: str, overrides: list[str], say: Say) -> ConfigDict:
         say(f"and, to end within minutes, a small variant: {' '.join(arguments)}")
     elif config.data.dir:
         config.data.dir = str(Path(config.data.dir).expanduser().resolve())
+    if config.data.taxonomy:
+        config.data.taxonomy = str(Path(config.data.taxonomy).expanduser().resolve())
+    load_taxonomy(config.data.taxonomy)
     configs.check(config)
     follow_preprocessing(config, given, say)
     models.check(config.model, config.data.image_size)

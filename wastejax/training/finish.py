@@ -31,7 +31,7 @@ def finish(run: Run, progress: Progress, facts: dict[str, Any]) -> dict[str, Any
     dataset, config = run.dataset, run.config
     test = dataset.indices("test")
     batches = pipeline.EvalBatches(dataset.source, test, bundle.preprocessing, config.eval.batch_size)
-    result = evaluate(bundle.logits, batches, dataset.source, bundle.classes, test)
+    result = evaluate(bundle.logits, batches, dataset.source, bundle.classes, test, bundle.bins)
     groups = np.bincount(dataset.groups)
     # A resumed run's time is the sum of its parts, so it is counted from the epochs.
     facts = facts | {
@@ -41,6 +41,8 @@ def finish(run: Run, progress: Progress, facts: dict[str, Any]) -> dict[str, Any
         "num_groups": len(groups),
         "largest_group": int(groups.max()),
         "skipped": dataset.skipped,
+        "bins": {name: b.en for name, b in bundle.taxonomy.bins.items()},
+        "without_bin": bundle.taxonomy.unknown(bundle.classes),
         "parameters": sum(a.size for a in _leaves(bundle.variables["params"])),
         "best_epoch": progress.best_epoch,
         "stopped_reason": progress.stopped,

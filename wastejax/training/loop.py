@@ -26,6 +26,7 @@ from wastejax import config as configs
 from wastejax.bundle import save_bundle
 from wastejax.data import pipeline
 from wastejax.data.prepare import Dataset
+from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import predict_logits
@@ -41,6 +42,9 @@ from wastejax.training.state import TrainState, create_train_state
 from wastejax.training.step import TrainStep, make_train_step
 
 Say = Callable[[str], None]
+
+# Keys that recipes gained since runs were first stored, with the value that such a run had in effect.
+LATER_KEYS: dict[str, Any] = {"data.taxonomy": ""}
 
 
 @dataclass
@@ -94,7 +98,8 @@ def claim(workdir: Path, config: ConfigDict) -> bool:
     path = workdir / "config.json"
     if not path.is_file():
         return False
-    changed = configs.differences(configs.from_json(path.read_text()), config)
+    stored = LATER_KEYS | configs.flatten(configs.from_json(path.read_text()))
+    changed = configs.differences(stored, configs.flatten(config))
     if changed:
         raise UserError(
             f"--workdir={workdir}: holds a run with another config: {', '.join(changed)}; "
@@ -268,6 +273,7 @@ def _end_epoch(run: Run, state: TrainState, progress: Progress, display: Display
             run.dataset.source.classes,
             run.preprocessing,
             {"epoch": epoch, "val_top1": row["val_top1"], "val_loss": row["val_loss"]},
+            taxonomy=load_taxonomy(config.data.taxonomy),
         )
     write_metrics(run.workdir / "metrics.csv", progress.history)
     display.epoch(row, run, best=progress.best_epoch == epoch)
