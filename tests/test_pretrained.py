@@ -46,7 +46,10 @@ def zeros(name_or_config, classes=30):
     """Returns a network, and variables of zeros: whatever stays zero was not loaded."""
     config = MODELS[name_or_config] if isinstance(name_or_config, str) else name_or_config
     model = create_model(config, classes)
-    shapes = jax.eval_shape(model.module.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    module = create_model(
+        {**config, "lowering": "direct"}, classes
+    ).module  # the same variables, traced faster
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     return model, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 

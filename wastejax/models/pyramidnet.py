@@ -85,6 +85,17 @@ def widths(start: int, alpha: int, blocks: int) -> list[int]:
     return [math.floor(start + alpha * k / blocks + 0.5) for k in range(1, blocks + 1)]
 
 
+def average_2x2(x: Array) -> Array:
+    """Averages 2x2 neighbours of [B, H, W, C]; at the end of an odd side, those that there are.
+
+    In slices, not by a pooling window: jaxlib 0.10.2 makes one fusion of that and the blocks around it (YNNPACK), and
+    crashes on a CPU.
+    """
+    _, H, W, _ = x.shape
+    x = jnp.pad(x, ((0, 0), (0, H % 2), (0, W % 2), (0, 0)), "edge")
+    return (x[:, ::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, ::2] + x[:, 1::2, 1::2]) / 4
+
+
 class PyramidBlock(nn.Module):
     """Residual block without an activation before its first convolution (Han et al. 2017, fig. 6d).
 
@@ -119,7 +130,7 @@ class PyramidBlock(nn.Module):
                 x = nn.relu(x)
             x = norm(name=f"bn{i + 1}")(self.conv(features, kernel, step, name=f"conv{i}")(x))
         if strides == 2:
-            shortcut = nn.avg_pool(shortcut, (2, 2), (2, 2), "SAME", count_include_pad=False)
+            shortcut = average_2x2(shortcut)
         shortcut = jnp.pad(shortcut, ((0, 0),) * 3 + ((0, x.shape[-1] - shortcut.shape[-1]),))
         return shortcut + DropPath(self.drop_path)(x, train)
 
