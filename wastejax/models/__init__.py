@@ -11,11 +11,14 @@ from typing import Any, NamedTuple, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 from wastejax.errors import ConfigError, nearest
 from wastejax.models import efficientnetv2, mobilevit, pyramidnet, swin
 from wastejax.models.conv import LOWERINGS
+from wastejax.models.initialise import on_host
 
 Variables = dict[str, Any]
 
@@ -93,6 +96,19 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
+def _init_on_host(module: nn.Module, rng: Array, images: Array) -> Variables:
+    drawn: dict[str, np.ndarray] = {}
+
+    def constants(rng: Array) -> dict[str, Array]:
+        variables = flatten_dict(module.init(rng, images), sep="/")
+        drawn.update({name: leaf for name, leaf in variables.items() if isinstance(leaf, np.ndarray)})
+        return {name: leaf for name, leaf in variables.items() if name not in drawn}
+
+    with on_host(rng):
+        rest = jax.jit(constants)(rng)
+    return unflatten_dict({**rest, **jax.tree.map(jnp.asarray, drawn)}, sep="/")
+
+
 @dataclass(frozen=True)
 class Model:
     """A network as functions of its variables {'params': …, 'batch_stats': …}, plain dicts of float32 arrays.
@@ -109,7 +125,11 @@ class Model:
 
     def init(self, rng: Array, image_size: int) -> Variables:
         """Draws the variables for images of this size; `params['classifier']` is the last layer."""
-        variables = jax.jit(self.module.init)(rng, jnp.zeros((1, image_size, image_size, 3)))
+        images = jnp.zeros((1, image_size, image_size, 3))
+        if isinstance(rng, jax.core.Tracer):
+            variables = self.module.init(rng, images)
+        else:
+            variables = _init_on_host(self.module, rng, images)
         return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
     def apply(

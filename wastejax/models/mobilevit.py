@@ -14,6 +14,7 @@ from jax import Array
 
 from wastejax.errors import ConfigError
 from wastejax.models.conv import Conv
+from wastejax.models.initialise import linear_init
 from wastejax.models.layers import (
     CBAM,
     BatchNorm,
@@ -22,7 +23,6 @@ from wastejax.models.layers import (
     DropPath,
     InvertedResidual,
     drop_path_rates,
-    linear_init,
 )
 
 HEADS = 4
