@@ -219,8 +219,8 @@ def _bins(scores: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
         "## By bin, the worst first",
         "",
         f"**The right bin: {_percent(scores['bin_top1'])}** (95 % bootstrap interval {low} to {high}). The "
-        "chance of a bin is that of its classes together, so confusing two classes of one bin does no harm. Recall: "
-        "how much of what belongs into the bin gets there. Precision: how much of what gets there belongs.",
+        "chance of a bin is that of its classes together, so confusing two classes of one bin does no harm. "
+        "Recall: how much of what belongs into the bin gets there. Precision: how much of what gets there belongs.",
         "",
         *_table(("bin", "recall", "precision", "test pictures"), rows),
     ]
