@@ -18,7 +18,8 @@ ALLOWED = {
     "evaluation": {"errors", "files", "data", "models", "bundle"},
     "training": {"errors", "files", "config", "data", "models", "bundle", "evaluation"},
     "deployment": {"errors", "files", "config", "data", "models", "bundle", "evaluation"},
-    "main": {"errors", "process", "training", "evaluation", "deployment", "models", "data"},
+    "benchmark": {"errors", "files", "process", "config", "data", "models", "bundle", "evaluation", "training"},
+    "main": {"errors", "process", "benchmark", "training", "evaluation", "deployment", "models", "data"},
 }
 
 

@@ -58,7 +58,7 @@ def prepare(case: Case) -> tuple[Runner, dict[str, Any]]:
     """Compiles a case.
 
     Returns:
-        What times it, and facts: `device`, `trace_s`, `compile_s`, `temporary_mib` (None where the backend does not say),
+        What times it, and facts: `device`, `trace_s`, `compile_s`, `temporary_mib` (None where unknown),
         `parameters`, `gmacs` (of one picture, forward) and `weights_mib`.
     """
     model = model_of(case)
