@@ -88,8 +88,8 @@ def widths(start: int, alpha: int, blocks: int) -> list[int]:
 def average_2x2(x: Array) -> Array:
     """Averages 2x2 neighbours of [B, H, W, C]; at the end of an odd side, those that there are.
 
-    In slices, not by a pooling window: jaxlib 0.10.2 makes one fusion of that and the blocks around it (YNNPACK), and
-    crashes on a CPU.
+    In slices, not by a pooling window: jaxlib 0.10.2 makes one fusion of that and the blocks around it and
+    crashes on a CPU (YNNPACK).
     """
     _, H, W, _ = x.shape
     x = jnp.pad(x, ((0, 0), (0, H % 2), (0, W % 2), (0, 0)), "edge")
