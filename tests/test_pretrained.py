@@ -27,6 +27,7 @@ from wastejax.models.pretrained import (
     find_weights,
     layer_index,
     load_pretrained,
+    published_weights,
 )
 from wastejax.models.torch_files import read_tensors
 
@@ -50,6 +51,7 @@ def zeros(name_or_config, classes=30):
         {**config, "lowering": "direct"}, classes
     ).module  # the same variables, traced faster
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    shapes.setdefault("batch_stats", {})
     return model, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
@@ -89,8 +91,12 @@ def test_files_of_torch(name):
 
 def test_safetensors(tmp_path):
     path = tmp_path / "model.safetensors"
-    safetensors.numpy.save_file({"a.weight": np.float32([[1, 2]])}, path)
-    np.testing.assert_array_equal(read_tensors(path)["a.weight"], [[1, 2]])
+    written = {"a.weight": np.float32([[1, 2]]), "b": np.array([0.5, -2], jnp.bfloat16), "c": np.array(3)}
+    safetensors.numpy.save_file(written, path)
+    tensors = read_tensors(path)
+    for name, values in written.items():
+        assert tensors[name].dtype == values.dtype
+        np.testing.assert_array_equal(tensors[name], values)
 
 
 class Call:
@@ -298,6 +304,7 @@ def test_the_original_naming_of_swin():
     model, variables = zeros("swin_t_w7")
     expected, _ = convert(tensors, model.config, variables)
     jax.tree.map(np.testing.assert_array_equal, convert(original, model.config, variables)[0], expected)
+    assert expected["batch_stats"] == {}
 
 
 def test_window_8_refuses_the_biases_of_window_7():
@@ -324,6 +331,25 @@ def test_pyramidnet_in_the_names_of_its_paper_code():
 
 
 # Where weights come from
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("efficientnetv2_s", ("timm/tf_efficientnetv2_s.in1k",)),
+        ("efficientnetv2_b0_eca", ("timm/tf_efficientnetv2_b0.in1k",)),
+        ("efficientnetv2_b0_glu", ()),
+        ("efficientnet_lite0", (LITE0, "timm/tf_efficientnet_lite0.in1k")),
+        ("mobilevit_s", ("timm/mobilevit_s.cvnets_in1k",)),
+        ("mobilevit_s_ir", ()),
+        ("mobilevit_s_conv5", ()),
+        ("swin_t", ()),
+        ("swin_t_w7", ("timm/swin_tiny_patch4_window7_224.ms_in1k",)),
+        ("pyramidnet_110_a48", ()),
+    ],
+)
+def test_published_weights(name, weights):
+    assert published_weights(MODELS[name]) == weights
 
 
 def test_lite0_of_the_package(lite0):

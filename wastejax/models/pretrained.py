@@ -35,6 +35,17 @@ LITE0_PREPROCESSING: dict[str, Any] = {
     "channels": "rgb",
 }
 
+# Published weights by (family, size): hub names, all from timm, and the package.
+PUBLISHED: dict[tuple[str, str], tuple[str, ...]] = {
+    **{
+        ("efficientnetv2", size): (f"timm/tf_efficientnetv2_{size}.in1k",)
+        for size in ("b0", "b1", "b2", "b3", "s", "m")
+    },
+    ("efficientnetv2", "lite0"): (LITE0, "timm/tf_efficientnet_lite0.in1k"),
+    **{("mobilevit", size): (f"timm/mobilevit_{size}.cvnets_in1k",) for size in ("xxs", "xs", "s")},
+    ("swin", "t_w7"): ("timm/swin_tiny_patch4_window7_224.ms_in1k",),
+}
+
 # Buffers of a state dict that say nothing: counters, and what follows from the architecture alone.
 _BUFFERS = ("num_batches_tracked", "relative_position_index", "attn_mask")
 
@@ -53,6 +64,19 @@ class Report:
     source: str
     preprocessing: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
+
+
+def published_weights(model_config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names of published weights that this network can take, none where its own form has none."""
+    config = complete(model_config)
+    other_form = (
+        config.get("attention") == "glu"
+        or config.get("mixer", "attention") != "attention"
+        or config.get("local_kernel", "3x3") != "3x3"
+        or (config["name"] == "mobilevit" and tuple(config["depths"]) != (2, 4, 3))
+        or (config["name"] == "swin" and config["window"] != 7)
+    )
+    return () if other_form else PUBLISHED.get((config["name"], config["size"]), ())
 
 
 def _lite0_file() -> Path:
@@ -210,7 +234,8 @@ def convert(
     if any(problems.values()):
         found = "; ".join(f"{problem} {_listed(found)}" for problem, found in problems.items() if found)
         raise UserError(f"does not fit {config['name']} {config['size']}: {found}")
-    return unflatten_dict(new), _notes(config, classes, dropped, fresh)
+    # Without the empty dicts, flattening would lose the batch statistics of a network that has none.
+    return {**{key: {} for key in variables}, **unflatten_dict(new)}, _notes(config, classes, dropped, fresh)
 
 
 def load_pretrained(

@@ -16,7 +16,6 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes  # comes with jax
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from wastejax.errors import UserError
 
@@ -31,6 +30,19 @@ STORAGES = {
     "CharStorage": np.dtype("i1"),
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
+}
+
+_SAFETENSORS = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),  # which safetensors.numpy does not know
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
 }
 
 WRAPPERS = (
@@ -168,6 +180,13 @@ def _read_legacy(file: BinaryIO) -> Tensors:
     return _state_dict(content, read_storage)
 
 
+def _read_safetensors(content: bytes) -> Tensors:
+    return {
+        name: np.frombuffer(tensor["data"], _SAFETENSORS[tensor["dtype"]]).reshape(tensor["shape"])
+        for name, tensor in safetensors.deserialize(content)
+    }
+
+
 def _tensors_in(content: Any) -> list[_Tensor]:
     if isinstance(content, _Tensor):
         return [content]
@@ -192,7 +211,7 @@ def read_tensors(path: Path) -> Tensors:
             start = file.read(9)
             file.seek(0)
             if start[8:9] == b"{":  # 8 bytes of header length, then JSON
-                return safetensors.numpy.load(file.read())
+                return _read_safetensors(file.read())
             if start[:4] == b"PK\x03\x04":
                 return _read_zip(file)
             if start[:1] == b"\x80":
