@@ -1,0 +1,209 @@
+"""Layers against their formulas worked out in numpy, and Flax's own where it has one."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wastejax.models import layers
+from wastejax.models.conv import Conv
+from wastejax.models.initialise import he_normal, linear_init, on_host
+from wastejax.models.layers import (
+    CBAM,
+    BatchNorm,
+    Classifier,
+    ConvNormAct,
+    DropPath,
+    EfficientChannelAttention,
+    InvertedResidual,
+    SqueezeExcite,
+    drop_path_rates,
+    eca_kernel_size,
+    gated_linear_unit,
+)
+
+FAST = {"xla_backend_optimization_level": 0}  # half the compile time
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def drawn_variables(module, x):
+    return jax.tree.map(lambda leaf: draw(*leaf.shape), jax.eval_shape(module.init, jax.random.key(0), x))
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def layer(features, kernel=3, strides=1, depthwise=False, activation="none", name=None):
+    norm = lambda **keys: BatchNorm(epsilon=1e-3, **keys)  # noqa: E731
+    return ConvNormAct(Conv, norm, features, kernel, strides, depthwise, activation, name=name)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_batch_norm_equals_flax(dtype):
+    x, g = jnp.asarray(3 * draw(4, 5, 6, 7) + 2), jnp.asarray(draw(4, 5, 6, 7, seed=1), dtype)
+    params = {"scale": jnp.linspace(0.5, 2, 7), "bias": jnp.linspace(-1, 1, 7)}
+    stats = {"mean": jnp.ones(7), "var": 2 * jnp.ones(7)}
+
+    def train(module):
+        def apply(params, x):
+            return module.apply({"params": params, "batch_stats": stats}, x, mutable=["batch_stats"])
+
+        @partial(jax.jit, compiler_options=FAST)
+        def run(params, x, g):
+            y, pull, new = jax.vjp(apply, params, x, has_aux=True)
+            return y, new, pull(g)
+
+        return run(params, x, g)
+
+    keys = {"momentum": 0.8, "epsilon": 1e-3, "dtype": dtype}
+    ours = train(BatchNorm(use_running_average=False, **keys))
+    flax = train(nn.BatchNorm(use_running_average=False, **keys))
+    tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
+    assert ours[0].dtype == dtype
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(flax), strict=True):
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * float(jnp.abs(other).max()))
+    evaluate = [
+        module(use_running_average=True, **keys).apply({"params": params, "batch_stats": stats}, x)
+        for module in (BatchNorm, nn.BatchNorm)
+    ]
+    np.testing.assert_allclose(*(np.asarray(y, np.float32) for y in evaluate), rtol=tolerance, atol=tolerance)
+
+
+def test_activations():
+    # torch.nn.functional's values at these points.
+    x = jnp.array([-4.0, -1.0, 0.5, 2.0, 7.0])
+    expected = {
+        "silu": [-0.0719448, -0.2689414, 0.3112297, 1.7615942, 6.9936237],
+        "relu": [0, 0, 0.5, 2, 7],
+        "relu6": [0, 0, 0.5, 2, 6],
+        "leaky_relu": [-0.04, -0.01, 0.5, 2, 7],
+        "hard_swish": [0, -0.3333333, 0.2916667, 1.6666667, 7],
+        "none": [-4, -1, 0.5, 2, 7],
+    }
+    assert layers.ACTIVATIONS.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(layers.ACTIVATIONS[name](x), values, rtol=1e-5, atol=1e-7)
+
+
+def test_squeeze_excite():
+    x, w1, w2 = draw(2, 3, 3, 6), draw(6, 2, seed=1), draw(2, 6, seed=2)
+    b1, b2 = draw(2, seed=3), draw(6, seed=4)
+    hidden = x.mean((1, 2)) @ w1 + b1
+    expected = x * sigmoid(hidden * sigmoid(hidden) @ w2 + b2)[:, None, None]
+    params = {"reduce": {"kernel": w1, "bias": b1}, "expand": {"kernel": w2, "bias": b2}}
+    np.testing.assert_allclose(SqueezeExcite(2).apply({"params": params}, x), expected, rtol=1e-5)
+
+
+def test_eca_kernel_sizes():
+    # t = int(|log2(C) + 1| / 2), made odd upwards, at least 3.
+    sizes = {8: 3, 16: 3, 64: 3, 128: 5, 256: 5, 512: 5, 1024: 5, 1536: 5, 2048: 7}
+    assert {channels: eca_kernel_size(channels) for channels in sizes} == sizes
+
+
+def test_eca():
+    x, kernel = draw(2, 3, 3, 16), draw(3, seed=1)
+    pooled = np.pad(x.mean((1, 2)), ((0, 0), (1, 1)))
+    logits = np.stack(
+        [pooled[:, c : c + 3] @ kernel for c in range(16)], axis=1
+    )  # neighbours in order: no flip
+    ours = EfficientChannelAttention().apply({"params": {"kernel": kernel}}, x)
+    np.testing.assert_allclose(ours, x * sigmoid(logits)[:, None, None], rtol=1e-5)
+
+
+def test_cbam():
+    x = draw(2, 5, 4, 32)
+    w0, w1, spatial = draw(32, 2, seed=1), draw(2, 32, seed=2), draw(7, 7, 2, 1, seed=3)
+    branches = [np.maximum(pooled @ w0, 0) @ w1 for pooled in (x.mean((1, 2)), x.max((1, 2)))]
+    scaled = x * sigmoid(sum(branches))[:, None, None]
+    maps = np.pad(np.stack([scaled.mean(-1), scaled.max(-1)], -1), ((0, 0), (3, 3), (3, 3), (0, 0)))
+    logits = np.zeros((2, 5, 4, 1))
+    for i in range(5):
+        for j in range(4):
+            logits[:, i, j] = np.einsum("bijc,ijcf->bf", maps[:, i : i + 7, j : j + 7], spatial)
+    params = {
+        "channel_reduce": {"kernel": w0},
+        "channel_expand": {"kernel": w1},
+        "spatial": {"kernel": spatial},
+    }
+    assert jax.tree.map(np.shape, drawn_variables(CBAM(), x)["params"]) == jax.tree.map(np.shape, params)
+    ours = jax.jit(CBAM().apply, compiler_options=FAST)({"params": params}, x)
+    np.testing.assert_allclose(ours, scaled * sigmoid(logits), rtol=1e-4)
+
+
+def test_gated_linear_unit():
+    x = np.array([[1.0, -2.0, 0.0, 3.0]])
+    np.testing.assert_allclose(gated_linear_unit(jnp.asarray(x)), [[0.5, -2 / (1 + np.exp(-3))]], rtol=1e-6)
+
+
+def test_drop_path_drops_whole_samples_and_keeps_the_mean():
+    x = jnp.ones((4000, 2, 2))
+    y = np.asarray(DropPath(0.25).apply({}, x, True, rngs={"dropout": jax.random.key(0)}))
+    assert set(np.unique(y)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert (y == y[:, :1, :1]).all()
+    assert abs(y.mean() - 1) < 0.03  # 3 standard deviations
+    np.testing.assert_array_equal(DropPath(0.25).apply({}, x, False), x)
+
+
+def test_drop_path_rates():
+    assert drop_path_rates(0.2, 4) == pytest.approx([0, 0.05, 0.1, 0.15])  # 0.2 * i / N
+
+
+@pytest.mark.parametrize(
+    ("features", "strides", "expansion", "attention", "project_in", "parts"),
+    [
+        (8, 1, 4, "se", 32, {"expand", "depthwise", "attention", "project"}),
+        (8, 1, 1, "none", 8, {"depthwise", "project"}),
+        (12, 1, 4, "eca", 32, {"expand", "depthwise", "attention", "project"}),
+        (8, 2, 6, "glu", 24, {"expand", "depthwise", "project"}),
+    ],
+)
+def test_inverted_residual(features, strides, expansion, attention, project_in, parts):
+    block = InvertedResidual(layer, features, strides, expansion, attention=attention)
+    x = draw(2, 6, 6, 8)
+    variables = drawn_variables(block, x)
+    variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"])
+    params = variables["params"]
+    assert params.keys() == parts
+    assert params["project"]["conv"]["kernel"].shape == (1, 1, project_in, features)
+    # With the projection's norm at 0 the branch is silent: what is left is the shortcut, or nothing.
+    params["project"]["bn"] = {"scale": np.zeros(features), "bias": np.zeros(features)}
+    y = jax.jit(block.apply, compiler_options=FAST)(variables, x)
+    shortcut = strides == 1 and features == 8
+    np.testing.assert_array_equal(y, x if shortcut else np.zeros((2, 6 // strides, 6 // strides, features)))
+
+
+def test_squeeze_excite_is_a_quarter_of_the_blocks_input():
+    variables = drawn_variables(InvertedResidual(layer, 8, expansion=4, attention="se"), draw(1, 4, 4, 10))
+    assert variables["params"]["attention"]["reduce"]["kernel"].shape == (40, 2)
+
+
+def test_classifier_is_the_mean_of_its_logits_per_position():
+    x, kernel, bias = draw(2, 3, 4, 5), draw(5, 7, seed=1), draw(7, seed=2)
+    logits = Classifier(7).apply({"params": {"kernel": kernel, "bias": bias}}, jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(logits, (x @ kernel + bias).mean((1, 2)), rtol=1e-4, atol=1e-5)
+    half = Classifier(7).apply({"params": {"kernel": kernel, "bias": bias}}, jnp.asarray(x, jnp.bfloat16))
+    assert half.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("host", [False, True])
+def test_initialisers_have_the_widths_of_their_papers(host):
+    def std(init, shape):
+        key = jax.random.key(0)
+        if not host:
+            return float(init(key, shape).std())
+        with on_host(key):
+            drawn = init(key, shape)
+        assert isinstance(drawn, np.ndarray)
+        assert drawn.dtype == np.float32
+        return float(drawn.std())
+
+    assert std(he_normal, (3, 3, 64, 128)) == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.01)
+    assert std(he_normal, (3, 3, 1, 8192)) == pytest.approx(np.sqrt(2 / 9), rel=0.01)  # depthwise
+    assert std(linear_init, (256, 256)) == pytest.approx(0.02, rel=0.01)
