@@ -67,7 +67,10 @@ def test_network(name):
     variables, notes = convert(tensors, model.config, empty)
     assert notes == ACTIVATION_NOTES.get(name, [])
 
-    assert relative_error(jax.jit(model.apply, compiler_options=FAST)(variables, inputs), golden["logits"]) < RTOL
+    assert (
+        relative_error(jax.jit(model.apply, compiler_options=FAST)(variables, inputs), golden["logits"])
+        < RTOL
+    )
 
     train = jax.jit(partial(model.apply, train=True), compiler_options=FAST)
     logits, statistics = train(variables, inputs)
