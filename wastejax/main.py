@@ -22,6 +22,7 @@ COMPUTING = ("train", "eval", "predict", "benchmark")  # commands that run a net
 
 # Commands with a module of their own for their many options; it is imported for that command alone.
 MODULES = {
+    "audit": ("find what is wrong with a folder of pictures", "wastejax.evaluation.audit"),
     "predict": ("say what is in pictures", "wastejax.deployment.predict"),
     "benchmark": ("time networks, on this machine, against each other", "wastejax.benchmark.command"),
 }
@@ -53,6 +54,11 @@ def parser(asked: str = "") -> argparse.ArgumentParser:
     train = command("train", "train, or go on with a run (the default)")
     train.add_argument("--config", required=True, metavar="RECIPE", help="a recipe's file or name")
     train.add_argument("--workdir", metavar="DIR", help="where the run lives (default: runs/<recipe>)")
+    train.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="several machines: where process 0 is, or auto"
+    )
+    train.add_argument("--processes", type=int, metavar="N", help="several machines: how many processes")
+    train.add_argument("--process", type=int, metavar="K", help="several machines: which this is, from 0")
 
     evaluate = command("eval", "score a run or bundle on pictures")
     evaluate.add_argument("--model", metavar="RUN_OR_BUNDLE", help="(default: the model that comes along)")
@@ -86,7 +92,7 @@ def dispatch(argv: Sequence[str]) -> None:
         case "train":
             from wastejax.training.command import run as train
 
-            train(args.config, rest, args.workdir, say)
+            train(args.config, rest, args.workdir, say, args)
         case "eval":
             from wastejax.evaluation.command import run as evaluate
 

@@ -91,6 +91,7 @@ def train_batches(
     stop: int,
     balanced: bool = False,
     workers: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Yields the batches of training steps `start`..`stop`.
 
@@ -105,15 +106,18 @@ def train_batches(
         stop: the step after the last.
         balanced: draw every class equally often.
         workers: processes; 0 works in two threads.
+        part: (k, n): yield only the k-th n-th of the rows of each batch, where n machines share it.
     """
     if balanced:
         parts = [indices[labels[indices] == c] for c in np.unique(labels[indices])]
         order = grain.MapDataset.mix([_endless(p, seed + c) for c, p in enumerate(parts)])
     else:
         order = _endless(indices, seed)
-    batches = order.random_map(_Example(read, labels, augment), seed=seed).batch(batch_size)
+    k, n = part
+    # Every n-th of smaller batches: the rows that all parts have together are those of one large batch, in order.
+    batches = order.random_map(_Example(read, labels, augment), seed=seed).batch(batch_size // n)
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    dataset = batches[start:stop].to_iter_dataset(options)
+    dataset = batches[start * n + k : stop * n : n].to_iter_dataset(options)
     if workers:
         if not flags.FLAGS.is_parsed():  # grain's workers insist on parsed absl flags
             flags.FLAGS.mark_as_parsed()
@@ -137,6 +141,7 @@ class EvalBatches:
         batch_size: int,
         cache: bool = False,
         progress: Progress | None = None,
+        part: tuple[int, int] = (0, 1),
     ):
         """Prepares the batches; iterating yields them, as often as one likes.
 
@@ -147,8 +152,15 @@ class EvalBatches:
             batch_size: rows of every batch, the last one included.
             cache: keep the finished squares, so that every later pass only reads.
             progress: called with (done, total) while caching.
+            part: (k, n): of each batch read only the k-th n-th of the pictures, where n machines share it; label,
+                index and mask are whole all the same.
         """
         self.source, self.indices, self.batch_size = source, indices, batch_size
+        k, n = part
+        self.rows = slice(k * batch_size // n, (k + 1) * batch_size // n)
+        position = np.arange(len(indices))
+        row = position % batch_size
+        indices = indices[(self.rows.start <= row) & (row < self.rows.stop)]
         self.image_size = preprocessing.image_size
 
         def square(index: int) -> np.ndarray:
@@ -173,8 +185,9 @@ class EvalBatches:
         B, S = self.batch_size, self.image_size
         for start in range(0, len(self.indices), B):
             index = self.indices[start : start + B]
-            image = np.zeros((B, S, S, 3), np.uint8)
-            for row in range(len(index)):
+            real = len(range(len(index))[self.rows])
+            image = np.zeros((self.rows.stop - self.rows.start, S, S, 3), np.uint8)
+            for row in range(real):
                 image[row] = next(squares)
             fill = B - len(index)
             index = np.pad(index, (0, fill), mode="edge")

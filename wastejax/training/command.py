@@ -62,7 +62,7 @@ def resolve(recipe: str, overrides: list[str], say: Say) -> ConfigDict:
     return config
 
 
-def run(recipe: str, overrides: list[str], workdir: str | None, say: Say) -> None:
+def run(recipe: str, overrides: list[str], workdir: str | None, say: Say, cluster: Any = None) -> None:
     """Trains, or goes on with, the run in a work directory.
 
     Args:
@@ -70,23 +70,32 @@ def run(recipe: str, overrides: list[str], workdir: str | None, say: Say) -> Non
         overrides: `--config.key=value` arguments.
         workdir: None for runs/<recipe>.
         say: prints a line.
+        cluster: has `coordinator`, `processes` and `process`, see `devices.Cluster`; None, or a coordinator of
+            None, for one process. Several ones must see the same work directory and the same pictures.
     """
+    from wastejax.training import devices
+
+    if cluster is not None and cluster.coordinator:
+        devices.connect(devices.Cluster(cluster.coordinator, cluster.processes, cluster.process))
+    mesh = devices.use_devices()
+    say = devices.only_first(mesh, say)
     config = resolve(recipe, overrides, say)
+    devices.check(config, mesh)
     folder = Path(workdir or Path("runs") / Path(recipe).stem)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir={folder}: is a file, give a folder")
     from wastejax.training import loop
 
-    known = loop.claim(folder, config)
+    known = mesh.agreed(loop.claim(folder, config))
     if known and (folder / "report.json").is_file():
         say(f"this run is finished: see {folder / 'report.md'}; give another --workdir to train anew")
         return
     dataset = _data(config, folder, known, say)
-    if not known:
+    if not known and mesh.first:
         _take(folder, config, dataset)
-    run, state = loop.set_up(config, folder, dataset, say)
+    run, state = loop.set_up(config, folder, dataset, mesh, say)
     progress = loop.fit(run, state)
-    if progress.stopped:
+    if progress.stopped and mesh.first:
         from wastejax.training.finish import finish
 
         finish(run, progress, facts(recipe, overrides, workdir))

@@ -36,6 +36,7 @@ from wastejax.models import Model, create_model
 from wastejax.models.pretrained import layer_index
 from wastejax.training import losses, optim
 from wastejax.training.checkpoint import Checkpoints
+from wastejax.training.devices import Devices, on_devices
 from wastejax.training.init import initial_variables
 from wastejax.training.progress import Display, Stop
 from wastejax.training.state import TrainState, create_train_state
@@ -81,6 +82,7 @@ class Run:
     batches: Callable[[int], Iterator[pipeline.Batch]]
     validation: pipeline.EvalBatches
     steps_per_epoch: int
+    devices: Devices
     say: Say
 
     @property
@@ -108,8 +110,10 @@ def claim(workdir: Path, config: ConfigDict) -> bool:
     return True
 
 
-def set_up(config: ConfigDict, workdir: Path, dataset: Dataset, say: Say) -> tuple[Run, TrainState]:
-    """Returns a run that is ready to go, and its state before the first step."""
+def set_up(
+    config: ConfigDict, workdir: Path, dataset: Dataset, devices: Devices, say: Say
+) -> tuple[Run, TrainState]:
+    """Returns a run that is ready to go, and its state before the first step, on its devices."""
     preprocessing = Preprocessing.from_config(config.data)
     classes, labels = dataset.source.classes, dataset.source.labels
     model = create_model(config.model, len(classes))
@@ -142,6 +146,7 @@ def set_up(config: ConfigDict, workdir: Path, dataset: Dataset, say: Say) -> tup
             stop=total,
             balanced=config.data.balanced_sampling,
             workers=config.data.workers,
+            part=devices.part,
         )
 
     validation = dataset.indices("val")
@@ -151,17 +156,29 @@ def set_up(config: ConfigDict, workdir: Path, dataset: Dataset, say: Say) -> tup
         dataset=dataset,
         preprocessing=preprocessing,
         model=model,
-        train_step=make_train_step(model, tx, config, preprocessing, len(classes), weights),
-        predict=jax.jit(lambda v, images: model.apply(v, preprocessing.normalise(images))),
+        train_step=make_train_step(
+            model, tx, config, preprocessing, len(classes), weights, devices.everywhere
+        ),
+        predict=jax.jit(
+            lambda v, images: model.apply(v, preprocessing.normalise(images)),
+            out_shardings=devices.everywhere,  # every process scores all answers
+        ),
         schedule=schedule,
         batches=batches,
         validation=pipeline.EvalBatches(
-            dataset.source, validation, preprocessing, config.eval.batch_size, config.data.cache, caching
+            dataset.source,
+            validation,
+            preprocessing,
+            devices.rounded_up(config.eval.batch_size),
+            config.data.cache,
+            caching,
+            devices.part,
         ),
         steps_per_epoch=steps_per_epoch,
+        devices=devices,
         say=say,
     )
-    return run, create_train_state(variables, tx, config.optim)
+    return run, devices.replicate(create_train_state(variables, tx, config.optim))
 
 
 def fit(run: Run, state: TrainState) -> Progress:
@@ -183,7 +200,7 @@ def fit(run: Run, state: TrainState) -> Progress:
             else:
                 state = _end_epoch(run, state, progress, display)
                 checkpoints.save(state, asdict(progress), progress.history[-1]["score"])
-            if stop.requested and not progress.stopped:
+            if run.devices.anyone(stop.requested) and not progress.stopped:
                 run.say(f"stopped and saved at step {int(state.step)}; the same command goes on from here")
                 break
     return progress
@@ -211,19 +228,21 @@ def _train_epoch(
             sums["top1"] += float(metrics["top1"])
             sums["steps"] += 1
 
-    while step < end and not stop.requested:
+    while step < end and not run.devices.anyone(stop.requested):
         asked = time.perf_counter()
         batch = next(batches)
         sums["waited"] += time.perf_counter() - asked
-        state, metrics = run.train_step(state, {k: jax.device_put(batch[k]) for k in ("image", "label")})
+        state, metrics = run.train_step(state, on_devices(run.devices, batch))
         pending.append((step, batch["index"], metrics))
         settle(1)
         step += 1
         before, now = now, time.perf_counter()
         sums["seconds"] += now - before
-        display.step(step, run, sums)
+        if run.devices.first:
+            display.step(step, run, sums)
         # Not after the last step: the epoch's own checkpoint, validated, has that number.
-        if step < end and now - saved_at > 60 * (run.config.train.checkpoint_minutes or math.inf):
+        due = now - saved_at > 60 * (run.config.train.checkpoint_minutes or math.inf)
+        if step < end and run.devices.anyone(due):
             settle(0)
             checkpoints.save(state, asdict(progress))
             saved_at = now
@@ -241,7 +260,7 @@ def _diverged(run: Run, step: int, index: np.ndarray, loss: float) -> str:
 
 
 def _end_epoch(run: Run, state: TrainState, progress: Progress, display: Display) -> TrainState:
-    """Validates, moves the plateau, ships the best, writes the metrics, and decides whether to stop."""
+    """Validates, has the epoch written down, moves the plateau, and decides whether to stop."""
     config, sums = run.config, progress.sums
     variables = state.eval_variables()
     scores = evaluate(run, variables)
@@ -266,20 +285,12 @@ def _end_epoch(run: Run, state: TrainState, progress: Progress, display: Display
     progress.sums = {}
     if row["score"] > progress.best_score:
         progress.best_score, progress.best_epoch = row["score"], epoch
-        save_bundle(
-            run.workdir / "bundle",
-            jax.device_get(variables),
-            config.to_dict(),
-            run.dataset.source.classes,
-            run.preprocessing,
-            {"epoch": epoch, "val_top1": row["val_top1"], "val_loss": row["val_loss"]},
-            taxonomy=load_taxonomy(config.data.taxonomy),
-        )
-    write_metrics(run.workdir / "metrics.csv", progress.history)
-    display.epoch(row, run, best=progress.best_epoch == epoch)
+    if run.devices.first:
+        _write(run, variables, progress, display)
     if config.optim.schedule == "plateau" and epoch > config.optim.warmup_epochs:
         plateau = optim.make_plateau(config.optim)
-        state = state.replace(plateau=optim.on_plateau(plateau, state.plateau, scores["loss"]))
+        moved = optim.on_plateau(plateau, jax.device_get(state.plateau), scores["loss"])
+        state = state.replace(plateau=run.devices.replicate(moved))
     patience = config.train.early_stopping
     if step >= run.total_steps:
         progress.stopped = "all epochs done"
@@ -288,9 +299,29 @@ def _end_epoch(run: Run, state: TrainState, progress: Progress, display: Display
     return state
 
 
+def _write(run: Run, variables: Any, progress: Progress, display: Display) -> None:
+    """Writes what the epoch leaves behind, the bundle only where it is the best so far, and shows its line."""
+    row = progress.history[-1]
+    best = progress.best_epoch == row["epoch"]
+    if best:
+        save_bundle(
+            run.workdir / "bundle",
+            jax.device_get(variables),
+            run.config.to_dict(),
+            run.dataset.source.classes,
+            run.preprocessing,
+            {"epoch": row["epoch"], "val_top1": row["val_top1"], "val_loss": row["val_loss"]},
+            taxonomy=load_taxonomy(run.config.data.taxonomy),
+        )
+    write_metrics(run.workdir / "metrics.csv", progress.history)
+    display.epoch(row, run, best)
+
+
 def evaluate(run: Run, variables: Any) -> dict[str, Any]:
     """Returns the scores on the validation pictures."""
-    logits, index = predict_logits(lambda images: run.predict(variables, images), run.validation)
+    logits, index = predict_logits(
+        lambda images: run.predict(variables, run.devices.split(images)), run.validation
+    )
     source = run.dataset.source
     return score(logits, source.labels[index], source.classes, bootstrap=run.config.eval.bootstrap)
 

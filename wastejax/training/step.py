@@ -27,6 +27,7 @@ def make_train_step(
     preprocessing: Preprocessing,
     num_classes: int,
     class_weights: np.ndarray | None = None,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> TrainStep:
     """Returns the jitted step.
 
@@ -37,6 +38,7 @@ def make_train_step(
         preprocessing: turns uint8 pictures into the network's input.
         num_classes: C.
         class_weights: float32 [C], or None.
+        sharding: of the next state, where there are several devices; see `devices.Devices.everywhere`.
 
     The step takes (state, {'image': uint8 [B, S, S, 3], 'label': int32 [B]}) and returns the next state and
     {'loss', 'top1', 'grad_norm'}, float32 scalars.
@@ -92,7 +94,7 @@ def make_train_step(
             ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, now)
         return state.replace(step=step, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema)
 
-    return jax.jit(train_step, donate_argnums=0)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=sharding)
 
 
 def mix(
