@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -118,7 +119,7 @@ def measure(cases: list[Any], threads: int, args: Any, say: Say) -> dict[str, li
             try:
                 peer = stack.enter_context(_peer(case, threads, args.peer_python, stack))
                 about[case] = peer.about
-                runners |= {(case, form): _turn(peer, form) for form in peer.forms}
+                runners |= {(case, form): partial(peer.run, form) for form in peer.forms}
             except peers.PeerError as error:
                 missing.append(report.key(case) | {"why": str(error)})
         names = {f"{case} {form}": (case, form) for case, form in runners}
@@ -129,10 +130,6 @@ def measure(cases: list[Any], threads: int, args: Any, say: Say) -> dict[str, li
             lambda done: say(f"round {done} of {args.rounds}") if done == args.rounds else None,
         )
     return report.rows({names[name]: t for name, t in times.items()}, about) | {"missing": missing}
-
-
-def _turn(peer: Any, form: str) -> Callable[[int], list[float]]:
-    return lambda calls: peer.run(form, calls)
 
 
 def _peer(case: Any, threads: int, python: str, stack: ExitStack) -> Any:

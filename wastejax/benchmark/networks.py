@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from wastejax.benchmark.timing import Runner, timed
@@ -14,6 +13,7 @@ from wastejax.config import load_recipe
 from wastejax.data.transforms import Preprocessing
 from wastejax.models import MODELS, Model, create_model
 from wastejax.models.table import NUM_CLASSES, cost
+from wastejax.training.devices import on_devices, use_devices
 from wastejax.training.optim import make_optimizer, make_schedule
 from wastejax.training.state import create_train_state
 from wastejax.training.step import make_train_step
@@ -98,20 +98,31 @@ def _infer(case: Case, model: Model, variables: Any) -> Prepared:
     )
 
 
+def training(case: Case) -> Prepared:
+    """Returns the trainer's own jitted step, its state and one batch of bytes, and what makes a call of the step.
+
+    The state is donated from step to step.
+    """
+    model = model_of(case)
+    return _train(case, model, model.init(jax.random.key(0), case.size))
+
+
 def _train(case: Case, model: Model, variables: Any) -> Prepared:
-    """The trainer's own step on one batch of bytes, its state donated from step to step."""
     config = load_recipe("common")
     config.data.image_size = case.size
     config.loss.label_smoothing = 0.0  # as the peers
     config.optim.clip_norm = 0.0
     tx = make_optimizer(config.optim, make_schedule(config.optim, 100, 1000))
-    step = make_train_step(model, tx, config, Preprocessing.from_config(config.data), NUM_CLASSES)
+    devices = use_devices(jax.devices()[:1])
+    preprocessing = Preprocessing.from_config(config.data)
+    step = make_train_step(model, tx, config, preprocessing, NUM_CLASSES, sharding=devices.everywhere)
     rng = np.random.default_rng(0)
-    batch = {
-        "image": jnp.asarray(rng.integers(0, 256, (case.batch, case.size, case.size, 3), np.uint8)),
-        "label": jnp.asarray(rng.integers(0, NUM_CLASSES, case.batch, np.int32)),
+    rows = {
+        "image": rng.integers(0, 256, (case.batch, case.size, case.size, 3), np.uint8),
+        "label": rng.integers(0, NUM_CLASSES, case.batch, np.int32),
     }
-    state = create_train_state(variables, tx, config.optim)
+    batch = on_devices(devices, rows)
+    state = devices.replicate(create_train_state(variables, tx, config.optim))
 
     def call(compiled: Any) -> Callable[[], Any]:
         def one() -> None:

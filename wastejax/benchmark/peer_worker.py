@@ -87,6 +87,39 @@ def train_call(torch, model, images, num_classes):
     return call
 
 
+def torchvision_forms(case):
+    """Returns passes over a folder of pictures by torchvision's DataLoader: cropped, flipped, as bytes."""
+    try:
+        import torch
+        from torchvision import datasets, transforms
+    except ImportError as error:
+        raise MissingError(f"{error.name} is not installed") from None
+    crop = transforms.RandomResizedCrop(
+        case["size"], (0.35, 1), interpolation=transforms.InterpolationMode.BICUBIC
+    )
+    augment = transforms.Compose([crop, transforms.RandomHorizontalFlip(), transforms.PILToTensor()])
+    pictures = datasets.ImageFolder(case["folder"], augment)
+
+    def passes(workers):
+        loader = torch.utils.data.DataLoader(
+            pictures,
+            case["batch"],
+            shuffle=True,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            drop_last=True,
+        )
+
+        def call():
+            for _ in loader:
+                pass
+
+        return call
+
+    forms = {f"{workers} processes": passes(workers) for workers in (0, case["threads"])}
+    return forms, {"torch": torch.__version__, "device": "cpu"}
+
+
 def inference_only(case):
     """Raises MissingError for what a runtime of exported networks cannot do."""
     if case["mode"] != "infer" or case["dtype"] != "float32":
@@ -144,7 +177,12 @@ def openvino_forms(case):
     return {"": lambda: compiled(images)}, {"openvino": openvino.__version__, "device": "cpu"}
 
 
-FORMS = {"timm": torch_forms, "onnx": onnx_forms, "openvino": openvino_forms}
+FORMS = {
+    "timm": torch_forms,
+    "torchvision": torchvision_forms,
+    "onnx": onnx_forms,
+    "openvino": openvino_forms,
+}
 
 
 def main():

@@ -1,0 +1,206 @@
+"""How fast pictures come: files to augmented batches, against torchvision; and what training loses by waiting."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wastejax.benchmark.command import facts
+from wastejax.benchmark.networks import Case
+from wastejax.benchmark.peers import Peer, PeerError
+from wastejax.benchmark.timing import Runner, interleave, ratio, timed
+from wastejax.data import images, pipeline
+from wastejax.data.sources import Source, open_folder
+from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
+from wastejax.files import write_json
+
+SIDE = 256  # of the pictures, pixels
+COUNT = 480  # pictures of each format
+BATCH = 32
+MIN_AREA = 0.35  # of a random crop, the recipes' default
+STEPS = 16  # of one measured stretch of training
+FORMATS: dict[str, dict[str, Any]] = {"png": {}, "jpeg": {"quality": 90}}
+
+Say = Callable[[str], None]
+
+
+def run(args: Any, threads: int, say: Say) -> None:
+    """Measures and prints.
+
+    Args:
+        args: read are data (a folder of class folders, or 'drawn'), models and sizes (the first of each is what is
+            trained), batch_sizes (the last), rounds, seconds, peer_python and out.
+        threads: cores in use.
+        say: prints a line.
+    """
+    if args.data == "drawn":
+        from wastejax.data.synthetic import embedded
+
+        source = open_folder(embedded())
+    else:
+        source = open_folder(args.data, key="--data")
+    about = facts(threads)
+    for note in about["notes"]:
+        say(f"note: {note}")
+    with tempfile.TemporaryDirectory() as folder, _own_cache(Path(folder) / "cache"):
+        say(f"writing {COUNT} pictures of {SIDE} px as {' and '.join(FORMATS)}")
+        for name, options in FORMATS.items():
+            write_pictures(source, Path(folder) / name, name, options)
+        result: dict[str, Any] = {"about": about, "pipeline": [], "missing": []}
+        for name in FORMATS:
+            rows, missing = measure_pipeline(Path(folder) / name, threads, args, say)
+            result["pipeline"] += rows
+            result["missing"] += missing
+        result["feeding"] = measure_feeding(Path(folder) / "jpeg", args, say)
+    if args.out:
+        Path(args.out).mkdir(parents=True, exist_ok=True)
+        write_json(Path(args.out) / "data.json", result)
+        say(f"written: {args.out}")
+
+
+@contextmanager
+def _own_cache(folder: Path) -> Iterator[None]:
+    """Keeps decoded pictures in `folder` for as long as it is open, away from the user's."""
+    before = os.environ.get("WASTEJAX_CACHE")
+    os.environ["WASTEJAX_CACHE"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["WASTEJAX_CACHE"]
+        if before is not None:
+            os.environ["WASTEJAX_CACHE"] = before
+
+
+def write_pictures(
+    source: Source, folder: Path, kind: str, options: dict[str, Any], count: int = COUNT
+) -> None:
+    """Writes `count` pictures of a source, square, into two class folders, taking some twice where it has fewer."""
+    square = Preprocessing(image_size=SIDE, crop=1.0)
+    for n in range(count):
+        picture = images.Image.fromarray(square(images.decode(source.read(n * 7 % len(source)))))
+        path = folder / f"class_{n % 2}" / f"{n:04}.{kind}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path, **options)
+
+
+def batches(
+    read: pipeline.Reader, count: int, size: int, batch: int, workers: int = 0
+) -> Iterator[pipeline.Batch]:
+    """Returns so many batches as training gets them, from a pipeline that starts anew."""
+    augment = AUGMENTATIONS["basic"](Preprocessing(image_size=size), MIN_AREA)
+    indices = np.arange(len(read.source))
+    return pipeline.train_batches(
+        read, read.source.labels, indices, augment, batch_size=batch, seed=0, stop=count, workers=workers
+    )
+
+
+def measure_pipeline(
+    folder: Path, threads: int, args: Any, say: Say
+) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Times passes over a folder of pictures: decoding, augmentation to `SIDE` px and batching.
+
+    Returns:
+        A row per way with images/s, and its time over that of ours from files; what could not be run, and why.
+    """
+    source = open_folder(folder)
+    indices = np.arange(len(source))
+    count = len(source) // BATCH
+
+    def passes(cache: bool, workers: int) -> Runner:
+        read = pipeline.reader(source, indices, cache)
+
+        def one() -> None:
+            assert sum(1 for _ in batches(read, count, SIDE, BATCH, workers)) == count
+
+        return lambda calls: timed(one, calls)
+
+    runners: dict[str, Runner] = {
+        "files": passes(False, 0),
+        f"files, {threads} processes": passes(False, threads),
+        "decoded cache": passes(True, 0),
+    }
+    missing = []
+    with ExitStack() as stack:
+        try:
+            case = Case("", SIDE, BATCH, mode="data", runtime="torchvision")
+            peer = stack.enter_context(Peer(case, threads, args.peer_python, folder=str(folder)))
+            for form in peer.forms:
+                runners[f"torchvision, {form}"] = partial(peer.run, form)
+        except PeerError as error:
+            missing.append({"format": folder.name, "what": "torchvision", "why": str(error)})
+            say(f"  not measured: torchvision: {error}")
+        times = interleave(runners, args.rounds, args.seconds)
+    rows = []
+    for name, rounds in times.items():
+        rate = count * BATCH / float(np.median(np.concatenate(rounds)))
+        against = ratio(rounds, times["files"])
+        rows.append({"format": folder.name, "what": name, "images_per_second": rate, **against._asdict()})
+        say(
+            f"{folder.name:5} {name:28} {rate:8.0f} images/s   {against.value:.3f} of the time from files "
+            f"({against.low:.3f} to {against.high:.3f})"
+        )
+    return rows, missing
+
+
+def measure_feeding(folder: Path, args: Any, say: Say) -> dict[str, Any]:
+    """Times `STEPS` training steps on pictures from the decoded cache, and on one batch that lies on the device.
+
+    Both keep one step in flight, as the trainer does; the pipeline starts anew for each stretch, so that nothing
+    was read while something else was timed.
+
+    Returns:
+        `rate`: pictures per second with data, as a share of those without; with `low` and `high`, 95 % bootstrap.
+    """
+    import jax
+
+    from wastejax.benchmark.networks import training
+    from wastejax.models import MODELS
+    from wastejax.models.table import image_size
+    from wastejax.training.devices import on_devices, use_devices
+
+    model = args.models.split(",")[0]
+    size = int(args.sizes.split(",")[0]) if args.sizes else image_size(MODELS[model])
+    batch = int(args.batch_sizes.split(",")[-1])
+    step, (state, fixed), _ = training(Case(model, size, batch, mode="train"))
+    source = open_folder(folder)
+    read = pipeline.reader(source, np.arange(len(source)), cache=True)
+    devices = use_devices(jax.devices()[:1])
+
+    def stretch(fed: bool) -> None:
+        nonlocal state
+        last = None
+        feed = batches(read, STEPS, size, batch) if fed else None
+        for _ in range(STEPS):
+            given = on_devices(devices, next(feed)) if feed else fixed
+            state, metrics = step(state, given)
+            if last is not None:
+                float(last["loss"])
+            last = metrics
+        float(last["loss"]) if last else None
+
+    times = interleave(
+        {
+            "data": lambda calls: timed(lambda: stretch(True), calls),
+            "fixed": lambda calls: timed(lambda: stretch(False), calls),
+        },
+        args.rounds,
+        args.seconds,
+    )
+    inverse = ratio(times["fixed"], times["data"])
+    say(
+        f"training {model} at {size} px, batch {batch}: with data {inverse.value:.1%} of the rate on one fixed "
+        f"batch ({inverse.low:.1%} to {inverse.high:.1%})"
+    )
+    return {
+        "model": model,
+        "size": size,
+        "batch": batch,
+        "rate": inverse.value,
+        "low": inverse.low,
+        "high": inverse.high,
+    }
