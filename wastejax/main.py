@@ -23,6 +23,7 @@ COMPUTING = ("train", "eval", "predict", "benchmark")  # commands that run a net
 # Commands with a module of their own for their many options; it is imported for that command alone.
 MODULES = {
     "audit": ("find what is wrong with a folder of pictures", "wastejax.evaluation.audit"),
+    "audit": ("find what is wrong with a folder of pictures", "wastejax.evaluation.audit"),
     "predict": ("say what is in pictures", "wastejax.deployment.predict"),
     "benchmark": ("time networks, on this machine, against each other", "wastejax.benchmark.command"),
 }

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -28,6 +29,38 @@ _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0
 
 class BadImage(ValueError):  # noqa: N818 - a statement about the file, named as the reports name it
     """A file that cannot be decoded; `str(error)` is the reason, short enough for a list."""
+
+
+class Header(NamedTuple):
+    """What a file says of its picture before any pixel is decoded.
+
+    Attributes:
+        format: PIL's name, 'JPEG', 'PNG', …
+        mode: PIL's name, 'RGB', 'CMYK', 'P', …
+        width: pixels, as stored.
+        height: pixels, as stored.
+        rotated: EXIF says that it must be turned or mirrored to be upright.
+        animated: it has more than one frame.
+    """
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    rotated: bool
+    animated: bool
+
+
+def read_header(data: bytes) -> Header | None:
+    """Reads the header of an encoded file; None where it has none that can be read."""
+    _quieten_pil()
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        rotated = image.getexif().get(_ORIENTATION_TAG) in _UPRIGHT
+        animated = bool(getattr(image, "is_animated", False))
+    except Exception:  # as in `decode`
+        return None
+    return Header(image.format or "", image.mode, image.width, image.height, rotated, animated)
 
 
 def decode(data: bytes, min_side: int | None = None) -> Image.Image:
