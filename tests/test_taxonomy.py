@@ -3,10 +3,13 @@ import json
 import numpy as np
 import pytest
 
+from wastejax.bundle import load_bundle, save_bundle
 from wastejax.data.synthetic import CLASSES
 from wastejax.data.taxonomy import KOREA, load_taxonomy, parse_taxonomy
+from wastejax.data.transforms import Preprocessing
 from wastejax.errors import ConfigError
 from wastejax.evaluation.metrics import score
+from wastejax.evaluation.report import write_report
 
 TRASHNET = ("cardboard", "glass", "metal", "paper", "plastic", "trash")
 
@@ -118,3 +121,42 @@ def test_bin_accuracy_sums_the_probabilities_of_the_classes():
     low, high = scores["bin_ci95"]
     assert low < 0.75 < high
     assert "bin_top1" not in score(np.log(probabilities), labels, classes)
+
+
+def save(path, classes, **options):
+    variables = {
+        "params": {"classifier": {"kernel": np.ones((2, len(classes)), np.float32)}},
+        "batch_stats": {},
+    }
+    save_bundle(path, variables, {}, classes, Preprocessing(32), {}, **options)
+
+
+def test_a_bundle_keeps_its_bins(tmp_path):
+    rules = KOREA.read_text().replace('name = "South Korea"', 'name = "A town"')
+    (tmp_path / "town.toml").write_text(rules)
+    save(tmp_path / "b", ["glass", "tea_bags"], taxonomy=load_taxonomy(tmp_path / "town.toml"))
+    bundle = load_bundle(tmp_path / "b")
+    assert bundle.bins == ("glass", "general") and bundle.taxonomy.name == "A town"
+    assert bundle.taxonomy.find("tea_bags").ko == "티백"
+
+
+def test_a_bundle_from_before_there_were_bins_has_koreas(tmp_path, korea):
+    save(tmp_path, ["glass", "spaceship"])
+    about = json.loads((tmp_path / "bundle.json").read_text())
+    del about["taxonomy"]
+    (tmp_path / "bundle.json").write_text(json.dumps(about))
+    bundle = load_bundle(tmp_path)
+    assert bundle.taxonomy == korea.only(["glass"]) and bundle.bins is None
+
+
+def test_the_report_has_a_section_on_bins(tmp_path):
+    logits = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.4, 0.35, 0.25], [0.8, 0.1, 0.1]]))
+    labels, classes = np.array([0, 1, 1, 2]), ["glass", "metal", "steel_food_cans"]
+    scores = score(logits, labels, classes, bins=load_taxonomy().bins_of(classes))
+    path = write_report(tmp_path, {}, [], scores, {"bins": {"metal_cans": "metal cans"}})
+    text = path.read_text()
+    assert "**The right bin: 75.0 %**" in text
+    assert "| metal cans | 66.7 % | 100.0 % | 3 |" in text
+    assert text.index("| metal cans |") < text.index("| glass | 100.0 % | 50.0 % | 1 |")
+    path = write_report(tmp_path, {}, [], score(logits, labels, classes), {"without_bin": ["spaceship"]})
+    assert "Not judged: the rules in use (`config.data.taxonomy`) lack `spaceship`." in path.read_text()

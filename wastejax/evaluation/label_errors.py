@@ -76,7 +76,7 @@ def cross_validate(
         features, labels, groups
     ):
         # Whitened features and a small C: probabilities that are not surer than they should be.
-        model = LogisticRegression(C=0.01, max_iter=1000).fit(features[fit], labels[fit])
+        model = LogisticRegression(C=0.1, max_iter=1000).fit(features[fit], labels[fit])
         probabilities[np.ix_(held_out, model.classes_)] = model.predict_proba(features[held_out])
     return probabilities
 
