@@ -26,7 +26,12 @@ BUSY = 0.3  # load per core from which a machine is not quiet
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of the command."""
     add = parser.add_argument
-    add("--models", default="mobilevit_s,mobilevit_s_ir", metavar="A,B", help="names of the models command")
+    add(
+        "--models",
+        default="mobilevit_s,mobilevit_s_ir",
+        metavar="A,B",
+        help="of the models command, also NAME+key=value",
+    )
     add("--sizes", default="", metavar="N,M", help="sides of the pictures (default: each model's usual)")
     add("--batch_sizes", default="1,32", metavar="N,M", help="pictures at once (default: %(default)s)")
     add("--dtypes", default="float32", metavar="T,U", help="float32, bfloat16")
@@ -48,17 +53,19 @@ def run(args: Any, say: Say) -> None:
         UserError: an argument makes no sense.
     """
     threads = _use_threads(args.threads)
+    # Before jax starts: a program from the cache would tell nothing about the time that compiling takes.
+    os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
     if args.data:
         from wastejax.benchmark.data import run as run_data
 
         run_data(args, threads, say)
         return
     from wastejax.benchmark import report
-    from wastejax.benchmark.networks import Case
-    from wastejax.models import MODELS, check
+    from wastejax.benchmark.networks import Case, config_of
+    from wastejax.models import check
     from wastejax.models.table import image_size
 
-    models = _listed("--models", args.models, MODELS)
+    configs = {model: config_of(model) for model in args.models.split(",")}
     modes = _listed("--mode", args.mode, ("infer", "train"))
     dtypes = _listed("--dtypes", args.dtypes, ("float32", "bfloat16"))
     against = _listed("--against", args.against, AGAINST) if args.against else []
@@ -68,9 +75,9 @@ def run(args: Any, say: Say) -> None:
     for mode, dtype, size, batch in product(
         modes, dtypes, sizes, _numbers("--batch_sizes", args.batch_sizes)
     ):
-        for model, runtime in product(models, ["jax", *against]):
-            side = size or image_size(MODELS[model])
-            check(MODELS[model], side)
+        for model, runtime in product(configs, ["jax", *against]):
+            side = size or image_size(configs[model])
+            check(configs[model], side)
             case = Case(model, side, batch, dtype, mode, runtime)
             # With every model at its own size, all are still measured in turns.
             groups.setdefault((size, batch, dtype, mode), []).append(case)

@@ -158,13 +158,12 @@ def measure_feeding(folder: Path, args: Any, say: Say) -> dict[str, Any]:
     """
     import jax
 
-    from wastejax.benchmark.networks import training
-    from wastejax.models import MODELS
+    from wastejax.benchmark.networks import config_of, training
     from wastejax.models.table import image_size
     from wastejax.training.devices import on_devices, use_devices
 
     model = args.models.split(",")[0]
-    size = int(args.sizes.split(",")[0]) if args.sizes else image_size(MODELS[model])
+    size = int(args.sizes.split(",")[0]) if args.sizes else image_size(config_of(model))
     batch = int(args.batch_sizes.split(",")[-1])
     step, (state, fixed), _ = training(Case(model, size, batch, mode="train"))
     source = open_folder(folder)

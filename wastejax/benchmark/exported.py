@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from wastejax.benchmark.networks import Case
+from wastejax.benchmark.networks import Case, config_of
 
 
 def export(case: Case, folder: Path) -> dict[str, str]:
@@ -18,11 +18,11 @@ def export(case: Case, folder: Path) -> dict[str, str]:
         return {"onnx_missing": "jax2onnx is not installed here, so there is no file to run"}
     import jax
 
-    from wastejax.models import MODELS, create_model
+    from wastejax.models import create_model
     from wastejax.models.table import NUM_CLASSES
 
     # Real convolutions, which a runtime knows how to run fast, instead of their parts.
-    model = create_model({**MODELS[case.model], "lowering": "direct"}, NUM_CLASSES)
+    model = create_model({**config_of(case.model), "lowering": "direct"}, NUM_CLASSES)
     variables = jax.device_get(model.init(jax.random.key(0), case.size))
 
     def network(images: Any) -> Any:

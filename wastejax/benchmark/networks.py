@@ -1,5 +1,6 @@
 """Networks of `MODELS` as things that can be timed: compiled ahead, with what the compiler says of them."""
 
+import ast
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from wastejax.benchmark.timing import Runner, timed
 from wastejax.config import load_recipe
 from wastejax.data.transforms import Preprocessing
+from wastejax.errors import UserError, nearest
 from wastejax.models import MODELS, Model, create_model
 from wastejax.models.table import NUM_CLASSES, cost
 from wastejax.training.devices import on_devices, use_devices
@@ -24,7 +26,7 @@ class Case:
     """One thing to time.
 
     Attributes:
-        model: a key of `MODELS`.
+        model: a key of `MODELS`, with keys of its config where they differ: `mobilevit_s+expansion=4`.
         size: side of the pictures, pixels.
         batch: pictures at once.
         dtype: of the activations.
@@ -48,10 +50,31 @@ class Case:
         return f"{self.model} {self.runtime}"
 
 
+def config_of(model: str) -> dict[str, Any]:
+    """Returns the config of `NAME` or `NAME+key=value+…`.
+
+    Raises:
+        UserError: there is no such name, or a part is no pair. Keys and values are checked by `models.check`.
+    """
+    name, *changes = model.split("+")
+    if name not in MODELS:
+        raise UserError(f"--models: no such network {name!r}{nearest(name, MODELS)}")
+    config = dict(MODELS[name])
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise UserError(f"--models={model}: {change!r} is not key=value")
+        try:
+            config[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            config[key] = value
+    return config
+
+
 def model_of(case: Case) -> Model:
     """Returns the network of a case that runs in jax."""
     lowering = "direct" if case.runtime == "stock" else "auto"
-    return create_model({**MODELS[case.model], "dtype": case.dtype, "lowering": lowering}, NUM_CLASSES)
+    return create_model({**config_of(case.model), "dtype": case.dtype, "lowering": lowering}, NUM_CLASSES)
 
 
 def prepare(case: Case) -> tuple[Runner, dict[str, Any]]:
@@ -70,7 +93,7 @@ def prepare(case: Case) -> tuple[Runner, dict[str, Any]]:
     compiled = lowered.compile()
     done = time.perf_counter()
     memory = compiled.memory_analysis()
-    parameters, macs = cost(MODELS[case.model], case.size)
+    parameters, macs = cost(config_of(case.model), case.size)
     facts = {
         "device": jax.devices()[0].platform,
         "trace_s": traced - start,
