@@ -10,7 +10,7 @@ from wastejax.bundle import save_bundle
 from wastejax.data.transforms import Preprocessing
 from wastejax.models import MODELS, create_model
 
-CLASSES = ("can", "paper_cup", "종이", "shoe", "tea_bag")
+CLASSES = ("eggshells", "glass", "paper_cups", "tea_bags", "종이")  # the last has no rule
 
 
 def write_bundle(path: Path, name: str = "efficientnetv2_tiny", image_size: int = 64, **options) -> Path:

@@ -122,8 +122,8 @@ def test_pictures_come_in_order_however_many(tmp_path):
 
 
 ROWS = [
-    Answer("a, b.jpg", (Guess("can", 0.9), Guess("종이", 0.1))),
-    Answer("c.jpg", (Guess("종이", 0.4), Guess("can", 0.3)), rejected=True),
+    Answer("a, b.jpg", (Guess("glass", "glass", 0.9), Guess("종이", "", 0.1))),
+    Answer("c.jpg", (Guess("종이", "", 0.4), Guess("glass", "glass", 0.3)), rejected=True),
     Answer("d.jpg", error="truncated"),
 ]
 NAMES = [row.file for row in ROWS]
@@ -131,19 +131,22 @@ NAMES = [row.file for row in ROWS]
 
 def test_the_three_formats_say_the_same():
     lines = list(table(ROWS, NAMES))
-    assert lines[1].split() == ["a,", "b.jpg", "can", "90.0%", "종이", "10.0%"]
+    assert lines[1].split() == ["a,", "b.jpg", "glass", "glass", "90.0%", "종이", "10.0%"]
     assert "40.0%?" in lines[2] and lines[3].split() == ["d.jpg", "-", "truncated"]
     parsed = json.loads("\n".join(json_lines(ROWS, NAMES)))
     assert parsed[1] == {
         "file": "c.jpg",
         "rejected": True,
-        "top": [{"class": "종이", "probability": 0.4}, {"class": "can", "probability": 0.3}],
+        "top": [
+            {"class": "종이", "bin": "", "probability": 0.4},
+            {"class": "glass", "bin": "glass", "probability": 0.3},
+        ],
     }
     assert parsed[2] == {"file": "d.jpg", "error": "truncated"}
     cells = list(csv.reader(csv_lines(ROWS, NAMES)))
-    assert cells[1] == ["a, b.jpg", "1", "can", "0.900000", "false", ""]
-    assert cells[4] == ["c.jpg", "2", "can", "0.300000", "true", ""]
-    assert cells[5] == ["d.jpg", "", "", "", "", "truncated"]
+    assert cells[1] == ["a, b.jpg", "1", "glass", "glass", "0.900000", "false", ""]
+    assert cells[4] == ["c.jpg", "2", "glass", "glass", "0.300000", "true", ""]
+    assert cells[5] == ["d.jpg", "", "", "", "", "", "truncated"]
 
 
 @pytest.mark.parametrize(

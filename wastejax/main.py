@@ -18,13 +18,13 @@ examples:
 Every key of configs/common.py can be set: --config.train.epochs=3. `wastejax COMMAND --help` says more.
 """
 
-COMPUTING = ("train", "eval", "predict", "benchmark")  # commands that run a network
+COMPUTING = ("train", "eval", "predict", "export", "benchmark")  # commands that run a network
 
 # Commands with a module of their own for their many options; it is imported for that command alone.
 MODULES = {
     "audit": ("find what is wrong with a folder of pictures", "wastejax.evaluation.audit"),
-    "audit": ("find what is wrong with a folder of pictures", "wastejax.evaluation.audit"),
     "predict": ("say what is in pictures", "wastejax.deployment.predict"),
+    "export": ("write a model as a file for other programs, checked", "wastejax.deployment.export"),
     "benchmark": ("time networks, on this machine, against each other", "wastejax.benchmark.command"),
 }
 

@@ -21,9 +21,10 @@ FORMATS = ("table", "json", "csv")
 
 
 class Guess(NamedTuple):
-    """One class that a picture may show, its probability in [0, 1]."""
+    """One class that a picture may show: its bin ('' where no rule is known), its probability in [0, 1]."""
 
     label: str
+    bin: str
     probability: float
 
 
@@ -81,29 +82,35 @@ def _probabilities(predictor: Predictor, good: list[np.ndarray], batch_size: int
 
 def _answer(predictor: Predictor, name: str, row: np.ndarray, top: int, reject_below: float) -> Answer:
     best = np.argsort(-row, kind="stable")[:top]
-    guesses = tuple(Guess(predictor.classes[i], float(row[i])) for i in best)
+    labels = [predictor.classes[i] for i in best]
+    guesses = tuple(
+        Guess(label, predictor.bin_of(label), float(row[i])) for label, i in zip(labels, best, strict=True)
+    )
     return Answer(name, guesses, rejected=not row[best[0]] >= reject_below)
 
 
 def table(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
     """Yields lines for people: a file, what it shows, and what else it may be."""
     width = max(len("file"), *map(len, names))
-    yield f"{'file':{width}}  {'class':24} {'p':>6}  or else"
+    yield f"{'file':{width}}  {'class':26} {'bin':16} {'p':>6}  or else"
     for file, guesses, rejected, error in rows:
         if error:
             yield f"{file:{width}}  - {error}"
             continue
         best, *others = guesses
         mark = "?" if rejected else " "
-        rest = ", ".join(f"{label} {probability:.1%}" for label, probability in others)
-        yield f"{file:{width}}  {best.label:24} {best.probability:6.1%}{mark} {rest}".rstrip()
+        rest = ", ".join(f"{guess.label} {guess.probability:.1%}" for guess in others)
+        yield f"{file:{width}}  {best.label:26} {best.bin:16} {best.probability:6.1%}{mark} {rest}".rstrip()
 
 
 def json_lines(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
     """Yields a JSON list, one picture a line."""
     yield "["
     for i, (file, guesses, rejected, error) in enumerate(rows, 1):
-        top = [{"class": label, "probability": round(probability, 6)} for label, probability in guesses]
+        top = [
+            {"class": label, "bin": bin_name, "probability": round(probability, 6)}
+            for label, bin_name, probability in guesses
+        ]
         entry = {"file": file, "error": error} if error else {"file": file, "rejected": rejected, "top": top}
         yield json.dumps(entry, ensure_ascii=False) + ("," if i < len(names) else "")
     yield "]"
@@ -118,12 +125,12 @@ def csv_lines(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
         csv.writer(text, lineterminator="").writerow(cells)
         return text.getvalue()
 
-    yield line("file", "rank", "class", "probability", "rejected", "error")
+    yield line("file", "rank", "class", "bin", "probability", "rejected", "error")
     for file, guesses, rejected, error in rows:
         if error:
-            yield line(file, "", "", "", "", error)
-        for rank, (label, probability) in enumerate(guesses, 1):
-            yield line(file, rank, label, f"{probability:.6f}", str(rejected).lower(), "")
+            yield line(file, "", "", "", "", "", error)
+        for rank, (label, bin_name, probability) in enumerate(guesses, 1):
+            yield line(file, rank, label, bin_name, f"{probability:.6f}", str(rejected).lower(), "")
 
 
 WRITERS = {"table": table, "json": json_lines, "csv": csv_lines}

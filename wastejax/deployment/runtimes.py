@@ -5,6 +5,7 @@ ONNX file answers on a machine that has no jax.
 """
 
 import json
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from wastejax.bundle import default_bundle, load_bundle
+from wastejax.data.taxonomy import Taxonomy, parse_taxonomy
 from wastejax.data.transforms import Preprocessing
-from wastejax.errors import UserError, nearest
+from wastejax.errors import ConfigError, UserError, nearest
 
 ABOUT = "wastejax"  # the key of the JSON text in an exported file that says what `export.about` writes
 
@@ -28,6 +30,7 @@ class Predictor:
         runtime: what computes it, e.g. 'jax' or 'onnxruntime'.
         classes: class names in the order of the probabilities.
         preprocessing: what its pictures go through.
+        taxonomy: which bin a class belongs to, as far as there are rules.
         probabilities: uint8 [B, S, S, 3], RGB -> float32 [B, C], calibrated; every row sums to 1.
     """
 
@@ -35,7 +38,13 @@ class Predictor:
     runtime: str
     classes: tuple[str, ...]
     preprocessing: Preprocessing
+    taxonomy: Taxonomy
     probabilities: Callable[[np.ndarray], np.ndarray]
+
+    def bin_of(self, label: str) -> str:
+        """Returns the bin of a class, a key of `taxonomy.bins`; '' where there is no rule for it."""
+        item = self.taxonomy.find(label)
+        return item.bin if item else ""
 
 
 def load_predictor(model: str | Path | None) -> Predictor:
@@ -69,7 +78,7 @@ def load_jax(path: Path) -> Predictor:
     def probabilities(images: np.ndarray) -> np.ndarray:
         return softmax(np.asarray(bundle.logits(images)), bundle.temperature)
 
-    return Predictor(bundle.path, "jax", bundle.classes, bundle.preprocessing, probabilities)
+    return Predictor(bundle.path, "jax", bundle.classes, bundle.preprocessing, bundle.taxonomy, probabilities)
 
 
 def load_onnx(path: Path) -> Predictor:
@@ -93,7 +102,24 @@ def load_onnx(path: Path) -> Predictor:
     return exported(path, "onnxruntime", about, compute)
 
 
-LOADERS: dict[str, Callable[[Path], Predictor]] = {".onnx": load_onnx}
+def load_stablehlo(path: Path) -> Predictor:
+    """Returns a .stablehlo file that `export` wrote, computed by jax without the code of the network."""
+    from wastejax.deployment.stablehlo_files import ABOUT_FILE, PROGRAM
+
+    try:
+        import jax
+    except ImportError:
+        raise missing(path, "jax", "edge") from None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            about, program = archive.read(ABOUT_FILE), archive.read(PROGRAM)
+        call = jax.jit(jax.export.deserialize(bytearray(program)).call)
+    except (zipfile.BadZipFile, KeyError, OSError, ValueError) as error:
+        raise damaged(path, "StableHLO", error) from None
+    return exported(path, "stablehlo", parse_about(path, about), call)
+
+
+LOADERS: dict[str, Callable[[Path], Predictor]] = {".onnx": load_onnx, ".stablehlo": load_stablehlo}
 
 
 def exported(
@@ -113,7 +139,8 @@ def exported(
         entry = images if about["input"] == "uint8" else preprocessing.normalise(images)
         return np.asarray(compute(entry), np.float32)
 
-    return Predictor(path, runtime, tuple(about["classes"]), preprocessing, probabilities)
+    taxonomy = parse_taxonomy(about["taxonomy"], str(path), "taxonomy")
+    return Predictor(path, runtime, tuple(about["classes"]), preprocessing, taxonomy, probabilities)
 
 
 def parse_about(path: Path, text: str | bytes | None) -> dict[str, Any]:
@@ -127,9 +154,10 @@ def parse_about(path: Path, text: str | bytes | None) -> dict[str, Any]:
     try:
         about = json.loads(text)
         Preprocessing.from_dict(about["preprocessing"])
+        parse_taxonomy(about["taxonomy"], str(path), "taxonomy")
         if about["input"] not in ("uint8", "float32") or not about["classes"]:
             raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
         raise UserError(f"{path}: what it says of itself is damaged; export it again") from None
     return about
 

@@ -32,7 +32,7 @@ def run(args: Any, say: Callable[[str], None]) -> None:
     if args.split not in (None, *SPLITS):
         raise UserError(f"--split={args.split}: no such split{nearest(args.split, SPLITS)}")
     bundle = load_bundle(args.model or default_bundle())
-    source, indices = _pictures(args, bundle.config["data"])
+    source, indices = asked_pictures(args, bundle.config["data"])
     match_classes(bundle.classes, source.classes)
     bad = scan(source.select(indices), cache_dir()).bad
     if bad:
@@ -70,8 +70,13 @@ def _say_bins(bundle: Bundle, scores: dict[str, Any], say: Callable[[str], None]
             say(f"  {english}: {of_bin['recall']:.1%} of {of_bin['support']:,} found")
 
 
-def _pictures(args: Any, data: dict[str, Any]) -> tuple[Source, np.ndarray]:
-    """Returns a source and the pictures of it that are asked for."""
+def asked_pictures(args: Any, data: dict[str, Any]) -> tuple[Source, np.ndarray]:
+    """Returns a source and the pictures of it that are asked for, indices int64; see `run`.
+
+    Args:
+        args: model, data and split.
+        data: the `data` section of the model's config.
+    """
     if args.data:
         source = open_folder(args.data, key="--data")
         if not args.split:

@@ -1,0 +1,310 @@
+"""Every exported form gives the answers of the model that it was made from, also where that model's code is not."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+from small_models import CLASSES, draw_pictures, write_bundle
+
+from wastejax.bundle import load_bundle
+from wastejax.deployment import export
+from wastejax.deployment.export import Comparison, Pictures, check, compare, write_export
+from wastejax.deployment.runtimes import ABOUT, load_jax, load_predictor
+from wastejax.errors import UserError
+from wastejax.main import parser
+from wastejax.models import MODELS, create_model
+from wastejax.models.folding import apply_folded, fold_batch_norm
+
+SIZE = 64
+
+
+def squares(count: int, seed: int = 0) -> np.ndarray:
+    """Smooth colours; uint8 [count, SIZE, SIZE, 3]."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    smooth = [Image.fromarray(c).resize((SIZE, SIZE), Image.Resampling.BICUBIC) for c in coarse]
+    return np.stack([np.asarray(image) for image in smooth])
+
+
+PICTURES = Pictures(squares(21), np.arange(21) % len(CLASSES), "pictures")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("export")
+    write_bundle(root / "bundle", image_size=SIZE, temperature=3.0, licence="research only")
+    draw_pictures(root / "pictures")
+    return root
+
+
+@pytest.fixture(scope="module")
+def onnx_file(place) -> Path:
+    write_export(load_bundle(place / "bundle"), place / "plain.onnx")
+    return place / "plain.onnx"
+
+
+@pytest.fixture(scope="module")
+def stablehlo_file(place) -> Path:
+    write_export(load_bundle(place / "bundle"), place / "plain.stablehlo")
+    return place / "plain.stablehlo"
+
+
+@pytest.mark.parametrize("name", ["efficientnetv2_tiny_eca", "mobilevit_tiny", "pyramidnet_tiny"])
+def test_folding_changes_no_logit(name):
+    model = create_model(MODELS[name], 7)
+    rng = np.random.default_rng(1)
+    variables = jax.tree.map(np.asarray, model.init(jax.random.key(0), SIZE))
+    variables["batch_stats"] = jax.tree.map(
+        lambda a: a + rng.uniform(0, 0.5, a.shape).astype(np.float32), variables["batch_stats"]
+    )
+    folded = fold_batch_norm(model, variables, SIZE)
+    images = squares(2).astype(np.float32) / 255
+    expected = np.asarray(jax.jit(model.apply)(variables, images))
+    found = np.asarray(jax.jit(lambda v, x: apply_folded(model, v, x))(folded, images))
+    np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
+    norms = [
+        path for path, _ in jax.tree_util.tree_leaves_with_path(folded["params"]) if path[-1].key == "scale"
+    ]
+    left = {"efficientnetv2_tiny_eca": 0, "mobilevit_tiny": 11}  # transformers keep their layer norms
+    assert len(norms) == left.get(name, len(norms))
+    assert "scale" in variables["params"]["stem"]["bn"]  # the variables given are left alone
+
+
+def test_a_folded_kernel_is_the_kernel_times_gamma_over_sigma():
+    model = create_model(MODELS["efficientnetv2_tiny"], 3)
+    variables = jax.tree.map(np.asarray, model.init(jax.random.key(0), SIZE))
+    stem, stats = variables["params"]["stem"], variables["batch_stats"]["stem"]["bn"]
+    stem["bn"] = {"scale": np.full(16, 3, np.float32), "bias": np.full(16, 5, np.float32)}
+    stats |= {"mean": np.full(16, 2, np.float32), "var": np.full(16, 4 - 1e-3, np.float32)}
+    folded = fold_batch_norm(model, variables, SIZE)["params"]["stem"]
+    np.testing.assert_allclose(folded["conv"]["kernel"], stem["conv"]["kernel"] * 1.5, rtol=1e-6)
+    np.testing.assert_allclose(folded["bn"]["bias"], 5 - 2 * 1.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["onnx_file", "stablehlo_file"])
+def test_exported_forms_agree_with_the_bundle(place, form, request):
+    predictor, reference = load_predictor(request.getfixturevalue(form)), load_jax(place / "bundle")
+    for count in (1, 3, 8):  # one file, any number of pictures
+        rows = predictor.probabilities(PICTURES.images[:count])
+        np.testing.assert_allclose(rows, reference.probabilities(PICTURES.images[:count]), atol=1e-5)
+    assert predictor.classes == CLASSES
+    assert predictor.preprocessing == reference.preprocessing
+    assert predictor.bin_of("tea_bags") == reference.bin_of("tea_bags") != ""
+    found = compare(reference, predictor, PICTURES)
+    assert found.pictures == 21 and found.agreement == 1 and found.difference < 1e-5
+    top = reference.probabilities(PICTURES.images).argmax(1)
+    assert found.accuracy == (np.mean(top == PICTURES.labels),) * 2
+    check(found, "none", "pictures")
+
+
+def test_what_is_in_the_onnx_file(onnx_file):
+    model = onnx.load(onnx_file)
+    entry = model.graph.input[0].type.tensor_type
+    assert entry.elem_type == onnx.TensorProto.UINT8
+    assert [d.dim_param or d.dim_value for d in entry.shape.dim] == ["B", SIZE, SIZE, 3]
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert convolutions and all(len(node.input) == 3 for node in convolutions)  # the norm is their bias
+    assert not any(node.op_type in ("BatchNormalization", "Dropout") for node in model.graph.node)
+    about = json.loads(next(p.value for p in model.metadata_props if p.key == ABOUT))
+    assert about["classes"] == list(CLASSES) and about["preprocessing"]["channels"] == "bgr"
+    assert about["temperature"] == 3.0 and about["licence"] == "research only"
+
+
+def test_a_file_for_normalised_pictures(place, tmp_path):
+    bundle = load_bundle(place / "bundle")
+    write_export(bundle, tmp_path / "float.onnx", entry="float32")
+    session = onnxruntime.InferenceSession(tmp_path / "float.onnx")
+    assert session.get_inputs()[0].type == "tensor(float)"
+    rows = session.run(None, {"images": bundle.preprocessing.normalise(PICTURES.images)})[0]
+    np.testing.assert_allclose(rows, load_jax(bundle.path).probabilities(PICTURES.images), atol=1e-5)
+    np.testing.assert_array_equal(
+        load_predictor(tmp_path / "float.onnx").probabilities(PICTURES.images), rows
+    )
+
+
+def test_fewer_bits_make_smaller_files_that_still_answer(place, onnx_file, tmp_path):
+    bundle, reference = load_bundle(place / "bundle"), load_jax(place / "bundle")
+    sizes = {"none": onnx_file.stat().st_size}
+    for precision, agreement, difference in (("fp16", 1.0, 5e-3), ("int8", 0.85, 0.3)):
+        path = tmp_path / f"{precision}.onnx"
+        write_export(bundle, path, "uint8", precision, Pictures(squares(32, seed=1), None, ""))
+        sizes[precision] = path.stat().st_size
+        found = compare(reference, load_predictor(path), PICTURES)
+        assert found.agreement >= agreement and 1e-6 < found.difference < difference
+        kernels = {t.data_type for t in onnx.load(path).graph.initializer if len(t.dims) == 4}
+        wanted = onnx.TensorProto.FLOAT16 if precision == "fp16" else onnx.TensorProto.INT8
+        assert kernels == {wanted}
+    assert sizes["fp16"] < 0.6 * sizes["none"] and sizes["int8"] < 0.5 * sizes["none"]
+
+
+# Imports what is named and the standard library, as on a machine where nothing else is installed.
+BARE = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Absent(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked} or name in {blocked}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
+sys.argv = ["wastejax", *{arguments}]
+from wastejax.main import main
+main()
+"""
+HEAVY = ["jax", "jaxlib", "flax", "optax", "orbax", "grain", "absl", "ml_collections", "matplotlib", "scipy"]
+HEAVY += [
+    "sklearn",
+    "tensorflow",
+    "tensorflow_datasets",
+    "safetensors",
+    "imagehash",
+    "rich",
+    "onnx",
+    "ml_dtypes",
+]
+
+
+def bare(blocked: list[str], *arguments: object) -> list[dict]:
+    code = BARE.format(blocked=blocked, arguments=[str(argument) for argument in arguments])
+    env = os.environ | {"WASTEJAX_HUGEPAGES": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("form", "blocked"),
+    [("onnx_file", HEAVY), ("stablehlo_file", ["flax", "wastejax.models", "optax", "onnxruntime"])],
+)
+def test_answers_without_the_code_that_made_it(place, form, blocked, request):
+    rows = bare(
+        blocked,
+        "predict",
+        place / "pictures",
+        f"--model={request.getfixturevalue(form)}",
+        "--format=json",
+        f"--top={len(CLASSES)}",
+    )
+    reference = load_jax(place / "bundle")
+    assert len(rows) == 6
+    for row in rows:
+        with Image.open(row["file"]) as image:
+            square = reference.preprocessing(image.convert("RGB"))
+        expected = reference.probabilities(square[None])[0]
+        found = {guess["class"]: guess["probability"] for guess in row["top"]}
+        np.testing.assert_allclose([found[name] for name in CLASSES], expected, atol=1e-5)
+
+
+def exporting(*arguments: str) -> tuple[int, list[str]]:
+    lines: list[str] = []
+    code = export.run(parser("export").parse_args(["export", *arguments]), lines.append)
+    return code, lines
+
+
+def test_the_command_exports_checks_and_reports(place, tmp_path):
+    code, lines = exporting(
+        f"--model={place / 'bundle'}",
+        "--format=stablehlo",
+        f"--out={tmp_path / 'm.stablehlo'}",
+        f"--data={place / 'pictures'}",
+        f"--report={tmp_path / 'report.json'}",
+    )
+    assert code == 0 and "same class in 100.0%" in lines[1] and lines[2].startswith("top-1 ")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["pictures"] == 6 and report["agreement"] == 1.0 and report["difference"] < 1e-4
+    assert report["bytes"] == (tmp_path / "m.stablehlo").stat().st_size
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.stablehlo", "report.json"]
+
+
+def test_a_form_that_answers_otherwise_is_not_written(place, tmp_path, monkeypatch):
+    honest = export.forward_function
+    monkeypatch.setattr(export, "forward_function", lambda *args: lambda x: honest(*args)(x[:, ::-1]))
+    with pytest.raises(
+        UserError, match=r"not the model it was made from: on 30 drawn pictures .* nothing was"
+    ):
+        exporting(
+            f"--model={place / 'bundle'}",
+            "--format=stablehlo",
+            f"--out={tmp_path / 'm.stablehlo'}",
+            "--pictures=30",
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("agreement", "difference", "precision", "good"),
+    [
+        (1.0, 9e-5, "none", True),
+        (0.995, 9e-5, "none", False),
+        (1.0, 2e-4, "none", False),
+        (1.0, 2e-4, "fp16", True),
+        (1.0, float("inf"), "int8", False),
+        (0.9, 0.5, "int8", True),
+        (0.7, 0.5, "int8", False),
+    ],
+)
+def test_what_counts_as_the_same_model(agreement, difference, precision, good):
+    comparison = Comparison(200, agreement, difference, None, (0.1, 0.1))
+    if good:
+        check(comparison, precision, "pictures")
+    else:
+        with pytest.raises(UserError, match="not the model it was made from"):
+            check(comparison, precision, "pictures")
+
+
+def test_damaged_and_foreign_files_are_refused(onnx_file, stablehlo_file, tmp_path):
+    for file, kind in ((onnx_file, "ONNX"), (stablehlo_file, "StableHLO")):
+        cut = tmp_path / f"cut{file.suffix}"
+        cut.write_bytes(file.read_bytes()[:-500])
+        with pytest.raises(UserError, match=f"cut.*damaged, or no {kind} file"):
+            load_predictor(cut)
+    foreign = onnx.load(onnx_file)
+    del foreign.metadata_props[:]
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    with pytest.raises(UserError, match="not exported by wastejax"):
+        load_predictor(tmp_path / "foreign.onnx")
+    onnx.helper.set_model_props(foreign, {ABOUT: '{"classes": []}'})
+    onnx.save(foreign, tmp_path / "odd.onnx")
+    with pytest.raises(UserError, match="what it says of itself is damaged"):
+        load_predictor(tmp_path / "odd.onnx")
+    with zipfile.ZipFile(tmp_path / "other.stablehlo", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(UserError, match="no StableHLO file"):
+        load_predictor(tmp_path / "other.stablehlo")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format=stablehlo", "--quantize=int8"], "--quantize=int8: only for --format=onnx"),
+        (["--format=bundle", "--quantize=int8"], "--quantize=int8: only for --format=onnx"),
+        (["--format=onnx", "--out=model.tflite"], r"--out=model\.tflite: must end with \.onnx"),
+        (["--format=onnx", "--out=/nowhere/m.onnx"], "there is no folder /nowhere"),
+        (["--format=onnx", "--pictures=0"], "--pictures: must be >= 1"),
+    ],
+)
+def test_mistakes_are_named(place, arguments, message):
+    with pytest.raises(UserError, match=message):
+        exporting(f"--model={place / 'bundle'}", *arguments)
+
+
+def test_a_bundle_in_half_precision(place, tmp_path):
+    _, lines = exporting(
+        f"--model={place / 'bundle'}", "--format=bundle", "--quantize=fp16", f"--out={tmp_path / 'half'}"
+    )
+    whole, half = load_bundle(place / "bundle"), load_bundle(tmp_path / "half")
+    assert half.licence == whole.licence and half.temperature == whole.temperature
+    kernel = whole.variables["params"]["stem"]["conv"]["kernel"]
+    np.testing.assert_array_equal(
+        half.variables["params"]["stem"]["conv"]["kernel"], kernel.astype(np.float16).astype(np.float32)
+    )
+    assert "MB" in lines[0]

@@ -1,0 +1,310 @@
+"""`wastejax export`: a trained model as one file that other programs run, checked against the model itself."""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from wastejax import __version__
+from wastejax.bundle import Bundle, default_bundle, load_bundle, save_bundle
+from wastejax.data import images, synthetic
+from wastejax.deployment.runtimes import Predictor, load_jax, load_predictor
+from wastejax.errors import UserError
+from wastejax.evaluation.command import asked_pictures
+from wastejax.evaluation.evaluate import match_classes
+from wastejax.files import write_json
+
+SUFFIXES = {"onnx": ".onnx", "stablehlo": ".stablehlo"}
+PRECISIONS = ("none", "fp16", "int8")
+CALIBRATION_PICTURES = 128
+BATCH = 8
+LATENCY_RUNS = 15
+# At least this share of pictures must get the same class, and no probability may differ by more.
+LIMITS = {"none": (1.0, 1e-4), "fp16": (0.98, 0.02), "int8": (0.8, 1.0)}
+
+
+class Pictures(NamedTuple):
+    """Squares for a network: uint8 [N, S, S, 3], their classes int [N] where known, and where they are from."""
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    origin: str
+
+
+class Comparison(NamedTuple):
+    """An exported model against the model it was made from, on the same pictures.
+
+    Attributes:
+        pictures: how many.
+        agreement: share of them with the same likeliest class.
+        difference: the largest between two probabilities.
+        accuracy: top-1 before and after; None where the classes of the pictures are not known.
+        latency: seconds for one picture, before and after, on this machine.
+    """
+
+    pictures: int
+    agreement: float
+    difference: float
+    accuracy: tuple[float, float] | None
+    latency: tuple[float, float]
+
+
+def about(bundle: Bundle, entry: str, precision: str) -> str:
+    """Returns what an exported file says of itself, JSON: all of the bundle but its weights and training."""
+    return json.dumps(
+        {
+            "format": 1,
+            "input": entry,
+            "precision": precision,
+            "classes": list(bundle.classes),
+            "preprocessing": bundle.preprocessing.to_dict(),
+            "temperature": bundle.temperature,
+            "taxonomy": bundle.taxonomy.to_dict(),
+            "metrics": bundle.metrics,
+            "licence": bundle.licence,
+            "versions": bundle.versions | {"exported_by": __version__},
+        },
+        ensure_ascii=False,
+    )
+
+
+def forward_function(bundle: Bundle, entry: str, lowering: str) -> Callable[[Any], Any]:
+    """Returns the network as a function of images [B, S, S, 3], batch normalisation folded, weights inside.
+
+    Args:
+        bundle: the model; it is computed in float32 whatever it was trained in.
+        entry: 'uint8', RGB bytes of a resized picture, or 'float32', normalised by the caller.
+        lowering: of the convolutions.
+
+    Returns:
+        images -> calibrated probabilities float32 [B, C].
+    """
+    import jax
+
+    from wastejax.models import create_model
+    from wastejax.models.folding import apply_folded, fold_batch_norm
+
+    config = {**bundle.config["model"], "lowering": lowering, "dtype": "float32"}
+    model = create_model(config, len(bundle.classes))
+    variables = fold_batch_norm(model, bundle.variables, bundle.preprocessing.image_size)
+
+    def forward(pictures: Any) -> Any:
+        if entry == "uint8":
+            pictures = bundle.preprocessing.normalise(pictures)
+        return jax.nn.softmax(apply_folded(model, variables, pictures) / bundle.temperature)
+
+    return forward
+
+
+def write_export(
+    bundle: Bundle,
+    path: Path,
+    entry: str = "uint8",
+    precision: str = "none",
+    calibration: Pictures | None = None,
+) -> None:
+    """Writes a bundle as the form that the suffix of `path` names; nothing is checked here.
+
+    Args:
+        bundle: the model.
+        path: ends with one of the values of `SUFFIXES`.
+        entry: see `forward_function`.
+        precision: 'none' for float32; .onnx may also have 'fp16' kernels or be 'int8' all through.
+        calibration: pictures for 'int8'.
+    """
+    size = bundle.preprocessing.image_size
+    shape, text = (size, size, 3), about(bundle, entry, precision)
+    if path.suffix == SUFFIXES["stablehlo"]:
+        from wastejax.deployment.stablehlo_files import write_stablehlo
+
+        # The form that is fast on a CPU is in the file next to the one for other devices.
+        write_stablehlo(path, forward_function(bundle, entry, "auto"), shape, entry, text)
+        return
+    from wastejax.deployment import onnx_files
+
+    onnx_files.write_onnx(path, forward_function(bundle, entry, "direct"), shape, entry, text)
+    if precision == "fp16":
+        onnx_files.halve(path, path, text)
+    elif precision == "int8":
+        assert calibration is not None
+        given = calibration.images if entry == "uint8" else bundle.preprocessing.normalise(calibration.images)
+        onnx_files.quantise(path, path, text, given)
+
+
+def compare(reference: Predictor, exported: Predictor, pictures: Pictures) -> Comparison:
+    """Runs two forms of a model over the same pictures, and times both on one picture."""
+    before, after = (_probabilities(predictor, pictures.images) for predictor in (reference, exported))
+    accuracy = None
+    if pictures.labels is not None:
+        hits = [float((rows.argmax(1) == pictures.labels).mean()) for rows in (before, after)]
+        accuracy = (hits[0], hits[1])
+    return Comparison(
+        len(before),
+        float((before.argmax(1) == after.argmax(1)).mean()),
+        float(np.abs(before - after).max()) if np.isfinite(after).all() else float("inf"),
+        accuracy,
+        (_latency(reference, pictures.images[:1]), _latency(exported, pictures.images[:1])),
+    )
+
+
+def _probabilities(predictor: Predictor, squares: np.ndarray) -> np.ndarray:
+    filled = np.concatenate([squares, squares[: -len(squares) % BATCH]]) if len(squares) >= BATCH else squares
+    step = min(BATCH, len(squares))
+    rows = [predictor.probabilities(filled[i : i + step]) for i in range(0, len(filled), step)]
+    return np.concatenate(rows)[: len(squares)]
+
+
+def _latency(predictor: Predictor, picture: np.ndarray) -> float:
+    predictor.probabilities(picture)
+    seconds = []
+    for _ in range(LATENCY_RUNS):
+        start = time.perf_counter()
+        predictor.probabilities(picture)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def check(comparison: Comparison, precision: str, origin: str) -> None:
+    """Raises a UserError where an exported model does not answer as the model it was made from."""
+    least, most = LIMITS[precision]
+    if comparison.agreement < least or not comparison.difference <= most:
+        raise UserError(
+            f"the exported model is not the model it was made from: on {comparison.pictures} {origin} the same"
+            f" class in {comparison.agreement:.1%} (needed: {least:.0%}), probabilities differ by up to"
+            f" {comparison.difference:.2g} (allowed: {most:g}); nothing was written"
+        )
+
+
+def checking_pictures(args: Any, bundle: Bundle, split: str, count: int) -> Pictures:
+    """Returns up to `count` pictures of a split of `args.data`, or of the run's; else drawn ones."""
+    size = bundle.preprocessing
+    if not args.data and not (Path(args.model or "") / "manifest.csv").is_file():
+        names = synthetic.CLASSES
+        drawn = [synthetic.draw(names[i % len(names)], i, "real_world") for i in range(min(count, 64))]
+        return Pictures(np.stack([size(picture) for picture in drawn]), None, "drawn pictures")
+    asked = SimpleNamespace(data=args.data, model=args.model, split=None if args.data else split)
+    source, indices = asked_pictures(asked, bundle.config["data"])
+    if args.data and source.splits is not None:
+        indices = np.flatnonzero(np.array(source.splits) == split)
+    known = match_classes(bundle.classes, source.classes)
+    chosen = np.random.default_rng(17).permutation(indices)[:count]
+    squares, labels = [], []
+    for i in chosen:
+        try:
+            squares.append(size(images.decode(source.read(int(i)))))
+            labels.append(known[source.labels[i]])
+        except (images.BadImage, OSError):
+            continue  # `eval` and `predict` report them
+    if not squares:
+        raise UserError(f"--data: no readable pictures in the {split} split")
+    return Pictures(np.stack(squares), np.array(labels), f"pictures of {args.data or f'the {split} split'}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    add = parser.add_argument
+    add("--model", metavar="MODEL", help="run or bundle (default: the model that comes along)")
+    add("--format", required=True, choices=[*SUFFIXES, "bundle"], help="of the file")
+    add("--out", metavar="FILE", help="where to write it (default: wastejax.<format>)")
+    add(
+        "--quantize",
+        choices=PRECISIONS,
+        default="none",
+        help="onnx: none (float32), fp16 or int8; bundle: fp16",
+    )
+    add(
+        "--input",
+        choices=("uint8", "float32"),
+        default="uint8",
+        help="bytes, or pictures normalised by the caller",
+    )
+    add("--data", metavar="DIR", help="class folders to check and calibrate with (default: the run's own)")
+    add("--pictures", type=int, default=200, metavar="N", help="to check with (200)")
+    add("--report", metavar="JSON", help="also write the comparison there")
+
+
+def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
+    """Exports, checks and says what came of it; where the check fails, nothing is written.
+
+    Raises:
+        UserError: no such model, a form that cannot be, a package that is missing, or a failed check.
+    """
+    bundle = load_bundle(args.model or default_bundle())
+    if args.format == "bundle":
+        return _copy(args, bundle, say)
+    if args.quantize != "none" and args.format != "onnx":
+        raise UserError(f"--quantize={args.quantize}: only for --format=onnx")
+    if args.pictures < 1:
+        raise UserError(f"--pictures: must be >= 1, is {args.pictures}")
+    suffix = SUFFIXES[args.format]
+    out = Path(args.out or f"wastejax{suffix}")
+    if out.suffix != suffix:
+        raise UserError(f"--out={out}: must end with {suffix}")
+    if not out.parent.is_dir():
+        raise UserError(f"--out={out}: there is no folder {out.parent}")
+    calibration = (
+        checking_pictures(args, bundle, "val", CALIBRATION_PICTURES) if args.quantize == "int8" else None
+    )
+    pictures = checking_pictures(args, bundle, "test", args.pictures)
+    with tempfile.TemporaryDirectory(prefix=".export.", dir=out.parent) as scratch:
+        fresh = Path(scratch) / f"model{suffix}"
+        try:
+            write_export(bundle, fresh, args.input, args.quantize, calibration)
+        except ImportError as error:
+            raise UserError(
+                f"--format={args.format}: needs {error.name}: pip install 'wastejax[export]'"
+            ) from None
+        comparison = compare(load_jax(bundle.path), load_predictor(fresh), pictures)
+        check(comparison, args.quantize, pictures.origin)
+        fresh.replace(out)
+    _tell(out, comparison, pictures.origin, say)
+    if args.report:
+        facts = {
+            "file": out.name,
+            "bytes": out.stat().st_size,
+            "input": args.input,
+            "precision": args.quantize,
+        }
+        write_json(Path(args.report), facts | {"checked_on": pictures.origin} | comparison._asdict())
+    return 0
+
+
+def _tell(out: Path, comparison: Comparison, origin: str, say: Callable[[str], None]) -> None:
+    say(f"written: {out}, {out.stat().st_size / 1e6:.1f} MB")
+    say(
+        f"checked on {comparison.pictures} {origin}: same class in {comparison.agreement:.1%}, "
+        f"probabilities differ by at most {comparison.difference:.1g}"
+    )
+    if comparison.accuracy:
+        say("top-1 {:.1%} before, {:.1%} after".format(*comparison.accuracy))
+    before, after = (1000 * seconds for seconds in comparison.latency)
+    say(f"one picture takes {before:.1f} ms before (jax), {after:.1f} ms after")
+
+
+def _copy(args: argparse.Namespace, bundle: Bundle, say: Callable[[str], None]) -> int:
+    """Writes the bundle anew, with float16 kernels where asked for."""
+    if args.quantize == "int8":
+        raise UserError("--quantize=int8: only for --format=onnx")
+    out = Path(args.out or "bundle")
+    save_bundle(
+        out,
+        bundle.variables,
+        bundle.config,
+        bundle.classes,
+        bundle.preprocessing,
+        bundle.metrics,
+        taxonomy=bundle.taxonomy,
+        temperature=bundle.temperature,
+        licence=bundle.licence,
+        half=args.quantize == "fp16",
+    )
+    size = sum(file.stat().st_size for file in out.iterdir())
+    say(f"written: {out}, {size / 1e6:.1f} MB")
+    return 0
