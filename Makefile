@@ -27,11 +27,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) --editable '.[test,pretrained]'
+	$(PIP) --editable '.[test,pretrained,export]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test
-	$(PIP) --editable '.[test,pretrained,dev]'
+	$(PIP) --editable '.[test,pretrained,export,dev]'
 	touch $@
 
 clean:
