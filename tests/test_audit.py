@@ -16,6 +16,7 @@ from wastejax.data.images import read_header
 from wastejax.data.sources import open_folder
 from wastejax.data.split import load_manifest, save_manifest
 from wastejax.errors import UserError
+from wastejax.evaluation.audit_report import write_html
 from wastejax.evaluation.label_errors import confident_disagreement, find_label_errors
 
 CLASSES = ("can", "jar", "캔 bag")
@@ -203,6 +204,21 @@ def test_cleaning_keeps_one_of_each_and_nothing_doubtful(messy):
         "can/default/05.png",
     }
     assert kept == [name for name in names if name not in gone | {"jar/empty.png"}]
+
+
+def test_the_page_shows_likely_label_errors(messy, tmp_path):
+    found = audit(open_folder(messy))
+    picture = found.source.names.index("can/default/05.png")
+    errors = [LabelError(picture, 1, 0.1, 0.8)]
+    facts = summary(found, errors=errors)
+    assert facts["label_errors"] == [
+        {"file": "can/default/05.png", "label": "can", "suggested": "jar", "p_label": 0.1, "p_suggested": 0.8}
+    ]
+    write_html(tmp_path / "report.html", found, facts, errors)
+    assert (
+        "<b>labelled can (10%), looks like jar (80%)</b><br>can/default/05.png"
+        in (tmp_path / "report.html").read_text()
+    )
 
 
 def test_leaks_are_counted_by_group():

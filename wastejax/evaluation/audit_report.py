@@ -118,7 +118,7 @@ def _errors(source: Source, errors: Sequence[LabelError] | None) -> str:
         _picture(
             source,
             e.picture,
-            f"labelled {source.classes[source.labels[e.index]]} ({e.own:.0%}), looks like "
+            f"labelled {source.classes[source.labels[e.picture]]} ({e.own:.0%}), looks like "
             f"{source.classes[e.suggested]} ({e.other:.0%})",
         )
         for e in errors[: MAX_ROWS * 4]
