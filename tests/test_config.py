@@ -24,12 +24,16 @@ def test_every_recipe_loads_by_name_and_passes_its_own_checks():
 
 def test_every_key_has_a_comment():
     lines = (configs.recipes_dir() / "common.py").read_text().splitlines()
-    keys = [i for i, line in enumerate(lines) if "." in line.split("=")[0] and " = " in line and line[0] == " "]
+    keys = [
+        i for i, line in enumerate(lines) if "." in line.split("=")[0] and " = " in line and line[0] == " "
+    ]
     keys = [i for i in keys if "ConfigDict()" not in lines[i] and not lines[i].lstrip().startswith("config.")]
     assert len(keys) > 40
 
     def commented(i: int) -> bool:
-        while lines[i - 1].lstrip().split(".")[0] == lines[i].lstrip().split(".")[0] and " = " in lines[i - 1]:
+        while (
+            lines[i - 1].lstrip().split(".")[0] == lines[i].lstrip().split(".")[0] and " = " in lines[i - 1]
+        ):
             i -= 1  # pairs of keys share a comment
         return lines[i - 1].lstrip().startswith("#") or ".name = " in lines[i]
 

@@ -18,7 +18,17 @@ ALLOWED = {
     "evaluation": {"errors", "files", "data", "models", "bundle"},
     "training": {"errors", "files", "config", "data", "models", "bundle", "evaluation"},
     "deployment": {"errors", "files", "config", "data", "models", "bundle", "evaluation"},
-    "benchmark": {"errors", "files", "process", "config", "data", "models", "bundle", "evaluation", "training"},
+    "benchmark": {
+        "errors",
+        "files",
+        "process",
+        "config",
+        "data",
+        "models",
+        "bundle",
+        "evaluation",
+        "training",
+    },
     "main": {"errors", "process", "benchmark", "training", "evaluation", "deployment", "models", "data"},
 }
 

@@ -8,7 +8,9 @@ from wastejax.data.transforms import AUGMENTATIONS, Preprocessing, random_erasin
 
 def gradient(width=320, height=240) -> Image.Image:
     y, x = np.mgrid[:height, :width]
-    return Image.fromarray(np.stack([x * 255 // width, y * 255 // height, (x + y) % 256], -1).astype(np.uint8))
+    return Image.fromarray(
+        np.stack([x * 255 // width, y * 255 // height, (x + y) % 256], -1).astype(np.uint8)
+    )
 
 
 def test_evaluation_is_resize_of_the_short_side_and_centre_crop():
@@ -53,7 +55,9 @@ def test_augmentations_are_deterministic_in_the_generator(name):
 def test_basic_flips_half_and_crops_within_bounds():
     augment = AUGMENTATIONS["basic"](Preprocessing(32), 0.5)
     rng = np.random.default_rng(0)
-    flipped = sum(p[:, -1, 0].mean() < p[:, 0, 0].mean() for p in (augment(gradient(), rng) for _ in range(200)))
+    flipped = sum(
+        p[:, -1, 0].mean() < p[:, 0, 0].mean() for p in (augment(gradient(), rng) for _ in range(200))
+    )
     assert 75 < flipped < 125
 
 

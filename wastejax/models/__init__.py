@@ -184,8 +184,10 @@ def complete(model_config: Mapping[str, Any]) -> dict[str, Any]:
             hint = nearest(str(config[key]), map(str, choices))
             raise ConfigError(f"config.model.{key}", f"cannot be {config[key]!r}{hint}")
     for key in ("dropout", "drop_path"):
-        if not 0 <= config[key] < 1:
-            raise ConfigError(f"config.model.{key}", f"must be at least 0 and below 1, is {config[key]}")
+        if not isinstance(config[key], int | float) or not 0 <= config[key] < 1:
+            raise ConfigError(
+                f"config.model.{key}", f"must be a number from 0 to below 1, is {config[key]!r}"
+            )
     return config
 
 

@@ -232,8 +232,9 @@ def check(config: Mapping[str, Any], image_size: int) -> None:
     expansion, depths = config["expansion"], config["depths"]
     if not isinstance(expansion, int) or expansion < 1:
         raise ConfigError("config.model.expansion", f"must be an integer >= 1, is {expansion!r}")
-    if len(depths) != 3 or not all(isinstance(depth, int) and depth >= 1 for depth in depths):
-        raise ConfigError("config.model.depths", f"must be three integers >= 1, is {tuple(depths)}")
+    counts = depths if isinstance(depths, list | tuple) else ()
+    if len(counts) != 3 or not all(isinstance(depth, int) and depth >= 1 for depth in counts):
+        raise ConfigError("config.model.depths", f"must be three integers >= 1, is {depths}")
     if image_size < TOTAL_STRIDE:
         raise ConfigError("config.data.image_size", f"must be >= {TOTAL_STRIDE}, is {image_size}")
     step = TOTAL_STRIDE * PATCH
