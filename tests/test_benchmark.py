@@ -14,6 +14,8 @@ from wastejax.benchmark import command, data, networks, peers, report, timing
 from wastejax.benchmark.networks import Case
 from wastejax.errors import UserError
 
+pytestmark = pytest.mark.slow  # not yet timed on a quiet machine
+
 
 def test_runners_take_turns_in_alternating_order(monkeypatch):
     monkeypatch.setattr(timing, "PAUSE", 0)

@@ -17,6 +17,8 @@ from wastejax.data import pipeline, transforms
 from wastejax.data.sources import open_folder
 from wastejax.data.transforms import Preprocessing
 
+pytestmark = pytest.mark.slow  # not yet timed on a quiet machine
+
 HERE = Path(__file__).resolve().parent
 
 

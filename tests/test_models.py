@@ -11,6 +11,8 @@ from flax.traverse_util import flatten_dict
 from wastejax.errors import ConfigError
 from wastejax.models import FAMILIES, MODELS, check, count_parameters, create_model
 
+pytestmark = pytest.mark.slow  # not yet timed on a quiet machine
+
 FAST = {"xla_backend_optimization_level": 0}  # half the compile time
 jit = partial(jax.jit, compiler_options=FAST)
 
@@ -83,7 +85,7 @@ def marked(name):
     return pytest.param(name, marks=pytest.mark.slow) if deep else name
 
 
-@pytest.mark.parametrize("name", map(marked, PARAMETERS))
+@pytest.mark.parametrize("name", list(map(marked, PARAMETERS)))
 def test_parameters(name):
     assert count_parameters(variables_of(MODELS[name])) == PARAMETERS[name]
 
