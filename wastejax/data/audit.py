@@ -221,13 +221,14 @@ def random_leaks(found: Audit, ratios: Sequence[float] = (3, 1, 1)) -> dict[str,
     }
 
 
-def clean(found: Audit, errors: Iterable[LabelError] = ()) -> np.ndarray:
+def clean(found: Audit) -> np.ndarray:
     """Returns int64 [K], what is left without trouble, in order.
 
-    Left out are unreadable files; all but one of each group of near-duplicates, the one with most pixels; whole
-    groups with conflicting labels, since nobody knows which is right; and likely label errors.
+    Left out are unreadable files; all but one of each group of near-duplicates, the one with most pixels; and whole
+    groups with conflicting labels, since nobody knows which is right. Likely label errors stay: most of them are
+    merely hard, and a test without its hard pictures flatters. They are for a person to look at.
     """
-    doubtful = {error.picture for error in errors} | set(found.bad)
+    doubtful = set(found.bad)
     for group in found.conflicts():
         doubtful |= set(group.tolist())
     best: dict[int, int] = {}

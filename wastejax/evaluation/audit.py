@@ -67,7 +67,7 @@ def run(args: Any, say: Callable[[str], None]) -> None:
         say(line)
     say(f"written: {out / 'audit.json'}, {out / 'report.html'}")
     if args.write_manifest:
-        _write_manifest(out / "manifest.csv", found, errors or [], splits, say)
+        _write_manifest(out / "manifest.csv", found, splits, say)
 
 
 def _splits(manifest: str | None, source: Source) -> np.ndarray | None:
@@ -94,10 +94,8 @@ def _public(model: str | None) -> str | None:
     return model if model is None or ":" in model else Path(model).resolve().name
 
 
-def _write_manifest(
-    path: Path, found: Audit, errors: list[LabelError], splits: np.ndarray | None, say: Callable[[str], None]
-) -> None:
-    kept = clean(found, errors)
+def _write_manifest(path: Path, found: Audit, splits: np.ndarray | None, say: Callable[[str], None]) -> None:
+    kept = clean(found)
     if splits is not None:
         kept = kept[splits[kept] != ""]
     if not len(kept):
