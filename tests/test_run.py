@@ -220,6 +220,7 @@ def test_a_loss_that_is_no_number_stops_with_step_rate_and_files(place):
             "nan",
             "--config.optim.name=sgd",
             "--config.optim.learning_rate=1000",
+            "--config.optim.weight_decay=1000",
             "--config.optim.clip_norm=0",
         ),
         2,
