@@ -11,8 +11,6 @@ from flax.traverse_util import flatten_dict
 from wastejax.errors import ConfigError
 from wastejax.models import FAMILIES, MODELS, check, count_parameters, create_model
 
-pytestmark = pytest.mark.slow  # not yet timed on a quiet machine
-
 FAST = {"xla_backend_optimization_level": 0}  # half the compile time
 jit = partial(jax.jit, compiler_options=FAST)
 
@@ -58,14 +56,21 @@ PARAMETERS = {
     "swin_tiny": 78_876,
 }
 
+SHALLOW = {"depths": (1, 1, 1)}  # of MobileViT's mixers: compiling is what these tests wait for
+
 TINY = {
-    **{name: config for name, config in MODELS.items() if "_tiny" in name},
+    **{
+        name: {**config, **(SHALLOW if config["name"] == "mobilevit" else {})}
+        for name, config in MODELS.items()
+        if "_tiny" in name
+    },
     "cbam": {"name": "efficientnetv2", "size": "tiny", "head_attention": "cbam", "activation": "hard_swish"},
     "relu6": {"name": "efficientnetv2", "size": "tiny", "attention": "none", "activation": "relu6"},
     "dense_5x5": {
-        "name": "mobilevit", "size": "tiny", "local_kernel": "replace_5x5", "local_depthwise": False
+        **{"name": "mobilevit", "size": "tiny", "local_kernel": "replace_5x5", "local_depthwise": False},
+        **SHALLOW,
     },
-}  # fmt: skip
+}
 
 CLASSES, SIZE, BATCH = 5, 64, 4
 
@@ -159,18 +164,14 @@ def test_training_uses_the_batch_and_evaluation_the_running_statistics(name):
 
 
 @pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("size", [32, 96, 128])
-def test_finite_at_other_sizes(name, size):
+def test_finite_at_other_sizes(name):
     model, variables, _, apply, _ = made(name)
-    try:
-        check(model.config, size)
-    except ConfigError:
-        assert size == 96 and model.config.get("mixer") == "attention"
-        return
+    # Where windows or patches do not bind it, a size that leaves odd feature maps behind.
+    size = 128 if "swin" in name or model.config.get("mixer") == "attention" else 100
+    check(model.config, size)
     logits = apply(variables, pictures(2, size))
+    assert logits.shape == (2, CLASSES)
     assert jnp.isfinite(logits).all()
-    # At init the logits say next to nothing: the loss starts near log(classes).
-    assert jnp.abs(logits).max() < 3
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -189,7 +190,7 @@ def test_bfloat16_computes_the_same_network(name):
 
 
 def test_bfloat16_trains():
-    model, variables, gradients, *_ = made("mobilevit_tiny_ir")
+    model, variables, gradients, *_ = made("relu6")
     half = create_model({**model.config, "dtype": "bfloat16"}, CLASSES)
 
     def loss(params):
@@ -220,20 +221,19 @@ def test_dropout_needs_a_key_and_changes_with_it():
 
 
 def test_init_is_a_function_of_the_key_and_draws_what_the_modules_declare():
-    model, variables, *_ = made("mobilevit_tiny")
+    model, variables, *_ = made("pyramidnet_tiny")
     again = model.init(jax.random.key(0), SIZE)
     other = model.init(jax.random.key(1), 128)
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), variables, again))
     declared = jit(model.module.init)(jax.random.key(0), pictures(1))
     assert jax.tree.map(jnp.shape, declared) == jax.tree.map(jnp.shape, variables)
-    for (key, ours), theirs in zip(
-        flatten_dict(other, sep="/").items(), flatten_dict(declared, sep="/").values(), strict=True
-    ):
+    theirs = flatten_dict(declared, sep="/")
+    for key, ours in flatten_dict(other, sep="/").items():
         assert ours.dtype == jnp.float32, key
-        if ours.size > 2000:
-            assert float(ours.std()) == pytest.approx(float(theirs.std()), rel=0.1), key
-        elif "kernel" not in key:
-            np.testing.assert_array_equal(ours, theirs)  # scales, biases, statistics
+        if key.endswith("kernel"):
+            assert float(ours.std()) == pytest.approx(float(theirs[key].std()), rel=4 / ours.size**0.5), key
+        else:
+            np.testing.assert_array_equal(ours, theirs[key])  # scales, biases, statistics
     # Inside another program's trace there is nothing to draw on the host.
     assert jax.tree.map(
         jnp.shape, jax.eval_shape(partial(model.init, image_size=SIZE), jax.random.key(0))
