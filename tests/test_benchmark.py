@@ -14,7 +14,7 @@ from wastejax.benchmark import command, data, networks, peers, report, timing
 from wastejax.benchmark.networks import Case
 from wastejax.errors import UserError
 
-pytestmark = pytest.mark.slow  # not yet timed on a quiet machine
+pytestmark = pytest.mark.slow  # minutes on two cores
 
 
 def test_runners_take_turns_in_alternating_order(monkeypatch):

@@ -24,7 +24,7 @@ from wastejax.main import parser
 from wastejax.models import MODELS, create_model
 from wastejax.models.folding import apply_folded, fold_batch_norm
 
-pytestmark = pytest.mark.slow  # not yet timed on a quiet machine
+pytestmark = pytest.mark.slow  # minutes on two cores
 
 SIZE = 64
 
