@@ -15,7 +15,7 @@ from pathlib import Path
 RESULT = Path(__file__).resolve().parent / "results" / "short_runs.json"
 COMMON = ["data.augmentation=basic", "train.epochs=3", "train.batch_size=32", "optim.warmup_epochs=1"]
 B0 = ["model.size=b0", "data.image_size=96"]
-XXS = ["model.size=xxs", "data.image_size=96"]
+XXS = ["model.size=xxs", "data.image_size=128"]  # attention needs multiples of 64
 RUNS = {
     "efficientnetv2": B0,
     "efficientnetv2_eca": B0,

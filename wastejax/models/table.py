@@ -47,9 +47,10 @@ def image_size(config: Mapping[str, Any]) -> int:
 def run(say: Callable[[str], None]) -> None:
     """Prints the table of the `models` command."""
     say(
-        f"{'name':28} {'parameters':>12} {'size':>5} {'GMACs':>7}   weights it can take   (parameters at {NUM_CLASSES} classes)"
+        f"parameters at {NUM_CLASSES} classes, multiply-adds at the usual size, published weights it can take"
     )
+    say(f"{'name':28} {'parameters':>12} {'size':>5} {'GMACs':>7}  weights")
     for name, config in MODELS.items():
         size = image_size(config)
         parameters, macs = cost(config, size)
-        say(f"{name:28} {parameters:12,} {size:5} {macs / 1e9:7.3f}  {', '.join(published_weights(config))}")
+        say(f"{name:28} {parameters:12,} {size:5} {macs / 1e9:7.3f}  {' '.join(published_weights(config))}")
