@@ -2,7 +2,7 @@
 
 Command: python -m wastejax.main --config=configs/pyramidnet_asam.py --config.data.dir=DIR
 At 64 px, since its first stage keeps the full resolution; each step takes two gradients.
-Costs: 1,774,006 parameters, 1.62 GMACs a picture at 64 px, 100 epochs; two gradients a step.
+Costs: 1,774,006 parameters, 1.62 GMACs a picture at 64 px, 100 epochs.
 """
 
 from ml_collections import ConfigDict
