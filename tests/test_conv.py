@@ -37,6 +37,7 @@ CASES = [  # (kernel, channels, features, groups), strides, padding, (rows, colu
     (DENSE, 2, "SAME", (34, 35)),
     (DENSE, 2, "SYMMETRIC", (34, 35)),
     (DENSE, 1, "SAME", (5, 6)),  # fewer
+    ((3, 5, 6, 1), 2, "SAME", (8, 9)),  # more channels than _PATCH_CHANNELS
     (GROUPED, 2, "SAME", (8, 9)),
 ]
 

@@ -20,6 +20,7 @@ from wastejax.models.layers import (
     EfficientChannelAttention,
     InvertedResidual,
     SqueezeExcite,
+    attend,
     drop_path_rates,
     eca_kernel_size,
     gated_linear_unit,
@@ -207,3 +208,26 @@ def test_initialisers_have_the_widths_of_their_papers(host):
     assert std(he_normal, (3, 3, 64, 128)) == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.01)
     assert std(he_normal, (3, 3, 1, 8192)) == pytest.approx(np.sqrt(2 / 9), rel=0.01)  # depthwise
     assert std(linear_init, (256, 256)) == pytest.approx(0.02, rel=0.01)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_and_its_gradients_are_those_of_flax(masked):
+    rng = np.random.default_rng(0)
+    qkv = [jnp.asarray(3 * rng.standard_normal((2, 5, 7, 3, 4)), jnp.float32) for _ in range(3)]
+    bias = jnp.asarray(rng.standard_normal((3, 7, 7)), jnp.float32)
+    mask = jnp.asarray(rng.random((5, 1, 7, 7)) < 0.7) if masked else None
+
+    def theirs(query, key, value, bias):
+        return nn.dot_product_attention(query, key, value, bias=bias, mask=mask)
+
+    def ours(query, key, value, bias):
+        return attend(query, key, value, bias, mask)
+
+    np.testing.assert_allclose(ours(*qkv, bias), theirs(*qkv, bias), rtol=1e-5, atol=1e-6)
+    weight = jnp.asarray(rng.standard_normal(qkv[0].shape), jnp.float32)
+    gradients = [
+        jax.grad(lambda *a, f=f: (f(*a) * weight).sum(), argnums=(0, 1, 2, 3))(*qkv, bias)
+        for f in (ours, theirs)
+    ]
+    for got, wanted in zip(*gradients, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)

@@ -11,7 +11,7 @@ from jax import Array
 
 from wastejax.errors import ConfigError
 from wastejax.models.conv import Conv
-from wastejax.models.layers import CBAM, Classifier, DropPath, linear_init
+from wastejax.models.layers import CBAM, Classifier, DropPath, attend, linear_init
 
 PATCH = 4
 
@@ -117,7 +117,7 @@ class WindowAttention(nn.Module):
         table_shape = ((2 * self.window - 1) ** 2, self.heads)
         table = self.param("relative_position_bias_table", linear_init, table_shape, jnp.float32)
         bias = table[relative_positions(self.window)].transpose(2, 0, 1)
-        y = nn.dot_product_attention(query, key, value, bias=bias, mask=mask, dtype=self.dtype)
+        y = attend(query, key, value, bias, mask)
         return dense(D, name="proj")(y.reshape(x.shape))
 
 
