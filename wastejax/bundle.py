@@ -69,10 +69,12 @@ class Bundle:
         import jax
 
         from wastejax.models import create_model
+        from wastejax.models.folding import apply_folded, fold_batch_norm
 
         model = create_model(self.config["model"], len(self.classes))
-        forward = jax.jit(lambda v, images: model.apply(v, self.preprocessing.normalise(images)))
-        variables = jax.device_put(self.variables)
+        variables = fold_batch_norm(model, self.variables, self.preprocessing.image_size)
+        forward = jax.jit(lambda v, images: apply_folded(model, v, self.preprocessing.normalise(images)))
+        variables = jax.device_put(variables)
         return lambda images: forward(variables, images)
 
 

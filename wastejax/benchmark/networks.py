@@ -4,6 +4,7 @@ import ast
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from wastejax.config import load_recipe
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError, nearest
 from wastejax.models import MODELS, Model, create_model
+from wastejax.models.folding import apply_folded, fold_batch_norm
 from wastejax.models.table import NUM_CLASSES, cost
 from wastejax.training.devices import on_devices, use_devices
 from wastejax.training.optim import make_optimizer, make_schedule
@@ -113,9 +115,12 @@ Prepared = tuple[Any, tuple[Any, ...], Callable[[Any], Callable[[], Any]]]
 def _infer(case: Case, model: Model, variables: Any) -> Prepared:
     """Pictures that lie on the device, normalised, to logits that lie there too."""
     images = jax.random.normal(jax.random.key(1), (case.batch, case.size, case.size, 3))
+    apply = model.apply
+    if case.runtime == "jax":  # as `Bundle.logits`; Flax leaves batch normalisation where it is
+        variables, apply = fold_batch_norm(model, variables, case.size), partial(apply_folded, model)
     arguments = jax.device_put(variables), images
     return (
-        jax.jit(model.apply),
+        jax.jit(apply),
         arguments,
         lambda compiled: lambda: jax.block_until_ready(compiled(*arguments)),
     )
