@@ -55,14 +55,17 @@ ROWS: dict[str, list[tuple[str, list[str]]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", default=",".join(ROWS), help="tables to measure (default: %(default)s)")
+    parser.add_argument(
+        "--rows", default=",".join(ROWS), help="tables, or rows of them (default: %(default)s)"
+    )
     parser.add_argument("--peer_python", default=sys.executable)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--anew", action="store_true", help="measure also what is there already")
     args = parser.parse_args()
-    for table in args.rows.split(","):
-        for name, flags in ROWS[table]:
-            if args.anew or not (RESULTS / f"{name}.json").is_file():
+    wanted = args.rows.split(",")
+    for table, rows in ROWS.items():
+        for name, flags in rows:
+            if {table, name} & set(wanted) and (args.anew or not (RESULTS / f"{name}.json").is_file()):
                 measure(name, flags, args)
     write_tables()
 
