@@ -1,0 +1,206 @@
+"""What a leaking split is worth: one network on a plain random and on a grouped split of a set with planted copies.
+
+Command: python experiments/leakage.py --data=TRASHNET --state=DIR
+Half of the pictures get one changed copy each, so that a third of the set is redundant, as in the study's data.
+What is done already is skipped, so it can be stopped at any time. Writes experiments/results/leakage.json; the
+pictures stay in DIR.
+"""
+
+import argparse
+import csv
+import datetime
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from wastejax.bundle import load_bundle
+from wastejax.data.images import decode
+from wastejax.data.pipeline import EvalBatches
+from wastejax.data.sources import open_folder
+from wastejax.data.split import load_manifest
+from wastejax.evaluation.evaluate import evaluate
+from wastejax.evaluation.metrics import bootstrap_interval
+
+ROOT = Path(__file__).resolve().parents[1]
+MARK = "__copy_"
+OPTIONS = [
+    "--config=mobilevit_ir",
+    *(
+        f"--config.{key}"
+        for key in (
+            "model.size=xxs",
+            "data.image_size=96",
+            "data.augmentation=basic",
+            "train.epochs=25",
+            "train.batch_size=32",
+            "optim.weight_decay=0.05",
+        )
+    ),
+]
+SPLITS = {"random": "none", "grouped": "phash"}
+
+
+def resized(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return image.resize((image.width * 2 // 3, image.height * 2 // 3), Image.Resampling.BICUBIC)
+
+
+def recompressed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=35)
+    return decode(buffer.getvalue())
+
+
+def flipped(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def recoloured(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    return ImageEnhance.Brightness(ImageEnhance.Color(image).enhance(0.6)).enhance(1.15)
+
+
+def cropped(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    w, h = round(0.92 * image.width), round(0.92 * image.height)
+    left, top = int(rng.integers(image.width - w + 1)), int(rng.integers(image.height - h + 1))
+    return image.crop((left, top, left + w, top + h))
+
+
+CHANGES = {f.__name__: f for f in (resized, recompressed, flipped, recoloured, cropped)}
+
+
+def plant(data: Path, to: Path, seed: int = 17) -> None:
+    """Writes every picture of a class folder and one changed copy of each second one; nothing where it is done."""
+    done = to.with_name(f"{to.name}.done")
+    if done.is_file():
+        return
+    source, rng = open_folder(data), np.random.default_rng(seed)
+    chosen = rng.permutation(len(source))[: len(source) // 2]
+    change_of = dict(zip(chosen.tolist(), np.resize(list(CHANGES), len(chosen)).tolist(), strict=True))
+    for i, name in enumerate(source.names):
+        path = to / source.classes[source.labels[i]] / Path(name).name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(source.read(i))
+        if i in change_of:
+            copy = CHANGES[change_of[i]](decode(source.read(i)), rng)
+            copy.save(path.with_name(f"{path.stem}{MARK}{change_of[i]}.jpg"), quality=90)
+    done.touch()
+
+
+def original(name: str) -> str:
+    """Returns the class and stem of the picture that a file shows, or was copied from."""
+    return str(Path(name).with_suffix("")).partition(MARK)[0]
+
+
+def train(pictures: Path, workdir: Path, split: str, seed: int) -> list[str]:
+    """Trains one network, or goes on with it, and returns its options."""
+    options = [*OPTIONS, f"--config.data.split.group={SPLITS[split]}", f"--config.seed={seed}"]
+    if not (workdir / "report.json").is_file():
+        command = [sys.executable, "-m", "wastejax.main", *options, f"--config.data.dir={pictures}"]
+        subprocess.run([*command, f"--workdir={workdir}"], check=True, cwd=ROOT)
+    return options
+
+
+def rate(correct: np.ndarray) -> dict:
+    """Returns top-1 of some pictures with its 95 % bootstrap interval."""
+    if not len(correct):
+        return {"num_images": 0, "top1": None, "ci95": None}
+    top1, interval = float(correct.mean()), bootstrap_interval(correct)
+    return {"num_images": len(correct), "top1": round(top1, 4), "ci95": [round(x, 4) for x in interval]}
+
+
+def score(pictures: Path, workdir: Path, groups: dict[str, str]) -> dict:
+    """Scores a run on its test pictures, and on those of them whose twins were and were not trained on.
+
+    Args:
+        pictures: the set.
+        workdir: the run.
+        groups: near-duplicate group of each file as `phash` finds it: TrashNet has a few twins of its own.
+    """
+    source = open_folder(pictures)
+    listed = load_manifest(workdir / "manifest.csv", source)
+    source = source.select(listed.indices)
+    names = [source.names[i] for i in np.flatnonzero(listed.splits == "train")]
+    trained = {original(name) for name in names} | {groups[name] for name in names}
+    test = np.flatnonzero(listed.splits == "test")
+    bundle = load_bundle(workdir)
+    batches = EvalBatches(source, test, bundle.preprocessing, 64)
+    result = evaluate(bundle.logits, batches, source, bundle.classes, test)
+    correct = result.logits.argmax(axis=1) == result.labels
+    tested = [source.names[i] for i in result.indices]
+    seen = np.array([original(name) in trained or groups[name] in trained for name in tested])
+    return {
+        "test": rate(correct),
+        "twin_in_train": rate(correct[seen]),
+        "unseen": rate(correct[~seen]),
+        "seconds": round(json.loads((workdir / "report.json").read_text())["facts"]["seconds"]),
+    }
+
+
+def detected(names: list[str], groups: dict[str, str]) -> dict[str, float]:
+    """Returns the share of planted copies of each kind that `phash` grouped with their originals."""
+    group_of = {original(name): groups[name] for name in names if MARK not in name}
+    found: dict[str, list[bool]] = {kind: [] for kind in CHANGES}
+    for name in names:
+        if MARK in name:
+            found[Path(name).stem.partition(MARK)[2]].append(groups[name] == group_of[original(name)])
+    return {kind: round(float(np.mean(hits)), 4) for kind, hits in found.items()}
+
+
+def write(
+    out: Path, args: argparse.Namespace, commit: str, groups: dict[str, str], pairs: list[dict]
+) -> None:
+    """Writes what is known so far."""
+    seeds = " ".join(str(pair["seed"]) for pair in pairs)
+    result = {
+        "command": f"python experiments/leakage.py --data={args.data.name} --state=DIR --seeds {seeds}",
+        "commit": commit[:12],
+        "date": datetime.date.today().isoformat(),
+        "hardware": pairs[0]["hardware"],
+        "set": {
+            "from": args.data.name,
+            "pictures": len(groups),
+            "planted_copies": sum(MARK in name for name in groups),
+            "share_of_copies_grouped_with_their_original": detected(list(groups), groups),
+        },
+        "mean_top1": {s: round(float(np.mean([p[s]["test"]["top1"] for p in pairs])), 4) for s in SPLITS},
+        "pairs": [{key: value for key, value in pair.items() if key != "hardware"} for pair in pairs],
+    }
+    out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--state", required=True, type=Path, help="for the planted set and the runs")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[17], help="of split and training, a pair each"
+    )
+    parser.add_argument("--commit", help="what is run (default: HEAD)")
+    parser.add_argument("--out", type=Path, default=ROOT / "experiments" / "results" / "leakage.json")
+    args = parser.parse_args()
+    commit = args.commit or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, cwd=ROOT).strip()
+    state = args.state.resolve()
+    pictures = state / "pictures"
+    plant(args.data, pictures)
+    pairs: list[dict] = []
+    for seed in args.seeds:
+        runs = {split: state / f"{split}-{seed}" for split in SPLITS}
+        commands = {}
+        for split, workdir in runs.items():
+            commands[split] = " ".join(["python -m wastejax.main", *train(pictures, workdir, split, seed)])
+        with (runs["grouped"] / "manifest.csv").open(encoding="utf-8") as file:
+            groups = {row["file"]: f"group {row['group']}" for row in csv.DictReader(file)}
+        scores = {split: score(pictures, workdir, groups) for split, workdir in runs.items()}
+        hardware = json.loads((runs["grouped"] / "report.json").read_text())["facts"]["hardware"]
+        pairs.append({"seed": seed, "commands": commands, "hardware": hardware, **scores})
+        write(args.out, args, commit, groups, pairs)
+        for split in SPLITS:
+            print(seed, split, json.dumps(scores[split]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
