@@ -2,8 +2,8 @@
 
 Command: python experiments/ship.py RUN [--note=TEXT]
 RUN is a finished run whose pictures are still where it found them. What is shipped is what is measured: the bundle
-as stored is calibrated on the run's validation pictures and scored on its test pictures. Writes evaluation.json and,
-from it alone, MODEL_CARD.md. LICENSE-MODEL is written by people: it is checked, not changed.
+as stored is calibrated on the run's validation pictures and scored on its test pictures. Writes evaluation.json
+and, from it alone, MODEL_CARD.md. LICENSE-MODEL is written by people: it is checked, not changed.
 """
 
 import argparse
@@ -127,7 +127,7 @@ def card(result: dict[str, Any]) -> str:
             "recyclable-and-household-waste-classification), a copy without exact duplicates: "
             f"{splits['train']:,} pictures to learn from, {splits['val']:,} to choose by and to calibrate on, "
             f"{splits['test']:,} to test with; near-duplicates on one side of the split. A few per cent of the "
-            "labels are wrong. It started from EfficientNet-Lite0 with ImageNet weights. Licences: `LICENSE-MODEL`.",
+            "labels are wrong. It started from EfficientNet-Lite0 with ImageNet weights. Licence: `LICENSE-MODEL`.",
             "",
             f"Trained by `{result['trained_with']}`.",
         ],
