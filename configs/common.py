@@ -45,6 +45,9 @@ def _data() -> ConfigDict:
     data.channels = "rgb"
     # An unreadable picture stops the run ('raise') or is left out and counted ('skip').
     data.on_bad_image = "raise"
+    # Classes that are kept out of training, as in --config.data.leave_out=shoes,clothing: at the end of the run,
+    # their pictures show how well the model recognises what it has never seen.
+    data.leave_out = ()
     # Draw every class equally often in training, however rare it is.
     data.balanced_sampling = False
     # A TOML file of bins, as wastejax/data/taxonomies/korea.toml, which is what '' stands for.

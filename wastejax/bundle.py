@@ -42,6 +42,8 @@ class Bundle:
         preprocessing: what its pictures go through.
         metrics: validation scores at the time of saving.
         temperature: what logits are divided by before they become probabilities (Guo et al. 2017, section 4.2).
+        thresholds: {'0.95': p, …}: the calibrated probability from which on answers were right that often on the
+            validation pictures, None where none was high enough; empty where nobody looked.
         licence: what may be done with the weights; '' where nobody said.
         versions: of Python and the packages that saved it.
         taxonomy: the rules for its classes, as far as there are any.
@@ -54,6 +56,7 @@ class Bundle:
     preprocessing: Preprocessing
     metrics: dict[str, float]
     temperature: float = 1.0
+    thresholds: dict[str, float | None] = field(default_factory=dict)
     licence: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     taxonomy: Taxonomy = field(default_factory=load_taxonomy)
@@ -87,6 +90,7 @@ def save_bundle(
     metrics: dict[str, float],
     *,
     temperature: float = 1.0,
+    thresholds: dict[str, float | None] | None = None,
     licence: str = "",
     half: bool = False,
     taxonomy: Taxonomy | None = None,
@@ -117,6 +121,7 @@ def save_bundle(
         "classes": list(classes),
         "preprocessing": preprocessing.to_dict(),
         "temperature": temperature,
+        "thresholds": thresholds or {},
         "metrics": metrics,
         "licence": licence,
         "taxonomy": (taxonomy or load_taxonomy()).only(classes).to_dict(),
@@ -127,6 +132,23 @@ def save_bundle(
     for old in path.glob("weights-*.safetensors"):
         if old != weights:
             old.unlink()
+
+
+def keep_calibration(path: Path, temperature: float, thresholds: dict[str, float | None]) -> None:
+    """Replaces the temperature and the thresholds of the bundle in the folder `path`, and nothing else."""
+    about = json.loads((path / "bundle.json").read_bytes())
+    write_json(path / "bundle.json", about | {"temperature": temperature, "thresholds": thresholds})
+
+
+def parse_thresholds(stored: Any) -> dict[str, float | None]:
+    """Returns `Bundle.thresholds` from JSON.
+
+    Raises:
+        AttributeError, TypeError or ValueError: it is damaged.
+    """
+    return {
+        str(float(accuracy)): None if value is None else float(value) for accuracy, value in stored.items()
+    }
 
 
 def versions() -> dict[str, str]:
@@ -187,6 +209,7 @@ def load_bundle(path: str | Path) -> Bundle:
             preprocessing=Preprocessing.from_dict(about["preprocessing"]),
             metrics=about["metrics"],
             temperature=float(about.get("temperature", 1.0)),
+            thresholds=parse_thresholds(about.get("thresholds", {})),
             licence=about.get("licence", ""),
             versions=about.get("versions", {}),
             taxonomy=_taxonomy(about, path),

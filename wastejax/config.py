@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from wastejax.errors import ConfigError, UserError, nearest
 
 PREFIX = "--config."
+NAMES = ("data.leave_out",)  # keys that hold names, given with commas between them
 
 
 def recipes_dir() -> Path:
@@ -92,6 +93,8 @@ def _parse(key: str, text: str, default: Any, wanted: type) -> Any:
         return text
     if default is None and text.lower() == "none":
         return None
+    if key in NAMES:
+        return tuple(name for part in text.strip("()[]").split(",") if (name := part.strip(" '\"")))
     try:
         if wanted is bool:
             return {"true": True, "false": False}[text.lower()]

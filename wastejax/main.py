@@ -18,11 +18,12 @@ examples:
 Every key of configs/common.py can be set: --config.train.epochs=3. `wastejax COMMAND --help` says more.
 """
 
-COMPUTING = ("train", "eval", "predict", "export", "benchmark")  # commands that run a network
+COMPUTING = ("train", "eval", "compare", "predict", "export", "benchmark")  # commands that run a network
 
 # Commands with a module of their own for their many options; it is imported for that command alone.
 MODULES = {
     "audit": ("find what is wrong with a folder of pictures", "wastejax.evaluation.audit"),
+    "compare": ("compare two models on the same pictures", "wastejax.evaluation.compare"),
     "predict": ("say what is in pictures", "wastejax.deployment.predict"),
     "export": ("write a model as a file for other programs, checked", "wastejax.deployment.export"),
     "benchmark": ("time networks, on this machine, against each other", "wastejax.benchmark.command"),
@@ -66,6 +67,10 @@ def parser(asked: str = "") -> argparse.ArgumentParser:
     evaluate.add_argument("--data", metavar="DIR", help="class folders (default: the run's own pictures)")
     evaluate.add_argument(
         "--split", metavar="SPLIT", help="train, val or test (default: all of DIR, or test)"
+    )
+    evaluate.add_argument("--ood", metavar="DIR", help="foreign pictures: are they told from the others?")
+    evaluate.add_argument(
+        "--calibrate", action="store_true", help="first fit the model's confidence on the validation pictures"
     )
     evaluate.add_argument("--out", metavar="JSON", help="also write the scores there")
     evaluate.add_argument("--skip_bad", action="store_true", help="leave unreadable pictures out")

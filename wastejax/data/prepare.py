@@ -10,7 +10,7 @@ import numpy as np
 
 from wastejax.data.duplicates import group_duplicates, scan
 from wastejax.data.sources import Source, open_source
-from wastejax.data.split import SPLITS, load_manifest, shorten, stratified_group_split
+from wastejax.data.split import SPLITS, Manifest, load_manifest, shorten, stratified_group_split
 from wastejax.errors import ConfigError, nearest
 
 _LARGE_GROUP = 0.05  # share of the set above which a group of near-duplicates is reported
@@ -27,6 +27,7 @@ class Dataset:
         splits: str [N], 'train', 'val' or 'test'.
         skipped: name -> reason, of unreadable files that were left out.
         notes: what the user should know about the data, one line each.
+        left_out: the pictures of `config.data.leave_out`, the readable ones; None where it is empty.
     """
 
     source: Source
@@ -34,6 +35,7 @@ class Dataset:
     splits: np.ndarray
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    left_out: Source | None = None
 
     def indices(self, split: str) -> np.ndarray:
         """Returns int64 [M], the pictures of one split, in the order of the source."""
@@ -46,7 +48,8 @@ def prepare(
     """Opens the data, reads every file once to find the unreadable ones, and splits them.
 
     Args:
-        data_config: `config.data`: source, dir, on_bad_image, and split.{ratios, group, hamming, manifest}.
+        data_config: `config.data`: source, dir, on_bad_image, leave_out, and split.{ratios, group, hamming,
+            manifest}.
         seed: of the split.
         cache_dir: where hashes are kept for the next run; None for no cache.
         say: is given a line about progress now and then.
@@ -59,13 +62,7 @@ def prepare(
     split_config = data_config.split
     source = open_source(data_config.source, data_config.dir)
     notes = list(source.notes)
-    manifest = None
-    if split_config.manifest:
-        manifest = load_manifest(split_config.manifest, source)
-        left_out = len(source) - len(manifest.indices)
-        source = source.select(manifest.indices)
-        if left_out:
-            notes.append(f"{left_out:,} pictures that {split_config.manifest} does not list are left out")
+    source, manifest, left_out = _choose(source, data_config, notes)
     if source.empty_folders and manifest is None:
         raise ConfigError(
             "config.data.dir", f"no pictures in {_listed(source.empty_folders)}; add some or remove it"
@@ -92,7 +89,47 @@ def prepare(
         splits, dealt = _split(source, groups, split_config, seed)
         _check_splits(source, groups, splits, dealt, "config.data.dir")
     notes += _notes_on_twins(source, twins, splits)
-    return Dataset(source, groups, splits, skipped, notes)
+    if left_out is not None:
+        bad = scan(left_out, cache_dir, _progress(say)).bad
+        skipped |= {left_out.names[i]: reason for i, reason in bad.items()}
+        left_out = left_out.select(_without_bad(left_out, bad, data_config.on_bad_image))
+        names = ", ".join(left_out.classes)
+        notes.append(
+            f"{len(left_out):,} pictures of {names} are kept out of training, as foreign ones to test with"
+        )
+    return Dataset(source, groups, splits, skipped, notes, left_out)
+
+
+def _choose(source: Source, config: Any, notes: list[str]) -> tuple[Source, Manifest | None, Source | None]:
+    """Returns the pictures to use, the manifest's rows for them if any, and those of the classes left out."""
+    foreign = pictures_of(source, config.get("leave_out", ()))
+    chosen, manifest = np.setdiff1d(np.arange(len(source)), foreign), None
+    if config.split.manifest:
+        manifest = load_manifest(config.split.manifest, source)
+        unlisted = len(source) - len(np.union1d(manifest.indices, foreign))
+        if unlisted:
+            notes.append(f"{unlisted:,} pictures that {config.split.manifest} does not list are left out")
+        # The manifest of a run lists no picture of these classes; a user's own may choose among them.
+        listed = np.intersect1d(foreign, manifest.indices)
+        foreign = listed if len(listed) else foreign
+        manifest = manifest.without(foreign)
+        chosen = manifest.indices
+    return source.select(chosen), manifest, source.select(foreign) if len(foreign) else None
+
+
+def pictures_of(source: Source, names: Sequence[str]) -> np.ndarray:
+    """Returns int64 [M], the pictures of the classes that `config.data.leave_out` names.
+
+    Raises:
+        ConfigError: there is no such class, or hardly another one.
+    """
+    key = "config.data.leave_out"
+    for name in names:
+        if name not in source.classes:
+            raise ConfigError(key, f"there is no class {name!r}{nearest(name, source.classes)}")
+    if names and len(set(source.classes) - set(names)) < 2:
+        raise ConfigError(key, "leaves fewer than two classes to train on")
+    return np.flatnonzero(np.isin(source.labels, [source.classes.index(name) for name in names]))
 
 
 def _check(config: Any) -> None:

@@ -159,6 +159,34 @@ def open_folder(root: str | Path, key: str = "config.data.dir") -> Source:
     )
 
 
+def open_pictures(root: str | Path, key: str) -> Source:
+    """Opens every picture at any depth below a folder, whatever the folders mean, as one class without a name.
+
+    Args:
+        root: the folder.
+        key: what to call it in error messages.
+
+    Raises:
+        ConfigError: the folder is missing or not readable, or has no pictures.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise ConfigError(key, f"{str(root)!r} {'is not a folder' if root.exists() else 'does not exist'}")
+    found = sorted(_find_pictures(root, key))
+    if not found:
+        raise ConfigError(key, f"no pictures below {str(root)!r}")
+    raw = tuple("/".join(path) for path, _ in found)
+    return Source(
+        names=tuple(ascii(path)[1:-1] for path in raw),
+        labels=np.zeros(len(raw), np.int32),
+        classes=("",),
+        domains=("",) * len(raw),
+        splits=None,
+        read=_ReadFiles(root.absolute(), raw),
+        stamps=tuple(stamp for _, stamp in found),
+    )
+
+
 def _find_pictures(
     folder: Path, key: str, above: tuple[str, ...] = (), seen: frozenset[str] = frozenset()
 ) -> Iterator[tuple[tuple[str, ...], str]]:

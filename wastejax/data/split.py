@@ -28,6 +28,11 @@ class Manifest(NamedTuple):
     groups: np.ndarray
     splits: np.ndarray
 
+    def without(self, indices: np.ndarray) -> "Manifest":
+        """Returns the rows of other pictures than these, int [K] in the source."""
+        kept = ~np.isin(self.indices, indices)
+        return Manifest(*(column[kept] for column in self))
+
 
 def stratified_group_split(
     labels: np.ndarray,

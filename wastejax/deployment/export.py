@@ -66,6 +66,7 @@ def about(bundle: Bundle, entry: str, precision: str) -> str:
             "classes": list(bundle.classes),
             "preprocessing": bundle.preprocessing.to_dict(),
             "temperature": bundle.temperature,
+            "thresholds": bundle.thresholds,
             "taxonomy": bundle.taxonomy.to_dict(),
             "metrics": bundle.metrics,
             "licence": bundle.licence,
@@ -302,6 +303,7 @@ def _copy(args: argparse.Namespace, bundle: Bundle, say: Callable[[str], None]) 
         bundle.metrics,
         taxonomy=bundle.taxonomy,
         temperature=bundle.temperature,
+        thresholds=bundle.thresholds,
         licence=bundle.licence,
         half=args.quantize == "fp16",
     )

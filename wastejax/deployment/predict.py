@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,16 @@ class Answer(NamedTuple):
     rejected: bool = False
     error: str = ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what `predict --format=json` and the server say, JSON-ready."""
+        if self.error:
+            return {"file": self.file, "error": self.error}
+        top = [
+            {"class": label, "bin": bin_name, "probability": round(probability, 6)}
+            for label, bin_name, probability in self.guesses
+        ]
+        return {"file": self.file, "rejected": self.rejected, "top": top}
+
 
 def answers(
     predictor: Predictor,
@@ -68,7 +78,7 @@ def answers(
             if isinstance(square, BadImage):
                 yield Answer(name, error=str(square))
             else:
-                yield _answer(predictor, name, next(rows), top, reject_below)
+                yield interpret(predictor, name, next(rows), top, reject_below)
 
 
 def _probabilities(predictor: Predictor, good: list[np.ndarray], batch_size: int) -> np.ndarray:
@@ -80,7 +90,8 @@ def _probabilities(predictor: Predictor, good: list[np.ndarray], batch_size: int
     return predictor.probabilities(batch)[: len(good)]
 
 
-def _answer(predictor: Predictor, name: str, row: np.ndarray, top: int, reject_below: float) -> Answer:
+def interpret(predictor: Predictor, name: str, row: np.ndarray, top: int, reject_below: float) -> Answer:
+    """Returns what the probabilities of one picture, float32 [C], say; see `answers` for the arguments."""
     best = np.argsort(-row, kind="stable")[:top]
     labels = [predictor.classes[i] for i in best]
     guesses = tuple(
@@ -106,13 +117,8 @@ def table(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
 def json_lines(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
     """Yields a JSON list, one picture a line."""
     yield "["
-    for i, (file, guesses, rejected, error) in enumerate(rows, 1):
-        top = [
-            {"class": label, "bin": bin_name, "probability": round(probability, 6)}
-            for label, bin_name, probability in guesses
-        ]
-        entry = {"file": file, "error": error} if error else {"file": file, "rejected": rejected, "top": top}
-        yield json.dumps(entry, ensure_ascii=False) + ("," if i < len(names) else "")
+    for i, row in enumerate(rows, 1):
+        yield json.dumps(row.to_dict(), ensure_ascii=False) + ("," if i < len(names) else "")
     yield "]"
 
 
@@ -146,12 +152,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, default="table", help="of the output (table)")
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="pictures at once (32)")
     parser.add_argument(
-        "--reject_below",
+        "--accuracy",
         type=float,
-        default=0.5,
-        metavar="P",
-        help="mark answers less likely than this (0.5)",
+        metavar="A",
+        help="mark unsure answers, so that the others are right this often: 0.9, 0.95 or 0.99 (0.95)",
     )
+    parser.add_argument("--reject_below", type=float, metavar="P", help="mark answers less likely than this")
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
@@ -166,8 +172,11 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     for name in ("top", "batch_size"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name}: must be >= 1, is {getattr(args, name)}")
+    if args.accuracy is not None and args.reject_below is not None:
+        raise UserError("--accuracy and --reject_below: give one of them")
     names = find(args.pictures)
     predictor = load_predictor(args.model)
+    reject_below = predictor.reject_below(args.accuracy) if args.reject_below is None else args.reject_below
     batch_size = min(args.batch_size, len(names))
     size = predictor.preprocessing.image_size
     predictor.probabilities(
@@ -177,7 +186,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     failures: list[Answer] = []
 
     def watched() -> Iterator[Answer]:
-        rows = answers(predictor, names, args.top, batch_size, args.reject_below)
+        rows = answers(predictor, names, args.top, batch_size, reject_below)
         for done, answer in enumerate(rows, 1):
             _progress(done, len(names))
             failures.extend([answer] if answer.error else [])

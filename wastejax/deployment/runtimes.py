@@ -5,20 +5,24 @@ ONNX file answers on a machine that has no jax.
 """
 
 import json
+import math
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wastejax.bundle import default_bundle, load_bundle
+from wastejax.bundle import default_bundle, load_bundle, parse_thresholds
 from wastejax.data.taxonomy import Taxonomy, parse_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import ConfigError, UserError, nearest
 
 ABOUT = "wastejax"  # the key of the JSON text in an exported file that says what `export.about` writes
+
+DEFAULT_ACCURACY = 0.95  # of the answers that are not rejected, where nothing else is asked for
+UNCALIBRATED = 0.5  # probability under which a model rejects that was never calibrated
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Predictor:
         preprocessing: what its pictures go through.
         taxonomy: which bin a class belongs to, as far as there are rules.
         probabilities: uint8 [B, S, S, 3], RGB -> float32 [B, C], calibrated; every row sums to 1.
+        thresholds: see `Bundle.thresholds`.
     """
 
     path: Path
@@ -40,11 +45,38 @@ class Predictor:
     preprocessing: Preprocessing
     taxonomy: Taxonomy
     probabilities: Callable[[np.ndarray], np.ndarray]
+    thresholds: Mapping[str, float | None] = field(default_factory=dict)
 
     def bin_of(self, label: str) -> str:
         """Returns the bin of a class, a key of `taxonomy.bins`; '' where there is no rule for it."""
         item = self.taxonomy.find(label)
         return item.bin if item else ""
+
+    def reject_below(self, accuracy: float | None = None) -> float:
+        """Returns the probability under which answers are better rejected, so that the others are right that often.
+
+        Args:
+            accuracy: a key of `thresholds`; None for 0.95, or for a plain probability of one half where the model
+                was never calibrated.
+
+        Returns:
+            The threshold; infinity where none was high enough, so that every answer is rejected.
+
+        Raises:
+            UserError: no threshold was chosen for this accuracy.
+        """
+        if accuracy is None and not self.thresholds:
+            return UNCALIBRATED
+        wanted = str(float(DEFAULT_ACCURACY if accuracy is None else accuracy))
+        if wanted not in self.thresholds:
+            advice = (
+                f"choices: {', '.join(self.thresholds)}"
+                if self.thresholds
+                else f"the model was never calibrated: `wastejax eval --model={self.path} --calibrate` does it"
+            )
+            raise UserError(f"--accuracy={wanted}: no threshold is known for it; {advice}")
+        threshold = self.thresholds[wanted]
+        return math.inf if threshold is None else threshold
 
 
 def load_predictor(model: str | Path | None) -> Predictor:
@@ -78,7 +110,15 @@ def load_jax(path: Path) -> Predictor:
     def probabilities(images: np.ndarray) -> np.ndarray:
         return softmax(np.asarray(bundle.logits(images)), bundle.temperature)
 
-    return Predictor(bundle.path, "jax", bundle.classes, bundle.preprocessing, bundle.taxonomy, probabilities)
+    return Predictor(
+        bundle.path,
+        "jax",
+        bundle.classes,
+        bundle.preprocessing,
+        bundle.taxonomy,
+        probabilities,
+        bundle.thresholds,
+    )
 
 
 def load_onnx(path: Path) -> Predictor:
@@ -140,7 +180,10 @@ def exported(
         return np.asarray(compute(entry), np.float32)
 
     taxonomy = parse_taxonomy(about["taxonomy"], str(path), "taxonomy")
-    return Predictor(path, runtime, tuple(about["classes"]), preprocessing, taxonomy, probabilities)
+    thresholds = parse_thresholds(about.get("thresholds", {}))
+    return Predictor(
+        path, runtime, tuple(about["classes"]), preprocessing, taxonomy, probabilities, thresholds
+    )
 
 
 def parse_about(path: Path, text: str | bytes | None) -> dict[str, Any]:
@@ -155,6 +198,7 @@ def parse_about(path: Path, text: str | bytes | None) -> dict[str, Any]:
         about = json.loads(text)
         Preprocessing.from_dict(about["preprocessing"])
         parse_taxonomy(about["taxonomy"], str(path), "taxonomy")
+        parse_thresholds(about.get("thresholds", {}))
         if about["input"] not in ("uint8", "float32") or not about["classes"]:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, ConfigError):

@@ -1,6 +1,6 @@
 """The numbers that say how good a classifier is, from logits and labels. NumPy only."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -83,9 +83,7 @@ def score_bins(
         `bin_top1`; `bin_ci95`, its 95 % interval; `per_bin` {name: {precision, recall, f1, support}}.
     """
     names = list(dict.fromkeys(bins))
-    bin_of = np.array([names.index(name) for name in bins])
-    probabilities = np.exp(log_probabilities) @ (bin_of[:, None] == np.arange(len(names)))
-    answers, truth = probabilities.argmax(axis=1), bin_of[labels]
+    answers, truth = bin_answers(log_probabilities, labels, bins)
     cells = np.bincount(truth * len(names) + answers, minlength=len(names) ** 2)
     correct = answers == truth
     return {
@@ -93,6 +91,19 @@ def score_bins(
         "bin_ci95": list(bootstrap_interval(correct, bootstrap, seed)),
         "per_bin": _per_class(cells.reshape(len(names), len(names)), names),
     }
+
+
+def bin_answers(
+    log_probabilities: np.ndarray, labels: np.ndarray, bins: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the chosen and the true bin of each image, int [N] each, numbered as they first occur in `bins`.
+
+    See `score_bins` for the arguments.
+    """
+    names = list(dict.fromkeys(bins))
+    bin_of = np.array([names.index(name) for name in bins])
+    probabilities = np.exp(log_probabilities) @ (bin_of[:, None] == np.arange(len(names)))
+    return probabilities.argmax(axis=1), bin_of[labels]
 
 
 def bootstrap_interval(
@@ -119,6 +130,39 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def bootstrap_statistic(
+    statistic: Callable[..., float],
+    *arrays: np.ndarray,
+    strata: np.ndarray | None = None,
+    resamples: int = 1000,
+    seed: int = 17,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of any statistic of N images (Efron & Tibshirani 1993, ch. 13).
+
+    Args:
+        statistic: takes the resampled arrays.
+        *arrays: [N, ...] each.
+        strata: [N]; images are drawn within each of its values, whose numbers stay the same. None: from all.
+        resamples: see `bootstrap_interval`.
+        seed: see `bootstrap_interval`.
+        level: see `bootstrap_interval`.
+
+    Returns:
+        (low, high).
+    """
+    rng = np.random.default_rng(seed)
+    count = len(arrays[0])
+    strata = np.zeros(count, bool) if strata is None else strata
+    parts = [np.flatnonzero(strata == value) for value in np.unique(strata)]
+    values = []
+    for _ in range(resamples):
+        drawn = np.concatenate([part[rng.integers(0, len(part), len(part))] for part in parts])
+        values.append(statistic(*(array[drawn] for array in arrays)))
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def expected_calibration_error(
     confidence: np.ndarray, correct: np.ndarray, bins: int = CALIBRATION_BINS
 ) -> float:
@@ -133,10 +177,14 @@ def expected_calibration_error(
         The mean over bins of |accuracy - mean confidence|, weighted by the images in each.
     """
     confidence = np.asarray(confidence, dtype=np.float64)
-    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
-    which = np.digitize(confidence, inner_edges, right=True)
+    which = calibration_bins(confidence, bins)
     gap = np.bincount(which, weights=np.asarray(correct, dtype=np.float64) - confidence, minlength=bins)
     return float(np.abs(gap).sum() / confidence.size)
+
+
+def calibration_bins(confidence: np.ndarray, bins: int = CALIBRATION_BINS) -> np.ndarray:
+    """Returns the bin of each confidence, int [N]: of equal width, open below and closed above."""
+    return np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from wastejax.evaluation import plots
+from wastejax.evaluation.markdown import code, percent, table
+from wastejax.evaluation.trust_report import trust_section
 from wastejax.files import write_text
 
 FIGURES_DIR = "figures"
@@ -22,6 +24,10 @@ FIGURES = {
     "diagonal. Grey rows have no pictures.",
     "class_distribution.png": "How many pictures each class has, by split.",
     "samples.png": "Training pictures as the network sees them, augmentation included, with their classes.",
+    "reliability.png": "How often the answer is right by how sure the model is: on the dotted line the two agree. "
+    "Below it the model promises too much.",
+    "risk_coverage.png": "How many of the answers are wrong if only the surest are given, and where the thresholds "
+    "lie.",
     "worst_mistakes.png": "The wrong answers that the model was surest of. Look here first: often it is the "
     "label that is wrong.",
 }
@@ -44,7 +50,7 @@ def write_report(
         config: the resolved config as nested dicts; `data.dir`, `data.source`, `data.split.group`, `model`
             and `seed` are read.
         history: one dict per epoch, see `plots.curves`; may be empty.
-        scores: of the test split, see `metrics.score`.
+        scores: of the test split, see `metrics.score`; and `trust.score_trust`, whose keys may be absent.
         facts: what else is known of the run. All keys may be absent, and then nothing is said of them:
             `command` str, `seconds` float, `images_per_second` float (training), `hardware` str, `versions`
             {package: version}, `splits` {split: number of images}, `num_groups` int and `largest_group` int
@@ -68,6 +74,7 @@ def write_report(
         _domains(scores),
         _bins(scores, facts),
         _classes(scores),
+        trust_section(scores),
         _figures(figures),
         _circumstances(history, facts),
         _next_steps(workdir, facts),
@@ -83,19 +90,19 @@ def _headline(scores: Mapping[str, Any]) -> list[str]:
     low, high = scores["ci95"]
     if low < high:
         doubt = (
-            f"Over all pictures of the same kind the share most likely lies between {_percent(low)} and "
-            f"{_percent(high)} (95 % bootstrap interval)."
+            f"Over all pictures of the same kind the share most likely lies between {percent(low)} and "
+            f"{percent(high)} (95 % bootstrap interval)."
         )
     else:
         # The bootstrap cannot see a mistake that never happened; the rule of three can (Hanley 1983).
-        bound = _percent(min(3 / num_images, 1))
+        bound = percent(min(3 / num_images, 1))
         doubt = (
             f"So clear a result on {num_images:,} pictures still leaves room for up to {bound} the other way."
         )
     return [
         f"**The first answer is right for {round(top1 * num_images):,} of {num_images:,} test pictures: "
-        f"{_percent(top1)}.** {doubt} Blind guessing among {len(scores['per_class'])} classes would reach "
-        f"{_percent(1 / len(scores['per_class']))}."
+        f"{percent(top1)}.** {doubt} Blind guessing among {len(scores['per_class'])} classes would reach "
+        f"{percent(1 / len(scores['per_class']))}."
     ]
 
 
@@ -107,7 +114,7 @@ def _subject(config: Mapping[str, Any], scores: Mapping[str, Any], facts: Mappin
         count = (
             f"; {facts['parameters']:,} parameters (the numbers it learns)" if "parameters" in facts else ""
         )
-        lines.append(f"- Model: {_code(model.get('name', '?'))} ({details}){count}.")
+        lines.append(f"- Model: {code(model.get('name', '?'))} ({details}){count}.")
     lines.append(f"- Pictures: {_origin(config)}, {len(scores['per_class'])} classes.")
     if "splits" in facts:
         parts = [f"{n:,} {USES.get(split, split)} (`{split}`)" for split, n in facts["splits"].items()]
@@ -122,7 +129,7 @@ def _skipped(skipped: Mapping[str, str] | int) -> str:
     if isinstance(skipped, int):
         return f"- Left out because they could not be read: {skipped:,} files."
     named = list(skipped.items())[:MAX_SKIPPED_NAMES]
-    names = ", ".join(f"{_code(file)} ({reason})" for file, reason in named)
+    names = ", ".join(f"{code(file)} ({reason})" for file, reason in named)
     more = f", and {len(skipped) - len(named)} more" if len(skipped) > len(named) else ""
     return f"- Left out because they could not be read: {len(skipped):,} files: {names}{more}."
 
@@ -130,9 +137,9 @@ def _skipped(skipped: Mapping[str, str] | int) -> str:
 def _origin(config: Mapping[str, Any]) -> str:
     source, folder = _get(config, "data.source"), _get(config, "data.dir")
     if isinstance(source, str) and source.startswith("tfds:"):
-        return f"the TFDS data set {_code(source.removeprefix('tfds:'))}"
+        return f"the TFDS data set {code(source.removeprefix('tfds:'))}"
     if folder:
-        return f"the folder {_code(folder)}"
+        return f"the folder {code(folder)}"
     return "the embedded set of drawings (no folder was given), which says little about real waste"
 
 
@@ -155,13 +162,13 @@ def _duplicates(config: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str
 def _numbers(scores: Mapping[str, Any]) -> list[str]:
     num_classes, num_images = len(scores["per_class"]), scores["num_images"]
     most_frequent = max(c["support"] for c in scores["per_class"].values()) / num_images
-    rows = [("Top-1", _percent(scores["top1"]), "the first answer is right")]
+    rows = [("Top-1", percent(scores["top1"]), "the first answer is right")]
     if num_classes > 5:
-        rows.append(("Top-5", _percent(scores["top5"]), "the right class is among the first five answers"))
+        rows.append(("Top-5", percent(scores["top5"]), "the right class is among the first five answers"))
     rows += [
         (
             "Macro-F1",
-            _percent(scores["macro_f1"]),
+            percent(scores["macro_f1"]),
             "F1 (see below) averaged over the classes, so that a rare class counts as much as a frequent one",
         ),
         (
@@ -172,36 +179,36 @@ def _numbers(scores: Mapping[str, Any]) -> list[str]:
         ),
         (
             "ECE",
-            _percent(scores["ece"]),
+            percent(scores["ece"]),
             "expected calibration error: how far the model's stated confidence is from how often it is right",
         ),
         (
             "Random guess",
-            _percent(1 / num_classes),
+            percent(1 / num_classes),
             "top-1 of blind guessing, the line to beat; always naming the most frequent class would get "
-            f"{_percent(most_frequent)}",
+            f"{percent(most_frequent)}",
         ),
     ]
-    return ["## How good it is", "", *_table(("number", "value", "what it says"), rows)]
+    return ["## How good it is", "", *table(("number", "value", "what it says"), rows)]
 
 
 def _domains(scores: Mapping[str, Any]) -> list[str]:
     if not scores["per_domain"]:
         return []
     rows = [
-        (_code(name), _percent(domain["top1"]), f"{domain['num_images']:,}")
+        (code(name), percent(domain["top1"]), f"{domain['num_images']:,}")
         for name, domain in scores["per_domain"].items()
     ]
     intro = (
         "How well it does by where the pictures were taken (`default`: studio, `real_world`: in the wild)."
     )
-    return ["## By domain", "", intro, "", *_table(("domain", "top-1", "test pictures"), rows)]
+    return ["## By domain", "", intro, "", *table(("domain", "top-1", "test pictures"), rows)]
 
 
 def _bins(scores: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     """The bins with test pictures, those with the lowest recall first."""
     if "bin_top1" not in scores:
-        unknown = [_code(name) for name in facts.get("without_bin", ())]
+        unknown = [code(name) for name in facts.get("without_bin", ())]
         if not unknown:
             return []
         more = f" and {len(unknown) - MAX_SKIPPED_NAMES} more" if len(unknown) > MAX_SKIPPED_NAMES else ""
@@ -210,19 +217,19 @@ def _bins(scores: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     names = facts.get("bins", {})
     ranked = sorted(scores["per_bin"].items(), key=lambda item: (item[1]["recall"], item[0]))
     rows = [
-        (names.get(name, name), _percent(b["recall"]), _percent(b["precision"]), str(b["support"]))
+        (names.get(name, name), percent(b["recall"]), percent(b["precision"]), str(b["support"]))
         for name, b in ranked
         if b["support"]
     ]
-    low, high = map(_percent, scores["bin_ci95"])
+    low, high = map(percent, scores["bin_ci95"])
     return [
         "## By bin, the worst first",
         "",
-        f"**The right bin: {_percent(scores['bin_top1'])}** (95 % bootstrap interval {low} to {high}). The "
+        f"**The right bin: {percent(scores['bin_top1'])}** (95 % bootstrap interval {low} to {high}). The "
         "chance of a bin is that of its classes together, so confusing two classes of one bin does no harm. "
         "Recall: how much of what belongs into the bin gets there. Precision: how much of what gets there belongs.",
         "",
-        *_table(("bin", "recall", "precision", "test pictures"), rows),
+        *table(("bin", "recall", "precision", "test pictures"), rows),
     ]
 
 
@@ -232,24 +239,24 @@ def _classes(scores: Mapping[str, Any]) -> list[str]:
     ranked = sorted(scores["per_class"].items(), key=lambda item: (item[1]["f1"], item[0]))
     rows = [
         (
-            _code(name),
-            _percent(c["f1"]),
-            _percent(c["recall"]),
-            _percent(c["precision"]),
+            code(name),
+            percent(c["f1"]),
+            percent(c["recall"]),
+            percent(c["precision"]),
             str(c["support"]),
             _taken_for(names, scores["confusion"][names.index(name)], names.index(name)),
         )
         for name, c in ranked
         if c["support"]
     ]
-    absent = [_code(name) for name, c in scores["per_class"].items() if not c["support"]]
+    absent = [code(name) for name, c in scores["per_class"].items() if not c["support"]]
     return [
         "## By class, the worst first",
         "",
         "Recall: how many of the class's pictures were found. Precision: how often the answer is right when the "
         "model names this class. F1: their harmonic mean, low as soon as one of them is.",
         "",
-        *_table(("class", "F1", "recall", "precision", "test pictures", "most often taken for"), rows),
+        *table(("class", "F1", "recall", "precision", "test pictures", "most often taken for"), rows),
         *(["", f"Without a test picture, hence not judged: {', '.join(absent)}."] if absent else []),
     ]
 
@@ -258,7 +265,7 @@ def _taken_for(names: Sequence[str], row: Sequence[int], own: int) -> str:
     others = np.array(row)
     others[own] = 0
     worst = int(others.argmax())
-    return f"{_code(names[worst])} ({others[worst]})" if others[worst] else "–"
+    return f"{code(names[worst])} ({others[worst]})" if others[worst] else "–"
 
 
 def _figures(folder: Path) -> list[str]:
@@ -275,7 +282,7 @@ def _circumstances(history: Sequence[Mapping[str, Any]], facts: Mapping[str, Any
     if "best_epoch" in facts:
         row = next((row for row in history if row["epoch"] == facts["best_epoch"]), {})
         top1 = row.get("val_top1")
-        reached = f", with {_percent(top1)} top-1 on the validation pictures" if top1 is not None else ""
+        reached = f", with {percent(top1)} top-1 on the validation pictures" if top1 is not None else ""
         total = f" of {history[-1]['epoch']}" if history else ""
         lines.append(f"- Best epoch: {facts['best_epoch']}{total}{reached}.")
     if facts.get("stopped_reason"):
@@ -314,26 +321,12 @@ def _next_steps(workdir: Path, facts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
-
-
 def _get(config: Mapping[str, Any], key: str) -> Any:
     """The value of a dotted key, None where it is absent."""
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
-
-
-def _code(name: Any) -> str:
-    """A name as Markdown code."""
-    return "`" + str(name).replace("`", "'") + "`"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f} %"
 
 
 def _duration(seconds: float) -> str:

@@ -8,16 +8,20 @@ import numpy as np
 from wastejax.bundle import Bundle, load_bundle
 from wastejax.data import images, pipeline
 from wastejax.data.split import SPLITS
-from wastejax.evaluation import plots
-from wastejax.evaluation.evaluate import Evaluation, evaluate
+from wastejax.evaluation import plots, trust_plots
+from wastejax.evaluation.calibration import reliability
+from wastejax.evaluation.evaluate import Evaluation, evaluate, predict_logits
 from wastejax.evaluation.metrics import confident_mistakes
+from wastejax.evaluation.ood import max_probability
 from wastejax.evaluation.report import write_report
+from wastejax.evaluation.selective import risk_coverage
+from wastejax.evaluation.trust import Calibration, calibrate_bundle, score_trust
 from wastejax.files import write_json
 from wastejax.training.loop import Progress, Run
 
 
 def finish(run: Run, progress: Progress, facts: dict[str, Any]) -> dict[str, Any]:
-    """Scores the bundle on the test split, as `eval` would, and writes report.json, figures and report.md.
+    """Calibrates the bundle, scores it on the test split as `eval` would, and writes report and figures.
 
     Args:
         run: the run, trained.
@@ -29,9 +33,11 @@ def finish(run: Run, progress: Progress, facts: dict[str, Any]) -> dict[str, Any
     """
     bundle = load_bundle(run.workdir)
     dataset, config = run.dataset, run.config
+    calibration = calibrate_bundle(bundle, dataset.source, dataset.indices("val"), config.data.cache)
     test = dataset.indices("test")
     batches = pipeline.EvalBatches(dataset.source, test, bundle.preprocessing, config.eval.batch_size)
     result = evaluate(bundle.logits, batches, dataset.source, bundle.classes, test, bundle.bins)
+    scores = result.scores | _trust(run, bundle, result, calibration)
     groups = np.bincount(dataset.groups)
     # A resumed run's time is the sum of its parts, so it is counted from the epochs.
     facts = facts | {
@@ -48,11 +54,33 @@ def finish(run: Run, progress: Progress, facts: dict[str, Any]) -> dict[str, Any
         "stopped_reason": progress.stopped,
     }
     _figures(run, bundle, result)
-    path = write_report(run.workdir, config.to_dict(), progress.history, result.scores, facts)
-    write_json(run.workdir / "report.json", result.scores | {"facts": facts})
-    low, high = result.scores["ci95"]
-    run.say(f"test top-1 {result.scores['top1']:.1%} (95 % interval {low:.1%} to {high:.1%}); report: {path}")
-    return result.scores
+    path = write_report(run.workdir, config.to_dict(), progress.history, scores, facts)
+    write_json(run.workdir / "report.json", scores | {"facts": facts})
+    low, high = scores["ci95"]
+    run.say(f"test top-1 {scores['top1']:.1%} (95 % interval {low:.1%} to {high:.1%}); report: {path}")
+    return scores
+
+
+def _trust(run: Run, bundle: Bundle, result: Evaluation, calibration: Calibration) -> dict[str, Any]:
+    """Scores how far the answers can be trusted, and draws it."""
+    left_out, outside = run.dataset.left_out, None
+    if left_out is not None:
+        batches = pipeline.EvalBatches(
+            left_out, np.arange(len(left_out)), bundle.preprocessing, run.config.eval.batch_size
+        )
+        outside, _ = predict_logits(bundle.logits, batches)
+    scores = score_trust(result.logits, result.labels, calibration, outside)
+    if left_out is not None:
+        scores["ood"]["pictures"] = f"left out of training: {', '.join(left_out.classes)}"
+    correct = result.logits.argmax(axis=1) == result.labels
+    before, after = (max_probability(result.logits, t) for t in (1.0, calibration.temperature))
+    folder = run.workdir / "figures"
+    trust_plots.reliability_diagram(
+        reliability(before, correct), scores["calibration"]["reliability"], folder / "reliability.png"
+    )
+    coverage, risk = risk_coverage(after, correct)
+    trust_plots.risk_by_coverage(coverage, risk, scores["selective"]["at"], folder / "risk_coverage.png")
+    return scores
 
 
 def _figures(run: Run, bundle: Bundle, result: Evaluation) -> None:

@@ -45,7 +45,7 @@ from wastejax.training.step import TrainStep, make_train_step
 Say = Callable[[str], None]
 
 # Keys that recipes gained since runs were first stored, with the value that such a run had in effect.
-LATER_KEYS: dict[str, Any] = {"data.taxonomy": ""}
+LATER_KEYS: dict[str, Any] = {"data.leave_out": (), "data.taxonomy": ""}
 
 
 @dataclass

@@ -1,0 +1,115 @@
+"""Pictures that show none of the classes: scores that tell them from the others, and how well they do."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from wastejax.evaluation.metrics import bootstrap_interval, bootstrap_statistic, log_softmax
+
+
+def max_probability(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Calibrated probability of the answer, float [N] (Hendrycks & Gimpel 2017); what `predict` rejects by."""
+    return np.exp(log_softmax(np.asarray(logits, np.float64) / temperature).max(axis=1))
+
+
+def max_logit(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Largest logit, float [N] (Hendrycks et al. 2022); the temperature does not change its order."""
+    del temperature
+    return np.asarray(logits, np.float64).max(axis=1)
+
+
+def energy(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Negative energy, the log-sum-exp of the logits, float [N] (Liu et al. 2020, eq. 4, with their T = 1)."""
+    del temperature
+    logits = np.asarray(logits, np.float64)
+    top = logits.max(axis=1)
+    return top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+
+
+# Each is higher for pictures like those of the training: logits [N, C], temperature -> [N].
+SCORES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "max_probability": max_probability,
+    "max_logit": max_logit,
+    "energy": energy,
+}
+
+
+def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
+    """Returns the chance that a picture from inside scores higher than one from outside; a tie counts half.
+
+    Args:
+        inside: float [N], scores of pictures that show a class.
+        outside: float [M], scores of pictures that do not.
+    """
+    ordered = np.sort(outside)
+    lower, not_higher = (np.searchsorted(ordered, inside, side) for side in ("left", "right"))
+    return float((lower + not_higher).mean() / (2 * len(ordered)))
+
+
+def false_positive_rate(inside: np.ndarray, outside: np.ndarray, kept: float = 0.95) -> float:
+    """Returns the share of pictures from outside that pass where a share `kept` of those from inside does (FPR95).
+
+    Args:
+        inside: float [N].
+        outside: float [M].
+        kept: in (0, 1].
+    """
+    needed = math.ceil(round(kept * len(inside), 9))  # 0.95 * 60 is 57, whatever floats say
+    return float((outside >= np.sort(inside)[len(inside) - needed]).mean())
+
+
+def score_ood(
+    logits: np.ndarray,
+    outside: np.ndarray,
+    temperature: float,
+    thresholds: Mapping[str, float | None],
+    bootstrap: int = 1000,
+    seed: int = 17,
+) -> dict:
+    """Scores how well a model tells pictures of its classes from others.
+
+    Args:
+        logits: float [N, C] of pictures of its classes.
+        outside: float [M, C] of pictures that show none of them.
+        temperature: of the model.
+        thresholds: see `selective.choose_thresholds`; may be empty.
+        bootstrap: number of resamples of the intervals.
+        seed: of the resamples.
+
+    Returns:
+        `num_images`, M; `scores` {score: {auroc, auroc_ci95, fpr95}}; `rejected`, for each threshold {share, ci95}
+        of the M pictures that it rejects, which would be 1 at best.
+    """
+    scores = {}
+    for name, function in SCORES.items():
+        a, b = function(logits, temperature), function(outside, temperature)
+        scores[name] = {
+            "auroc": auroc(a, b),
+            "auroc_ci95": list(_auroc_interval(a, b, bootstrap, seed)),
+            "fpr95": false_positive_rate(a, b),
+        }
+    confidence = max_probability(outside, temperature)
+    rejected = {}
+    for wanted, threshold in thresholds.items():
+        is_rejected = ~(confidence >= (np.inf if threshold is None else threshold))
+        rejected[wanted] = {
+            "share": float(is_rejected.mean()),
+            "ci95": list(bootstrap_interval(is_rejected, bootstrap, seed)),
+        }
+    return {"num_images": len(outside), "scores": scores, "rejected": rejected}
+
+
+def _auroc_interval(
+    inside: np.ndarray, outside: np.ndarray, resamples: int, seed: int
+) -> tuple[float, float]:
+    """Both kinds of pictures are drawn anew, each for itself."""
+    is_inside = np.arange(len(inside) + len(outside)) < len(inside)
+    return bootstrap_statistic(
+        lambda values, which: auroc(values[which], values[~which]),
+        np.concatenate([inside, outside]),
+        is_inside,
+        strata=is_inside,
+        resamples=resamples,
+        seed=seed,
+    )

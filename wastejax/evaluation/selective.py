@@ -1,0 +1,111 @@
+"""The reject option: answering only where the model is sure enough, and what that buys."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from wastejax.evaluation.metrics import bootstrap_interval, bootstrap_statistic
+
+ACCURACIES = (0.9, 0.95, 0.99)  # shares of right answers that thresholds are chosen for
+CURVE_POINTS = 20
+
+
+def choose_threshold(confidence: np.ndarray, correct: np.ndarray, accuracy: float) -> float | None:
+    """Returns the lowest confidence from which on the answers are right often enough.
+
+    Args:
+        confidence: float [N], calibrated probability of each answer, on validation pictures.
+        correct: bool [N].
+        accuracy: the share of right answers that is wanted, in (0, 1).
+
+    Returns:
+        The threshold: answers at least as sure are kept. None where no threshold gets there with 1 / (1 - accuracy)
+        pictures or more: of fewer, all must be right, which says little.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    sorted_confidence = confidence[order]
+    kept = np.arange(1, len(order) + 1)
+    right = np.cumsum(correct[order]) / kept
+    # Equally sure answers are kept together or not at all.
+    complete = np.append(sorted_confidence[1:] != sorted_confidence[:-1], True)
+    good = np.flatnonzero(complete & (kept >= round(1 / (1 - accuracy))) & (right >= accuracy))
+    return float(sorted_confidence[good[-1]]) if good.size else None
+
+
+def choose_thresholds(confidence: np.ndarray, correct: np.ndarray) -> dict[str, float | None]:
+    """Returns {'0.9': threshold, ...} for each of `ACCURACIES`; see `choose_threshold`."""
+    return {str(accuracy): choose_threshold(confidence, correct, accuracy) for accuracy in ACCURACIES}
+
+
+def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the share of wrong answers among the surest ones, for every number of them (El-Yaniv & Wiener 2010).
+
+    Among equally sure answers the order is random, and the risk is what is to be expected.
+
+    Args:
+        confidence: float [N].
+        correct: bool [N].
+
+    Returns:
+        coverage float [N], 1/N to 1; risk float [N], fractions.
+    """
+    _, block, counts = np.unique(-np.asarray(confidence), return_inverse=True, return_counts=True)
+    wrong = np.bincount(block, ~np.asarray(correct, bool)) / counts
+    kept = np.arange(1, len(block) + 1)
+    return kept / len(block), np.cumsum(np.repeat(wrong, counts)) / kept
+
+
+def area_under_risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """Returns AURC, the mean risk over all coverages (Geifman et al. 2019): 0 is best, the error rate is random."""
+    return float(risk_coverage(confidence, correct)[1].mean())
+
+
+def score_selective(
+    confidence: np.ndarray,
+    correct: np.ndarray,
+    thresholds: Mapping[str, float | None],
+    bootstrap: int = 1000,
+    seed: int = 17,
+) -> dict:
+    """Scores the reject option on pictures that the thresholds were not chosen on.
+
+    Args:
+        confidence: float [N], calibrated probability of each answer.
+        correct: bool [N].
+        thresholds: see `choose_thresholds`; may be empty.
+        bootstrap: number of resamples of the intervals.
+        seed: of the resamples.
+
+    Returns:
+        `aurc` and `aurc_ci95`; `curve`, [coverage, risk] at every twentieth of the coverage; `at`, for each
+        threshold {threshold, coverage, coverage_ci95, num_images, accuracy, accuracy_ci95}, where `accuracy` is
+        that of the `num_images` answers kept, None where there are none.
+    """
+    coverage, risk = risk_coverage(confidence, correct)
+    places = np.ceil(np.arange(1, CURVE_POINTS + 1) / CURVE_POINTS * len(coverage)).astype(int) - 1
+    return {
+        "aurc": float(risk.mean()),
+        "aurc_ci95": list(
+            bootstrap_statistic(area_under_risk_coverage, confidence, correct, resamples=bootstrap, seed=seed)
+        ),
+        "curve": [[float(coverage[i]), float(risk[i])] for i in places],
+        "at": {
+            wanted: _kept(confidence, correct, threshold, bootstrap, seed)
+            for wanted, threshold in thresholds.items()
+        },
+    }
+
+
+def _kept(
+    confidence: np.ndarray, correct: np.ndarray, threshold: float | None, bootstrap: int, seed: int
+) -> dict:
+    kept = np.zeros(len(correct), bool) if threshold is None else confidence >= threshold
+    right = correct[kept]
+    return {
+        "threshold": threshold,
+        "coverage": float(kept.mean()),
+        "coverage_ci95": list(bootstrap_interval(kept, bootstrap, seed)),
+        "num_images": int(kept.sum()),
+        "accuracy": float(right.mean()) if right.size else None,
+        "accuracy_ci95": list(bootstrap_interval(right, bootstrap, seed)) if right.size else None,
+    }

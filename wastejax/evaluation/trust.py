@@ -1,0 +1,85 @@
+"""How far a model's answers can be trusted: what is fitted on validation pictures, and how it does on others."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from wastejax.bundle import Bundle, keep_calibration
+from wastejax.data.pipeline import EvalBatches
+from wastejax.data.sources import Source
+from wastejax.evaluation.calibration import fit_temperature, score_calibration
+from wastejax.evaluation.evaluate import evaluate
+from wastejax.evaluation.ood import max_probability, score_ood
+from wastejax.evaluation.selective import choose_thresholds, score_selective
+
+
+class Calibration(NamedTuple):
+    """What validation pictures say about a model's confidence.
+
+    Attributes:
+        temperature: what logits are divided by before they become probabilities.
+        thresholds: see `selective.choose_thresholds`; empty where the model was never calibrated.
+    """
+
+    temperature: float
+    thresholds: Mapping[str, float | None]
+
+
+def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration:
+    """Fits the temperature, and with it chooses the thresholds.
+
+    Args:
+        logits: float [N, C] of pictures that the network was not trained on.
+        labels: int [N], true classes.
+    """
+    temperature = fit_temperature(logits, labels)
+    correct = logits.argmax(axis=1) == labels
+    return Calibration(temperature, choose_thresholds(max_probability(logits, temperature), correct))
+
+
+def calibrate_bundle(bundle: Bundle, source: Source, indices: np.ndarray, cache: bool = False) -> Calibration:
+    """Calibrates a bundle on pictures of a source, indices int [N], and keeps the result in its folder.
+
+    `cache` reads the squares that training has left; see `EvalBatches`.
+    """
+    batch_size = bundle.config["eval"]["batch_size"]
+    batches = EvalBatches(source, indices, bundle.preprocessing, batch_size, cache)
+    result = evaluate(bundle.logits, batches, source, bundle.classes, indices)
+    calibration = calibrate(result.logits, result.labels)
+    keep_calibration(bundle.path, calibration.temperature, dict(calibration.thresholds))
+    return calibration
+
+
+def score_trust(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    calibration: Calibration,
+    outside: np.ndarray | None = None,
+    bootstrap: int = 1000,
+    seed: int = 17,
+) -> dict:
+    """Scores confidence, the reject option and the recognition of foreign pictures, on test pictures.
+
+    Args:
+        logits: float [N, C].
+        labels: int [N], true classes.
+        calibration: of the model, from other pictures.
+        outside: float [M, C], logits of pictures that show none of the classes, if there are any.
+        bootstrap: number of resamples of the intervals.
+        seed: of the resamples.
+
+    Returns:
+        `calibration`, `selective` and, with pictures from outside, `ood`: what `score_calibration`,
+        `score_selective` and `score_ood` return.
+    """
+    temperature, thresholds = calibration
+    confidence = max_probability(logits, temperature)
+    correct = logits.argmax(axis=1) == labels
+    scores = {
+        "calibration": score_calibration(logits, labels, temperature),
+        "selective": score_selective(confidence, correct, thresholds, bootstrap, seed),
+    }
+    if outside is not None:
+        scores["ood"] = score_ood(logits, outside, temperature, thresholds, bootstrap, seed)
+    return scores
