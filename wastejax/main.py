@@ -18,12 +18,14 @@ examples:
 Every key of configs/common.py can be set: --config.train.epochs=3. `wastejax COMMAND --help` says more.
 """
 
-COMPUTING = ("train", "eval", "compare", "predict", "export", "benchmark")  # commands that run a network
+# Commands that run a network.
+COMPUTING = ("train", "eval", "compare", "robustness", "predict", "export", "benchmark")
 
 # Commands with a module of their own for their many options; it is imported for that command alone.
 MODULES = {
     "audit": ("find what is wrong with a folder of pictures", "wastejax.evaluation.audit"),
     "compare": ("compare two models on the same pictures", "wastejax.evaluation.compare"),
+    "robustness": ("accuracy as pictures get worse", "wastejax.evaluation.robustness"),
     "predict": ("say what is in pictures", "wastejax.deployment.predict"),
     "export": ("write a model as a file for other programs, checked", "wastejax.deployment.export"),
     "benchmark": ("time networks, on this machine, against each other", "wastejax.benchmark.command"),
