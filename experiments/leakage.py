@@ -34,9 +34,9 @@ OPTIONS = [
         f"--config.{key}"
         for key in (
             "model.size=xxs",
-            "data.image_size=96",
+            "data.image_size=64",
             "data.augmentation=basic",
-            "train.epochs=25",
+            "train.epochs=20",
             "train.batch_size=32",
             "optim.weight_decay=0.05",
         )
