@@ -154,7 +154,7 @@ def fake_bundle():
         logits=logits,
         classes=CLASSES,
         preprocessing=Preprocessing(16),
-        config={"eval": {"batch_size": 5}, "data": {"dir": "", "source": "folder"}},
+        config={"eval": {"batch_size": 5}, "data": {"on_bad_image": "raise"}},
     )
 
 
@@ -261,6 +261,7 @@ def test_the_curves_hold_the_clean_pictures_at_their_place(drawn, tmp_path):
         ({"split": "tests"}, "--split=tests: no such split"),
         ({"model": "nothing/there"}, "nothing/there: no such run or bundle"),
         ({"out": "taken"}, "is a file, give a folder"),
+        ({"out": "data/dark/out"}, "lies in the data"),
     ],
 )
 def test_mistakes_are_told_in_one_line(drawn, tmp_path, changed, message):
@@ -282,6 +283,11 @@ def test_unreadable_pictures_are_named_or_left_out(drawn, tmp_path, monkeypatch)
     lines = []
     robustness.run(arguments(drawn, tmp_path / "out", skip_bad=True), lines.append)
     assert lines[0] == "left out: dark/7.png: empty file"
+
+
+def test_no_pictures_are_no_accuracy(drawn):
+    with pytest.raises(UserError, match="no images to evaluate"):
+        measure(fake_bundle(), open_folder(drawn), np.zeros(0, np.int64))
 
 
 def test_every_point_is_measured_once():

@@ -43,13 +43,13 @@ def run(args: Any, say: Say) -> None:
     calibration = Calibration(bundle.temperature, bundle.thresholds)
     if args.calibrate:
         calibration = _calibrate(args, bundle, say)
-    indices = _readable(source, indices, args, bundle, say)
+    indices = readable(source, indices, args, bundle, say)
     batch_size = bundle.config["eval"]["batch_size"]
     batches = EvalBatches(source, indices, bundle.preprocessing, batch_size)
     result = evaluate(bundle.logits, batches, source, bundle.classes, indices, bundle.bins)
     outside = None
     if foreign is not None:
-        chosen = _readable(foreign, np.arange(len(foreign)), args, bundle, say)
+        chosen = readable(foreign, np.arange(len(foreign)), args, bundle, say)
         outside, _ = predict_logits(
             bundle.logits, EvalBatches(foreign, chosen, bundle.preprocessing, batch_size)
         )
@@ -157,14 +157,22 @@ def _calibrate(args: Any, bundle: Bundle, say: Say) -> Calibration:
     asked = SimpleNamespace(model=args.model, data=args.data, split="val")
     source, indices = asked_pictures(asked, bundle.config["data"])
     match_classes(bundle.classes, source.classes)
-    indices = _readable(source, indices, args, bundle, say)
+    indices = readable(source, indices, args, bundle, say)
     calibration = calibrate_bundle(bundle, source, indices)
     say(f"calibrated on {len(indices):,} validation pictures; kept in {bundle.path}")
     return calibration
 
 
-def _readable(source: Source, indices: np.ndarray, args: Any, bundle: Bundle, say: Say) -> np.ndarray:
-    """Returns the pictures among `indices` that can be read, or raises an error that names the others."""
+def readable(source: Source, indices: np.ndarray, args: Any, bundle: Bundle, say: Say) -> np.ndarray:
+    """Returns the pictures among `indices` that can be read, or raises an error that names the others.
+
+    Args:
+        source: the pictures.
+        indices: int64 [N], which of them.
+        args: skip_bad, to leave the others out.
+        bundle: the model, whose config may say so too.
+        say: prints a line.
+    """
     bad = scan(source.select(indices), cache_dir()).bad
     if not bad:
         return indices

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wastejax.bundle import Bundle, load_bundle
-from wastejax.data.cache import cache_dir
 from wastejax.data.corruptions import KINDS, corrupted
-from wastejax.data.duplicates import scan
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import Source
-from wastejax.data.split import SPLITS, shorten
-from wastejax.errors import UserError
-from wastejax.evaluation.command import asked_pictures
+from wastejax.data.split import SPLITS
+from wastejax.errors import UserError, nearest
+from wastejax.evaluation.command import asked_pictures, readable
 from wastejax.evaluation.evaluate import evaluate, match_classes
 from wastejax.evaluation.markdown import code, percent, table
 from wastejax.evaluation.metrics import bootstrap_interval, bootstrap_statistic
@@ -58,16 +56,18 @@ def run(args: Any, say: Say) -> None:
         UserError: model or data are not there, unreadable, or do not fit each other.
     """
     if args.split not in (None, *SPLITS):
-        raise UserError(f"--split={args.split}: no such split; choices: {', '.join(SPLITS)}")
+        raise UserError(f"--split={args.split}: no such split{nearest(args.split, SPLITS)}")
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit={args.limit}: must be at least 1")
     out = Path(args.out)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out={args.out}: is a file, give a folder")
+    if args.data and out.resolve().is_relative_to(Path(args.data).expanduser().resolve()):
+        raise UserError(f"--out={args.out}: lies in the data, where its figure would become data too")
     bundle = load_bundle(args.model)
     source, indices = asked_pictures(args, bundle.config["data"])
     match_classes(bundle.classes, source.classes)
-    indices = _readable(source, indices, args.skip_bad, say)
+    indices = readable(source, indices, args, bundle, say)
     available = len(indices)
     indices = spread(indices, args.limit)
     with _progress_bar() as progress:
@@ -333,18 +333,6 @@ def _curve(ax: "Axes", name: str, result: Mapping[str, Any], color: str, model: 
     low, high = 100 * np.array([row["ci95"] for row in rows]).T
     ax.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
     ax.plot(at, [100 * row["top1"] for row in rows], color=color, marker="o", markersize=3, label=model)
-
-
-def _readable(source: Source, indices: np.ndarray, skip_bad: bool, say: Say) -> np.ndarray:
-    """Returns the pictures among `indices` that can be read, or raises an error that names the others."""
-    bad = scan(source.select(indices), cache_dir()).bad
-    if not bad:
-        return indices
-    names = "; ".join(shorten([f"{source.names[indices[i]]}: {reason}" for i, reason in sorted(bad.items())]))
-    if not skip_bad:
-        raise UserError(f"{len(bad)} pictures cannot be read ({names}); mend them, or use --skip_bad")
-    say(f"left out: {names}")
-    return np.delete(indices, list(bad))
 
 
 @contextmanager
