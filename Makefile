@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: train test test-all lint clean
+.PHONY: train test test-all web lint clean
 
 train: $(VENV)/.installed
 	$(PY) -m wastejax.main --config=configs/mobilevit_ir.py
@@ -12,8 +12,12 @@ train: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(PY) -m pytest -m "not slow"
 
-test-all: $(VENV)/.installed-test
+test-all: $(VENV)/.installed-all web/node_modules
 	$(PY) -m pytest
+
+# The web page with a model inside, for any web host: build/web. MODEL is a run, a bundle or an exported .onnx file.
+web: $(VENV)/.installed-test web/node_modules
+	$(PY) -m wastejax.main web --out=build/web $(if $(MODEL),--model=$(MODEL))
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
@@ -27,12 +31,20 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) --editable '.[test,pretrained,export]'
+	$(PIP) --editable '.[test,pretrained,export,serve]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test
-	$(PIP) --editable '.[test,pretrained,export,dev]'
+	$(PIP) --editable '.[test,pretrained,export,serve,dev]'
+	touch $@
+
+$(VENV)/.installed-all: $(VENV)/.installed-test
+	$(PIP) --editable '.[test,pretrained,export,serve,browser]'
+	touch $@
+
+web/node_modules: web/package-lock.json
+	npm ci --prefix web --ignore-scripts --no-audit --no-fund
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) web/node_modules build/web .mypy_cache .pytest_cache .ruff_cache
