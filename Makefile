@@ -38,8 +38,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed-test
 	$(PIP) --editable '.[test,pretrained,export,serve,dev]'
 	touch $@
 
+# litert-converter asks for an old xdsl and typing_extensions, which others here cannot have and it does not use.
 $(VENV)/.installed-all: $(VENV)/.installed-test
-	$(PIP) --editable '.[test,pretrained,export,serve,browser]'
+	$(PIP) --editable '.[test,pretrained,export,serve,browser,edge,openvino]'
+	$(PIP) --no-deps litert-converter
 	touch $@
 
 web/node_modules: web/package-lock.json
