@@ -58,7 +58,7 @@ RECIPE = "--config=mobilevit_ir"
         ([RECIPE, "--epochs=3"], "--epochs=3: unknown option"),
         (["trian", RECIPE], "trian"),
         (["eval", "--model=/nowhere"], "/nowhere: no such run or bundle"),
-        (["eval"], "--model"),
+        (["eval"], "--data: a bundle alone has no pictures"),
         (["train"], "--config"),
         (["models", "--all"], "--all: unknown option"),
     ],

@@ -1,0 +1,130 @@
+"""The model that comes along: small, whole, honest about itself, and there on a fresh install without a network."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import ship
+from wastejax.bundle import DEFAULT, load_bundle
+from wastejax.data import images, synthetic
+from wastejax.deployment.runtimes import load_predictor
+
+ROOT = Path(__file__).resolve().parents[1]
+EVALUATION = json.loads((DEFAULT / "evaluation.json").read_text())
+
+OFFLINE = """
+import socket, sys
+
+class Refused(socket.socket):
+    def __init__(self, family=-1, *rest, **options):
+        raise OSError("no network here")
+
+socket.socket = Refused
+sys.argv = ["wastejax", *sys.argv[1:]]
+from wastejax.main import main
+main()
+"""
+
+
+def offline(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    env = os.environ | {
+        "WASTEJAX_CACHE": str(cwd / "cache"),
+        "WASTEJAX_HUGEPAGES": "0",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-c", OFFLINE, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, timeout=120)
+
+
+def test_it_is_small_and_holds_no_pickle():
+    files = {file.name: file for file in DEFAULT.iterdir()}
+    weights = [name for name in files if name.endswith(".safetensors")]
+    assert len(weights) == 1
+    assert set(files) == {"bundle.json", "evaluation.json", "MODEL_CARD.md", "LICENSE-MODEL", *weights}
+    assert sum(file.stat().st_size for file in files.values()) <= 8_000_000
+    # A header of JSON with names, types and places, then numbers: nothing that could be run.
+    data = files[weights[0]].read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    assert {entry["dtype"] for name, entry in header.items() if name != "__metadata__"} == {"F16", "F32"}
+
+
+def test_it_knows_the_classes_of_the_study_and_says_what_it_may_be_used_for():
+    bundle = load_bundle(DEFAULT)
+    assert bundle.classes == tuple(sorted(synthetic.CLASSES)) and len(bundle.classes) == 30
+    assert bundle.bins is not None
+    assert "LICENSE-MODEL" in bundle.licence
+    assert "/" not in bundle.config["data"]["dir"]  # no folder of the machine that trained it
+
+
+def test_its_scores_are_those_of_these_weights_and_its_card_says_them():
+    about = json.loads((DEFAULT / "bundle.json").read_text())
+    test = EVALUATION["test"]
+    assert about["sha256"] == EVALUATION["weights_sha256"]
+    assert about["temperature"] == test["calibration"]["temperature"]
+    for name in ("top1", "ci95", "bin_top1"):
+        assert about["metrics"][f"test_{name}"] == test[name]
+    confusion = np.array(test["confusion"])
+    assert confusion.sum() == test["num_images"] == about["metrics"]["test_pictures"] > 1000
+    assert test["top1"] == pytest.approx(np.trace(confusion) / confusion.sum())
+    assert test["ci95"][0] < test["top1"] < test["ci95"][1]
+    assert (DEFAULT / "MODEL_CARD.md").read_text() == ship.card(EVALUATION)
+    assert f"right for {100 * test['top1']:.1f} % of {test['num_images']:,} test pictures" in ship.card(
+        EVALUATION
+    )
+
+
+def test_it_answers_without_network_model_or_cache(tmp_path):
+    synthetic.draw("shoes", 3, "default").save(tmp_path / "photo.jpg", quality=95)
+    done = offline("predict", "photo.jpg", "--format=json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert row["top"][0]["class"] == "shoes" and row["top"][0]["bin"] == "textiles"
+    assert row["top"][0]["probability"] > 0.5 and len(row["top"]) == 3
+
+
+def test_eval_scores_it_on_a_folder(tmp_path):
+    for name in ("shoes", "eggshells"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for i in range(2):
+            synthetic.draw(name, i, "default").save(tmp_path / "pictures" / name / f"{i}.png")
+    done = offline("eval", "--data=pictures", "--out=scores.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "scores.json").read_text())["num_images"] == 4
+
+
+@pytest.mark.real_data
+def test_it_recognises_real_pictures(real_data_dir):
+    predictor = load_predictor(None)
+    folder = real_data_dir / "household_waste"
+    files = [file for name in predictor.classes for file in sorted((folder / name).iterdir())[:4]]
+    squares = np.stack([predictor.preprocessing(images.decode(file.read_bytes())) for file in files])
+    answers = predictor.probabilities(squares).argmax(axis=1)
+    # Mostly training pictures, so it must not be worse than on test pictures by more than chance: 4 sigma of 120.
+    right = np.mean(
+        [predictor.classes[k] == file.parent.name for k, file in zip(answers, files, strict=True)]
+    )
+    assert right > EVALUATION["test"]["top1"] - 4 * np.sqrt(0.8 * 0.2 / len(files))
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_it(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={tmp_path}", str(ROOT)],
+        check=True,
+        timeout=300,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        for file in DEFAULT.iterdir():
+            assert archive.read(f"wastejax/default_model/{file.name}") == file.read_bytes()
+    licences = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license-files"]
+    assert "wastejax/default_model/LICENSE-MODEL" in licences
+    assert any(name.endswith("licenses/wastejax/default_model/LICENSE-MODEL") for name in names)
