@@ -162,6 +162,16 @@ def test_worst_mistakes_come_surest_first(tmp_path):
     opened(tmp_path / "w.png")
 
 
+def test_heat_maps_are_drawn_below_their_pictures(tmp_path):
+    pictures, maps = np.full((2, 40, 40, 3), 10, np.uint8), np.full((2, 40, 40, 3), 200, np.uint8)
+    figure = plots.worst_mistakes(
+        list(pictures), ["a", "b"], ["b", "a"], [0.9, 0.8], tmp_path / "w.png", list(maps)
+    )
+    drawn = figure.axes[0].get_images()[0].get_array()
+    assert len(figure.axes) == 2 and drawn.shape == (80, 40, 3)
+    assert (drawn[:36] == 10).all() and (drawn[44:] == 200).all()
+
+
 def test_no_mistakes_is_said(tmp_path):
     figure = plots.worst_mistakes([], [], [], [], tmp_path / "w.png")
     assert [t.get_text() for t in figure.texts] == ["No mistakes"]

@@ -69,15 +69,35 @@ class Bundle:
     @cached_property
     def logits(self) -> Callable[[Any], Any]:
         """The jitted network: uint8 [B, S, S, 3] -> float32 [B, C]."""
+        return self._forward(dense=False)
+
+    @cached_property
+    def dense(self) -> Callable[[Any], Any]:
+        """The jitted network at every position: uint8 [B, H, W, 3] -> float32 [B, h, w, C], see `Model.dense`.
+
+        H and W may differ from S; every shape is compiled once.
+        """
+        return self._forward(dense=True)
+
+    @cached_property
+    def _folded(self) -> tuple[Any, Any]:
+        """The network, and its variables with batch normalisation folded, on the device."""
         import jax
 
         from wastejax.models import create_model
-        from wastejax.models.folding import apply_folded, fold_batch_norm
+        from wastejax.models.folding import fold_batch_norm
 
         model = create_model(self.config["model"], len(self.classes))
-        variables = fold_batch_norm(model, self.variables, self.preprocessing.image_size)
-        forward = jax.jit(lambda v, images: apply_folded(model, v, self.preprocessing.normalise(images)))
-        variables = jax.device_put(variables)
+        return model, jax.device_put(fold_batch_norm(model, self.variables, self.preprocessing.image_size))
+
+    def _forward(self, dense: bool) -> Callable[[Any], Any]:
+        import jax
+
+        from wastejax.models.folding import apply_folded
+
+        model, variables = self._folded
+        normalise = self.preprocessing.normalise
+        forward = jax.jit(lambda v, images: apply_folded(model, v, normalise(images), dense))
         return lambda images: forward(variables, images)
 
 

@@ -56,13 +56,16 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Resizes the short side and cuts the centre; uint8 [image_size, image_size, 3]."""
-        size = self.image_size
-        scale = round(size / self.crop) / min(image.size)
-        # Resample only what is kept: the box of the centre square in the picture's own coordinates.
-        side = size / scale
-        left, top = (image.width - side) / 2, (image.height - side) / 2
-        box = (left, top, left + side, top + side)
-        return np.asarray(image.resize((size, size), FILTERS[self.interpolation], box=box))
+        size = (self.image_size, self.image_size)
+        # Resample only what is kept.
+        return np.asarray(image.resize(size, FILTERS[self.interpolation], box=self.box(*image.size)))
+
+    def box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Returns the centre square that is kept of a picture, in its own pixels: left, top, right, bottom."""
+        scale = round(self.image_size / self.crop) / min(width, height)
+        side = self.image_size / scale
+        left, top = (width - side) / 2, (height - side) / 2
+        return left, top, left + side, top + side
 
     def normalise(self, images: Any) -> Any:
         """Scales uint8 [..., 3] to float32 in the network's units and channel order; NumPy and JAX alike."""

@@ -5,9 +5,11 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from wastejax.data import images
 from wastejax.data.sources import EXTENSIONS
@@ -73,7 +75,7 @@ def squares(
 
     def square(name: str) -> np.ndarray | images.BadImage:
         try:
-            return preprocessing(images.decode(_read(name)))
+            return preprocessing(read(name))
         except images.BadImage as error:
             return error
         except OSError as error:
@@ -93,5 +95,16 @@ def squares(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _read(name: str) -> bytes:
-    return sys.stdin.buffer.read() if name == STDIN else Path(name).read_bytes()
+def read(name: str) -> Image.Image:
+    """Returns the picture of a name, upright and RGB; standard input is read once and kept.
+
+    Raises:
+        BadImage: it cannot be decoded.
+        OSError: it cannot be read.
+    """
+    return images.decode(_stdin() if name == STDIN else Path(name).read_bytes())
+
+
+@cache
+def _stdin() -> bytes:
+    return sys.stdin.buffer.read()

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wastejax.data.images import BadImage
-from wastejax.deployment.pictures import find, squares
+from wastejax.deployment.heatmaps import dense_of, heat_map, save_drawn
+from wastejax.deployment.pictures import find, read, squares
 from wastejax.deployment.runtimes import Predictor, load_predictor
 from wastejax.errors import UserError
 
@@ -158,6 +159,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="mark unsure answers, so that the others are right this often: 0.9, 0.95 or 0.99 (0.95)",
     )
     parser.add_argument("--reject_below", type=float, metavar="P", help="mark answers less likely than this")
+    parser.add_argument(
+        "--heatmap",
+        metavar="DIR",
+        help="write each picture there with what speaks for its class laid over it",
+    )
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
@@ -177,6 +183,8 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     names = find(args.pictures)
     predictor = load_predictor(args.model)
     reject_below = predictor.reject_below(args.accuracy) if args.reject_below is None else args.reject_below
+    if args.heatmap:
+        dense_of(predictor, "heat maps")
     batch_size = min(args.batch_size, len(names))
     size = predictor.preprocessing.image_size
     predictor.probabilities(
@@ -190,6 +198,9 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
         for done, answer in enumerate(rows, 1):
             _progress(done, len(names))
             failures.extend([answer] if answer.error else [])
+            if args.heatmap and answer.guesses:
+                label = answer.guesses[0].label
+                save_drawn(heat_map(predictor, read(answer.file), label), args.heatmap, answer.file, label)
             yield answer
 
     for line in WRITERS[args.format](watched(), names):

@@ -37,6 +37,8 @@ class Predictor:
         taxonomy: which bin a class belongs to, as far as there are rules.
         probabilities: uint8 [B, S, S, 3], RGB -> float32 [B, C], calibrated; every row sums to 1.
         thresholds: see `Bundle.thresholds`.
+        dense: uint8 [B, H, W, 3] -> logits at every position, float32 [B, h, w, C], see `Bundle.dense`; None where
+            the model is an exported file.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class Predictor:
     taxonomy: Taxonomy
     probabilities: Callable[[np.ndarray], np.ndarray]
     thresholds: Mapping[str, float | None] = field(default_factory=dict)
+    dense: Callable[[np.ndarray], Any] | None = None
 
     def bin_of(self, label: str) -> str:
         """Returns the bin of a class, a key of `taxonomy.bins`; '' where there is no rule for it."""
@@ -118,6 +121,7 @@ def load_jax(path: Path) -> Predictor:
         bundle.taxonomy,
         probabilities,
         bundle.thresholds,
+        bundle.dense,
     )
 
 

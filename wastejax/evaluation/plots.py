@@ -219,6 +219,7 @@ def worst_mistakes(
     predictions: Sequence[str],
     probabilities: Sequence[float],
     path: Path | str,
+    heat_maps: Sequence[np.ndarray] | None = None,
 ) -> "Figure":
     """Draws wrongly classified pictures, the ones the model was surest of first.
 
@@ -228,17 +229,21 @@ def worst_mistakes(
         predictions: the predicted class names.
         probabilities: what the model gave to them, fractions.
         path: where the PNG goes.
+        heat_maps: drawn below each picture: the same with what spoke for the prediction laid over it.
 
     Returns:
         The figure, one axes per picture, at most 24.
     """
+    stacks = [list(stack) for stack in zip(images, *([heat_maps] if heat_maps else []), strict=True)]
     order = np.argsort(-np.asarray(probabilities, dtype=np.float64), kind="stable")[:MAX_THUMBNAILS]
     with styled() as new_figure:
         if not len(order):
             figure = new_figure(figsize=(4, 1))
             figure.text(0.5, 0.5, "No mistakes", ha="center", va="center", color=MUTED)
         else:
-            figure, axes = _thumbnails(new_figure, [images[i] for i in order], lines=4)
+            figure, axes = _thumbnails(
+                new_figure, [np.concatenate(stacks[i]) for i in order], 4, len(stacks[0])
+            )
             for ax, i in zip(axes, order, strict=True):
                 ax.set_title(_wrapped(f"truth: {truths[i]}", lines=2), fontsize=6.5)
                 said = _wrapped(f"said: {predictions[i]}, {100 * probabilities[i]:.0f}%", lines=2)
@@ -318,19 +323,19 @@ def _draw_series(
 
 
 def _thumbnails(
-    new_figure: Callable[..., "Figure"], images: Sequence[np.ndarray], lines: int
+    new_figure: Callable[..., "Figure"], images: Sequence[np.ndarray], lines: int, stacked: int = 1
 ) -> tuple["Figure", list["Axes"]]:
-    """Lays out at most MAX_THUMBNAILS pictures, with room for some lines of text around each."""
+    """Lays out at most MAX_THUMBNAILS pictures, `stacked` squares high, with lines of text around each."""
     images = images[:MAX_THUMBNAILS]
     columns = min(len(images), 6)
     rows = -(-len(images) // columns)
-    figure = new_figure(figsize=(max(1.25 * columns, 2.5), (0.97 + 0.15 * lines) * rows))
+    figure = new_figure(figsize=(max(1.25 * columns, 2.5), (0.97 * stacked + 0.15 * lines) * rows))
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in grid:
         ax.axis("off")
     for ax, image in zip(grid, images, strict=False):
         picture = Image.fromarray(image).convert("RGB")
-        picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+        picture.thumbnail((THUMBNAIL, stacked * THUMBNAIL), Image.Resampling.BILINEAR)
         ax.axis("on")
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)

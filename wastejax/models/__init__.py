@@ -156,6 +156,21 @@ class Model:
         """Computes what the classifier averages over positions, [B, h, w, C], in the dtype of the config."""
         return cast(Array, self.module.apply(variables, images, features_only=True))
 
+    def dense(self, variables: Variables, images: Array) -> Array:
+        """Computes logits at every position: the class activation maps (Zhou et al. 2016, eq. 2) of all classes.
+
+        The classifier is linear behind a mean, so the mean of these over positions is what `apply` returns.
+
+        Args:
+            variables: of `init`.
+            images: as for `apply`, and larger where one wants more positions.
+
+        Returns:
+            Logits [B, h, w, num_classes], float32.
+        """
+        head = variables["params"]["classifier"]
+        return self.features(variables, images).astype(jnp.float32) @ head["kernel"] + head["bias"]
+
 
 def complete(model_config: Mapping[str, Any]) -> dict[str, Any]:
     """Fills in the defaults of a model config.

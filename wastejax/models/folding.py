@@ -48,8 +48,8 @@ def fold_batch_norm(model: Model, variables: Variables, image_size: int) -> Vari
     return folded
 
 
-def apply_folded(model: Model, variables: Variables, images: Array) -> Any:
-    """Computes the logits of `model.apply` from what `fold_batch_norm` made."""
+def apply_folded(model: Model, variables: Variables, images: Array, dense: bool = False) -> Any:
+    """Computes the logits of `model.apply`, or of `model.dense`, from what `fold_batch_norm` made."""
 
     def only_shift(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if not _is_foldable(context.module):
@@ -57,7 +57,7 @@ def apply_folded(model: Model, variables: Variables, images: Array) -> Any:
         return args[0] + context.module.get_variable("params", "bias").astype(args[0].dtype)
 
     with nn.intercept_methods(only_shift):
-        return model.apply(variables, images)
+        return (model.dense if dense else model.apply)(variables, images)
 
 
 def _is_foldable(module: nn.Module) -> bool:

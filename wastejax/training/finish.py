@@ -11,6 +11,7 @@ from wastejax.data.split import SPLITS
 from wastejax.evaluation import plots, trust_plots
 from wastejax.evaluation.calibration import reliability
 from wastejax.evaluation.evaluate import Evaluation, evaluate, predict_logits
+from wastejax.evaluation.heatmaps import explain
 from wastejax.evaluation.metrics import confident_mistakes
 from wastejax.evaluation.ood import max_probability
 from wastejax.evaluation.report import write_report
@@ -112,12 +113,14 @@ def _sample_grid(run: Run, path: Path, count: int = 24) -> None:
 def _mistakes(run: Run, bundle: Bundle, result: Evaluation, path: Path) -> None:
     rows, predicted, probabilities = confident_mistakes(result.logits, result.labels)
     source = run.dataset.source
+    squares = [bundle.preprocessing(images.decode(source.read(int(result.indices[row])))) for row in rows]
     plots.worst_mistakes(
-        [bundle.preprocessing(images.decode(source.read(int(result.indices[row])))) for row in rows],
+        squares,
         [bundle.classes[result.labels[row]] for row in rows],
         [bundle.classes[label] for label in predicted],
         list(probabilities),
         path,
+        explain(bundle.dense, squares, predicted),
     )
 
 

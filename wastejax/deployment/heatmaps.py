@@ -1,0 +1,99 @@
+"""Pictures with the evidence for their class laid over them, and files for them that replace none."""
+
+import io
+import re
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from wastejax.deployment.pictures import STDIN
+from wastejax.deployment.runtimes import Predictor
+from wastejax.errors import UserError
+from wastejax.evaluation.heatmaps import blend, evidence
+
+LARGEST = 1024  # pixels of the longer side of a drawn picture
+UNSEEN = 0.35  # brightness of what the network is not shown
+QUALITY = 90
+LONGEST_NAME = 200  # bytes; file systems take 255
+
+
+def heat_map(predictor: Predictor, picture: Image.Image, label: str | None = None) -> Image.Image:
+    """Returns a picture with the evidence for a class laid over the square that the network is shown.
+
+    Args:
+        predictor: a run or bundle.
+        picture: RGB.
+        label: the class; the likeliest if None.
+
+    Returns:
+        RGB, at most `LARGEST` pixels a side; dark outside that square.
+
+    Raises:
+        UserError: the model is an exported file.
+    """
+    logits = np.asarray(dense_of(predictor, "a heat map")(predictor.preprocessing(picture)[None]))[0]
+    index = int(logits.mean((0, 1)).argmax()) if label is None else predictor.classes.index(label)
+    shown = np.asarray(shrunk(picture))
+    left, top, right, bottom = map(round, predictor.preprocessing.box(*shown.shape[1::-1]))
+    inside = shown[top:bottom, left:right]
+    drawn = np.rint(shown * UNSEEN).astype(np.uint8)
+    drawn[top:bottom, left:right] = blend(inside, evidence(logits, index))
+    return Image.fromarray(drawn)
+
+
+def dense_of(predictor: Predictor, wanted: str) -> Callable[[np.ndarray], Any]:
+    """Returns the network at every position.
+
+    Raises:
+        UserError: the model is an exported file, which cannot give what is `wanted`.
+    """
+    if predictor.dense is None:
+        raise UserError(f"{predictor.path}: an exported file cannot give {wanted}; name the run or bundle")
+    return predictor.dense
+
+
+def shrunk(picture: Image.Image) -> Image.Image:
+    """Returns the picture, smaller where it is larger than `LARGEST`."""
+    small = picture.copy()
+    small.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    return small
+
+
+def save_drawn(picture: Image.Image, folder: str | Path, name: str, label: str) -> Path:
+    """Writes a JPEG named after the picture and what it shows, beside what is there.
+
+    Args:
+        picture: RGB.
+        folder: made if need be.
+        name: of the original, as `pictures.find` gives it; '-' becomes 'stdin'.
+        label: what the file is called after the original's name.
+
+    Returns:
+        FOLDER/<stem>_<label>.jpg, or FOLDER/<stem>_<label>_2.jpg and so on where there is one already.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    stem = "stdin" if name == STDIN else Path(name).stem
+    base = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", f"{stem}_{label}")
+    base = base.encode()[:LONGEST_NAME].decode(errors="ignore")
+    encoded = io.BytesIO()
+    picture.save(encoded, "JPEG", quality=QUALITY)
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            path = folder / (f"{base}.jpg" if number == 1 else f"{base}_{number}.jpg")
+            try:
+                with path.open("xb") as file:  # fails where a file is, so that none is lost
+                    file.write(encoded.getvalue())
+                break
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({(error.strerror or str(error)).lower()})") from None
+    return path
