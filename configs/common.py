@@ -30,6 +30,9 @@ def _data() -> ConfigDict:
     data.source = "folder"
     # Side of the square that the network sees, in pixels.
     data.image_size = 256
+    # Sides to train at, by equal shares of the epochs, as in --config.data.progressive=128,160,192,224; () is
+    # image_size throughout. "strong" grows along from half its strength (Tan & Le 2021, EfficientNetV2, section 4).
+    data.progressive = ()
     # 'none', 'basic' (random resized crop, flip) or 'strong' (also colour jitter, rotation, random erasing).
     data.augmentation = "basic"
     # Smallest share of a picture's area that a random crop may keep.

@@ -264,3 +264,38 @@ def test_a_run_can_start_from_an_earlier_one(place, undisturbed):
     first = history(place / "continued")[0]
     # Hardly a step was taken, so the scores are those it started with, up to the batch statistics.
     assert abs(float(first["val_top1"]) - started_from["val_top1"]) < 0.2
+
+
+@pytest.mark.slow
+def test_sizes_grow_along_the_epochs_and_a_kill_changes_nothing(place):
+    options = ["--config.data.progressive=32,48,64", "--config.data.augmentation=strong"]
+    said = finished(command(place, "growing", *options))
+    sizes = [line.split()[-2] for line in said.splitlines() if "training at" in line]
+    assert sizes == ["32", "48", "64"]
+    process = command(place, "grown", *options)
+    for line in process.stdout:
+        if "epoch 2: training" in line:
+            process.kill()
+    process.communicate()
+    finished(command(place, "grown", *options))
+    assert_same_run(place / "growing", place / "grown")
+
+
+def test_a_run_that_gets_no_better_stops_early_with_every_option_on(place):
+    options = {
+        "train.epochs": 12,
+        "train.early_stopping": 1,
+        "optim.learning_rate": 1e-9,
+        "train.accumulate": 2,
+        "model.dtype": "bfloat16",
+        "data.balanced_sampling": True,
+        "loss.class_weights": True,
+    }
+    finished(command(place, "early", *(f"--config.{key}={value}" for key, value in options.items())))
+    rows = history(place / "early")
+    scores = [float(row["score"]) for row in rows]
+    assert 2 <= len(rows) < 12
+    assert scores[-1] <= scores[-2] == max(scores)
+    facts = json.loads((place / "early" / "report.json").read_text())["facts"]
+    assert facts["stopped_reason"] == "no better validation accuracy for 1 epochs"
+    assert facts["best_epoch"] == len(rows) - 1

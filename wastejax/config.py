@@ -215,6 +215,11 @@ def check(config: ConfigDict) -> None:
         )
     if min(config.data.split.ratios) <= 0:
         raise ConfigError("config.data.split.ratios", f"must be positive, are {config.data.split.ratios}")
+    for size in config.data.progressive:
+        if not (isinstance(size, int) and 16 <= size <= 2048):
+            raise ConfigError("config.data.progressive", f"must be sides of 16 to 2048 pixels, are {size}")
+    if len(config.data.progressive) > config.train.epochs:
+        raise ConfigError("config.data.progressive", f"has more sizes than the {config.train.epochs} epochs")
     if min(config.data.std) <= 0:
         raise ConfigError("config.data.std", f"must be > 0, is {config.data.std}")
     if config.data.source != "folder" and not config.data.source.startswith("tfds:"):

@@ -97,7 +97,7 @@ def random_flip(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image
 
 
-def colour_jitter(image: Image.Image, rng: np.random.Generator, strength: float = 0.4) -> Image.Image:
+def colour_jitter(image: Image.Image, rng: np.random.Generator, strength: float) -> Image.Image:
     """Changes brightness, contrast and saturation by factors in 1 ± strength, in random order."""
     enhancers = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
     for i in rng.permutation(len(enhancers)):
@@ -105,13 +105,13 @@ def colour_jitter(image: Image.Image, rng: np.random.Generator, strength: float 
     return image
 
 
-def random_rotation(image: Image.Image, rng: np.random.Generator, degrees: float = 30) -> Image.Image:
+def random_rotation(image: Image.Image, rng: np.random.Generator, degrees: float) -> Image.Image:
     """Turns by up to ± degrees; the corners take a random grey."""
     fill = (int(rng.integers(256)),) * 3
     return image.rotate(rng.uniform(-degrees, degrees), Image.Resampling.BILINEAR, fillcolor=fill)
 
 
-def random_erasing(pixels: np.ndarray, rng: np.random.Generator, probability: float = 0.25) -> np.ndarray:
+def random_erasing(pixels: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
     """Overwrites a box of 2-25 % of the area with noise (Zhong et al. 2017): an object hides another."""
     if rng.random() >= probability:
         return pixels
@@ -128,8 +128,9 @@ def random_erasing(pixels: np.ndarray, rng: np.random.Generator, probability: fl
 Augmentation = Callable[[Image.Image, np.random.Generator], np.ndarray]
 
 
-def basic(preprocessing: Preprocessing, min_area: float) -> Augmentation:
-    """Returns random resized crop and horizontal flip."""
+def basic(preprocessing: Preprocessing, min_area: float, strength: float = 1.0) -> Augmentation:
+    """Returns random resized crop and horizontal flip, at any strength."""
+    del strength
 
     def augment(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
         size = preprocessing.image_size
@@ -139,25 +140,28 @@ def basic(preprocessing: Preprocessing, min_area: float) -> Augmentation:
     return augment
 
 
-def strong(preprocessing: Preprocessing, min_area: float) -> Augmentation:
-    """Returns "basic" and, each in half of the pictures, rotation and colour jitter; then random erasing."""
+def strong(preprocessing: Preprocessing, min_area: float, strength: float = 1.0) -> Augmentation:
+    """Returns "basic" and, each in half of the pictures, rotation and colour jitter; then random erasing.
+
+    Angles, factors and the share of erased pictures are multiplied by `strength`.
+    """
 
     def augment(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
         size = preprocessing.image_size
         if rng.random() < 0.5:
-            image = random_rotation(image, rng)
+            image = random_rotation(image, rng, 30 * strength)
         image = random_resized_crop(image, size, rng, min_area, preprocessing.interpolation)
         image = random_flip(image, rng)
         if rng.random() < 0.5:
-            image = colour_jitter(image, rng)
-        return random_erasing(np.asarray(image), rng)
+            image = colour_jitter(image, rng, 0.4 * strength)
+        return random_erasing(np.asarray(image), rng, 0.25 * strength)
 
     return augment
 
 
-def none(preprocessing: Preprocessing, min_area: float) -> Augmentation:
+def none(preprocessing: Preprocessing, min_area: float, strength: float = 1.0) -> Augmentation:
     """Returns evaluation's preprocessing: no randomness at all."""
-    del min_area
+    del min_area, strength
     return lambda image, rng: preprocessing(image)
 
 

@@ -59,7 +59,8 @@ def resolve(recipe: str, overrides: list[str], say: Say) -> ConfigDict:
     load_taxonomy(config.data.taxonomy)
     configs.check(config)
     follow_preprocessing(config, given, say)
-    models.check(config.model, config.data.image_size)
+    for size in (config.data.image_size, *config.data.progressive):
+        models.check(config.model, size)
     return config
 
 

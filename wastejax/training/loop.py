@@ -14,7 +14,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from wastejax.bundle import save_bundle
 from wastejax.data import pipeline
 from wastejax.data.prepare import Dataset
 from wastejax.data.taxonomy import load_taxonomy
-from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
+from wastejax.data.transforms import AUGMENTATIONS, Augmentation, Preprocessing
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import predict_logits
 from wastejax.evaluation.metrics import score
@@ -45,7 +45,7 @@ from wastejax.training.step import TrainStep, make_train_step
 Say = Callable[[str], None]
 
 # Keys that recipes gained since runs were first stored, with the value that such a run had in effect.
-LATER_KEYS: dict[str, Any] = {"data.leave_out": (), "data.taxonomy": ""}
+LATER_KEYS: dict[str, Any] = {"data.leave_out": (), "data.progressive": (), "data.taxonomy": ""}
 
 
 @dataclass
@@ -132,9 +132,11 @@ def set_up(
             say(f"decoded {done} of {count} pictures into the cache")
 
     read = pipeline.reader(dataset.source, train, config.data.cache, caching)
-    augment = AUGMENTATIONS[config.data.augmentation](preprocessing, config.data.min_crop_area)
+    augmentations = _augmentations(config.data, preprocessing)
 
     def batches(start: int) -> Iterator[pipeline.Batch]:
+        epoch = start // steps_per_epoch
+        augment = augmentations[_stage(config, epoch)]
         return pipeline.train_batches(
             read,
             labels,
@@ -143,7 +145,7 @@ def set_up(
             batch_size=batch_size,
             seed=config.seed,
             start=start,
-            stop=total,
+            stop=(epoch + 1) * steps_per_epoch,
             balanced=config.data.balanced_sampling,
             workers=config.data.workers,
             part=devices.part,
@@ -181,6 +183,22 @@ def set_up(
     return run, devices.replicate(create_train_state(variables, tx, config.optim))
 
 
+def _stage(config: ConfigDict, epoch: int) -> int:
+    """Returns which of the sizes of `data.progressive` an epoch, counted from zero, trains at."""
+    return epoch * len(config.data.progressive) // config.train.epochs
+
+
+def _augmentations(data: ConfigDict, preprocessing: Preprocessing) -> list[Augmentation]:
+    """Returns what is done to training pictures, one for each equal share of the epochs."""
+    make = AUGMENTATIONS[data.augmentation]
+    sizes = data.progressive or (preprocessing.image_size,)
+    strengths = np.linspace(0.5, 1, len(sizes)) if len(sizes) > 1 else [1.0]
+    return [
+        make(replace(preprocessing, image_size=size), data.min_crop_area, float(strength))
+        for size, strength in zip(sizes, strengths, strict=True)
+    ]
+
+
 def fit(run: Run, state: TrainState) -> Progress:
     """Trains to the end, or until asked to stop, and returns how far it came.
 
@@ -211,7 +229,11 @@ def _train_epoch(
 ) -> TrainState:
     """Trains to the end of the epoch, or to the step where a stop was asked for."""
     step = int(state.step)
-    end = (step // run.steps_per_epoch + 1) * run.steps_per_epoch
+    epoch = step // run.steps_per_epoch
+    end = (epoch + 1) * run.steps_per_epoch
+    if run.config.data.progressive:
+        size = run.config.data.progressive[_stage(run.config, epoch)]
+        run.say(f"epoch {epoch + 1}: training at {size} px")
     sums = progress.sums = progress.sums or dict.fromkeys(("loss", "top1", "seconds", "waited", "steps"), 0.0)
     batches = run.batches(step)
     pending: deque[tuple[int, np.ndarray, dict[str, jax.Array]]] = deque()
