@@ -72,5 +72,17 @@ def test_erasing_hits_its_share_and_never_the_original():
 
 def test_rotation_keeps_the_size_and_turns():
     image = gradient()
-    turned = random_rotation(image, np.random.default_rng(3))
+    turned = random_rotation(image, np.random.default_rng(3), 30)
     assert turned.size == image.size and turned.tobytes() != image.tobytes()
+
+
+def test_the_strong_augmentation_grows_with_its_strength():
+    grey = Image.new("RGB", (64, 64), (120, 120, 120))
+
+    def changed(strength: float) -> float:
+        augment = AUGMENTATIONS["strong"](Preprocessing(32), 0.5, strength)
+        rng = np.random.default_rng(0)
+        return float(np.mean([np.abs(augment(grey, rng).astype(int) - 120).mean() for _ in range(60)]))
+
+    assert changed(0.0) == 0.0
+    assert 0.0 < changed(0.5) < 0.8 * changed(1.0)
