@@ -251,6 +251,7 @@ def test_the_curves_hold_the_clean_pictures_at_their_place(drawn, tmp_path):
     brightness, occlusion = figure.axes
     (line,) = brightness.get_lines()
     assert line.get_xydata().tolist() == [[0.2, 50], [0.4, 50], [0.7, 100], [1, 100], [1.5, 100], [2, 100]]
+    assert (brightness.get_xlabel(), occlusion.get_xlabel()) == ("times as bright", "% of the area covered")
     assert occlusion.get_lines()[0].get_xdata().tolist() == pytest.approx([0, 10, 20, 30, 40, 50, 60])
 
 

@@ -311,7 +311,7 @@ def draw(
             for (model, result), color in zip(results.items(), COLORS, strict=False):
                 _curve(ax, name, result, color, model)
             ax.set_title(name)
-            ax.set_xlabel(KINDS[name].unit)
+            ax.set_xlabel(f"% {KINDS[name].unit}" if KINDS[name].percent else KINDS[name].unit)
             ax.set_ylim(0, 100)
             ax.grid(axis="y", linewidth=0.6)
         for ax in grid[len(kinds) :]:
