@@ -351,7 +351,7 @@ def test_sigterm_answers_what_was_taken():
         ("--max_body=0", "--max_body: must be > 0"),
         ("--timeout=-1", "--timeout: must be > 0"),
         ("--host=nowhere.invalid", "--host=nowhere.invalid"),
-        ("--port=70000", "--port=70000"),
+        ("--port=70000", "--port: must be from 0 to 65535, is 70000"),
     ],
 )
 def test_mistakes_are_one_line(option, hint, monkeypatch):

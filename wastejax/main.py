@@ -19,7 +19,7 @@ Every key of configs/common.py can be set: --config.train.epochs=3. `wastejax CO
 """
 
 # Commands that run a network.
-COMPUTING = ("train", "eval", "compare", "robustness", "predict", "export", "serve", "benchmark")
+COMPUTING = ("train", "eval", "compare", "robustness", "predict", "export", "serve", "web", "benchmark")
 
 # Commands with a module of their own for their many options; it is imported for that command alone.
 MODULES = {
@@ -29,6 +29,7 @@ MODULES = {
     "predict": ("say what is in pictures", "wastejax.deployment.predict"),
     "export": ("write a model as a file for other programs, checked", "wastejax.deployment.export"),
     "serve": ("answer over HTTP, with a web page", "wastejax.deployment.serve"),
+    "web": ("write the web page with a model inside, for any web host", "wastejax.deployment.website"),
     "benchmark": ("time networks, on this machine, against each other", "wastejax.benchmark.command"),
 }
 

@@ -35,6 +35,8 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     for name in ("max_body", "max_pixels", "max_waiting", "max_batch", "timeout"):
         if not getattr(args, name) > 0:
             raise UserError(f"--{name}: must be > 0, is {getattr(args, name)}")
+    if not 0 <= args.port <= 65535:
+        raise UserError(f"--port: must be from 0 to 65535, is {args.port}")
     if args.accuracy is not None and args.reject_below is not None:
         raise UserError("--accuracy and --reject_below: give one of them")
     try:
@@ -88,6 +90,6 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"--host={host} --port={port}: {reason.lower()}") from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"--host={host} --port={port}: {reason}") from None
