@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 from small_models import CLASSES, draw_pictures, write_bundle
 
@@ -91,9 +92,21 @@ def test_a_folded_kernel_is_the_kernel_times_gamma_over_sigma():
     np.testing.assert_allclose(folded["bn"]["bias"], 5 - 2 * 1.5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["onnx_file", "stablehlo_file"])
-def test_exported_forms_agree_with_the_bundle(place, form, request):
-    predictor, reference = load_predictor(request.getfixturevalue(form)), load_jax(place / "bundle")
+@pytest.fixture(scope="module")
+def litert_file(place) -> Path:
+    write_export(load_bundle(place / "bundle"), place / "plain.tflite")
+    return place / "plain.tflite"
+
+
+@pytest.mark.parametrize(
+    ("form", "runtime"),
+    [("onnx_file", None), ("onnx_file", "openvino"), ("stablehlo_file", None), ("litert_file", None)],
+)
+def test_exported_forms_agree_with_the_bundle(place, form, runtime, request):
+    predictor = load_predictor(request.getfixturevalue(form), runtime)
+    reference = load_jax(place / "bundle")
+    if runtime:
+        assert predictor.runtime == runtime
     for count in (1, 3, 8):  # one file, any number of pictures
         rows = predictor.probabilities(PICTURES.images[:count])
         np.testing.assert_allclose(rows, reference.probabilities(PICTURES.images[:count]), atol=1e-5)
@@ -113,12 +126,32 @@ def test_what_is_in_the_onnx_file(onnx_file):
     assert entry.elem_type == onnx.TensorProto.UINT8
     assert [d.dim_param or d.dim_value for d in entry.shape.dim] == ["B", SIZE, SIZE, 3]
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    # The norm is their bias; the last one, before pooling, keeps it as an addition.
-    assert sum(len(node.input) == 3 for node in convolutions) >= len(convolutions) - 1 > 10
+    assert len(convolutions) > 10 and all(
+        len(node.input) == 3 for node in convolutions
+    )  # the norm is their bias
     assert not any(node.op_type in ("BatchNormalization", "Dropout") for node in model.graph.node)
     about = json.loads(next(p.value for p in model.metadata_props if p.key == ABOUT))
     assert about["classes"] == list(CLASSES) and about["preprocessing"]["channels"] == "bgr"
     assert about["temperature"] == 3.0 and about["licence"] == "research only"
+
+
+def test_what_is_in_the_litert_file(litert_file):
+    interpreter = Interpreter(model_path=str(litert_file))
+    (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    assert entry["dtype"] is np.uint8 and list(entry["shape"]) == [1, SIZE, SIZE, 3]
+    assert list(result["shape"]) == [1, len(CLASSES)]
+    with zipfile.ZipFile(litert_file) as archive:
+        assert archive.read("labels.txt").decode().split() == list(CLASSES)
+    assert interpreter.get_signature_list() == {
+        "serving_default": {"inputs": ["images"], "outputs": ["probabilities"]}
+    }
+
+
+def test_networks_with_attention_have_a_litert_form(tmp_path):
+    bundle = load_bundle(write_bundle(tmp_path / "bundle", "mobilevit_tiny", SIZE))
+    write_export(bundle, tmp_path / "m.tflite")
+    rows = load_predictor(tmp_path / "m.tflite").probabilities(PICTURES.images[:2])
+    np.testing.assert_allclose(rows, load_jax(bundle.path).probabilities(PICTURES.images[:2]), atol=1e-5)
 
 
 def test_a_file_for_normalised_pictures(place, tmp_path):
@@ -133,6 +166,19 @@ def test_a_file_for_normalised_pictures(place, tmp_path):
     )
 
 
+def kernel_types(model: onnx.ModelProto) -> set[int]:
+    """What the kernels of convolutions and dots are stored in.
+
+    They are found by their use: a mean over colours has four axes too, and is no kernel.
+    """
+    stored = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    dots = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    # Between the stored array and the dot are its cast, or its way back from 8 bits.
+    kernels = [node.input[1] if node.input[1] in stored else makers[node.input[1]].input[0] for node in dots]
+    return {stored[name] for name in kernels if name in stored}  # attention multiplies activations
+
+
 def test_fewer_bits_make_smaller_files_that_still_answer(place, onnx_file, tmp_path):
     bundle, reference = load_bundle(place / "bundle"), load_jax(place / "bundle")
     sizes = {"none": onnx_file.stat().st_size}
@@ -142,9 +188,8 @@ def test_fewer_bits_make_smaller_files_that_still_answer(place, onnx_file, tmp_p
         sizes[precision] = path.stat().st_size
         found = compare(reference, load_predictor(path), PICTURES)
         assert found.agreement >= agreement and 1e-6 < found.difference < difference
-        kernels = {t.data_type for t in onnx.load(path).graph.initializer if len(t.dims) == 4}
         wanted = onnx.TensorProto.FLOAT16 if precision == "fp16" else onnx.TensorProto.INT8
-        assert kernels == {wanted}
+        assert kernel_types(onnx.load(path)) == {wanted}
     assert sizes["fp16"] < 0.6 * sizes["none"] and sizes["int8"] < 0.5 * sizes["none"]
 
 
@@ -186,7 +231,11 @@ def bare(blocked: list[str], *arguments: object) -> list[dict]:
 
 @pytest.mark.parametrize(
     ("form", "blocked"),
-    [("onnx_file", HEAVY), ("stablehlo_file", ["flax", "wastejax.models", "optax", "onnxruntime"])],
+    [
+        ("onnx_file", HEAVY),
+        ("litert_file", [*HEAVY, "onnxruntime"]),
+        ("stablehlo_file", ["flax", "wastejax.models", "optax", "onnxruntime"]),
+    ],
 )
 def test_answers_without_the_code_that_made_it(place, form, blocked, request):
     rows = bare(
@@ -264,17 +313,22 @@ def test_what_counts_as_the_same_model(agreement, difference, precision, good):
             check(comparison, precision, "pictures")
 
 
-def test_damaged_and_foreign_files_are_refused(onnx_file, stablehlo_file, tmp_path):
-    for file, kind in ((onnx_file, "ONNX"), (stablehlo_file, "StableHLO")):
+def test_damaged_and_foreign_files_are_refused(onnx_file, stablehlo_file, litert_file, tmp_path):
+    forms = [(onnx_file, "ONNX", None), (onnx_file, "ONNX", "openvino")]
+    forms += [(stablehlo_file, "StableHLO", None), (litert_file, "LiteRT", None)]
+    for file, kind, runtime in forms:
         cut = tmp_path / f"cut{file.suffix}"
         cut.write_bytes(file.read_bytes()[:-500])
         with pytest.raises(UserError, match=f"cut.*damaged, or no {kind} file"):
-            load_predictor(cut)
+            load_predictor(cut, runtime)
     foreign = onnx.load(onnx_file)
     del foreign.metadata_props[:]
     onnx.save(foreign, tmp_path / "foreign.onnx")
-    with pytest.raises(UserError, match="not exported by wastejax"):
-        load_predictor(tmp_path / "foreign.onnx")
+    for runtime in (None, "openvino"):
+        with pytest.raises(UserError, match="not exported by wastejax"):
+            load_predictor(tmp_path / "foreign.onnx", runtime)
+    with pytest.raises(UserError, match=r"--runtime=openvino: only for an \.onnx file"):
+        load_predictor(litert_file, "openvino")
     onnx.helper.set_model_props(foreign, {ABOUT: '{"classes": []}'})
     onnx.save(foreign, tmp_path / "odd.onnx")
     with pytest.raises(UserError, match="what it says of itself is damaged"):
@@ -289,6 +343,7 @@ def test_damaged_and_foreign_files_are_refused(onnx_file, stablehlo_file, tmp_pa
     ("arguments", "message"),
     [
         (["--format=stablehlo", "--quantize=int8"], "--quantize=int8: only for --format=onnx"),
+        (["--format=litert", "--quantize=fp16"], "--quantize=fp16: only for --format=onnx"),
         (["--format=bundle", "--quantize=int8"], "--quantize=int8: only for --format=onnx"),
         (["--format=onnx", "--out=model.tflite"], r"--out=model\.tflite: must end with \.onnx"),
         (["--format=onnx", "--out=/nowhere/m.onnx"], "there is no folder /nowhere"),

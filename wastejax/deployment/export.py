@@ -21,7 +21,8 @@ from wastejax.evaluation.command import asked_pictures
 from wastejax.evaluation.evaluate import match_classes
 from wastejax.files import write_json
 
-SUFFIXES = {"onnx": ".onnx", "stablehlo": ".stablehlo"}
+SUFFIXES = {"onnx": ".onnx", "stablehlo": ".stablehlo", "litert": ".tflite"}
+EXTRAS = {"onnx": "export", "stablehlo": "export", "litert": "litert"}  # what to install for each
 PRECISIONS = ("none", "fp16", "int8")
 CALIBRATION_PICTURES = 128
 BATCH = 8
@@ -127,6 +128,11 @@ def write_export(
 
         # The form that is fast on a CPU is in the file next to the one for other devices.
         write_stablehlo(path, forward_function(bundle, entry, "auto"), shape, entry, text)
+        return
+    if path.suffix == SUFFIXES["litert"]:
+        from wastejax.deployment.litert_files import write_litert
+
+        write_litert(path, forward_function(bundle, entry, "direct"), shape, entry, text, bundle.classes)
         return
     from wastejax.deployment import onnx_files
 
@@ -260,7 +266,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
             write_export(bundle, fresh, args.input, args.quantize, calibration)
         except ImportError as error:
             raise UserError(
-                f"--format={args.format}: needs {error.name}: pip install 'wastejax[export]'"
+                f"--format={args.format}: needs {error.name}: pip install 'wastejax[{EXTRAS[args.format]}]'"
             ) from None
         comparison = compare(load_jax(bundle.path), load_predictor(fresh), pictures)
         check(comparison, args.quantize, pictures.origin)

@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,48 @@ def tidy(model: bytes, path: Path, about: str) -> None:
     for node in tidied.graph.node:
         if node.op_type == "Gemm" and len(node.input) == 3 and node.input[2] in zeros:
             del node.input[2]
+    _move_biases(tidied.graph)
     used = {name for node in tidied.graph.node for name in node.input}
     kept = [tensor for tensor in tidied.graph.initializer if tensor.name in used]
     del tidied.graph.initializer[:]
     tidied.graph.initializer.extend(kept)
     _write(tidied, path, about)
+
+
+def _move_biases(graph: Any) -> None:
+    """Gives convolutions and dots the biases that are added to their results, where ONNX Runtime looks for none.
+
+    Left as an addition, a bias costs a pass over the activations, and in 8 bits an error of its own.
+    """
+    from onnx import numpy_helper
+
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    uses = Counter(name for node in graph.node for name in node.input)
+    for add in [node for node in graph.node if node.op_type == "Add"]:
+        biases = [arrays[name] for name in add.input if name in arrays]
+        results = [makers[name] for name in add.input if name in makers]
+        if len(biases) != 1 or len(results) != 1:
+            continue
+        last = dot = results[0]
+        if last.op_type == "Transpose" and list(last.attribute[0].ints) == [0, 2, 3, 1]:
+            dot = makers.get(last.input[0], last)
+        wanted = "Gemm" if dot is last else "Conv"
+        alone = uses[last.output[0]] == uses[dot.output[0]] == 1
+        without = dot.op_type == wanted and len(dot.input) == 2
+        kernel = arrays.get(dot.input[1]) if alone and without else None
+        if kernel is None or not _is_bias(biases[0], kernel):
+            continue
+        bias = numpy_helper.from_array(biases[0].reshape(-1), f"{dot.output[0]}_bias")
+        graph.initializer.append(bias)
+        dot.input.append(bias.name)
+        last.output[0] = add.output[0]
+        graph.node.remove(add)
+
+
+def _is_bias(array: np.ndarray, kernel: np.ndarray) -> bool:
+    """Returns whether an array that is added to a result has one value for each of its channels."""
+    return array.ndim > 0 and 1 < array.size == array.shape[-1] and array.size in kernel.shape[:2]
 
 
 def halve(source: Path, path: Path, about: str) -> None:
@@ -76,7 +114,8 @@ def halve(source: Path, path: Path, about: str) -> None:
     model = onnx.load(source)
     casts = []
     for tensor in model.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
+        # Vectors weigh nothing, also where they have axes of length 1 to be broadcast along.
+        if tensor.data_type == onnx.TensorProto.FLOAT and sum(length > 1 for length in tensor.dims) > 1:
             half = numpy_helper.from_array(
                 numpy_helper.to_array(tensor).astype(np.float16), f"{tensor.name}_half"
             )

@@ -15,7 +15,7 @@ import numpy as np
 from wastejax.data.images import BadImage
 from wastejax.deployment.heatmaps import dense_of, heat_map, save_drawn
 from wastejax.deployment.pictures import find, read, squares
-from wastejax.deployment.runtimes import Predictor, load_predictor
+from wastejax.deployment.runtimes import ONNX_LOADERS, Predictor, load_predictor
 from wastejax.errors import UserError
 
 FORMATS = ("table", "json", "csv")
@@ -149,6 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="MODEL", help="run, bundle or exported file (default: the one inside)"
     )
+    parser.add_argument("--runtime", choices=ONNX_LOADERS, help="for an .onnx file (onnxruntime)")
     parser.add_argument("--top", type=int, default=3, metavar="N", help="classes per picture (3)")
     parser.add_argument("--format", choices=FORMATS, default="table", help="of the output (table)")
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="pictures at once (32)")
@@ -181,7 +182,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     if args.accuracy is not None and args.reject_below is not None:
         raise UserError("--accuracy and --reject_below: give one of them")
     names = find(args.pictures)
-    predictor = load_predictor(args.model)
+    predictor = load_predictor(args.model, args.runtime)
     reject_below = predictor.reject_below(args.accuracy) if args.reject_below is None else args.reject_below
     if args.heatmap:
         dense_of(predictor, "heat maps")

@@ -6,6 +6,7 @@ ONNX file answers on a machine that has no jax.
 
 import json
 import math
+import os
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -82,16 +83,21 @@ class Predictor:
         return math.inf if threshold is None else threshold
 
 
-def load_predictor(model: str | Path | None) -> Predictor:
+def load_predictor(model: str | Path | None, runtime: str | None = None) -> Predictor:
     """Returns the model at a path; None is the one that comes along.
 
     Args:
         model: a run, a bundle, or a file that `export` wrote.
+        runtime: what computes an .onnx file, a key of `ONNX_LOADERS`; None for the first.
 
     Raises:
         UserError: there is none, it is damaged or foreign, or its runtime is not installed.
     """
     path = default_bundle() if model is None else Path(model)
+    if runtime is not None:
+        if not path.is_file() or path.suffix != ".onnx":
+            raise UserError(f"--runtime={runtime}: only for an .onnx file; --model={path} is none")
+        return ONNX_LOADERS[runtime](path)
     if path.is_file():
         if path.suffix not in LOADERS:
             raise UserError(f"{path}: not a form of model that can be run{nearest(path.suffix, LOADERS)}")
@@ -146,6 +152,56 @@ def load_onnx(path: Path) -> Predictor:
     return exported(path, "onnxruntime", about, compute)
 
 
+def load_openvino(path: Path) -> Predictor:
+    """Returns an .onnx file that `export` wrote, computed by OpenVINO on the CPU in float32."""
+    try:
+        import openvino
+    except ImportError:
+        raise missing(path, "openvino", "openvino") from None
+    try:
+        core = openvino.Core()
+        model = core.read_model(path)
+        # Left to itself it computes in bfloat16 where the processor can.
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    except Exception as error:  # whatever the parser or the kernels make of a damaged file
+        raise damaged(path, "ONNX", error) from None
+    where = ["framework", ABOUT]  # where OpenVINO keeps the metadata of an ONNX file
+    text = model.get_rt_info(where).astype(str) if model.has_rt_info(where) else None
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        return compiled(images)[0]
+
+    return exported(path, "openvino", parse_about(path, text), compute)
+
+
+def load_litert(path: Path) -> Predictor:
+    """Returns a .tflite file that `export` wrote, computed by LiteRT on the CPU, one picture after the other."""
+    from wastejax.deployment.stablehlo_files import ABOUT_FILE
+
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        raise missing(path, "ai-edge-litert", "edge") from None
+    try:
+        with zipfile.ZipFile(path) as archive:  # at the end of the file
+            about = parse_about(path, archive.read(ABOUT_FILE))
+        interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
+        interpreter.allocate_tensors()
+    except (zipfile.BadZipFile, KeyError, OSError, ValueError, RuntimeError) as error:
+        raise damaged(path, "LiteRT", error) from None
+    (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        rows = []
+        for image in images:
+            interpreter.set_tensor(entry["index"], np.ascontiguousarray(image[None]))
+            interpreter.invoke()
+            rows.append(interpreter.get_tensor(result["index"])[0])
+        return np.stack(rows)
+
+    return exported(path, "litert", about, compute)
+
+
 def load_stablehlo(path: Path) -> Predictor:
     """Returns a .stablehlo file that `export` wrote, computed by jax without the code of the network."""
     from wastejax.deployment.stablehlo_files import ABOUT_FILE, PROGRAM
@@ -163,7 +219,12 @@ def load_stablehlo(path: Path) -> Predictor:
     return exported(path, "stablehlo", parse_about(path, about), call)
 
 
-LOADERS: dict[str, Callable[[Path], Predictor]] = {".onnx": load_onnx, ".stablehlo": load_stablehlo}
+LOADERS: dict[str, Callable[[Path], Predictor]] = {
+    ".onnx": load_onnx,
+    ".stablehlo": load_stablehlo,
+    ".tflite": load_litert,
+}
+ONNX_LOADERS: dict[str, Callable[[Path], Predictor]] = {"onnxruntime": load_onnx, "openvino": load_openvino}
 
 
 def exported(
