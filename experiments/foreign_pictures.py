@@ -14,10 +14,28 @@ import numpy as np
 import sklearn
 from PIL import Image
 
-SCIKIT_IMAGE = (
-    "astronaut brick camera cell chelsea clock_motion coffee coins grass gravel horse hubble_deep_field ihc moon "
-    "motorcycle_left page retina rocket text color"
-).split()
+SCIKIT_IMAGE = [
+    "astronaut",
+    "brick",
+    "camera",
+    "cell",
+    "chelsea",
+    "clock_motion",
+    "coffee",
+    "coins",
+    "grass",
+    "gravel",
+    "horse",
+    "hubble_deep_field",
+    "ihc",
+    "moon",
+    "motorcycle_left",
+    "page",
+    "retina",
+    "rocket",
+    "text",
+    "color",
+]
 CROPS = 7
 SEED = 17
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wastejax import bundle as bundles
-from wastejax.bundle import default_bundle, load_bundle, save_bundle
+from wastejax.bundle import default_bundle, keep_calibration, load_bundle, save_bundle
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
 
@@ -127,3 +127,19 @@ def test_the_default_model_is_looked_up_inside_the_package(tmp_path, monkeypatch
         default_bundle()
     save(tmp_path)
     assert load_bundle(default_bundle()).classes == ("종이", "can")
+
+
+def test_a_calibration_is_kept_in_one_move_and_changes_nothing_else(tmp_path, monkeypatch):
+    save(tmp_path)
+    about = json.loads((tmp_path / "bundle.json").read_text())
+    assert load_bundle(tmp_path).thresholds == {}
+    keep_calibration(tmp_path, 1.25, {"0.9": 0.5, "0.99": None})
+    bundle = load_bundle(tmp_path)
+    assert bundle.temperature == 1.25 and bundle.thresholds == {"0.9": 0.5, "0.99": None}
+    changed = json.loads((tmp_path / "bundle.json").read_text())
+    assert {k for k in about if about[k] != changed[k]} == {"temperature", "thresholds"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["bundle.json", about["weights"]])
+
+    (tmp_path / "bundle.json").write_text(json.dumps(about | {"thresholds": {"0.9": "high"}}))
+    with pytest.raises(UserError, match=r"bundle\.json: damaged"):
+        load_bundle(tmp_path)

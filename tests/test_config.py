@@ -132,3 +132,14 @@ def test_a_recipe_outside_the_repository_can_build_on_ours(tmp_path):
     code = f"from wastejax.config import load_recipe; print(load_recipe({str(path)!r}).train.epochs)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.strip() == "7", done.stderr
+
+
+@pytest.mark.parametrize(
+    "text", ["shoes,tea_bags", "('shoes', 'tea_bags')", '["shoes","tea_bags"]', " shoes , tea_bags,"]
+)
+def test_names_are_given_with_commas(recipe, text):
+    assert configs.apply_overrides(recipe, [f"--config.data.leave_out={text}"]) == {"data.leave_out"}
+    assert recipe.data.leave_out == ("shoes", "tea_bags")
+    configs.apply_overrides(recipe, ["--config.data.leave_out="])
+    assert recipe.data.leave_out == ()
+    assert configs.from_json(configs.to_json(recipe)).data.leave_out == ()

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -18,10 +19,11 @@ from wastejax.data.images import BadImage
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import open_folder
 from wastejax.deployment.pictures import find, squares
-from wastejax.deployment.predict import Answer, Guess, answers, csv_lines, json_lines, table
+from wastejax.deployment.predict import Answer, Guess, answers, csv_lines, json_lines, run, table
 from wastejax.deployment.runtimes import load_predictor
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import predict_logits
+from wastejax.main import parser
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +175,38 @@ def test_mistakes_end_with_one_line(place):
     ):
         done = predict(*arguments, cwd=place)
         assert done.returncode == 2 and hint in done.stderr.decode() and done.stderr.count(b"\n") == 1
+
+
+def test_what_is_rejected_follows_the_bundle(tmp_path):
+    predictor = load_predictor(write_bundle(tmp_path / "plain"))
+    assert predictor.reject_below() == 0.5
+    with pytest.raises(
+        UserError, match=r"--accuracy=0.95: .* never calibrated: `wastejax eval .* --calibrate`"
+    ):
+        predictor.reject_below(0.95)
+    thresholds = {"0.9": 0.4, "0.95": 0.7, "0.99": None}
+    predictor = load_predictor(write_bundle(tmp_path / "calibrated", thresholds=thresholds))
+    assert [predictor.reject_below(a) for a in (None, 0.9, 0.95, 0.99)] == [0.7, 0.4, 0.7, math.inf]
+    with pytest.raises(UserError, match=r"--accuracy=0.8: .*; choices: 0.9, 0.95, 0.99"):
+        predictor.reject_below(0.8)
+
+
+def test_the_wanted_accuracy_decides_which_answers_are_marked(place):
+    write_bundle(place / "sure", thresholds={"0.9": 0.0, "0.95": 0.6, "0.99": None})
+    names = sorted(map(str, (place / "pictures").rglob("*.*")))
+
+    def marked(*options: str) -> list[bool]:
+        lines: list[str] = []
+        asked = parser("predict").parse_args(
+            ["predict", *names, f"--model={place / 'sure'}", "--format=json", *options]
+        )
+        assert run(asked, lines.append) == 0
+        return [row["rejected"] for row in json.loads("\n".join(lines))]
+
+    best = [answer.guesses[0].probability for answer in answers(load_predictor(place / "sure"), names)]
+    assert any(p < 0.6 for p in best) and any(p >= 0.6 for p in best)
+    assert marked() == [p < 0.6 for p in best]
+    assert not any(marked("--accuracy=0.9")) and all(marked("--accuracy=0.99"))
+    assert all(marked("--reject_below=1.1"))
+    with pytest.raises(UserError, match="give one of them"):
+        marked("--accuracy=0.9", "--reject_below=0.1")

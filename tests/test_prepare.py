@@ -46,6 +46,7 @@ def config_for(folder: Path, **changes) -> ml_collections.ConfigDict:
             "source": "folder",
             "dir": str(folder),
             "on_bad_image": "raise",
+            "leave_out": (),
             "split": {"ratios": (3, 1, 1), "group": "phash", "hamming": 8, "manifest": ""},
         }
     )
@@ -291,3 +292,39 @@ def test_trashnet(real_data_dir):
         np.testing.assert_allclose([np.mean(mine == s) for s in SPLITS], [0.6, 0.2, 0.2], atol=0.02)
     assert all(len(set(dataset.splits[dataset.groups == g])) == 1 for g in np.unique(dataset.groups))
     assert 10 < 2024 - len(np.unique(dataset.groups)) < 60  # near-duplicates exist, and are few
+
+
+def test_classes_left_out_are_kept_apart(folder, tmp_path):
+    write_class(folder / "paper", 10, 200)
+    write_class(folder / "shoes", 4, 300)
+    (folder / "shoes" / "bad.png").write_bytes(b"no picture")
+    dataset = ready(folder, leave_out=("shoes",), on_bad_image="skip")
+    assert dataset.source.classes == ("glass", "metal", "paper") and len(dataset.source) == 30
+    assert dataset.left_out.classes == ("shoes",)
+    assert dataset.left_out.names == tuple(f"shoes/{i:02d}.png" for i in range(4))
+    assert dataset.skipped == {"shoes/bad.png": "not an image"}
+    # A run goes on with the manifest that it wrote, which does not list them.
+    save_manifest(tmp_path / "own.csv", dataset.source, dataset.groups, dataset.splits)
+    again = ready(
+        folder, leave_out=("shoes",), on_bad_image="skip", split__manifest=str(tmp_path / "own.csv")
+    )
+    assert again.source.names == dataset.source.names and again.left_out.names == dataset.left_out.names
+    np.testing.assert_array_equal(again.splits, dataset.splits)
+    assert not any("does not list" in note for note in again.notes)
+    # A user's manifest lists some of them.
+    every = ready(folder, on_bad_image="skip")
+    kept = np.flatnonzero(
+        [not name.endswith(("shoes/00.png", "paper/09.png")) for name in every.source.names]
+    )
+    save_manifest(tmp_path / "mine.csv", every.source.select(kept), every.groups[kept], every.splits[kept])
+    mine = ready(
+        folder, leave_out=("shoes",), on_bad_image="skip", split__manifest=str(tmp_path / "mine.csv")
+    )
+    assert mine.left_out.names == tuple(f"shoes/{i:02d}.png" for i in (1, 2, 3))
+    assert len(mine.source) == 29 and mine.source.classes == ("glass", "metal", "paper")
+
+
+def test_classes_left_out_must_be_there_and_leave_two(folder):
+    assert "did you mean 'metal'?" in fails(folder, "config.data.leave_out", leave_out=("metall",))
+    assert "fewer than two classes" in fails(folder, "config.data.leave_out", leave_out=("metal",))
+    assert ready(folder, leave_out=()).left_out is None
