@@ -11,6 +11,7 @@ import csv
 import datetime
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -169,7 +170,10 @@ def write(
         "mean_top1": {s: round(float(np.mean([p[s]["test"]["top1"] for p in pairs])), 4) for s in SPLITS},
         "pairs": [{key: value for key, value in pair.items() if key != "hardware"} for pair in pairs],
     }
-    out.write_text(json.dumps(result, indent=1) + "\n")
+    text = json.dumps(result, indent=1)
+    # Intervals on one line.
+    text = re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda numbers: "[" + " ".join(numbers[1].split()) + "]", text)
+    out.write_text(text + "\n")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ pictures to measure too, on N of its test pictures. What is done already is skip
 import argparse
 import datetime
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -161,7 +162,10 @@ def main() -> None:
         "gain_of_strong": gains(*list(correct.values())[:2]),
         "models": rounded(results),
     }
-    (args.out / "robustness.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    # Intervals on one line.
+    text = re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda numbers: "[" + " ".join(numbers[1].split()) + "]", text)
+    (args.out / "robustness.json").write_text(text + "\n")
     draw(results, args.out / "robustness.png", SHOWN)
     for name, of_run in results.items():
         print(name, f"{of_run['clean']['top1']:.1%} clean, keeps {of_run['relative_accuracy']:.1%}")
