@@ -1,6 +1,7 @@
 """The server: predict's answers over HTTP, and one line of JSON for whatever else is sent to it."""
 
 import asyncio
+import base64
 import http.client
 import io
 import json
@@ -24,6 +25,7 @@ from small_models import CLASSES, draw_pictures, write_bundle
 
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
+from wastejax.deployment.heatmaps import heat_map
 from wastejax.deployment.predict import answers
 from wastejax.deployment.runtimes import Predictor, load_predictor
 from wastejax.deployment.serve_app import Limits, create_app
@@ -115,8 +117,14 @@ def test_answers_are_predicts_answers(tmp_path):
     with server(predictor, Limits(batch=2)) as port:
         body, kind = form(*((name, Path(name).read_bytes()) for name in names))
         status, together = post(port, body, "/predict?top=5", content_type=kind)
+        drawn = post(port, Path(names[0]).read_bytes(), "/predict?heatmap=1")[1]["answers"][0]
         single = [post(port, Path(name).read_bytes(), "/predict?top=5") for name in names]
     assert status == 200 and [row["file"] for row in together["answers"]] == names
+    kind, _, encoded = drawn["heatmap"].partition(",")
+    wanted = heat_map(predictor, Image.open(names[0]).convert("RGB"), drawn["top"][0]["class"])
+    assert kind == "data:image/jpeg;base64"
+    found = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))), int)
+    assert np.abs(found - np.asarray(wanted)).mean() < 3
     assert len({row["top"][0]["class"] for row in expected}) > 1
     for row, found, (code, alone) in zip(expected, together["answers"], single, strict=True):
         assert code == 200 and alone["answers"][0]["file"] == ""
@@ -193,6 +201,7 @@ def test_a_long_body_without_a_length(port):
         ("GET", "/%2e%2e/bundle.json", 404),
         ("POST", "/predict?top=0", 400),
         ("POST", "/predict?top=%D9%A3", 400),
+        ("POST", "/predict?heatmap=1", 400),
         ("DELETE", "/", 405),
     ],
 )

@@ -21,6 +21,10 @@ _ANSWER = {
         "file": {"type": "string", "description": "the name that came with the picture"},
         "rejected": {"type": "boolean", "description": "the model is too unsure: better ask a person"},
         "top": {"type": "array", "items": _GUESS, "description": "likeliest first"},
+        "heatmap": {
+            "type": "string",
+            "description": "a data URL: the picture with what speaks for its class",
+        },
         "error": {"type": "string", "description": "why this one of several pictures cannot be read"},
     },
 }
@@ -58,7 +62,13 @@ def openapi(body: int, pixels: int, files: int) -> dict[str, Any]:
                             "in": "query",
                             "description": "classes per picture",
                             "schema": {"type": "integer", "minimum": 1, "default": 3},
-                        }
+                        },
+                        {
+                            "name": "heatmap",
+                            "in": "query",
+                            "description": "1: also a heat map; not with an exported model, see /labels",
+                            "schema": {"type": "integer", "enum": [0, 1], "default": 0},
+                        },
                     ],
                     "requestBody": {
                         "required": True,

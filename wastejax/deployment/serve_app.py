@@ -4,7 +4,9 @@ Nothing that a client sends is written to a file, and no name that a client give
 """
 
 import asyncio
+import base64
 import contextlib
+import io
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -22,6 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wastejax.data import images
+from wastejax.deployment.heatmaps import heat_map
 from wastejax.deployment.labels import describe
 from wastejax.deployment.predict import Answer, interpret
 from wastejax.deployment.runtimes import Predictor
@@ -78,13 +82,15 @@ class Service:
         self.metrics = Metrics()
         self.batches = Batches(predictor.probabilities, limits.batch, self.metrics.batch)
         self.decoders = ThreadPoolExecutor(DECODERS, "decode")
-        self.labels_text = describe(predictor, reject_below)
+        self.about = describe(predictor, reject_below) | {"heatmap": predictor.dense is not None}
 
     def warm_up(self) -> None:
         """Computes one batch of every size, so that programs are compiled before anyone waits for them."""
         size = self.predictor.preprocessing.image_size
         for count in self.batches.sizes:
             self.predictor.probabilities(np.zeros((count, size, size, 3), np.uint8))
+        if self.predictor.dense is not None:
+            heat_map(self.predictor, Image.new("RGB", (size, size)))
 
     async def predict(self, request: Request) -> Response:
         """Answers POST /predict."""
@@ -92,28 +98,35 @@ class Service:
         received = False
         try:
             top = self._top(request)
+            heatmap = self._heatmap(request)
             with self._places() as take:
                 take(1)
                 async with asyncio.timeout(self.limits.seconds):
                     uploads = await self._uploads(request)
                     received = True
                     take(len(uploads) - 1)
-                    found = await asyncio.gather(*(self._answer(upload, top) for upload in uploads))
+                    found = await asyncio.gather(*(self._answer(upload, top, heatmap) for upload in uploads))
         except TimeoutError:
             if received:
                 raise Refused(503, f"no answer within {self.limits.seconds:g} s; try again later") from None
             raise Refused(408, f"the request did not arrive within {self.limits.seconds:g} s") from None
         answers = [answer for answer, _ in found]
         if all(status for _, status in found):
-            raise Refused(found[0][1], "; ".join(dict.fromkeys(answer.error for answer in answers)))
+            raise Refused(found[0][1], "; ".join(dict.fromkeys(answer["error"] for answer in answers)))
         self.metrics.duration(time.perf_counter() - start)
-        return JSONResponse({"answers": [answer.to_dict() for answer in answers]})
+        return JSONResponse({"answers": answers})
 
     def _top(self, request: Request) -> int:
         text = request.query_params.get("top", "3")
         if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text)):
             raise Refused(400, "top: must be a whole number from 1 on")
         return int(text)
+
+    def _heatmap(self, request: Request) -> bool:
+        wanted = request.query_params.get("heatmap", "0") not in ("", "0")
+        if wanted and self.predictor.dense is None:
+            raise Refused(400, "heatmap: this model is an exported file, which has none")
+        return wanted
 
     @contextlib.contextmanager
     def _places(self) -> Any:
@@ -170,18 +183,28 @@ class Service:
     def _too_long(self) -> Refused:
         return Refused(413, f"the request is too long: at most {self.limits.body / 2**20:g} MiB")
 
-    async def _answer(self, upload: Upload, top: int) -> tuple[Answer, int]:
+    async def _answer(self, upload: Upload, top: int, heatmap: bool) -> tuple[dict[str, Any], int]:
         """Returns what a picture shows and 0, or why it cannot be read and the status that says so."""
         loop = asyncio.get_running_loop()
         try:
             square = await loop.run_in_executor(self.decoders, self._square, upload.data)
         except Refused as refused:
             self.metrics.picture("unreadable")
-            return Answer(upload.name, error=refused.reason), refused.status
+            return Answer(upload.name, error=refused.reason).to_dict(), refused.status
         row = await self.batches.row(square)
         answer = interpret(self.predictor, upload.name, row, top, self.reject_below)
         self.metrics.picture("rejected" if answer.rejected else "answered")
-        return answer, 0
+        entry = answer.to_dict()
+        if heatmap:
+            label = answer.guesses[0].label
+            entry["heatmap"] = await loop.run_in_executor(self.decoders, self._drawn, upload.data, label)
+        return entry, 0
+
+    def _drawn(self, data: bytes, label: str) -> str:
+        """Returns a heat map as a data URL."""
+        file = io.BytesIO()
+        heat_map(self.predictor, images.decode(data), label).save(file, "JPEG", quality=85)
+        return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
     def _square(self, data: bytes) -> np.ndarray:
         header = images.read_header(data)
@@ -199,7 +222,7 @@ class Service:
 
     async def labels(self, request: Request) -> Response:
         """Answers GET /labels."""
-        return JSONResponse(self.labels_text)
+        return JSONResponse(self.about)
 
     async def health(self, request: Request) -> Response:
         """Answers GET /healthz."""

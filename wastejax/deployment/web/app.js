@@ -153,7 +153,7 @@ async function look(blob) {
 async function askServer(blob) {
   let reply;
   try {
-    reply = await fetch("predict?heatmap=1", { method: "POST", body: blob });
+    reply = await fetch(`predict?heatmap=${Number(labels.heatmap)}`, { method: "POST", body: blob });
   } catch {
     throw { key: "noServer" };
   }
