@@ -115,7 +115,7 @@ def table(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
         yield f"{file:{width}}  {best.label:26} {best.bin:16} {best.probability:6.1%}{mark} {rest}".rstrip()
 
 
-def json_lines(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
+def json_lines(rows: Iterable[Any], names: Sequence[str]) -> Iterator[str]:
     """Yields a JSON list, one picture a line."""
     yield "["
     for i, row in enumerate(rows, 1):
@@ -126,18 +126,19 @@ def json_lines(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
 def csv_lines(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
     """Yields CSV: a header, and one line per guess."""
     del names
-
-    def line(*cells: object) -> str:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="").writerow(cells)
-        return text.getvalue()
-
-    yield line("file", "rank", "class", "bin", "probability", "rejected", "error")
+    yield csv_line("file", "rank", "class", "bin", "probability", "rejected", "error")
     for file, guesses, rejected, error in rows:
         if error:
-            yield line(file, "", "", "", "", "", error)
+            yield csv_line(file, "", "", "", "", "", error)
         for rank, (label, bin_name, probability) in enumerate(guesses, 1):
-            yield line(file, rank, label, bin_name, f"{probability:.6f}", str(rejected).lower(), "")
+            yield csv_line(file, rank, label, bin_name, f"{probability:.6f}", str(rejected).lower(), "")
+
+
+def csv_line(*cells: object) -> str:
+    """Returns one line of CSV, without its end."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
 
 
 WRITERS = {"table": table, "json": json_lines, "csv": csv_lines}
@@ -165,6 +166,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write each picture there with what speaks for its class laid over it",
     )
+    parser.add_argument(
+        "--regions", action="store_true", help="find several objects in each picture, with their boxes"
+    )
+    parser.add_argument(
+        "--draw", metavar="DIR", help="with --regions: write each picture there with its boxes"
+    )
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
@@ -181,8 +188,19 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
             raise UserError(f"--{name}: must be >= 1, is {getattr(args, name)}")
     if args.accuracy is not None and args.reject_below is not None:
         raise UserError("--accuracy and --reject_below: give one of them")
+    if args.draw and not args.regions:
+        raise UserError("--draw: only with --regions")
+    if args.heatmap and args.regions:
+        raise UserError("--heatmap and --regions: give one of them")
     names = find(args.pictures)
     predictor = load_predictor(args.model, args.runtime)
+    if args.regions:
+        return _report(*_regions(args, predictor, names), names, predictor.runtime, say)
+    return _report(*_answers(args, predictor, names), names, predictor.runtime, say)
+
+
+def _answers(args: argparse.Namespace, predictor: Predictor, names: Sequence[str]) -> tuple[Any, Any]:
+    """Returns the answers to come and their writer."""
     reject_below = predictor.reject_below(args.accuracy) if args.reject_below is None else args.reject_below
     if args.heatmap:
         dense_of(predictor, "heat maps")
@@ -191,26 +209,48 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     predictor.probabilities(
         np.zeros((batch_size, size, size, 3), np.uint8)
     )  # compiles; not part of the speed
-    start = time.perf_counter()
-    failures: list[Answer] = []
 
-    def watched() -> Iterator[Answer]:
-        rows = answers(predictor, names, args.top, batch_size, reject_below)
-        for done, answer in enumerate(rows, 1):
-            _progress(done, len(names))
-            failures.extend([answer] if answer.error else [])
+    def rows() -> Iterator[Answer]:
+        for answer in answers(predictor, names, args.top, batch_size, reject_below):
             if args.heatmap and answer.guesses:
                 label = answer.guesses[0].label
                 save_drawn(heat_map(predictor, read(answer.file), label), args.heatmap, answer.file, label)
             yield answer
 
-    for line in WRITERS[args.format](watched(), names):
+    return rows(), WRITERS[args.format]
+
+
+def _regions(args: argparse.Namespace, predictor: Predictor, names: Sequence[str]) -> tuple[Any, Any]:
+    """Returns the objects to come and their writer."""
+    # Here, because an installation for exported files has no SciPy.
+    from wastejax.deployment import region_answers
+
+    dense_of(predictor, "regions")
+    least = args.reject_below if args.accuracy is None else predictor.reject_below(args.accuracy)
+    rows = region_answers.region_answers(predictor, names, least, args.draw)
+    return rows, region_answers.WRITERS[args.format]
+
+
+def _report(
+    rows: Iterator[Any], writer: Callable[..., Any], names: Sequence[str], runtime: str, say: Callable
+) -> int:
+    """Says the rows as they come, then what failed and how fast it was; returns the exit code."""
+    start = time.perf_counter()
+    failures: list[Any] = []
+
+    def watched() -> Iterator[Any]:
+        for done, answer in enumerate(rows, 1):
+            _progress(done, len(names))
+            failures.extend([answer] if answer.error else [])
+            yield answer
+
+    for line in writer(watched(), names):
         say(line)
     seconds = time.perf_counter() - start
     for failure in failures:
         print(f"unreadable: {failure.file}: {failure.error}", file=sys.stderr)
     print(
-        f"{len(names):,} pictures in {seconds:.1f} s, {len(names) / seconds:.1f} images/s ({predictor.runtime})",
+        f"{len(names):,} pictures in {seconds:.1f} s, {len(names) / seconds:.1f} images/s ({runtime})",
         file=sys.stderr,
     )
     return 1 if failures else 0

@@ -1,0 +1,120 @@
+"""What `wastejax predict --regions` says: the objects of each picture, as a table, JSON or CSV, or drawn."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+
+from wastejax.data.images import BadImage
+from wastejax.deployment.heatmaps import LARGEST, save_drawn
+from wastejax.deployment.pictures import read
+from wastejax.deployment.predict import csv_line, json_lines
+from wastejax.deployment.regions import Region, Settings, find_regions
+from wastejax.deployment.runtimes import Predictor
+
+# Okabe & Ito (2008): apart from each other for colour-blind readers too.
+COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
+
+
+class RegionAnswer(NamedTuple):
+    """What a model finds in a picture.
+
+    Attributes:
+        file: its name.
+        regions: the objects, the surest first; empty where there are none.
+        error: why the picture cannot be read; '' where it can.
+    """
+
+    file: str
+    regions: tuple[Region, ...] = ()
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what `--format=json` says."""
+        if self.error:
+            return {"file": self.file, "error": self.error}
+        objects = [
+            {"class": label, "bin": bin_name, "probability": round(probability, 6), "box": list(box)}
+            for label, bin_name, probability, box in self.regions
+        ]
+        return {"file": self.file, "objects": objects}
+
+
+def region_answers(
+    predictor: Predictor, names: Sequence[str], least: float | None = None, folder: str | Path | None = None
+) -> Iterator[RegionAnswer]:
+    """Yields one answer per picture, in order.
+
+    Args:
+        predictor: a run or bundle.
+        names: of `pictures.find`.
+        least: probability under which an object is not reported; None for that of `Settings`.
+        folder: where the pictures are written with their boxes, if anywhere.
+
+    Raises:
+        UserError: the model is an exported file, or the folder cannot be written.
+    """
+    settings = Settings() if least is None else replace(Settings(), least=least)
+    for name in names:
+        try:
+            picture = read(name)
+        except BadImage as error:
+            yield RegionAnswer(name, error=str(error))
+            continue
+        except OSError as error:
+            yield RegionAnswer(name, error=(error.strerror or str(error)).lower())
+            continue
+        regions = find_regions(predictor, picture, settings)
+        if folder:
+            save_drawn(draw(picture, regions), folder, name, "regions")
+        yield RegionAnswer(name, tuple(regions))
+
+
+def draw(picture: Image.Image, regions: Sequence[Region]) -> Image.Image:
+    """Returns the picture, at most `LARGEST` pixels a side, with a labelled box around each object."""
+    factor = min(1.0, LARGEST / max(picture.size))
+    sides = [max(1, round(factor * side)) for side in picture.size]
+    drawn = picture.resize((sides[0], sides[1]), Image.Resampling.LANCZOS)
+    pen, unit = ImageDraw.Draw(drawn), max(1, round(max(sides) / 300))
+    font = ImageFont.load_default(max(11, 5 * unit))
+    for i, region in reversed(list(enumerate(regions))):  # the surest on top
+        colour = COLOURS[i % len(COLOURS)]
+        left, top, right, bottom = (round(factor * x) for x in region.box)
+        pen.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), outline=colour, width=unit)
+        text = f"{region.label.replace('_', ' ')} {region.probability:.0%}"
+        _, _, x1, y1 = pen.textbbox((left + 2 * unit, top + unit), text, font=font)
+        pen.rectangle((left, top, x1 + 2 * unit, y1 + unit), fill=colour)
+        pen.text((left + 2 * unit, top + unit), text, fill="black", font=font)
+    return drawn
+
+
+def table(rows: Iterable[RegionAnswer], names: Sequence[str]) -> Iterator[str]:
+    """Yields lines for people: a line per object, the file's name on its first."""
+    width = max(len("file"), *map(len, names))
+    yield f"{'file':{width}}  {'class':26} {'bin':16} {'p':>6}  left top right bottom"
+    for file, regions, error in rows:
+        if error or not regions:
+            yield f"{file:{width}}  - {error or 'nothing found'}"
+        for i, (label, bin_name, probability, box) in enumerate(regions):
+            where = " ".join(map(str, box))
+            yield f"{'' if i else file:{width}}  {label:26} {bin_name:16} {probability:6.1%}  {where}"
+
+
+def csv_lines(rows: Iterable[RegionAnswer], names: Sequence[str]) -> Iterator[str]:
+    """Yields CSV: a header, and one line per object."""
+    del names
+    yield csv_line("file", "object", "class", "bin", "probability", "left", "top", "right", "bottom", "error")
+    for file, regions, error in rows:
+        if error:
+            yield csv_line(file, *[""] * 8, error)
+        for number, (label, bin_name, probability, box) in enumerate(regions, 1):
+            yield csv_line(file, number, label, bin_name, f"{probability:.6f}", *box, "")
+
+
+WRITERS: dict[str, Callable[[Iterable[RegionAnswer], Sequence[str]], Iterator[str]]] = {
+    "table": table,
+    "json": json_lines,
+    "csv": csv_lines,
+}
