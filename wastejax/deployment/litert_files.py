@@ -37,7 +37,8 @@ def write_litert(
 
     entry = jax.ShapeDtypeStruct((1, *shape), np.dtype(dtype))
     program = io.BytesIO()
-    jax.jit(forward).lower(entry).compiler_ir("stablehlo").operation.write_bytecode(program)
+    lowered: Any = jax.jit(forward).lower(entry).compiler_ir("stablehlo")
+    lowered.operation.write_bytecode(program)
     context = ir.Context()
     converter.prepare_mlir_context(context)
     with context, ir.Location.unknown(context):

@@ -63,6 +63,7 @@ def tidy(model: bytes, path: Path, about: str) -> None:
         if node.op_type == "Gemm" and len(node.input) == 3 and node.input[2] in zeros:
             del node.input[2]
     _move_biases(tidied.graph)
+    _make_clips(tidied.graph)
     used = {name for node in tidied.graph.node for name in node.input}
     kept = [tensor for tensor in tidied.graph.initializer if tensor.name in used]
     del tidied.graph.initializer[:]
@@ -104,6 +105,33 @@ def _move_biases(graph: Any) -> None:
 def _is_bias(array: np.ndarray, kernel: np.ndarray) -> bool:
     """Returns whether an array that is added to a result has one value for each of its channels."""
     return array.ndim > 0 and 1 < array.size == array.shape[-1] and array.size in kernel.shape[:2]
+
+
+def _make_clips(graph: Any) -> None:
+    """Makes one Clip of each Max and Min with constants, as in ReLU6.
+
+    Runtimes compute it together with the convolution before it; in 8 bits, the range of what it leaves is enough.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    scalars = {t.name: numpy_helper.to_array(t) for t in graph.initializer if np.prod(t.dims) == 1}
+    makers = {name: node for node in graph.node for name in node.output}
+    uses = Counter(name for node in graph.node for name in node.input)
+    for upper in [node for node in graph.node if node.op_type == "Min"]:
+        bounded = [name for name in upper.input if name in makers]
+        if len(bounded) != 1 or uses[bounded[0]] != 1:
+            continue
+        lower = makers[bounded[0]]
+        limits = [name for node in (lower, upper) for name in node.input if name in scalars]
+        entry = [name for name in lower.input if name not in scalars]
+        if lower.op_type != "Max" or len(limits) != 2 or len(entry) != 1:
+            continue
+        names = [f"{upper.output[0]}_{bound}" for bound in ("least", "most")]
+        for name, limit in zip(names, limits, strict=True):
+            graph.initializer.append(numpy_helper.from_array(scalars[limit].reshape(()), name))
+        upper.CopyFrom(onnx.helper.make_node("Clip", [*entry, *names], upper.output, name=upper.name))
+        graph.node.remove(lower)
 
 
 def halve(source: Path, path: Path, about: str) -> None:
