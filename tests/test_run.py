@@ -134,7 +134,12 @@ def test_a_run_leaves_everything_that_it_promises(undisturbed):
     best = max(rows, key=lambda row: float(row["score"]))
     assert kept == {str(STEPS), best["step"]}
     assert "report.json" not in (undisturbed / "report.md").read_text()[:80]
-    for name in ("curves", "confusion_matrix", "class_distribution", "samples", "worst_mistakes"):
+    bundle = json.loads((undisturbed / "bundle" / "bundle.json").read_text())
+    assert bundle["temperature"] == report["calibration"]["temperature"] != 1.0
+    assert {k: at["threshold"] for k, at in report["selective"]["at"].items()} == bundle["thresholds"]
+    assert "## How far to trust it" in (undisturbed / "report.md").read_text()
+    figures = ("curves", "confusion_matrix", "class_distribution", "samples", "worst_mistakes")
+    for name in (*figures, "reliability", "risk_coverage"):
         with Image.open(undisturbed / "figures" / f"{name}.png") as figure:
             assert figure.size[0] > 200
     with (undisturbed / "manifest.csv").open() as file:
@@ -236,7 +241,8 @@ def test_eval_agrees_with_the_report_and_takes_fewer_classes(place, undisturbed,
     env = os.environ | {"WASTEJAX_CACHE": str(place / "cache")}
     subprocess.run(evaluate, check=True, env=env, capture_output=True)
     scores, report = json.loads(out.read_text()), json.loads((undisturbed / "report.json").read_text())
-    for key in ("top1", "top5", "macro_f1", "loss", "ece", "ci95", "per_class", "confusion", "num_images"):
+    fixed = ("top1", "top5", "macro_f1", "loss", "ece", "ci95", "per_class", "confusion", "num_images")
+    for key in (*fixed, "calibration", "selective"):
         assert scores[key] == report[key], key
 
     fewer = tmp_path / "fewer"
@@ -281,12 +287,11 @@ def test_sizes_grow_along_the_epochs_and_a_kill_changes_nothing(place):
     assert_same_run(place / "growing", place / "grown")
 
 
-def test_a_run_that_gets_no_better_stops_early_with_every_option_on(place):
+def test_a_run_that_gets_no_better_stops_early_in_bfloat16_too(place):
     options = {
         "train.epochs": 12,
         "train.early_stopping": 1,
         "optim.learning_rate": 1e-9,
-        "train.accumulate": 2,
         "model.dtype": "bfloat16",
         "data.balanced_sampling": True,
         "loss.class_weights": True,
@@ -299,3 +304,39 @@ def test_a_run_that_gets_no_better_stops_early_with_every_option_on(place):
     facts = json.loads((place / "early" / "report.json").read_text())["facts"]
     assert facts["stopped_reason"] == "no better validation accuracy for 1 epochs"
     assert facts["best_epoch"] == len(rows) - 1
+
+
+@pytest.mark.slow
+def test_classes_left_out_are_foreign_pictures_at_the_end(place, tmp_path):
+    options = ["--config.train.epochs=1", "--config.data.leave_out=disc"]
+    text = finished(command(place, "left_out", *options))
+    assert "20 pictures of disc are kept out of training" in text
+    run = place / "left_out"
+    report = json.loads((run / "report.json").read_text())
+    assert list(report["per_class"]) == ["bar", "square"]
+    assert report["ood"]["num_images"] == 20 and report["ood"]["pictures"] == "left out of training: disc"
+    assert "left out of training: disc" in (run / "report.md").read_text()
+    assert "this run is finished" in finished(command(place, "left_out", *options))
+
+    env = os.environ | {"WASTEJAX_CACHE": str(place / "cache")}
+    evaluate = [
+        sys.executable,
+        "-m",
+        "wastejax.main",
+        "eval",
+        f"--model={run}",
+        f"--out={tmp_path / 'a.json'}",
+    ]
+    subprocess.run(evaluate, check=True, env=env, capture_output=True)
+    assert json.loads((tmp_path / "a.json").read_text())["ood"] == report["ood"]
+    # The same pictures as any folder; calibrating anew finds what the run found.
+    again = [*evaluate, f"--ood={place / 'data' / 'disc'}", "--calibrate"]
+    done = subprocess.run(again, check=True, env=env, capture_output=True, text=True)
+    assert "told from 20 foreign pictures (disc)" in done.stdout
+    scores = json.loads((tmp_path / "a.json").read_text())
+    assert scores["ood"]["scores"] == report["ood"]["scores"]
+    assert scores["calibration"] == report["calibration"]
+    without = subprocess.run(
+        [*evaluate, f"--data={place / 'data'}", "--calibrate"], env=env, capture_output=True, text=True
+    )
+    assert without.returncode == 2 and without.stderr.count("\n") == 1
