@@ -7,6 +7,7 @@ ONNX file answers on a machine that has no jax.
 import json
 import math
 import os
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -154,6 +155,8 @@ def load_onnx(path: Path) -> Predictor:
 
 def load_openvino(path: Path) -> Predictor:
     """Returns an .onnx file that `export` wrote, computed by OpenVINO on the CPU in float32."""
+    # OpenVINO reports over the network, from a forked process, that it reads an ONNX file; ours tells nobody.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
         import openvino
     except ImportError:
