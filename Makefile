@@ -40,7 +40,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed-test
 
 # litert-converter asks for an old xdsl and typing_extensions, which others here cannot have and it does not use.
 $(VENV)/.installed-all: $(VENV)/.installed-test
-	$(PIP) --editable '.[test,pretrained,export,serve,browser,edge,openvino]'
+	$(PIP) --editable '.[test,pretrained,export,serve,browser,camera,edge,openvino]'
 	$(PIP) --no-deps litert-converter
 	touch $@
 

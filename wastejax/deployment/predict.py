@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wastejax.data.images import BadImage
+from wastejax.deployment.camera import only_stream, stream
 from wastejax.deployment.heatmaps import dense_of, heat_map, save_drawn
 from wastejax.deployment.pictures import find, read, squares
 from wastejax.deployment.runtimes import ONNX_LOADERS, Predictor, load_predictor
@@ -117,9 +118,15 @@ def table(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
 
 def json_lines(rows: Iterable[Any], names: Sequence[str]) -> Iterator[str]:
     """Yields a JSON list, one picture a line."""
+    del names
     yield "["
-    for i, row in enumerate(rows, 1):
-        yield json.dumps(row.to_dict(), ensure_ascii=False) + ("," if i < len(names) else "")
+    line = ""  # held back until it is known whether another follows
+    for row in rows:
+        if line:
+            yield line + ","
+        line = json.dumps(row.to_dict(), ensure_ascii=False)
+    if line:
+        yield line
     yield "]"
 
 
@@ -146,7 +153,12 @@ WRITERS = {"table": table, "json": json_lines, "csv": csv_lines}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("pictures", nargs="*", metavar="PICTURE", help="file, folder, glob, or - for stdin")
+    parser.add_argument(
+        "pictures",
+        nargs="*",
+        metavar="PICTURE",
+        help="file, folder, glob, or - for stdin; or one video file, or camera:0 (extra `camera`)",
+    )
     parser.add_argument(
         "--model", metavar="MODEL", help="run, bundle or exported file (default: the one inside)"
     )
@@ -172,6 +184,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--draw", metavar="DIR", help="with --regions: write each picture there with its boxes"
     )
+    parser.add_argument(
+        "--every", type=float, default=1.0, metavar="S", help="camera, video: seconds between answers (1)"
+    )
+    parser.add_argument(
+        "--smoothing",
+        type=float,
+        default=0.5,
+        metavar="W",
+        help="camera, video: weight of frames before (0.5)",
+    )
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
@@ -192,8 +214,11 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
         raise UserError("--draw: only with --regions")
     if args.heatmap and args.regions:
         raise UserError("--heatmap and --regions: give one of them")
-    names = find(args.pictures)
+    video = only_stream(args.pictures)
+    names = [] if video else find(args.pictures)
     predictor = load_predictor(args.model, args.runtime)
+    if video:
+        return _report(*_frames(args, predictor, video), [f"{video}#t=0000.000"], predictor.runtime, say)
     if args.regions:
         return _report(*_regions(args, predictor, names), names, predictor.runtime, say)
     return _report(*_answers(args, predictor, names), names, predictor.runtime, say)
@@ -220,6 +245,18 @@ def _answers(args: argparse.Namespace, predictor: Predictor, names: Sequence[str
     return rows(), WRITERS[args.format]
 
 
+def _frames(args: argparse.Namespace, predictor: Predictor, video: str) -> tuple[Any, Any]:
+    """Returns the answers to come for the frames of a camera or video, and their writer."""
+    if args.heatmap or args.regions:
+        raise UserError(f"{video}: --heatmap and --regions are for pictures")
+    if args.every < 0 or not 0 <= args.smoothing < 1:
+        raise UserError("--every must be >= 0, and --smoothing from 0 to below 1")
+    reject_below = predictor.reject_below(args.accuracy) if args.reject_below is None else args.reject_below
+    rows = stream(predictor, video, args.every, args.smoothing)
+    found = (interpret(predictor, name, row, args.top, reject_below) for name, row in rows)
+    return found, WRITERS[args.format]
+
+
 def _regions(args: argparse.Namespace, predictor: Predictor, names: Sequence[str]) -> tuple[Any, Any]:
     """Returns the objects to come and their writer."""
     # Here, because an installation for exported files has no SciPy.
@@ -235,12 +272,14 @@ def _report(
     rows: Iterator[Any], writer: Callable[..., Any], names: Sequence[str], runtime: str, say: Callable
 ) -> int:
     """Says the rows as they come, then what failed and how fast it was; returns the exit code."""
-    start = time.perf_counter()
+    start, count = time.perf_counter(), 0
     failures: list[Any] = []
 
     def watched() -> Iterator[Any]:
-        for done, answer in enumerate(rows, 1):
-            _progress(done, len(names))
+        nonlocal count
+        for answer in rows:
+            count += 1
+            _progress(count, len(names))
             failures.extend([answer] if answer.error else [])
             yield answer
 
@@ -250,7 +289,7 @@ def _report(
     for failure in failures:
         print(f"unreadable: {failure.file}: {failure.error}", file=sys.stderr)
     print(
-        f"{len(names):,} pictures in {seconds:.1f} s, {len(names) / seconds:.1f} images/s ({runtime})",
+        f"{count:,} pictures in {seconds:.1f} s, {count / seconds:.1f} images/s ({runtime})",
         file=sys.stderr,
     )
     return 1 if failures else 0
@@ -258,5 +297,5 @@ def _report(
 
 def _progress(done: int, total: int) -> None:
     """Shows on a terminal how far it is, where the answers themselves go elsewhere."""
-    if sys.stderr.isatty() and not sys.stdout.isatty():
+    if done <= total and sys.stderr.isatty() and not sys.stdout.isatty():
         print(f"\r{done:,} of {total:,}", end="\n" if done == total else "", file=sys.stderr, flush=True)

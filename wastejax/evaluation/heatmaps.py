@@ -53,14 +53,14 @@ def blend(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def explain(
-    dense: Callable[[Any], Any], squares: Sequence[np.ndarray], labels: Sequence[int]
+    dense: Callable[[Any], Any], squares: Sequence[np.ndarray], labels: Sequence[int] | np.ndarray
 ) -> list[np.ndarray]:
     """Returns squares as the network sees them with the evidence for one class laid over each.
 
     Args:
         dense: of a bundle: uint8 [B, S, S, 3] -> logits [B, h, w, C].
         squares: uint8 [S, S, 3].
-        labels: one class index per square.
+        labels: one class index per square, int [B].
     """
     # One at a time: a figure has few pictures, and its program is the one of a single picture.
     maps = [np.asarray(dense(square[None]))[0] for square in squares]

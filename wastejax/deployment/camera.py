@@ -1,0 +1,106 @@
+"""Frames of a camera or a video file, answered one by one; needs the extra `camera` (OpenCV, headless).
+
+A frame is named as a media fragment (W3C 2012, section 4.2.1): clip.mp4#t=1.500 is the one at second 1.5, so that
+frames are reported like pictures.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from wastejax.deployment.runtimes import Predictor
+from wastejax.errors import UserError
+
+CAMERA = "camera:"
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+
+
+def is_stream(name: str) -> bool:
+    """Whether a name means a camera, as camera:0 does, or a video file."""
+    return name.startswith(CAMERA) or Path(name).suffix.lower() in VIDEOS
+
+
+def frames(name: str, every: float) -> Iterator[tuple[float, Image.Image]]:
+    """Yields the time in seconds and the picture of a frame, RGB, at most one per `every` seconds.
+
+    A video file ends; a camera goes on until it is interrupted, and its time is the clock's.
+
+    Args:
+        name: for which `is_stream` is true.
+        every: seconds; 0 for every frame.
+
+    Raises:
+        UserError: OpenCV is not installed, there is no such camera or file, or not one frame can be read.
+    """
+    try:
+        import cv2
+    except ImportError:
+        raise UserError(
+            f"{name}: needs opencv-python-headless, which is not installed: pip install 'wastejax[camera]'"
+        ) from None
+    live = name.startswith(CAMERA)
+    number = name.removeprefix(CAMERA)
+    if live and not (number.isascii() and number.isdigit()):
+        raise UserError(f"{name}: a camera has a number, as camera:0")
+    if not live and not Path(name).is_file():
+        raise UserError(f"{name}: no such file")
+    capture = cv2.VideoCapture(int(number) if live else name)
+    try:
+        yield from _read(capture, name, every, live)
+    finally:
+        capture.release()
+
+
+def _read(capture: Any, name: str, every: float, live: bool) -> Iterator[tuple[float, Image.Image]]:
+    start, due = time.monotonic(), 0.0
+    rate = (
+        capture.get(5) or 25.0
+    )  # cv2.CAP_PROP_FPS; frames are counted, for not every format knows their times
+    count = 0
+    while capture.grab():
+        seconds = time.monotonic() - start if live else count / rate
+        count += 1
+        if seconds + 1e-9 < due:
+            continue
+        read, pixels = capture.retrieve()
+        if read:
+            yield seconds, Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))  # OpenCV's are BGR
+            # A slow network skips frames of a camera instead of lagging behind.
+            due = max(due + every, seconds) if every else 0.0
+    if not count:
+        raise UserError(f"{name}: not one frame can be read; is it a {'camera' if live else 'video'}?")
+
+
+def stream(
+    predictor: Predictor, name: str, every: float, smoothing: float
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the name of each frame and its probabilities, float32 [C], smoothed over time.
+
+    Args:
+        predictor: the model.
+        name: for which `is_stream` is true.
+        every: see `frames`.
+        smoothing: weight of what was before, 0 for none to below 1: each answer is the exponential moving average
+            of its frame and those before it.
+    """
+    average: np.ndarray | None = None
+    for seconds, picture in frames(name, every):
+        row = predictor.probabilities(predictor.preprocessing(picture)[None])[0]
+        average = row if average is None else smoothing * average + (1 - smoothing) * row
+        yield f"{name}#t={seconds:.3f}", average
+
+
+def only_stream(names: Sequence[str]) -> str | None:
+    """Returns the one stream among what a user names; None where there is none.
+
+    Raises:
+        UserError: there are several, or pictures beside it.
+    """
+    streams = [name for name in names if is_stream(name)]
+    if streams and len(names) > 1:
+        raise UserError(f"{streams[0]}: a camera or video comes alone, without other pictures")
+    return streams[0] if streams else None
