@@ -63,7 +63,7 @@ def read_header(data: bytes) -> Header | None:
     return Header(image.format or "", image.mode, image.width, image.height, rotated, animated)
 
 
-def decode(data: bytes, min_side: int | None = None) -> Image.Image:
+def decode(data: bytes, min_side: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decodes a picture of any common kind to RGB.
 
     EXIF orientation is applied, transparency composited on white, 16-bit and float samples scaled to 8 bits,
@@ -73,19 +73,20 @@ def decode(data: bytes, min_side: int | None = None) -> Image.Image:
         data: the encoded file.
         min_side: if given, a JPEG may be decoded smaller than it is, which is much faster for photographs, as
             long as both sides keep this many pixels.
+        max_pixels: larger pictures are refused before they are decoded.
 
     Returns:
         A picture of mode RGB, fully loaded.
 
     Raises:
-        BadImage: the data is empty, truncated, damaged, not a picture, or has more than `MAX_PIXELS` pixels.
+        BadImage: the data is empty, truncated, damaged, not a picture, or has more than `max_pixels` pixels.
     """
     if not data:
         raise BadImage("empty file")
     _quieten_pil()
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
+        if image.width * image.height > max_pixels:
             raise BadImage(f"too large ({image.width} x {image.height} pixels; decompression bomb?)")
         if min_side:
             image.draft(None, (min_side, min_side))

@@ -2,6 +2,7 @@
 
 import argparse
 import ipaddress
+import logging
 import signal
 import socket
 import sys
@@ -75,6 +76,9 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
         timeout_keep_alive=5,
         timeout_graceful_shutdown=int(args.timeout) + 5,
     )
+    logging.getLogger("python_multipart").setLevel(
+        logging.CRITICAL
+    )  # a line for every broken form fills a disk
     # uvicorn answers what it took and then raises the signal anew: that is a good end, not a kill.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[opened])

@@ -44,7 +44,7 @@ class Limits:
 
     Attributes:
         body: bytes of a request.
-        pixels: of a picture, known from its header before it is decoded.
+        pixels: of a picture; its header tells, before it is decoded.
         files: pictures in a request.
         waiting: pictures taken and not answered; further requests are refused with 503.
         seconds: to receive a request and to answer it.
@@ -207,16 +207,12 @@ class Service:
         return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
     def _square(self, data: bytes) -> np.ndarray:
-        header = images.read_header(data)
-        if header and header.width * header.height > self.limits.pixels:
-            raise Refused(
-                413,
-                f"too large ({header.width} x {header.height} pixels); at most {self.limits.pixels:,} pixels",
-            )
         try:
-            return self.predictor.preprocessing(images.decode(data))
+            return self.predictor.preprocessing(images.decode(data, max_pixels=self.limits.pixels))
         except images.BadImage as error:
-            raise Refused(415 if str(error) == "not an image" else 400, str(error)) from None
+            reason = str(error)
+            status = 415 if reason == "not an image" else 413 if reason.startswith("too large") else 400
+            raise Refused(status, reason) from None
         except MemoryError:
             raise Refused(413, "too large") from None
 
