@@ -1,7 +1,9 @@
-"""What a leaking split is worth: one network on a plain random and on a grouped split of a set with planted copies.
+"""What a leaking split is worth: one network on a plain random and on grouped splits of a set with planted copies.
 
 Command: python experiments/leakage.py --data=TRASHNET --state=DIR
-Half of the pictures get one changed copy each, so that a third of the set is redundant, as in the study's data.
+Half of the pictures get one changed copy each, so that a third of the set is redundant, as in the study's data. The
+splits: "random"; "grouped", as training does it, by perceptual hash; "audited", by the groups that `audit` finds,
+which looks for mirrored and cropped copies too.
 What is done already is skipped, so it can be stopped at any time. Writes experiments/results/leakage.json; the
 pictures stay in DIR.
 """
@@ -20,30 +22,25 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from wastejax.bundle import load_bundle
+from wastejax.data.audit import audit
 from wastejax.data.images import decode
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import open_folder
-from wastejax.data.split import load_manifest
+from wastejax.data.split import load_manifest, save_manifest, stratified_group_split
 from wastejax.evaluation.evaluate import evaluate
 from wastejax.evaluation.metrics import bootstrap_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 MARK = "__copy_"
-OPTIONS = [
-    "--config=mobilevit_ir",
-    *(
-        f"--config.{key}"
-        for key in (
-            "model.size=xxs",
-            "data.image_size=64",
-            "data.augmentation=basic",
-            "train.epochs=20",
-            "train.batch_size=32",
-            "optim.weight_decay=0.05",
-        )
-    ),
-]
-SPLITS = {"random": "none", "grouped": "phash"}
+KEYS = (
+    "model.size=xxs",
+    "data.image_size=64",
+    "data.augmentation=basic",
+    "train.epochs=20",
+    "train.batch_size=32",
+    "optim.weight_decay=0.05",
+)
+SPLITS = ("random", "grouped", "audited")
 
 
 def resized(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -96,13 +93,22 @@ def original(name: str) -> str:
     return str(Path(name).with_suffix("")).partition(MARK)[0]
 
 
-def train(pictures: Path, workdir: Path, split: str, seed: int) -> list[str]:
-    """Trains one network, or goes on with it, and returns its options."""
-    options = [*OPTIONS, f"--config.data.split.group={SPLITS[split]}", f"--config.seed={seed}"]
+def audited(pictures: Path, manifest: Path, seed: int) -> None:
+    """Writes a split that keeps each group of the audit's on one side; nothing where it is done."""
+    if not manifest.is_file():
+        found = audit(open_folder(pictures))
+        source, groups = found.source, found.groups
+        splits = stratified_group_split(source.labels, source.domains, groups, seed=seed)
+        save_manifest(manifest, source, groups, splits)
+
+
+def train(pictures: Path, workdir: Path, keys: list[str]) -> str:
+    """Trains one network, or goes on with it, and returns the command."""
+    options = ["--config=mobilevit_ir", *(f"--config.{key}" for key in (*KEYS, *keys))]
     if not (workdir / "report.json").is_file():
         command = [sys.executable, "-m", "wastejax.main", *options, f"--config.data.dir={pictures}"]
         subprocess.run([*command, f"--workdir={workdir}"], check=True, cwd=ROOT)
-    return options
+    return re.sub(r"=/\S*/", "=", " ".join(["python -m wastejax.main", *options]))
 
 
 def rate(correct: np.ndarray) -> dict:
@@ -119,7 +125,7 @@ def score(pictures: Path, workdir: Path, groups: dict[str, str]) -> dict:
     Args:
         pictures: the set.
         workdir: the run.
-        groups: near-duplicate group of each file as `phash` finds it: TrashNet has a few twins of its own.
+        groups: the audit's group of each file: TrashNet has a few twins of its own.
     """
     source = open_folder(pictures)
     listed = load_manifest(workdir / "manifest.csv", source)
@@ -137,38 +143,43 @@ def score(pictures: Path, workdir: Path, groups: dict[str, str]) -> dict:
         "test": rate(correct),
         "twin_in_train": rate(correct[seen]),
         "unseen": rate(correct[~seen]),
-        "seconds": round(json.loads((workdir / "report.json").read_text())["facts"]["seconds"]),
     }
 
 
-def detected(names: list[str], groups: dict[str, str]) -> dict[str, float]:
-    """Returns the share of planted copies of each kind that `phash` grouped with their originals."""
-    group_of = {original(name): groups[name] for name in names if MARK not in name}
+def read_groups(manifest: Path) -> dict[str, str]:
+    """Returns the group of each file of a manifest."""
+    with manifest.open(encoding="utf-8") as file:
+        return {row["file"]: f"group {row['group']}" for row in csv.DictReader(file)}
+
+
+def detected(groups: dict[str, str]) -> dict[str, float]:
+    """Returns the share of planted copies of each kind that are in one group with their originals."""
+    group_of = {original(name): group for name, group in groups.items() if MARK not in name}
     found: dict[str, list[bool]] = {kind: [] for kind in CHANGES}
-    for name in names:
+    for name, group in groups.items():
         if MARK in name:
-            found[Path(name).stem.partition(MARK)[2]].append(groups[name] == group_of[original(name)])
+            found[Path(name).stem.partition(MARK)[2]].append(group == group_of[original(name)])
     return {kind: round(float(np.mean(hits)), 4) for kind, hits in found.items()}
 
 
-def write(
-    out: Path, args: argparse.Namespace, commit: str, groups: dict[str, str], pairs: list[dict]
-) -> None:
+def write(out: Path, args: argparse.Namespace, commit: str, runs: dict[str, Path], pairs: list[dict]) -> None:
     """Writes what is known so far."""
     seeds = " ".join(str(pair["seed"]) for pair in pairs)
+    groups = {split: read_groups(runs[split] / "manifest.csv") for split in SPLITS if split != "random"}
+    names = list(groups["audited"])
     result = {
         "command": f"python experiments/leakage.py --data={args.data.name} --state=DIR --seeds {seeds}",
         "commit": commit[:12],
         "date": datetime.date.today().isoformat(),
-        "hardware": pairs[0]["hardware"],
+        "hardware": json.loads((runs["grouped"] / "report.json").read_text())["facts"]["hardware"],
         "set": {
             "from": args.data.name,
-            "pictures": len(groups),
-            "planted_copies": sum(MARK in name for name in groups),
-            "share_of_copies_grouped_with_their_original": detected(list(groups), groups),
+            "pictures": len(names),
+            "planted_copies": sum(MARK in name for name in names),
+            "share_of_copies_grouped_with_their_original": {s: detected(g) for s, g in groups.items()},
         },
         "mean_top1": {s: round(float(np.mean([p[s]["test"]["top1"] for p in pairs])), 4) for s in SPLITS},
-        "pairs": [{key: value for key, value in pair.items() if key != "hardware"} for pair in pairs],
+        "runs": pairs,
     }
     text = json.dumps(result, indent=1)
     # Intervals on one line.
@@ -180,9 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--state", required=True, type=Path, help="for the planted set and the runs")
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[17], help="of split and training, a pair each"
-    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[17], help="of split and training")
     parser.add_argument("--commit", help="what is run (default: HEAD)")
     parser.add_argument("--out", type=Path, default=ROOT / "experiments" / "results" / "leakage.json")
     args = parser.parse_args()
@@ -192,16 +201,21 @@ def main() -> None:
     plant(args.data, pictures)
     pairs: list[dict] = []
     for seed in args.seeds:
+        manifest = state / f"audited-{seed}.csv"
+        audited(pictures, manifest, seed)
+        keys = {
+            "random": "data.split.group=none",
+            "grouped": "data.split.group=phash",
+            "audited": f"data.split.manifest={manifest}",
+        }
         runs = {split: state / f"{split}-{seed}" for split in SPLITS}
-        commands = {}
-        for split, workdir in runs.items():
-            commands[split] = " ".join(["python -m wastejax.main", *train(pictures, workdir, split, seed)])
-        with (runs["grouped"] / "manifest.csv").open(encoding="utf-8") as file:
-            groups = {row["file"]: f"group {row['group']}" for row in csv.DictReader(file)}
+        commands = {
+            split: train(pictures, workdir, [keys[split], f"seed={seed}"]) for split, workdir in runs.items()
+        }
+        groups = read_groups(manifest)
         scores = {split: score(pictures, workdir, groups) for split, workdir in runs.items()}
-        hardware = json.loads((runs["grouped"] / "report.json").read_text())["facts"]["hardware"]
-        pairs.append({"seed": seed, "commands": commands, "hardware": hardware, **scores})
-        write(args.out, args, commit, groups, pairs)
+        pairs.append({"seed": seed, "commands": commands, **scores})
+        write(args.out, args, commit, runs, pairs)
         for split in SPLITS:
             print(seed, split, json.dumps(scores[split]), flush=True)
 

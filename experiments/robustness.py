@@ -36,12 +36,11 @@ OPTIONS = (
 SHOWN = ("rotation", "occlusion")
 
 
-def train(data: Path, workdir: Path, augmentation: str, epochs: int | None, manifest: Path | None) -> None:
+def train(data: Path, workdir: Path, augmentation: str, others: list[str], manifest: Path | None) -> None:
     """Trains a network, or goes on with it; on the split of a manifest where there is one."""
     if (workdir / "report.json").is_file():
         return
-    keys = [*OPTIONS, f"data.augmentation={augmentation}", f"data.dir={data}"]
-    keys += [f"train.epochs={epochs}"] * (epochs is not None)
+    keys = [*OPTIONS, *others, f"data.augmentation={augmentation}", f"data.dir={data}"]
     keys += [f"data.split.manifest={manifest}"] * (manifest is not None)
     command = [sys.executable, "-m", "wastejax.main", "--config=mobilevit_ir", f"--workdir={workdir}"]
     subprocess.run([*command, *(f"--config.{key}" for key in keys)], check=True, cwd=ROOT)
@@ -117,7 +116,7 @@ def main() -> None:
     parser.add_argument("--state", required=True, type=Path, help="for runs and answers")
     parser.add_argument("--basic", type=Path, help="a finished run of the same recipe")
     parser.add_argument("--strong", type=Path, help="another one")
-    parser.add_argument("--epochs", type=int, help="fewer than the recipe's")
+    parser.add_argument("--keys", nargs="*", default=[], help="other than here, such as train.epochs=30")
     parser.add_argument("--lite0", type=Path, help="a run on the household waste pictures")
     parser.add_argument("--limit", type=int, help="of its test pictures")
     parser.add_argument("--train_only", action="store_true", help="measure another time")
@@ -128,8 +127,8 @@ def main() -> None:
     state = args.state.resolve()
     state.mkdir(parents=True, exist_ok=True)
     basic, strong = args.basic or state / "basic", args.strong or state / "strong"
-    train(args.data, basic, "basic", args.epochs, None)
-    train(args.data, strong, "strong", args.epochs, basic / "manifest.csv")
+    train(args.data, basic, "basic", args.keys, None)
+    train(args.data, strong, "strong", args.keys, basic / "manifest.csv")
     runs = {"basic augmentation": (basic, None), "strong augmentation": (strong, None)}
     if args.lite0:
         runs["Lite0, 30 classes, strong"] = (args.lite0, args.limit)
@@ -154,6 +153,7 @@ def main() -> None:
     report = json.loads((strong / "report.json").read_text())
     result = {
         "command": "python experiments/robustness.py --data=trashnet --state=DIR"
+        + f" --keys {' '.join(args.keys)}" * bool(args.keys)
         + " --lite0=RUN" * (args.lite0 is not None)
         + f" --limit={args.limit}" * (args.limit is not None),
         "commit": commit[:12],
