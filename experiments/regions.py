@@ -32,17 +32,17 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "experiments" / "results" / "regions.json"
 COUNTS = range(2, 10)
 GROUND = {"plain": "default", "cluttered": "real_world"}
-PER_CELL = {"val": 3, "test": 8}  # mosaics of each count and ground
+PER_CELL = {"val": 3, "test": 6}  # mosaics of each count and ground
 LONGER, SHORTER = 1024, 768  # pixels
 FILL = 0.4  # of the ground that objects cover, about
 IOU = 0.3
 # Boxes are proposed and classified once with all of these; what is chosen of them costs no network.
-WIDEST = Settings(scales=(2.0, 3.0, 4.0), levels=(0.3, 0.45, 0.6, 0.75), prominence=0.4)
+WIDEST = Settings(scales=(3.0, 4.0, 5.0), levels=(0.3, 0.45, 0.6, 0.75, 0.9), prominence=0.4)
 GRID = {
-    "scales": [(2.0,), (3.0,), (4.0,), (2.0, 3.0), (3.0, 4.0), (2.0, 3.0, 4.0)],
-    "growth": [0.0, 0.1, 0.2, 0.3, 0.4],
-    "overlap": [0.3, 0.5, 0.7],
-    "least": [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
+    "scales": [(3.0,), (4.0,), (3.0, 4.0), (4.0, 5.0), (3.0, 4.0, 5.0)],
+    "growth": [0.0, 0.2, 0.4, 0.7, 1.0],
+    "overlap": [0.2, 0.3, 0.5],
+    "least": [0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9],
 }
 
 
