@@ -4,18 +4,18 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from wastejax.bundle import Bundle, load_bundle
-from wastejax.data.cache import cache_dir
-from wastejax.data.duplicates import scan
 from wastejax.data.pipeline import EvalBatches
-from wastejax.data.sources import Source, open_folder, open_source
-from wastejax.data.split import SPLITS, load_manifest, shorten
+from wastejax.data.sources import Source, open_source
+from wastejax.data.split import SPLITS, load_manifest
 from wastejax.data.synthetic import embedded
 from wastejax.errors import UserError
+from wastejax.evaluation.command import asked_pictures, readable
 from wastejax.evaluation.evaluate import evaluate, match_classes
 from wastejax.evaluation.metrics import bin_answers, log_softmax
 from wastejax.files import write_json
@@ -109,19 +109,13 @@ def run(args: Any, say: Say) -> None:
     """
     bundles = [load_bundle(path) for path in (args.a, args.b)]
     if args.data:
-        source, note = _given(args), ""
+        asked = SimpleNamespace(model=None, data=args.data, split=args.split)
+        source, indices = asked_pictures(asked, {})
     else:
-        source, note = _shared((args.a, args.b), bundles)
+        source, indices = _shared((args.a, args.b), bundles, say)
     for bundle in bundles:
         match_classes(bundle.classes, source.classes)
-    bad = scan(source, cache_dir()).bad
-    if bad:
-        names = "; ".join(shorten([f"{source.names[i]}: {reason}" for i, reason in sorted(bad.items())]))
-        if not args.skip_bad:
-            raise UserError(f"{len(bad)} pictures cannot be read ({names}); mend them, or use --skip_bad")
-        say(f"left out: {names}")
-        source = source.select(np.setdiff1d(np.arange(len(source)), list(bad)))
-    indices = np.arange(len(source))
+    indices = readable(source, indices, args, bundles[0], say)
     scores, correct, right_bins = [], [], []
     same_bins = bundles[0].bins is not None and _rules(bundles[0]) == _rules(bundles[1])
     for bundle in bundles:
@@ -133,14 +127,12 @@ def run(args: Any, say: Say) -> None:
             chosen, truth = bin_answers(log_softmax(result.logits), result.labels, bundle.bins)
             right_bins.append(chosen == truth)
     answer = {
-        "num_images": len(source),
+        "num_images": len(indices),
         "a": {"model": args.a, **scores[0]},
         "b": {"model": args.b, **scores[1]},
         "top1": compare(*correct),
         **({"bin_top1": compare(*right_bins)} if same_bins else {}),
     }
-    if note:
-        say(note)
     for line in lines(answer):
         say(line)
     if args.out:
@@ -180,18 +172,8 @@ def _verdict(what: str, compared: dict[str, Any]) -> list[str]:
     ]
 
 
-def _given(args: Any) -> Source:
-    """Returns the pictures of a folder that are asked for."""
-    source = open_folder(args.data, key="--data")
-    if not args.split:
-        return source
-    if args.split not in (source.splits or ()):
-        raise UserError(f"--split={args.split}: {args.data} has no {args.split}/ folder; leave --split out")
-    return source.select(np.flatnonzero(np.array(source.splits) == args.split))
-
-
-def _shared(paths: Sequence[str], bundles: Sequence[Bundle]) -> tuple[Source, str]:
-    """Returns the pictures that both runs test with, and a note where they have others too."""
+def _shared(paths: Sequence[str], bundles: Sequence[Bundle], say: Say) -> tuple[Source, np.ndarray]:
+    """Returns the pictures that both runs test with, and says so where they have others too."""
     origins = []
     for path, bundle in zip(paths, bundles, strict=True):
         if not (Path(path) / "manifest.csv").is_file():
@@ -215,8 +197,10 @@ def _shared(paths: Sequence[str], bundles: Sequence[Bundle]) -> tuple[Source, st
             f"{paths[0]} and {paths[1]} share no test pictures, their splits differ; give some with --data=DIR"
         )
     counts = [len(test) for test in tests]
-    note = f"the runs share {len(shared):,} of {counts[0]:,} and {counts[1]:,} test pictures"
-    return source.select(shared), "" if counts == [len(shared)] * 2 else note
+    if counts != [len(shared)] * 2:
+        say(f"the runs share {len(shared):,} of {counts[0]:,} and {counts[1]:,} test pictures")
+    source = source.select(shared)
+    return source, np.arange(len(source))
 
 
 def _rules(bundle: Bundle) -> dict[str, str]:

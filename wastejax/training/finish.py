@@ -54,7 +54,8 @@ def finish(run: Run, progress: Progress, facts: dict[str, Any]) -> dict[str, Any
         "best_epoch": progress.best_epoch,
         "stopped_reason": progress.stopped,
     }
-    _figures(run, bundle, result)
+    # As sure of its mistakes as `predict` says.
+    _figures(run, bundle, result._replace(logits=result.logits / calibration.temperature))
     path = write_report(run.workdir, config.to_dict(), progress.history, scores, facts)
     write_json(run.workdir / "report.json", scores | {"facts": facts})
     low, high = scores["ci95"]
