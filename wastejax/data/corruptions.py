@@ -44,7 +44,10 @@ def rotate(image: Image.Image, degrees: float, rng: np.random.Generator) -> Imag
 
 
 def occlude(image: Image.Image, share: float, rng: np.random.Generator) -> Image.Image:
-    """Covers a share of the area, in [0, 1), by one box of the picture's proportions and mean colour, anywhere."""
+    """Covers a share of the area, in [0, 1), by one box of the picture's proportions and mean colour, anywhere.
+
+    Of the square that a network then cuts from the middle, the box may cover more or less.
+    """
     w, h = image.size
     box_h = round(h * share**0.5)
     box_w = round(share * w * h / max(box_h, 1))
