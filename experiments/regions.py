@@ -166,22 +166,24 @@ def compose(split: str, model: Path, data: Path, folder: Path) -> list[dict]:
     return rows
 
 
-def boxes_of(predictor, folder: Path, rows: list[dict], scales: tuple[float, ...]) -> dict[str, dict]:
-    """Proposes and classifies boxes in all mosaics at each scale by itself; kept in a file."""
-    kept = folder / "boxes.npz"
-    if not kept.is_file():
-        found = {}
-        for row in rows:
-            picture = decode((folder / row["file"]).read_bytes())
+def boxes_of(predictor, folder: Path, rows: list[dict], scales: tuple[float, ...]) -> dict[str, np.ndarray]:
+    """Proposes and classifies boxes in all mosaics at each scale by itself; kept in a file for each mosaic."""
+    found: dict[str, np.ndarray] = {}
+    for row in rows:
+        kept = folder / f"{row['file']}_boxes.npz"
+        if not kept.is_file():
+            picture, fresh = decode((folder / row["file"]).read_bytes()), {}
             for scale in scales:
                 boxes = candidates(predictor, picture, replace(WIDEST, scales=(scale,)))
-                found[f"{row['file']} {scale} boxes"] = boxes
-                found[f"{row['file']} {scale} rows"] = classify(predictor, picture, boxes, WIDEST.margin)
+                fresh[f"{row['file']} {scale} boxes"] = boxes
+                fresh[f"{row['file']} {scale} rows"] = classify(predictor, picture, boxes, WIDEST.margin)
             things = np.array([thing["box"] for thing in row["things"]], float)
-            found[f"{row['file']} truth"] = classify(predictor, picture, things, WIDEST.margin)
-        np.savez(kept, **found)
-    with np.load(kept) as stored:
-        return dict(stored)
+            fresh[f"{row['file']} truth"] = classify(predictor, picture, things, WIDEST.margin)
+            np.savez(folder / "new.npz", **fresh)
+            (folder / "new.npz").rename(kept)
+        with np.load(kept) as stored:
+            found |= dict(stored)
+    return found
 
 
 def matched(things: list[dict], boxes: np.ndarray, labels: list[str], aware: bool) -> np.ndarray:
