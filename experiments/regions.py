@@ -283,10 +283,12 @@ def table(result: dict) -> str:
 
 
 def by_cell(scored: list[dict]) -> dict[str, dict]:
-    """Returns the rates of all mosaics, of each ground, of each count, and of things that were cut out or not."""
+    """Returns the rates of all mosaics, of each ground, of each count of objects, and of each ground and count."""
     cells = {"all": rates(scored)}
     cells |= {g: rates([row for row in scored if row["ground"] == g]) for g in GROUND}
     cells |= {str(n): rates([row for row in scored if row["count"] == n]) for n in COUNTS}
+    for g, n in itertools.product(GROUND, COUNTS):
+        cells[f"{g} {n}"] = rates([row for row in scored if (row["ground"], row["count"]) == (g, n)])
     return cells
 
 
