@@ -2,13 +2,16 @@
 
 import csv
 import dataclasses
+import itertools
 import json
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from experiments.regions import cut_out, matched, mosaic, trimmed
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.predict import run
@@ -215,3 +218,51 @@ def test_a_threshold_can_be_asked_for(tmp_path):
     names = [str(tmp_path / "pale.png")]
     assert [len(row.regions) for row in region_answers(FAKE, names, least=0.6)] == [0]
     assert [len(row.regions) for row in region_answers(FAKE, names, least=0.34)] == [1]
+
+
+def studio() -> Image.Image:
+    picture = Image.new("RGB", (200, 160), (250, 250, 250))
+    ImageDraw.Draw(picture).ellipse((50, 20, 149, 119), fill=(90, 40, 10))
+    ImageDraw.Draw(picture).rectangle((90, 60, 109, 79), fill="white")  # white inside is not ground
+    return picture
+
+
+def test_objects_are_cut_out_along_white_ground():
+    cut = cut_out(studio())
+    assert cut is not None and cut.size == (100, 100)
+    alpha = np.asarray(cut.getchannel("A"))
+    assert alpha[50, 50] == 255 and alpha[2, 2] == 0
+    assert (alpha > 127).mean() == pytest.approx(np.pi / 4, abs=0.02)
+    two = studio()
+    ImageDraw.Draw(two).rectangle((5, 100, 45, 150), fill="black")
+    assert cut_out(two) is None  # whose box would it be?
+    assert cut_out(Image.new("RGB", (64, 64), (90, 120, 90))) is None
+    barred = Image.new("RGB", (100, 60), "white")
+    barred.paste((90, 120, 90), (20, 0, 70, 60))
+    assert trimmed(barred).size == (50, 60)
+
+
+@pytest.mark.parametrize("kind", ["plain", "cluttered"])
+def test_a_mosaic_holds_its_objects_apart_and_whole(kind):
+    tile = Image.new("RGB", (120, 90), (1, 2, 250))
+    objects = [("eggshells", cut_out(studio())), *[("glass", tile)] * 8]
+    picture, things = mosaic(objects, kind, random.Random(1))
+    assert [thing.label for thing in things] == [label for label, _ in objects]
+    assert [thing.cut for thing in things] == [True] + [False] * 8
+    for one, other in itertools.combinations([np.array(thing.box, float) for thing in things], 2):
+        assert iou(one, other[None])[0] == 0
+    pixels = np.asarray(picture)
+    for left, top, right, bottom in [thing.box for thing in things[1:]]:
+        assert (pixels[top:bottom, left:right] == (1, 2, 250)).all()
+
+
+def test_a_thing_is_found_once_and_by_its_class_where_that_counts():
+    things = [{"label": "a", "box": [0, 0, 10, 10]}, {"label": "b", "box": [20, 0, 30, 10]}]
+    boxes = np.array(
+        [[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10], [0, 0, 10, 3.5], [50, 0, 60, 10]], float
+    )
+    labels = ["a", "a", "a", "b", "b"]
+    assert matched(things, boxes, labels, aware=True).tolist() == [True, False]
+    assert matched(things, boxes, labels, aware=False).tolist() == [True, True]
+    assert matched(things, boxes[3:4], ["a"], aware=True).tolist() == [True, False]  # IoU 0.35
+    assert matched(things, boxes[3:4] * 0.9, ["a"], aware=True).tolist() == [False, False]  # 0.28
