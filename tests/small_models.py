@@ -25,6 +25,8 @@ def write_bundle(path: Path, name: str = "efficientnetv2_tiny", image_size: int 
     variables["params"]["classifier"]["kernel"] = rng.normal(
         0, 2, variables["params"]["classifier"]["kernel"].shape
     ).astype(np.float32)
+    bias = variables["params"]["classifier"]["bias"]  # trained networks have one that is not 0
+    variables["params"]["classifier"]["bias"] = rng.normal(0, 1, bias.shape).astype(np.float32)
     preprocessing = Preprocessing(image_size, mean=(0.5, 0.4, 0.3), std=(0.3, 0.25, 0.2), channels="bgr")
     save_bundle(path, variables, config, CLASSES, preprocessing, {"val_top1": 0.25}, **options)
     return path

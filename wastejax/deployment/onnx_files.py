@@ -63,6 +63,9 @@ def tidy(model: bytes, path: Path, about: str) -> None:
     for node in tidied.graph.node:
         if node.op_type == "Gemm" and len(node.input) == 3 and node.input[2] in zeros:
             del node.input[2]
+            # Its factor, beta, may be 0 as well; the bias that takes its place wants the default, 1.
+            for attribute in [a for a in node.attribute if a.name == "beta"]:
+                node.attribute.remove(attribute)
     _move_biases(tidied.graph)
     _make_clips(tidied.graph)
     used = {name for node in tidied.graph.node for name in node.input}
