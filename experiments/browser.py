@@ -173,7 +173,7 @@ def photograph(driver: Any, address: str) -> None:
         for language in ("en", "ko"):
             driver.get(f"{address}?lang={language}")
             wait = WebDriverWait(driver, 60)
-            wait.until(lambda d: "…" not in d.find_element(By.ID, "status").text)
+            wait.until(lambda d: "…" not in d.find_element(By.ID, "status").get_property("textContent"))
             driver.find_element(By.ID, "file").send_keys(str(picture))
             wait.until(lambda d: d.find_element(By.ID, "result").is_displayed())
             shot = Path(folder) / "shot.png"

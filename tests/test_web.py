@@ -82,7 +82,7 @@ def text(driver, name: str) -> str:
 
 
 def status(driver) -> str:
-    return text(driver, "status")
+    return driver.find_element(By.ID, "status").get_property("textContent")  # also where it is only spoken
 
 
 def answered(driver) -> bool:

@@ -98,7 +98,7 @@ function chooseLanguage(wanted) {
 function say(key, detail = "", error = false) {
   message = { key, detail, error };
   find("status").textContent = TEXTS[language][key] + (detail ? ` (${detail})` : "");
-  find("status").classList.toggle("error", error);
+  find("status").className = error ? "error" : "";
 }
 
 const percent = (p) => new Intl.NumberFormat(language, { style: "percent", maximumFractionDigits: 0 }).format(p);
@@ -125,7 +125,7 @@ function showAnswer() {
   find("heatmap").hidden = !shown.heatmap;
   if (shown.heatmap) find("heatmap").querySelector("img").src = shown.heatmap;
   find("result").hidden = false;
-  find("status").classList.remove("error");
+  find("status").className = "spoken"; // the eye has the card below
   const said = texts.spoken(item[language], percent(best.probability), find("bin").textContent);
   find("status").textContent = shown.rejected ? `${texts.unsure} ${said}` : said;
 }
