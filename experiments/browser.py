@@ -168,7 +168,7 @@ def photograph(driver: Any, address: str) -> None:
     """Keeps what the page says about a drawn picture, in both languages."""
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "drawn.png"
-        synthetic.draw("plastic_soda_bottles", 3, "default").save(picture)
+        synthetic.draw("plastic_detergent_bottles", 5, "default").save(picture)
         driver.set_window_size(900, 980)
         for language in ("en", "ko"):
             driver.get(f"{address}?lang={language}")
