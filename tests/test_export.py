@@ -19,6 +19,7 @@ from small_models import CLASSES, draw_pictures, write_bundle
 from wastejax.bundle import load_bundle
 from wastejax.deployment import export
 from wastejax.deployment.export import Comparison, Pictures, check, compare, write_export
+from wastejax.deployment.onnx_files import tidy
 from wastejax.deployment.runtimes import ABOUT, load_jax, load_predictor
 from wastejax.errors import UserError
 from wastejax.main import parser
@@ -133,6 +134,44 @@ def test_what_is_in_the_onnx_file(onnx_file):
     about = json.loads(next(p.value for p in model.metadata_props if p.key == ABOUT))
     assert about["classes"] == list(CLASSES) and about["preprocessing"]["channels"] == "bgr"
     assert about["temperature"] == 3.0 and about["licence"] == "research only"
+
+
+def test_tidying_makes_one_clip_of_relu6_and_moves_biases_into_convolutions(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "k1": rng.normal(size=(4, 3, 3, 3)),
+        "k2": rng.normal(size=(5, 4, 1, 1)),
+        "bias": rng.normal(size=(1, 1, 1, 5)),
+        "zero": np.zeros(()),
+        "six": np.full((), 6),
+    }
+    make = onnx.helper.make_node
+    nodes = [
+        make("Conv", ["x", "k1"], ["a"], name="first"),
+        make("Max", ["a", "zero"], ["b"], name="lower"),
+        make("Min", ["b", "six"], ["c"], name="upper"),
+        make("Conv", ["c", "k2"], ["d"], name="second"),
+        make("Transpose", ["d"], ["e"], perm=[0, 2, 3, 1], name="turn"),
+        make("Add", ["e", "bias"], ["y"], name="shift"),
+    ]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("x", [1, 3, 8, 8]), ("y", [1, 6, 6, 5]))
+    ]
+    stored = [onnx.numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
+    graph = onnx.helper.make_graph(nodes, "raw", ends[:1], ends[1:], stored)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    tidy(model.SerializeToString(), tmp_path / "tidy.onnx", "{}")
+    tidied = onnx.load(tmp_path / "tidy.onnx").graph.node
+    assert [node.op_type for node in tidied] == ["Conv", "Clip", "Conv", "Transpose"]
+    assert len(tidied[2].input) == 3
+    x = rng.normal(size=(1, 3, 8, 8)).astype(np.float32)
+    raw, less = (
+        onnxruntime.InferenceSession(form).run(None, {"x": x})[0]
+        for form in (model.SerializeToString(), str(tmp_path / "tidy.onnx"))
+    )
+    np.testing.assert_allclose(less, raw, atol=1e-5)
+    assert np.ptp(raw) > 1
 
 
 def test_what_is_in_the_litert_file(litert_file):
