@@ -1,6 +1,6 @@
 """Does every form of a model give the same answers? experiments/results/agreement.json and agreement.md.
 
-Command: python experiments/agreement.py RUN... [--keep=DIR]
+Command: python experiments/agreement.py [RUN...] [--keep=DIR]
 RUN is a finished run whose pictures are still where it found them. Each form is exported, then all of them see the
 same 200 pictures of the test split, as bytes after preprocessing, and are timed on one picture in turn, round by
 round. The forms with fewer bits see the whole test split too. Wants a quiet machine, for the times alone.
@@ -70,7 +70,7 @@ REFERENCE = "JAX, bundle"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="none: only write the table anew")
     parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="leave the files there, a folder for each run"
     )
@@ -81,17 +81,17 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = args.keep / run.name if args.keep else Path(scratch)
             folder.mkdir(parents=True, exist_ok=True)
-            result[run.name] = about() | measure(run, folder)
+            result[run.name] = about(run) | measure(run, folder)
         write_json(path, result)
     write_text(RESULTS / "agreement.md", "\n".join(report(result)) + "\n")
 
 
-def about() -> dict[str, Any]:
+def about(run: Path) -> dict[str, Any]:
     """Returns how and where it was measured."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     processor = next(line.split(": ", 1)[1] for line in lines if line.startswith("model name"))
     return {
-        "command": "python experiments/agreement.py RUN",
+        "command": f"python experiments/agreement.py {run.name}",
         "commit": subprocess.check_output(["git", "rev-parse", "--short=12", "HEAD"], text=True).strip(),
         "date": datetime.date.today().isoformat(),
         "hardware": f"{processor}, {os.cpu_count()} cores, {platform.machine()}",

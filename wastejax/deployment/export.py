@@ -259,6 +259,8 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     calibration = (
         checking_pictures(args, bundle, "val", CALIBRATION_PICTURES) if args.quantize == "int8" else None
     )
+    if calibration is not None and calibration.labels is None:
+        say("calibrating on drawn pictures, for want of --data=DIR; with pictures like yours int8 errs less")
     pictures = checking_pictures(args, bundle, "test", args.pictures)
     with tempfile.TemporaryDirectory(prefix=".export.", dir=out.parent) as scratch:
         fresh = Path(scratch) / f"model{suffix}"
