@@ -17,8 +17,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from wastejax.errors import ConfigError, UserError
+from wastejax.training.rendezvous import meet
 
 Tree = TypeVar("Tree")
+
+PATIENCE = 60  # seconds that a process waits for the others, at the start
 
 
 @dataclass(frozen=True)
@@ -40,22 +43,20 @@ def connect(cluster: Cluster) -> None:
     """Waits until all processes are there; to be called before anything else asks jax for devices.
 
     Raises:
-        UserError: the flags do not fit each other, or the others do not come.
+        UserError: the flags do not fit each other, or the others do not come within `PATIENCE` seconds.
     """
-    counts = cluster.processes, cluster.process
+    flag, processes, process = f"--coordinator={cluster.coordinator}", cluster.processes, cluster.process
+    arguments: dict[str, Any] = {}
     if cluster.coordinator == "auto":
-        if counts != (None, None):
-            raise UserError(
-                "--coordinator=auto: --processes and --process are found out as well; leave them out"
-            )
-        arguments: dict[str, Any] = {}
+        if (processes, process) != (None, None):
+            raise UserError(f"{flag}: --processes and --process are found out as well; leave them out")
     else:
         host, _, port = cluster.coordinator.rpartition(":")
-        if not (host and port.isdigit()):
-            raise UserError(f"--coordinator={cluster.coordinator}: give HOST:PORT of process 0, or auto")
-        processes, process = counts
+        if not (host and port.isdigit() and 0 < int(port) < 1 << 16):
+            raise UserError(f"{flag}: give HOST:PORT of process 0, or auto")
         if processes is None or process is None or not 0 <= process < processes:
             raise UserError("--coordinator needs --processes=N and --process=K, K from 0 to N - 1")
+        meet(host.strip("[]"), int(port), processes, process, PATIENCE)
         arguments = {
             "coordinator_address": cluster.coordinator,
             "num_processes": processes,
@@ -65,8 +66,7 @@ def connect(cluster: Cluster) -> None:
         # The test pictures are scored by process 0 alone; the others wait for it at the end.
         jax.distributed.initialize(**arguments, shutdown_timeout_seconds=24 * 3600)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--coordinator={cluster.coordinator}: no connection: {reason}") from error
+        raise UserError(f"{flag}: no connection: {str(error).splitlines()[0]}") from error
 
 
 @dataclass(frozen=True)
