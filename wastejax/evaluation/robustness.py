@@ -305,7 +305,9 @@ def draw(
     columns = min(4, len(kinds))
     rows = -(-len(kinds) // columns)
     with styled() as new_figure:
-        figure = new_figure(figsize=(2.5 * columns, 2.3 * rows + 0.3))
+        legend_columns = max(1, columns // 2)
+        legend_rows = -(-len(results) // legend_columns)
+        figure = new_figure(figsize=(2.5 * columns, 2.3 * rows + 0.1 + 0.2 * legend_rows))
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
         for ax, name in zip(grid, kinds, strict=False):
             for (model, result), color in zip(results.items(), COLORS, strict=False):
@@ -319,7 +321,7 @@ def draw(
         for ax in grid[::columns]:
             ax.set_ylabel("top-1 (%)")
         handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=len(results))
+        figure.legend(handles, labels, loc="outside upper left", ncols=legend_columns)
         save(figure, path)
     return figure
 
