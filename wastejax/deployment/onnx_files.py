@@ -164,7 +164,7 @@ def quantise(source: Path, path: Path, about: str, pictures: np.ndarray) -> None
 
     The first convolution and the classifier stay in float32: they hold few of the weights and cost most of the
     agreement. Ranges are the mean over batches of their least and largest values, so that one odd picture does not
-    stretch them. Weights use all 8 bits: with 7, the classes of 2 to 4 pictures in a hundred more changed. On x86
+    stretch them. Weights use all 8 bits: with 7, the answers to 2 or 3 pictures in a hundred more changed. On x86
     processors without VNNI sums of 8 bits may saturate; exported there, the check sees it. All chosen on validation
     pictures.
 
