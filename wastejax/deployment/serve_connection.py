@@ -18,7 +18,12 @@ class Connection(H11Protocol):
         """Starts looking."""
         super().connection_made(transport)
         self._seen_idle: object = self  # no cycle yet, and not seen idle
-        self.loop.call_later(PATIENCE, self._look)
+        self._timer = self.loop.call_later(PATIENCE, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stops looking, or the timer would keep what the connection holds."""
+        self._timer.cancel()
+        super().connection_lost(exc)
 
     def _look(self) -> None:
         if self.transport.is_closing():
@@ -28,4 +33,4 @@ class Connection(H11Protocol):
             self.transport.close()
             return
         self._seen_idle = self.cycle if idle else self
-        self.loop.call_later(PATIENCE, self._look)
+        self._timer = self.loop.call_later(PATIENCE, self._look)
