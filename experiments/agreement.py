@@ -5,7 +5,7 @@ RUN is a finished run whose pictures are still where it found them. Each form is
 same 200 pictures of the test split, as bytes after preprocessing, and are timed on one picture in turn, round by
 round. The forms with fewer bits see the whole test split too. Wants a quiet machine, for the times alone.
 
-The browser is measured by another script; what it left in agreement_browser.json, {run: row}, comes into the table.
+The browser is measured by experiments/browser.py; what it left in browser.json, {run: row}, comes into the table.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from wastejax.files import write_json, write_text
 from wastejax.process import has_huge_pages
 
 RESULTS = Path(__file__).resolve().parent / "results"
-BROWSER = RESULTS / "agreement_browser.json"
+BROWSER = RESULTS / "browser.json"
 PICTURES, ROUNDS, BATCH = 200, 40, 8
 WHOLE_SPLIT = 1_000_000
 PACKAGES = ("jax", "onnxruntime", "openvino", "ai-edge-litert", "jax2onnx", "litert-converter")
