@@ -11,6 +11,7 @@ import datetime
 import itertools
 import json
 import random
+import re
 import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -337,7 +338,11 @@ def main() -> None:
         "test": cells,
         "by_kind": by_kind(scored),
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    # Numbers of one list on one line: there are many intervals.
+    text = re.sub(
+        r"\[\s+([-\d.,\s]+?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", json.dumps(result, indent=1)
+    )
+    RESULT.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from experiments.regions import cut_out, matched, mosaic, trimmed
+from experiments.regions import RESULT, cut_out, matched, mosaic, trimmed
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.predict import run
@@ -266,3 +266,10 @@ def test_a_thing_is_found_once_and_by_its_class_where_that_counts():
     assert matched(things, boxes, labels, aware=False).tolist() == [True, True]
     assert matched(things, boxes[3:4], ["a"], aware=True).tolist() == [True, False]  # IoU 0.35
     assert matched(things, boxes[3:4] * 0.9, ["a"], aware=True).tolist() == [False, False]  # 0.28
+
+
+def test_the_settings_are_those_that_were_measured():
+    stored = json.loads(RESULT.read_text())["settings"]
+    assert dataclasses.asdict(Settings()) == {
+        k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()
+    }

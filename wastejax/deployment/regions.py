@@ -43,13 +43,13 @@ class Settings:
         least: probability under which nothing is reported.
     """
 
-    scales: tuple[float, ...] = (2.0, 3.0)
-    levels: tuple[float, ...] = (0.3, 0.5, 0.7)
+    scales: tuple[float, ...] = (3.0, 4.0)
+    levels: tuple[float, ...] = (0.3, 0.45, 0.6, 0.75, 0.9)
     prominence: float = 0.4
     margin: float = 0.1
-    growth: float = 0.1
-    overlap: float = 0.5
-    least: float = 0.5
+    growth: float = 1.0
+    overlap: float = 0.2
+    least: float = 0.65
 
 
 class Region(NamedTuple):
