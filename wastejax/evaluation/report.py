@@ -24,8 +24,8 @@ FIGURES = {
     "diagonal. Grey rows have no pictures.",
     "class_distribution.png": "How many pictures each class has, by split.",
     "samples.png": "Training pictures as the network sees them, augmentation included, with their classes.",
-    "reliability.png": "How often the answer is right by how sure the model is: on the dotted line the two agree. "
-    "Below it the model promises too much.",
+    "reliability.png": "How often the answer is right by how sure the model is: on the dotted line the two agree, "
+    "below it the model promises too much. The larger the dot, the more pictures.",
     "risk_coverage.png": "How many of the answers are wrong if only the surest are given, and where the thresholds "
     "lie.",
     "worst_mistakes.png": "The wrong answers that the model was surest of. Look here first: often it is the "

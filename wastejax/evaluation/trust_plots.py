@@ -33,7 +33,10 @@ def reliability_diagram(
             confidence, right, images = (
                 np.array([row[key] for row in rows]) for key in ("confidence", "accuracy", "num_images")
             )
-            accuracy.plot(100 * confidence, 100 * right, color=color, marker="o", markersize=3, label=label)
+            accuracy.plot(100 * confidence, 100 * right, color=color, linewidth=0.7)
+            # Few pictures make a small dot: its height is mostly chance.
+            area = 120 * images / images.max()
+            accuracy.scatter(100 * confidence, 100 * right, area, color=color, alpha=0.8, label=label)
             count.plot(100 * confidence, images, color=color, marker="o", markersize=3)
         accuracy.set_title("How often it is right, by how sure it is (%)")
         accuracy.set(xlim=(0, 100), ylim=(0, 100))
