@@ -1,6 +1,6 @@
 """Nothing that a client sends may harm the server, and how fast it answers: experiments/results/serving.json.
 
-Command: python experiments/serving.py [MODEL] [--requests=4000] [--seconds=8]
+Command: python experiments/serving.py [MODEL] [--requests=5000] [--seconds=8]
 MODEL is a run, a bundle or an exported file; without it, the model that comes along. The server runs as
 `wastejax serve` does, in a process of its own; clients are threads of this one, on the same processor. Wants a
 quiet machine for the load.
@@ -347,7 +347,7 @@ def main() -> None:
     parser.add_argument(
         "model", nargs="?", help="run, bundle or exported file (default: the one that comes along)"
     )
-    parser.add_argument("--requests", type=int, default=4000, help="broken ones")
+    parser.add_argument("--requests", type=int, default=5000, help="broken ones")
     parser.add_argument("--seconds", type=float, default=8, help="of load for each number of clients")
     args = parser.parse_args()
     commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, cwd=ROOT).strip()
