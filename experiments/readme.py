@@ -1,0 +1,247 @@
+"""Fills the tables of README.md from the committed results, so that none of their numbers is typed by hand.
+
+Command: python experiments/readme.py [--check]
+A table stands between `<!-- results: NAME -->` and `<!-- end -->`; NAME is a key of `TABLES`. With --check nothing
+is written, and the exit code is 1 where a table is not what its results say.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "results"
+BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+# Runs in the table of trained models: file, what was trained on what.
+RUNS = {
+    "trashnet_mobilevit_xxs_ir": (
+        "TrashNet, 6 classes",
+        "MobileViT-XXS with inverted residuals, from scratch",
+    ),
+    "household_waste_lite0": ("household waste, 30 classes", "EfficientNet-Lite0 from ImageNet weights"),
+    "demo_mobilevit_ir": ("drawn set, 30 classes", "`make train`: a small MobileViT-IR"),
+}
+TRUST = {
+    "household waste, EfficientNet-Lite0": "trust_household_waste_lite0",
+    "TrashNet, MobileViT-XXS-IR from scratch": "trust_trashnet_mobilevit_xxs_ir",
+}
+FOREIGN = {
+    "no_waste": "no waste",
+    "unlike": "shoes, clothing, food waste",
+    "shoes_clothing_food_waste": "shoes, clothing, food waste",
+}
+SPEED = ("mobilevit_s", "mobilevit_s_ir", "efficientnetv2_s", "efficientnetv2_s_eca", "efficientnetv2_b0")
+
+
+def load(name: str) -> Any:
+    """Returns one committed result."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Returns a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
+
+
+def percent(value: float) -> str:
+    """Returns a share as per cent with one digit."""
+    return f"{value:.1%}".replace("%", " %")
+
+
+def with_interval(value: float, interval: Sequence[float]) -> str:
+    """Returns a share and its 95 % interval, both in per cent."""
+    return f"{percent(value)} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+
+
+def trained() -> str:
+    """Test accuracy of the trained models."""
+    rows = []
+    for name, (data, network) in RUNS.items():
+        run = load(name)
+        config = run["config"]
+        rows.append(
+            (
+                data,
+                f"{network}, {config['data']['image_size']} px, {len(run['history'])} epochs",
+                with_interval(run["test"]["top1"], run["test"]["ci95"]),
+                with_interval(run["test"]["bin_top1"], run["test"]["bin_ci95"])
+                if "bin_top1" in run["test"]
+                else "–",
+                f"{run['test']['num_images']:,}",
+                f"[json](experiments/results/{name}.json)",
+            )
+        )
+    return table(
+        ("data", "network", "test top-1 (95 % interval)", "right bin", "pictures tested", "file"), rows
+    )
+
+
+def speed() -> str:
+    """Latency, and its ratios to peers, of the study's networks."""
+    rows = []
+    for name in SPEED:
+        infer, train = load(f"speed/infer_{name}"), load(f"speed/train_{name}")
+        one = next(r for r in infer["cases"] if r["runtime"] == "jax" and r["batch"] == 1)
+        rows.append(
+            (
+                f"`{name}`",
+                f"{one['size']} px",
+                f"{one['ms']['p50']:.0f} ms",
+                *(ratio(infer, runtime, batch) for runtime in ("timm", "stock") for batch in (1, 32)),
+                *(ratio(train, runtime, 16) for runtime in ("timm", "stock")),
+            )
+        )
+    head = (
+        "network",
+        "picture",
+        "batch 1",
+        "over timm: batch 1",
+        "batch 32",
+        "over stock Flax: batch 1",
+        "batch 32",
+    )
+    return table((*head, "training step over timm", "over stock Flax"), rows)
+
+
+def ratio(result: dict[str, Any], runtime: str, batch: int) -> str:
+    """Returns our time over another runtime's, or a dash where there is no such network."""
+    for row in result["ratios"]:
+        if row["of"]["runtime"] == "jax" and row["to"]["runtime"] == runtime and row["of"]["batch"] == batch:
+            return f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+    return "–"
+
+
+def forms() -> str:
+    """One trained model in every form, on the same pictures."""
+    result, browser = load("agreement")["lite0"], load("browser")["lite0"]
+    rows = [
+        (
+            name,
+            percent(form["agreement"]),
+            f"{form['largest_difference']:.0e}" if form["largest_difference"] else "0",
+            percent(form["top1"]),
+            f"{form['bytes'] / 1e6:.1f}",
+            f"{form['ms_p50']:.1f}",
+        )
+        for name, form in {**result["forms"], browser["browser"]: browser}.items()
+    ]
+    return table(
+        ("form", "same class", "largest difference of a probability", "top-1", "MB", "ms a picture"), rows
+    )
+
+
+def trust() -> str:
+    """Calibration, rejection and foreign pictures of trained models."""
+    rows = []
+    for network, name in TRUST.items():
+        result = load(name)
+        kept = [result["selective"]["at"][accuracy] for accuracy in ("0.9", "0.95", "0.99")]
+        foreign = (
+            f"{o['scores']['max_probability']['auroc']:.2f} {FOREIGN[o['pictures']]}" for o in result["ood"]
+        )
+        rows.append(
+            (
+                network,
+                f"{percent(result['before']['ece'])}, {percent(result['calibration']['ece'])}",
+                *(
+                    f"{percent(k['coverage'])} ({percent(k['accuracy'])})" if k["num_images"] else "–"
+                    for k in kept
+                ),
+                "; ".join(foreign),
+            )
+        )
+    head = (
+        "data, network",
+        "calibration error before, after",
+        "answered at 90 % (of these right)",
+        "at 95 %",
+    )
+    return table((*head, "at 99 %", "AUROC of foreign pictures"), rows)
+
+
+def robustness() -> str:
+    """Accuracy on worse pictures."""
+    rows = []
+    for model in load("robustness")["models"].values():
+        clean, relative = model["clean"], model["relative_accuracy"]
+        rows.append(
+            (
+                f"{model['model']}, {model['image_size']} px, {model['data']}, {model['augmentation']}",
+                with_interval(clean["top1"], clean["ci95"]),
+                with_interval(relative, model["relative_ci95"]),
+            )
+        )
+    return table(
+        ("model", "clean top-1", "share of it that is left, mean over all kinds and strengths"), rows
+    )
+
+
+def regions() -> str:
+    """Objects found in mosaics."""
+    rows = []
+    for ground, key in (("plain", "plain"), ("cluttered", "cluttered"), ("both", "all")):
+        found = load("regions")["test"][key]
+        cells = [
+            with_interval(found[kind][score]["value"], found[kind][score]["ci95"])
+            for kind in ("class_agnostic", "class_aware")
+            for score in ("recall", "precision")
+        ]
+        rows.append((f"{ground}, {found['objects']} objects", *cells))
+    return table(
+        ("ground", "recall of objects", "precision", "recall with the right class", "precision"), rows
+    )
+
+
+def leakage() -> str:
+    """The same training on a leaking split and on one that does not leak."""
+    (pair,) = load("leakage")["pairs"]
+    rows = [
+        (
+            name,
+            with_interval(pair[split]["test"]["top1"], pair[split]["test"]["ci95"]),
+            with_interval(pair[split]["unseen"]["top1"], pair[split]["unseen"]["ci95"]),
+        )
+        for split, name in (("random", "plain random"), ("grouped", "near-duplicates on one side"))
+    ]
+    return table(("split", "test top-1", "on pictures without a twin in training"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "trained": trained,
+    "leakage": leakage,
+    "trust": trust,
+    "robustness": robustness,
+    "regions": regions,
+    "forms": forms,
+    "speed": speed,
+}
+
+
+def filled(text: str) -> str:
+    """Returns the README with every table made anew."""
+    return BLOCK.sub(lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n{match[3]}", text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a table is stale")
+    args = parser.parse_args()
+    path = ROOT / "README.md"
+    old = path.read_text()
+    new = filled(old)
+    if args.check and new != old:
+        sys.exit(
+            "README.md: its tables are not what experiments/results says; run python experiments/readme.py"
+        )
+    if new != old:
+        path.write_text(new)
+
+
+if __name__ == "__main__":
+    main()
