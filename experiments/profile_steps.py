@@ -1,0 +1,121 @@
+"""Where the time of a network goes on this machine: experiments/results/speed/profile.json and profile.md.
+
+Command: python experiments/profile_steps.py [--cases=mobilevit_s/train/16,…]
+XLA's own trace of one call, its operations summed up by what they are for. Several of them run at once on several
+cores, so that the sum is above the time of the call; the shares are what matters.
+"""
+
+import argparse
+import collections
+import datetime
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results" / "speed"
+CASES = ("mobilevit_s/train/16", "efficientnetv2_s/train/16", "efficientnetv2_b0/train/16")
+
+# What an operation is for, by the end of its name in the traced program; the first that fits.
+KINDS = (
+    ("gradients of depthwise kernels", r"closed_call/(add|slice|mul)$"),
+    ("gradients of other kernels", r"closed_call/"),
+    ("gradients of inputs, dense convolutions", r"transpose\(jvp\(\)\)/conv_general_dilated$"),
+    ("gradients of inputs, 1x1 convolutions", r"transpose\(jvp\(\)\)/dot_general$"),
+    ("dense convolutions", r"conv_general_dilated$"),
+    ("1x1 convolutions", r"branch_0_fun/dot_general$"),
+    ("depthwise convolutions and paddings", r"(branch_0_fun/(pad|add|mul)|_pad\)/pad)$"),
+    ("normalisation", r"(bn|norm\d?)/[a-z_]+$"),
+    ("activations", r"jit\((silu|relu6?|clip)\)(/\w+)?$"),
+    ("attention and linear layers", r"(qkv|proj|fc1|fc2|mixer\d+|->\.\.\.\w+|,\.\.\.\w+->\.\.\.\w+)/\w+$"),
+    ("optimizer", r"jit\(train_step\)/\w+$"),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--cases", default=",".join(CASES), help="network/mode/batch, … (default: %(default)s)"
+    )
+    args = parser.parse_args()
+    if "GLIBC_TUNABLES" not in os.environ:  # read as a process starts; see wastejax/process.py
+        os.execve(
+            sys.executable,
+            [sys.executable, *sys.argv],
+            os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
+        )
+    from wastejax.training.command import facts
+
+    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
+    about = {
+        "command": f"python experiments/profile_steps.py --cases={args.cases}",
+        "commit": commit[:12],
+        "date": datetime.date.today().isoformat(),
+        "hardware": facts("", [], None)["hardware"],
+    }
+    result = about | {"shares": {case: profile(case) for case in args.cases.split(",")}}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "profile.json").write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / "profile.md").write_text(markdown(result))
+
+
+def profile(case: str) -> dict[str, float]:
+    """Returns the share of each kind in the time of all operations of one call, warmed up."""
+    import jax
+
+    from wastejax.benchmark import networks
+    from wastejax.models.table import image_size
+
+    name, mode, batch = case.split("/")
+    wanted = networks.Case(name, image_size(networks.config_of(name)), int(batch), mode=mode)
+    model = networks.model_of(wanted)
+    prepare = networks._train if mode == "train" else networks._infer
+    jitted, arguments, call = prepare(wanted, model, model.init(jax.random.key(0), wanted.size))
+    compiled = jitted.lower(*arguments).compile()
+    one = call(compiled)
+    for _ in range(3):
+        one()
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            one()
+        (trace,) = Path(folder).rglob("*.xplane.pb")
+        data = jax.profiler.ProfileData.from_file(str(trace))
+    names = dict(re.findall(r'%?([\w.\-]+) = .*?op_name="([^"]*)"', compiled.as_text()))
+    times: collections.Counter[str] = collections.Counter()
+    for plane in data.planes:
+        for line in plane.lines:
+            for event in line.events:
+                if event.name in names:
+                    times[kind(names[event.name])] += event.duration_ns
+    total = sum(times.values())
+    return {name: round(time / total, 4) for name, time in times.most_common()}
+
+
+def kind(name: str) -> str:
+    """Returns what an operation is for, by its name in the traced program."""
+    return next((found for found, pattern in KINDS if re.search(pattern, name)), "the rest")
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """Returns one table, a column for each case."""
+    cases = list(result["shares"])
+    kinds = list(dict.fromkeys(name for shares in result["shares"].values() for name in shares))
+    rows = [
+        [name, *(f"{result['shares'][case].get(name, 0):.1%}".replace("%", " %") for case in cases)]
+        for name in sorted(kinds, key=lambda name: -max(s.get(name, 0) for s in result["shares"].values()))
+    ]
+    lines = [["share of the time of all operations", *cases], ["---"] * (len(cases) + 1), *rows]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return (
+        "# Where the time goes\n\n"
+        f"`{result['command']}`, {result['hardware']}, {result['date']}, commit {result['commit']}.\n\n{table}\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
