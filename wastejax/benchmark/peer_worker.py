@@ -159,7 +159,7 @@ def onnx_forms(case):
 def openvino_forms(case):
     """Returns the call of OpenVINO on the CPU."""
     inference_only(case)
-    sys.modules["openvino_telemetry"] = None  # a benchmark reports to nobody
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # a benchmark reports to nobody
     try:
         import openvino
     except ImportError as error:
