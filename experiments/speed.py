@@ -49,7 +49,7 @@ ROWS: dict[str, list[tuple[str, list[str]]]] = {
         )
     ],
     "recipes": [("recipes", [f"--models={EVERY_RECIPE}", "--batch_sizes=1"])],
-    "data": [("data", ["--data=drawn", "--models=mobilevit_xxs", "--sizes=256", "--batch_sizes=32"])],
+    "data": [("data", ["--data=drawn", "--models=mobilevit_xxs_ir", "--sizes=128", "--batch_sizes=32"])],
 }
 
 
