@@ -155,6 +155,7 @@ def trust() -> str:
         )
     head = (
         "data, network",
+        "right bin",
         "calibration error before, after",
         "answered at 90 % (of these right)",
         "at 95 %",
@@ -177,6 +178,16 @@ def robustness() -> str:
     return table(
         ("model", "clean top-1", "share of it that is left, mean over all kinds and strengths"), rows
     )
+
+
+def strong() -> str:
+    """What the strong augmentation gains over the basic one, in points of accuracy."""
+    gains = load("robustness")["gain_of_strong"]
+    rows = [
+        (kind, f"{100 * gain['top1']:+.1f} ({100 * gain['ci95'][0]:+.1f} to {100 * gain['ci95'][1]:+.1f})")
+        for kind, gain in gains.items()
+    ]
+    return table(("pictures", "points gained by strong augmentation"), rows)
 
 
 def regions() -> str:
@@ -272,6 +283,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "leakage": leakage,
     "trust": trust,
     "robustness": robustness,
+    "strong": strong,
     "regions": regions,
     "forms": forms,
     "speed": speed,

@@ -16,7 +16,7 @@ def load_script():
 def test_the_tables_are_made_from_the_results():
     readme = load_script()
     text = (ROOT / "README.md").read_text()
-    assert [match[1] for match in readme.BLOCK.findall(text)] == list(readme.TABLES)
+    assert sorted(match[1] for match in readme.BLOCK.findall(text)) == sorted(readme.TABLES)
     assert readme.filled(text) == text
 
 
