@@ -19,7 +19,12 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results" / "speed"
-CASES = ("mobilevit_s/train/16", "efficientnetv2_s/train/16", "efficientnetv2_b0/train/16")
+CASES = (
+    "mobilevit_s/train/16",
+    "efficientnetv2_s/train/16",
+    "efficientnetv2_b0/train/16",
+    "efficientnetv2_b0/infer/32",
+)
 
 # What an operation is for, by the end of its name in the traced program; the first that fits.
 KINDS = (

@@ -163,6 +163,21 @@ def trust() -> str:
     return table((*head, "at 99 %", "AUROC of foreign pictures"), rows)
 
 
+def serving() -> str:
+    """What `serve` takes of load."""
+    rows = [
+        (
+            row["clients"],
+            f"{row['per_second']:.0f}",
+            f"{row['ms_p50']:.0f}",
+            f"{row['ms_p99']:.0f}",
+            f"{row['memory_mib']:.0f}",
+        )
+        for row in load("serving")["load"]
+    ]
+    return table(("clients at once", "answers per second", "ms p50", "ms p99", "MiB"), rows)
+
+
 def robustness() -> str:
     """Accuracy on worse pictures."""
     rows = []
@@ -296,6 +311,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "strong": strong,
     "regions": regions,
     "forms": forms,
+    "serving": serving,
     "speed": speed,
     "study": study,
     "resolution": resolution,
