@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 from small_models import CLASSES, draw_pictures, write_bundle
 
@@ -175,6 +174,8 @@ def test_tidying_makes_one_clip_of_relu6_and_moves_biases_into_convolutions(tmp_
 
 
 def test_what_is_in_the_litert_file(litert_file):
+    from ai_edge_litert.interpreter import Interpreter  # an extra that only `make test-all` installs
+
     interpreter = Interpreter(model_path=str(litert_file))
     (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
     assert entry["dtype"] is np.uint8 and list(entry["shape"]) == [1, SIZE, SIZE, 3]
