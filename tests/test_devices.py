@@ -166,6 +166,7 @@ def steps_on_eight_devices(*arguments: str, **optim) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_sgd_on_eight_devices_ends_where_one_does():
     gaps = steps_on_eight_devices(name="sgd", learning_rate=0.05)
     assert gaps["moved"] > 0.01
