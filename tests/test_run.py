@@ -263,6 +263,7 @@ def test_eval_agrees_with_the_report_and_takes_fewer_classes(place, undisturbed,
     assert done.returncode == 2 and "triangle" in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_can_start_from_an_earlier_one(place, undisturbed):
     options = ["--config.train.epochs=1", "--config.optim.learning_rate=1e-9", "--config.optim.ema_decay=0"]
     finished(command(place, "continued", *options, f"--config.init.weights={undisturbed}"))
