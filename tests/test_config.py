@@ -6,6 +6,7 @@ import pytest
 from wastejax import config as configs
 from wastejax import models
 from wastejax.errors import ConfigError, UserError
+from wastejax.training.command import resolve
 
 
 @pytest.fixture
@@ -95,6 +96,8 @@ def test_a_wrong_override_names_key_and_remedy(recipe, argument, key, hint):
         ("--config.data.std=(0,1,1)", "must be > 0"),
         ("--config.data.source=kaggle", "tfds:NAME"),
         ("--config.data.split.ratios=(0,1,1)", "must be positive"),
+        ("--config.data.progressive=8,64", "16 to 2048 pixels"),
+        ("--config.data.progressive=8", "16 to 2048 pixels"),
     ],
 )
 def test_an_impossible_value_is_refused(recipe, argument, hint):
@@ -143,3 +146,16 @@ def test_names_are_given_with_commas(recipe, text):
     configs.apply_overrides(recipe, ["--config.data.leave_out="])
     assert recipe.data.leave_out == ()
     assert configs.from_json(configs.to_json(recipe)).data.leave_out == ()
+
+
+def test_one_size_to_grow_from_is_a_list_of_one(recipe):
+    with pytest.raises(ConfigError, match=r"config\.data\.progressive: expects tuple, is 'a'"):
+        configs.apply_overrides(recipe, ["--config.data.progressive=a"])
+    configs.apply_overrides(recipe, ["--config.data.progressive=128"])
+    assert recipe.data.progressive == (128,)
+
+
+def test_a_size_that_the_network_cannot_take_names_the_key_that_asked_for_it():
+    arguments = ["--config.data.image_size=128", "--config.data.progressive=100,128"]
+    with pytest.raises(ConfigError, match=r"config\.data\.progressive: training at 100 px: .* multiple of 64"):
+        resolve("mobilevit", arguments, print)

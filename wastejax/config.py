@@ -105,13 +105,13 @@ def _parse(key: str, text: str, default: Any, wanted: type) -> Any:
             raise ValueError
         return wanted(value)
     except (KeyError, ValueError, TypeError, SyntaxError):
-        example = "" if default is None else f" such as {default}"
+        example = f" such as {default}" if default not in (None, ()) else ""
         raise ConfigError(f"config.{key}", f"expects {wanted.__name__}{example}, is {text!r}") from None
 
 
 def _as_tuple(value: Any, default: tuple[Any, ...] | None) -> tuple[Any, ...]:
     """Returns a tuple of numbers, of the length and types of the default where there is one."""
-    value = tuple(value)
+    value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     if any(isinstance(v, (str, bool)) for v in value) or (default and len(value) != len(default)):
         raise ValueError
     return tuple(type(d)(v) for d, v in zip(default, value, strict=True)) if default else value

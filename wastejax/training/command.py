@@ -14,7 +14,7 @@ from wastejax import config as configs
 from wastejax.data.cache import cache_dir
 from wastejax.data.prepare import Dataset, prepare
 from wastejax.data.taxonomy import load_taxonomy
-from wastejax.errors import UserError
+from wastejax.errors import ConfigError, UserError
 from wastejax.files import write_text
 
 Say = Callable[[str], None]
@@ -59,8 +59,12 @@ def resolve(recipe: str, overrides: list[str], say: Say) -> ConfigDict:
     load_taxonomy(config.data.taxonomy)
     configs.check(config)
     follow_preprocessing(config, given, say)
-    for size in (config.data.image_size, *config.data.progressive):
-        models.check(config.model, size)
+    models.check(config.model, config.data.image_size)
+    for size in config.data.progressive:
+        try:
+            models.check(config.model, size)
+        except ConfigError as error:
+            raise ConfigError("config.data.progressive", f"training at {size} px: {error}") from None
     return config
 
 
