@@ -28,13 +28,13 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from experiments.agreement import compare
 from wastejax.bundle import load_bundle
 from wastejax.data import images, synthetic
 from wastejax.deployment import website
 from wastejax.deployment.runtimes import Predictor, load_predictor
 from wastejax.evaluation.command import asked_pictures
 from wastejax.evaluation.evaluate import match_classes
-from wastejax.evaluation.metrics import bootstrap_interval
 from wastejax.files import write_json
 from wastejax.main import parser as options
 
@@ -139,14 +139,7 @@ def agreement(
         seen = np.frombuffer(base64.b64decode(found["square"]), np.uint8).reshape(square.shape)
         apart.append(int(np.abs(seen.astype(int) - square).max()))
         ms.append(found["ms"])
-    found, wanted = np.array(rows), np.array(expected)
-    correct = found.argmax(1) == labels
-    return {
-        "pictures": len(pictures),
-        "agreement": float((found.argmax(1) == wanted.argmax(1)).mean()),
-        "largest_difference": float(np.abs(found - wanted).max()),
-        "top1": float(correct.mean()),
-        "ci95": list(bootstrap_interval(correct)),
+    return compare(np.array(expected), np.array(rows), labels) | {
         "same_pixels": float(np.mean(np.array(apart) == 0)),
         "largest_pixel_difference": max(apart),
         "ms_p50": round(float(np.median(ms)), 2),

@@ -1,27 +1,19 @@
 """Every table of results in the README is what its committed JSON says."""
 
-import importlib.util
 from pathlib import Path
+
+from experiments import readme
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("readme", ROOT / "experiments" / "readme.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_tables_are_made_from_the_results():
-    readme = load_script()
     text = (ROOT / "README.md").read_text()
     assert sorted(match[1] for match in readme.BLOCK.findall(text)) == sorted(readme.TABLES)
     assert readme.filled(text) == text
 
 
 def test_a_number_changed_by_hand_is_noticed():
-    readme = load_script()
     text = (ROOT / "README.md").read_text()
     top1 = readme.percent(readme.load("household_waste_lite0")["test"]["top1"])
     assert top1 in text
