@@ -157,5 +157,7 @@ def test_one_size_to_grow_from_is_a_list_of_one(recipe):
 
 def test_a_size_that_the_network_cannot_take_names_the_key_that_asked_for_it():
     arguments = ["--config.data.image_size=128", "--config.data.progressive=100,128"]
-    with pytest.raises(ConfigError, match=r"config\.data\.progressive: training at 100 px: .* multiple of 64"):
+    with pytest.raises(
+        ConfigError, match=r"config\.data\.progressive: training at 100 px: .* multiple of 64"
+    ):
         resolve("mobilevit", arguments, print)
