@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -22,17 +23,31 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--commit", help="what was run (default: HEAD)")
     args = parser.parse_args()
-    report = json.loads((args.workdir / "report.json").read_text())
-    config = json.loads((args.workdir / "config.json").read_text())
+    result = measured(args.workdir, args.commit or head())
+    keep(args.name, result)
+    for figure in ("curves", "confusion_matrix"):
+        shutil.copyfile(args.workdir / "figures" / f"{figure}.png", RESULTS / f"{args.name}_{figure}.png")
+    low, high = result["test"]["ci95"]
+    print(f"{args.name}: test top-1 {result['test']['top1']:.1%} ({low:.1%} to {high:.1%})")
+
+
+def head() -> str:
+    """Returns the commit that is checked out."""
+    return subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, cwd=RESULTS).strip()
+
+
+def measured(workdir: Path, commit: str) -> dict[str, Any]:
+    """Returns command, commit, date, hardware, the test's scores, config and history of a finished run."""
+    report = json.loads((workdir / "report.json").read_text())
+    config = json.loads((workdir / "config.json").read_text())
     config["data"]["dir"] = Path(config["data"]["dir"]).name
     facts = report.pop("facts")
     # A folder of the measuring machine is of no use to a reader.
     facts["command"] = re.sub(r"=/\S*/", "=", facts["command"])
-    with (args.workdir / "metrics.csv").open() as file:
+    with (workdir / "metrics.csv").open() as file:
         history = [{k: round(float(v), 5) for k, v in row.items()} for row in csv.DictReader(file)]
-    commit = args.commit or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
-    finished = datetime.date.fromtimestamp((args.workdir / "report.json").stat().st_mtime)
-    result = {
+    finished = datetime.date.fromtimestamp((workdir / "report.json").stat().st_mtime)
+    return {
         "command": facts.pop("command"),
         "commit": commit[:12],
         "date": finished.isoformat(),
@@ -42,15 +57,16 @@ def main() -> None:
         "config": config,
         "history": history,
     }
-    RESULTS.mkdir(exist_ok=True)
+
+
+def keep(name: str, result: dict[str, Any]) -> None:
+    """Writes a result as experiments/results/NAME.json; a folder in NAME is made."""
     text = json.dumps(result, indent=1, ensure_ascii=False)
     # Numbers of one list on one line: the confusion matrix would otherwise fill a thousand.
     text = re.sub(r"\[\s+([-\d.,\s]+?)\s+\]", lambda numbers: "[" + " ".join(numbers[1].split()) + "]", text)
-    (RESULTS / f"{args.name}.json").write_text(text + "\n")
-    for figure in ("curves", "confusion_matrix"):
-        shutil.copyfile(args.workdir / "figures" / f"{figure}.png", RESULTS / f"{args.name}_{figure}.png")
-    low, high = report["ci95"]
-    print(f"{args.name}: test top-1 {report['top1']:.1%} ({low:.1%} to {high:.1%})")
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n")
 
 
 if __name__ == "__main__":

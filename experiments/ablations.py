@@ -1,0 +1,160 @@
+"""The study's ablations, one run after another: experiments/results/ablations/*.json.
+
+Command: python experiments/ablations.py --data=TRASHNET --state=DIR [--tables=mobilevit,…] [--runs=NAME,…]
+         python experiments/ablations.py --full          prints the commands of the full size, for a GPU
+A table is a list of runs, and a run may stand in several. What is done is skipped and what was stopped goes on, so
+that it can be ended at any time. The small size: TrashNet, MobileViT-XXS at 128 px, EfficientNetV2-B0 at 96 px and
+30 epochs. The full size: each recipe as it is, at 256 px and 100 epochs, on the 30 classes.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from experiments.record import RESULTS, head, keep, measured
+
+ROOT = Path(__file__).resolve().parents[1]
+
+Keys = dict[str, object]
+EFFICIENTNET: Keys = {"model.size": "b0", "data.image_size": 96}
+MOBILEVIT: Keys = {"model.size": "xxs", "data.image_size": 128}
+SMALL: Keys = {"train.epochs": 30, "train.batch_size": 32}
+SEED = 17
+
+# The study's plain training, and what it calls training techniques; its third, He initialisation, is in both.
+PLAIN: Keys = {
+    "optim.name": "adam",
+    "optim.learning_rate": 1e-3,
+    "optim.weight_decay": 0.0,
+    "optim.warmup_epochs": 0.0,
+    "optim.schedule": "constant",
+    "optim.ema_decay": 0.0,
+    "loss.label_smoothing": 0.0,
+}
+TECHNIQUES: Keys = {"optim.schedule": "plateau", "optim.ema_decay": 0.0}
+STRONG: Keys = {**TECHNIQUES, "data.augmentation": "strong"}
+ECA: Keys = {"data.augmentation": "basic", "model.activation": "silu"}
+
+# Each run: recipe, what of it changes at every size, what more changes at the small size.
+RUNS: dict[str, tuple[str, Keys, Keys]] = {
+    "efficientnet_plain": ("efficientnetv2", {"data.augmentation": "none"}, EFFICIENTNET),
+    "efficientnet_augmented": ("efficientnetv2", {"data.augmentation": "basic"}, EFFICIENTNET),
+    "efficientnet_eca": ("efficientnetv2_eca", ECA, EFFICIENTNET),
+    "efficientnet_eca_leaky": ("efficientnetv2_eca", {"data.augmentation": "basic"}, EFFICIENTNET),
+    "efficientnet_glu": ("efficientnetv2_glu", {"data.augmentation": "basic"}, EFFICIENTNET),
+    "mobilevit_plain": ("mobilevit", PLAIN, MOBILEVIT),
+    "mobilevit_techniques": ("mobilevit", TECHNIQUES, MOBILEVIT),
+    "mobilevit_strong": ("mobilevit", STRONG, MOBILEVIT),
+    "mobilevit_ir": ("mobilevit_ir", STRONG, MOBILEVIT),
+    "mobilevit_conv5": ("mobilevit_conv5", STRONG, MOBILEVIT),
+    "mobilevit_conv5_alone": ("mobilevit_conv5", {**STRONG, "model.local_kernel": "replace_5x5"}, MOBILEVIT),
+    "pyramidnet_asam": ("pyramidnet_asam", {}, {"model.size": "tiny"}),
+    "swin": ("swin", {}, {"model.size": "tiny", "data.image_size": 128, "optim.warmup_epochs": 3.0}),
+    "ir_cosine": ("mobilevit_ir", {**STRONG, "optim.schedule": "cosine"}, MOBILEVIT),
+    "ir_basic": ("mobilevit_ir", {**STRONG, "data.augmentation": "basic"}, MOBILEVIT),
+    "ir_ema": ("mobilevit_ir", {**STRONG, "optim.ema_decay": 0.995}, MOBILEVIT),
+    "ir_asam": ("mobilevit_ir", {**STRONG, "optim.sharpness.name": "asam"}, MOBILEVIT),
+    "ir_mixed": ("mobilevit_ir", {**STRONG, "loss.mixup": 0.2, "loss.cutmix": 1.0}, MOBILEVIT),
+    "ir_progressive": (
+        "mobilevit_ir",
+        {**STRONG, "data.progressive": "128,192,256"},
+        {**MOBILEVIT, "data.progressive": "64,96,128"},
+    ),
+    "ir_longer": (
+        "mobilevit_ir",
+        {**STRONG, "train.epochs": 200},
+        {**MOBILEVIT, "train.epochs": 60},
+    ),
+}
+
+# Seeds beside the first of the runs that the study's two changes are judged by.
+MORE_SEEDS = dict.fromkeys(
+    ("efficientnet_augmented", "efficientnet_eca", "mobilevit_strong", "mobilevit_ir"), (18, 19)
+)
+
+TABLES: dict[str, tuple[str, ...]] = {
+    "efficientnet": (
+        "efficientnet_plain",
+        "efficientnet_augmented",
+        "efficientnet_eca",
+        "efficientnet_eca_leaky",
+    ),
+    "mobilevit": ("mobilevit_plain", "mobilevit_techniques", "mobilevit_strong", "mobilevit_ir"),
+    "variants": (
+        "efficientnet_augmented",
+        "efficientnet_glu",
+        "mobilevit_strong",
+        "mobilevit_conv5",
+        "mobilevit_conv5_alone",
+    ),
+    "baselines": ("efficientnet_augmented", "mobilevit_strong", "pyramidnet_asam", "swin"),
+    "beyond": (
+        "mobilevit_ir",
+        "ir_cosine",
+        "ir_basic",
+        "ir_ema",
+        "ir_asam",
+        "ir_mixed",
+        "ir_progressive",
+        "ir_longer",
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="TrashNet's class folders")
+    parser.add_argument("--state", type=Path, help="where the runs are kept")
+    parser.add_argument("--tables", default=",".join(TABLES), help="(default: %(default)s)")
+    parser.add_argument("--runs", help="these instead, also NAME@SEED for one seed")
+    parser.add_argument(
+        "--full", action="store_true", help="print the commands of the full size, run nothing"
+    )
+    args = parser.parse_args()
+    if args.runs:
+        wanted = args.runs.split(",")
+    else:
+        wanted = list(dict.fromkeys(run for table in args.tables.split(",") for run in TABLES[table]))
+    if args.full:
+        for name, seed in seeds_of(wanted):
+            print("python -m wastejax.main", *flags(name, seed, small=False), "--config.data.dir=DIR")
+        return
+    if not (args.data and args.state):
+        parser.error("--data and --state are needed to run")
+    for name, seed in seeds_of(wanted):
+        run(name, seed, args.data, args.state)
+
+
+def seeds_of(wanted: list[str]) -> list[tuple[str, int]]:
+    """Returns every (run, seed): the first seed of all of them before the second of any."""
+    named = [(name, int(seed)) for name, _, seed in (run.partition("@") for run in wanted) if seed]
+    whole = [run for run in wanted if "@" not in run]
+    more = [(run, seed) for run in whole for seed in MORE_SEEDS.get(run, ())]
+    return [*named, *((run, SEED) for run in whole), *more]
+
+
+def flags(name: str, seed: int, small: bool = True) -> list[str]:
+    """Returns the arguments of one training, without those of its folders."""
+    recipe, keys, smaller = RUNS[name]
+    keys = {**keys, **SMALL, **smaller} if small else keys
+    keys = keys if seed == SEED else {**keys, "seed": seed}
+    return [f"--config={recipe}", *(f"--config.{key}={value}" for key, value in keys.items())]
+
+
+def run(name: str, seed: int, data: Path, state: Path) -> None:
+    """Trains one run, or goes on with it, and keeps what it measured; nothing where that is there."""
+    result = f"ablations/{name}_{seed}"
+    if (RESULTS / f"{result}.json").is_file():
+        return
+    workdir, commit = state / f"{name}_{seed}", head()
+    print(f"== {name}, seed {seed}", flush=True)
+    command = [sys.executable, "-m", "wastejax.main", *flags(name, seed)]
+    subprocess.run(
+        [*command, f"--config.data.dir={data.resolve()}", f"--workdir={workdir}"], check=True, cwd=ROOT
+    )
+    keep(result, measured(workdir, commit))
+
+
+if __name__ == "__main__":
+    main()
