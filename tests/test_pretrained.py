@@ -21,13 +21,13 @@ from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
 from wastejax.models import MODELS, create_model
 from wastejax.models.pretrained import (
-    LITE0,
-    LITE0_PACKAGE,
+    PYPI,
     convert,
     find_weights,
     layer_index,
     load_pretrained,
     published_weights,
+    pypi_package,
 )
 from wastejax.models.torch_files import read_tensors
 
@@ -55,11 +55,11 @@ def zeros(name_or_config, classes=30):
     return model, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-@pytest.fixture(scope="session")
-def lite0() -> str:
-    if importlib.util.find_spec(LITE0_PACKAGE) is None:
-        pytest.skip(f"{LITE0_PACKAGE} is not installed (extra 'pretrained')")
-    return LITE0
+@pytest.fixture(scope="session", params=PYPI)
+def lite(request) -> str:
+    if importlib.util.find_spec(pypi_package(request.param)) is None:
+        pytest.skip(f"{pypi_package(request.param)} is not installed (extra 'pretrained')")
+    return request.param
 
 
 # Reading files
@@ -276,9 +276,10 @@ def test_squeeze_and_excitation_is_not_dropped_elsewhere():
         convert(timm_tensors("efficientnetv2_b0"), model.config, variables)
 
 
-def test_both_namings_of_lite0_agree(lite0):
+@pytest.mark.parametrize("lite", ["pypi:efficientnet-lite0"], indirect=True)
+def test_both_namings_of_lite0_agree(lite):
     """The package's tensors come in the order of timm's, under other names."""
-    path, _ = find_weights(lite0)
+    path, _ = find_weights(lite)
     tensors = read_tensors(path)
     assert tensors.keys() >= {"_conv_stem.weight", "_blocks.15._project_conv.weight"}
     as_timm = dict(zip(timm_tensors("efficientnet_lite0"), tensors.values(), strict=True))
@@ -339,7 +340,8 @@ def test_pyramidnet_in_the_names_of_its_paper_code():
         ("efficientnetv2_s", ("timm/tf_efficientnetv2_s.in1k",)),
         ("efficientnetv2_b0_eca", ("timm/tf_efficientnetv2_b0.in1k",)),
         ("efficientnetv2_b0_glu", ()),
-        ("efficientnet_lite0", (LITE0, "timm/tf_efficientnet_lite0.in1k")),
+        ("efficientnet_lite0", ("pypi:efficientnet-lite0", "timm/tf_efficientnet_lite0.in1k")),
+        ("efficientnet_lite2", ("pypi:efficientnet-lite2", "timm/tf_efficientnet_lite2.in1k")),
         ("mobilevit_s", ("timm/mobilevit_s.cvnets_in1k",)),
         ("mobilevit_s_ir", ()),
         ("mobilevit_s_conv5", ()),
@@ -352,11 +354,12 @@ def test_published_weights(name, weights):
     assert published_weights(MODELS[name]) == weights
 
 
-def test_lite0_of_the_package(lite0):
-    model, variables = zeros("efficientnet_lite0")
-    new, report = load_pretrained(lite0, model.config, variables)
+def test_lite_of_the_packages(lite):
+    model, variables = zeros(f"efficientnet_{PYPI[lite]}")
+    new, report = load_pretrained(lite, model.config, variables)
+    side = {"lite0": 224, "lite1": 240, "lite2": 260}[PYPI[lite]]
     assert Preprocessing(**report.preprocessing) == Preprocessing(
-        224, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3
+        side, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3
     )
     assert report.notes == ["the classifier starts anew: the weights have 1000 classes, this network 30"]
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(new))
@@ -368,10 +371,11 @@ FOOTWEAR = [502, 514, 630, 770, 774, 788]
 
 
 @pytest.mark.real_data
-def test_lite0_knows_shoes(real_data_dir, lite0):
+@pytest.mark.parametrize("lite", ["pypi:efficientnet-lite0"], indirect=True)
+def test_lite0_knows_shoes(real_data_dir, lite):
     """At least 80 % of 60 shoes, taken evenly from the folder, get a footwear class of ImageNet as top-1."""
     model = create_model(MODELS["efficientnet_lite0"], num_classes=1000)
-    variables, report = load_pretrained(lite0, model.config, zeros("efficientnet_lite0", 1000)[1])
+    variables, report = load_pretrained(lite, model.config, zeros("efficientnet_lite0", 1000)[1])
     preprocessing = Preprocessing(**report.preprocessing)
     files = sorted((real_data_dir / "household_waste" / "shoes").iterdir())
     chosen = [files[i] for i in np.linspace(0, len(files) - 1, 60).astype(int)]
@@ -437,7 +441,7 @@ def test_no_network(monkeypatch):
             "timm/mobilevit_xxs.cvnets_in1k",
             r"getting it from the hub needs: pip install 'wastejax\[pretrained\]'",
         ),
-        (LITE0, r"not installed: pip install 'wastejax\[pretrained\]'"),
+        ("pypi:efficientnet-lite2", r"not installed: pip install 'wastejax\[pretrained\]'"),
         ("weights/missing.pth", r"no such file; give a \.safetensors"),
     ],
 )

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-# Networks that timm has too. EfficientNetV2 and Lite0 take PyTorch's own padding there: TensorFlow's costs it time.
+# Networks that timm has too. EfficientNetV2 and Lite take PyTorch's own padding there: TensorFlow's costs it time.
 OWN_PADDING = {"pad_type": ""}
 TIMM: dict = {
     **{f"mobilevit_{size}": (f"mobilevit_{size}", {}) for size in ("xxs", "xs", "s")},
@@ -18,7 +18,10 @@ TIMM: dict = {
         f"efficientnetv2_{size}": (f"tf_efficientnetv2_{size}", OWN_PADDING)
         for size in ("b0", "b1", "b2", "b3", "s", "m")
     },
-    "efficientnet_lite0": ("tf_efficientnet_lite0", OWN_PADDING),
+    **{
+        f"efficientnet_{size}": (f"tf_efficientnet_{size}", OWN_PADDING)
+        for size in ("lite0", "lite1", "lite2")
+    },
     "swin_t": ("swin_tiny_patch4_window7_224", {"window_size": 8}),
     "swin_t_w7": ("swin_tiny_patch4_window7_224", {}),
 }

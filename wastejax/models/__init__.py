@@ -81,7 +81,7 @@ MODELS: dict[str, dict[str, Any]] = {
     **{f"efficientnetv2_{size}": _efficientnet(size) for size in ("b0", "b1", "b2", "b3", "s", "m", "tiny")},
     **{f"efficientnetv2_{size}_eca": _efficientnet(size, **_ECA) for size in ("b0", "s", "tiny")},
     **{f"efficientnetv2_{size}_glu": _efficientnet(size, attention="glu") for size in ("b0", "s", "tiny")},
-    "efficientnet_lite0": _efficientnet("lite0"),
+    **{f"efficientnet_{size}": _efficientnet(size) for size in ("lite0", "lite1", "lite2")},
     **{f"mobilevit_{size}": _mobilevit(size) for size in ("xxs", "xs", "s", "tiny")},
     **{
         f"mobilevit_{size}_ir": _mobilevit(size, mixer="inverted_residual")

