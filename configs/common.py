@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     config.model = _model()
     config.init = _init()
     config.loss = _loss()
+    config.distill = _distill()
     config.optim = _optim()
     config.train = _train()
     config.eval = _eval()
@@ -165,6 +166,18 @@ def _loss() -> ConfigDict:
     return loss
 
 
+def _distill() -> ConfigDict:
+    distill = ConfigDict()
+    # A run or bundle of one's own for the same classes, whose answers on the same augmented pictures are learnt
+    # beside the labels (Hinton et al. 2015; Beyer et al. 2022). Empty: labels alone.
+    distill.teacher = ""
+    # Share of the teacher in the loss.
+    distill.weight = 0.5
+    # What both networks' logits are divided by before they are compared.
+    distill.temperature = 2.0
+    return distill
+
+
 def _optim() -> ConfigDict:
     optim = ConfigDict()
     # 'adamw' (decoupled weight decay), 'adam' (coupled: loss + weight_decay * w^T w, the study's) or 'sgd'.
@@ -193,6 +206,9 @@ def _optim() -> ConfigDict:
     optim.backbone_lr = 1.0
     # Fine-tuning: one more such factor for every block further from the head.
     optim.layer_decay = 1.0
+    # Fine-tuning: the stem and the blocks after it that stay as they are, statistics included, 0 for none. Their
+    # gradients are not computed, and the first blocks are those that cost most.
+    optim.frozen_blocks = 0
 
     optim.sharpness = ConfigDict()
     # Take the gradient at the worst point nearby: 'none', 'sam' or 'asam'. Doubles the cost of a step.

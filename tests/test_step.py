@@ -30,7 +30,7 @@ def recipe(*overrides: str):
 def linear_model():
     """Logits = mean colour @ kernel + bias; its 'batch statistics' remember the mean input they saw."""
 
-    def apply(variables, images, train=False, rng=None):
+    def apply(variables, images, train=False, rng=None, frozen=()):
         p = variables["params"]
         pooled = images.mean((1, 2))
         logits = pooled @ p["kernel"] + p["bias"]

@@ -4,7 +4,7 @@ To add a family: a module with SIZES, DEFAULTS, CHOICES, `build` and `check` as 
 row in `FAMILIES`, its variants in `MODELS`, and their parameter counts in tests/test_models.py.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -133,7 +133,12 @@ class Model:
         return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
     def apply(
-        self, variables: Variables, images: Array, train: bool = False, rng: Array | None = None
+        self,
+        variables: Variables,
+        images: Array,
+        train: bool = False,
+        rng: Array | None = None,
+        frozen: Collection[str] = (),
     ) -> Any:
         """Computes logits.
 
@@ -142,6 +147,7 @@ class Model:
             images: normalised, [B, H, W, 3], any float dtype.
             train: use the batch's statistics, dropout and stochastic depth.
             rng: key of the two latter; needed where their rates are above 0.
+            frozen: names of top-level modules, keys of `params`, that behave as if `train` were False.
 
         Returns:
             Logits [B, num_classes], float32; while training a pair of them and the new `batch_stats`.
@@ -149,7 +155,14 @@ class Model:
         if not train:
             return self.module.apply(variables, images)
         rngs = None if rng is None else {"dropout": rng}
-        logits, new = self.module.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])
+
+        def still(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            # Every block is called as block(x, train).
+            path = context.module.path
+            return call(args[0], False) if len(path) == 1 and path[0] in frozen else call(*args, **kwargs)
+
+        with nn.intercept_methods(still):
+            logits, new = self.module.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])
         return logits, new.get("batch_stats", {})
 
     def features(self, variables: Variables, images: Array) -> Array:

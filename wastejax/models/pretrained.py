@@ -280,6 +280,19 @@ def load_pretrained(
     return new, Report(weights, preprocessing, notes)
 
 
+def first_blocks(params: Variables, count: int) -> frozenset[str]:
+    """Returns the keys of `params` that hold the stem and the blocks after it, `count` of them in all.
+
+    Raises:
+        ConfigError: there are fewer before the classifier.
+    """
+    depths = {name: jax.tree.leaves(tree)[0] for name, tree in layer_index(params).items()}
+    if count > max(depths.values()):
+        most = max(depths.values())
+        raise ConfigError("config.optim.frozen_blocks", f"must be <= {most} for this network, is {count}")
+    return frozenset(name for name, depth in depths.items() if depth < count)
+
+
 def layer_index(params: Variables) -> Variables:
     """Returns the depth of each parameter, for learning rates that fall from the head to the stem.
 

@@ -33,7 +33,7 @@ from wastejax.evaluation.evaluate import predict_logits
 from wastejax.evaluation.metrics import score
 from wastejax.files import write_text
 from wastejax.models import Model, create_model
-from wastejax.models.pretrained import layer_index
+from wastejax.models.pretrained import first_blocks, layer_index
 from wastejax.training import losses, optim
 from wastejax.training.checkpoint import Checkpoints
 from wastejax.training.devices import Devices, on_devices
@@ -41,11 +41,20 @@ from wastejax.training.init import initial_variables
 from wastejax.training.progress import Display, Stop
 from wastejax.training.state import TrainState, create_train_state
 from wastejax.training.step import TrainStep, make_train_step
+from wastejax.training.teacher import load_teacher
 
 Say = Callable[[str], None]
 
 # Keys that recipes gained since runs were first stored, with the value that such a run had in effect.
-LATER_KEYS: dict[str, Any] = {"data.leave_out": (), "data.progressive": (), "data.taxonomy": ""}
+LATER_KEYS: dict[str, Any] = {
+    "data.leave_out": (),
+    "data.progressive": (),
+    "data.taxonomy": "",
+    "distill.teacher": "",
+    "distill.temperature": 2.0,
+    "distill.weight": 0.5,
+    "optim.frozen_blocks": 0,
+}
 
 
 @dataclass
@@ -117,7 +126,9 @@ def set_up(
     preprocessing = Preprocessing.from_config(config.data)
     classes, labels = dataset.source.classes, dataset.source.labels
     model = create_model(config.model, len(classes))
+    teacher = load_teacher(config.distill, classes)
     variables = initial_variables(config, model, classes, say)
+    first_blocks(variables["params"], config.optim.frozen_blocks)
     train = dataset.indices("train")
     batch_size = config.train.batch_size
     steps_per_epoch = max(1, round(len(train) / batch_size))
@@ -159,7 +170,14 @@ def set_up(
         preprocessing=preprocessing,
         model=model,
         train_step=make_train_step(
-            model, tx, config, preprocessing, len(classes), weights, devices.everywhere
+            model,
+            tx,
+            config,
+            preprocessing,
+            len(classes),
+            weights,
+            devices.everywhere,
+            teacher and teacher._replace(variables=devices.replicate(teacher.variables)),
         ),
         predict=jax.jit(
             lambda v, images: model.apply(v, preprocessing.normalise(images)),

@@ -23,6 +23,19 @@ def cross_entropy(
     return -jnp.sum(weighted * log_p) / jnp.sum(weighted)
 
 
+def distillation(logits: jax.Array, teacher_logits: jax.Array, temperature: float) -> jax.Array:
+    """Returns T^2 KL(teacher || student) at temperature T, nats, mean over B (Hinton et al. 2015).
+
+    Args:
+        logits: float32 [B, C], of the student.
+        teacher_logits: float32 [B, C]; no gradient reaches them.
+        temperature: T; its square keeps the gradient's size where T changes.
+    """
+    log_p = jax.nn.log_softmax(logits / temperature)
+    log_q = jax.nn.log_softmax(jax.lax.stop_gradient(teacher_logits) / temperature)
+    return temperature**2 * jnp.mean(jnp.sum(jnp.exp(log_q) * (log_q - log_p), axis=-1))
+
+
 def smooth_labels(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
     """Returns float32 [B, C]: 1 - smoothing on the label, plus smoothing / C everywhere (Szegedy et al. 2016)."""
     return jax.nn.one_hot(labels, num_classes) * (1 - smoothing) + smoothing / num_classes

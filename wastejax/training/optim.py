@@ -32,14 +32,17 @@ def layer_factors(optim: ConfigDict, depths: Any) -> Any:
     """Returns what each parameter's learning rate is multiplied with; all 1 means no fine-tuning keys are set.
 
     Args:
-        optim: read are backbone_lr and layer_decay.
+        optim: read are backbone_lr, layer_decay and frozen_blocks.
         depths: tree of ints, `layer_index`: 0 for the stem, the highest for the head.
     """
     head = max(jax.tree.leaves(depths))
-    return jax.tree.map(
-        lambda depth: 1.0 if depth == head else optim.backbone_lr * optim.layer_decay ** (head - depth),
-        depths,
-    )
+
+    def factor(depth: int) -> float:
+        if depth < optim.frozen_blocks:
+            return 0.0
+        return 1.0 if depth == head else optim.backbone_lr * optim.layer_decay ** (head - depth)
+
+    return jax.tree.map(factor, depths)
 
 
 def make_optimizer(

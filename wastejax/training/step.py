@@ -12,9 +12,11 @@ from ml_collections import ConfigDict
 
 from wastejax.data.transforms import Preprocessing
 from wastejax.models import Model
+from wastejax.models.pretrained import first_blocks
 from wastejax.training import losses
 from wastejax.training.sharpness import ascend
 from wastejax.training.state import TrainState
+from wastejax.training.teacher import Teacher
 
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
@@ -28,39 +30,56 @@ def make_train_step(
     num_classes: int,
     class_weights: np.ndarray | None = None,
     sharding: jax.sharding.Sharding | None = None,
+    teacher: Teacher | None = None,
 ) -> TrainStep:
     """Returns the jitted step.
 
     Args:
         model: the network.
         tx: its optimizer.
-        config: a whole recipe; read are seed, loss, optim.{ema_decay, sharpness} and train.accumulate.
+        config: a whole recipe; read are seed, loss, distill, optim.{ema_decay, frozen_blocks, sharpness} and
+            train.accumulate.
         preprocessing: turns uint8 pictures into the network's input.
         num_classes: C.
         class_weights: float32 [C], or None.
         sharding: of the next state, where there are several devices; see `devices.Devices.everywhere`.
+        teacher: whose answers are learnt beside the labels; None for labels alone.
 
     The step takes (state, {'image': uint8 [B, S, S, 3], 'label': int32 [B]}) and returns the next state and
     {'loss', 'top1', 'grad_norm'}, float32 scalars.
     """
-    parts, sharpness = config.train.accumulate, config.optim.sharpness
+    parts, sharpness, distill = config.train.accumulate, config.optim.sharpness, config.distill
     key = jax.random.key(config.seed)
 
     def inputs(batch: dict[str, jax.Array], rng: jax.Array) -> tuple[jax.Array, jax.Array]:
-        images = preprocessing.normalise(batch["image"])
         targets = losses.smooth_labels(batch["label"], num_classes, config.loss.label_smoothing)
-        return mix(rng, images, targets, config.loss)
+        return mix(rng, batch["image"], targets, config.loss)
 
     def loss_fn(
-        params: Any, batch_stats: Any, images: jax.Array, targets: jax.Array, rng: jax.Array
+        params: Any,
+        batch_stats: Any,
+        images: jax.Array,
+        targets: jax.Array,
+        taught: jax.Array | None,
+        rng: jax.Array,
     ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        frozen = first_blocks(params, config.optim.frozen_blocks)
+        params = {k: jax.lax.stop_gradient(v) if k in frozen else v for k, v in params.items()}
         variables = {"params": params, "batch_stats": batch_stats}
-        logits, new_stats = model.apply(variables, images, train=True, rng=rng)
-        return losses.cross_entropy(logits, targets, class_weights), (logits, new_stats)
+        logits, new_stats = model.apply(
+            variables, preprocessing.normalise(images), train=True, rng=rng, frozen=frozen
+        )
+        loss = losses.cross_entropy(logits, targets, class_weights)
+        if taught is not None:
+            learnt = losses.distillation(logits, taught, distill.temperature)
+            loss = (1 - distill.weight) * loss + distill.weight * learnt
+        return loss, (logits, new_stats)
 
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
 
-    def train_step(state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+    def train_step(
+        state: TrainState, batch: dict[str, jax.Array], teacher_variables: Any = None
+    ) -> tuple[TrainState, Metrics]:
         mix_key, drop_key = jax.random.split(jax.random.fold_in(key, state.step))
         images, targets = inputs(batch, mix_key)
         batch_stats, grads = state.batch_stats, jax.tree.map(jnp.zeros_like, state.params)
@@ -69,7 +88,10 @@ def make_train_step(
         for i, (x, t, label) in enumerate(
             zip(*(jnp.split(a, parts) for a in (images, targets, batch["label"])), strict=True)
         ):
-            gradient = partial(value_and_grad, images=x, targets=t, rng=jax.random.fold_in(drop_key, i))
+            taught = teacher.logits(teacher_variables, x) if teacher else None
+            gradient = partial(
+                value_and_grad, images=x, targets=t, taught=taught, rng=jax.random.fold_in(drop_key, i)
+            )
             (part, (logits, new_stats)), g = gradient(state.params, batch_stats)
             if sharpness.name != "none":
                 # Sharpness-aware: the gradient of the worst point nearby. Its batch statistics are not kept.
@@ -94,7 +116,9 @@ def make_train_step(
             ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, now)
         return state.replace(step=step, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema)
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=sharding)
+    step = jax.jit(train_step, donate_argnums=0, out_shardings=sharding)
+    # The teacher's weights as an argument: as constants they would be compiled in.
+    return partial(step, teacher_variables=teacher.variables) if teacher else step
 
 
 def mix(
@@ -102,6 +126,8 @@ def mix(
 ) -> tuple[jax.Array, jax.Array]:
     """Applies mixup, cutmix, or with both on one of them at even odds."""
     choice, rng = jax.random.split(rng)
+    if loss.mixup or loss.cutmix:
+        images = images.astype(jnp.float32)
     if loss.mixup and loss.cutmix:
         return jax.lax.cond(
             jax.random.bernoulli(choice),
