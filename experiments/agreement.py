@@ -148,7 +148,7 @@ def export(bundle: Bundle, folder: Path, calibration: Pictures) -> None:
         bundle.preprocessing,
         bundle.metrics,
         temperature=bundle.temperature,
-        half=True,
+        precision="float16",
         taxonomy=bundle.taxonomy,
     )
 

@@ -104,7 +104,7 @@ def test_what_else_a_bundle_says(tmp_path):
 
 def test_half_precision_rounds_kernels_and_leaves_vectors_alone(tmp_path):
     save_bundle(tmp_path / "whole", variables(0), {}, ["a"], PREPROCESSING, {})
-    save_bundle(tmp_path / "half", variables(0), {}, ["a"], PREPROCESSING, {}, half=True)
+    save_bundle(tmp_path / "half", variables(0), {}, ["a"], PREPROCESSING, {}, precision="float16")
     loaded = load_bundle(tmp_path / "half").variables
     kernel = variables(0)["params"]["a"]["kernel"]
     rounded = loaded["params"]["a"]["kernel"]
@@ -118,7 +118,28 @@ def test_half_precision_rounds_kernels_and_leaves_vectors_alone(tmp_path):
     assert sizes[0] - sizes[1] == 2 * kernel.size
     huge = {"params": {"kernel": np.full((1, 1), 1e6, np.float32)}}
     with pytest.raises(UserError, match="params/kernel: has a value that float16 cannot hold"):
-        save_bundle(tmp_path / "huge", huge, {}, ["a"], PREPROCESSING, {}, half=True)
+        save_bundle(tmp_path / "huge", huge, {}, ["a"], PREPROCESSING, {}, precision="float16")
+
+
+def test_eight_bits_round_each_output_channel_to_its_own_127_steps(tmp_path):
+    rng = np.random.default_rng(3)
+    kernels = {
+        "conv": rng.normal(size=(3, 3, 8, 4)).astype(np.float32) * np.float32([1e-3, 1, 50, 0]),
+        "depthwise": rng.normal(size=(3, 3, 1, 8)).astype(np.float32),
+        "bias": rng.normal(size=4).astype(np.float32),
+    }
+    save_bundle(tmp_path, {"params": kernels}, {}, ["a"], PREPROCESSING, {}, precision="int8")
+    loaded = load_bundle(tmp_path).variables["params"]
+    assert loaded.keys() == kernels.keys()
+    largest = np.abs(kernels["conv"]).max((0, 1, 2))
+    off = np.abs(loaded["conv"] - kernels["conv"]).max((0, 1, 2))
+    assert (off <= largest / 254 * 1.001).all() and (off[:3] > largest[:3] / 1000).all() and off[3] == 0
+    np.testing.assert_array_equal(loaded["depthwise"], kernels["depthwise"].astype(np.float16))
+    np.testing.assert_array_equal(loaded["bias"], kernels["bias"])
+    assert next(tmp_path.glob("*.safetensors")).stat().st_size < 1000 + 288 + 2 * 72
+    with pytest.raises(UserError, match="params/kernel: has a value that int8 cannot hold"):
+        bad = {"params": {"kernel": np.full((2, 2), np.nan, np.float32)}}
+        save_bundle(tmp_path / "bad", bad, {}, ["a"], PREPROCESSING, {}, precision="int8")
 
 
 def test_the_default_model_is_looked_up_inside_the_package(tmp_path, monkeypatch):

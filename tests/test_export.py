@@ -387,7 +387,6 @@ def test_damaged_and_foreign_files_are_refused(onnx_file, stablehlo_file, litert
     [
         (["--format=stablehlo", "--quantize=int8"], "--quantize=int8: only for --format=onnx"),
         (["--format=litert", "--quantize=fp16"], "--quantize=fp16: only for --format=onnx"),
-        (["--format=bundle", "--quantize=int8"], "--quantize=int8: only for --format=onnx"),
         (["--format=onnx", "--out=model.tflite"], r"--out=model\.tflite: must end with \.onnx"),
         (["--format=onnx", "--out=/nowhere/m.onnx"], "there is no folder /nowhere"),
         (["--format=onnx", "--pictures=0"], "--pictures: must be >= 1"),

@@ -2,7 +2,7 @@
 
     bundle/
       bundle.json                     everything but the weights, and the name of their file
-      weights-<sha256, 12>.safetensors  'params/…' and 'batch_stats/…', float32, or float16 for kernels
+      weights-<sha256, 12>.safetensors  'params/…' and 'batch_stats/…', float32, or less for kernels: see `PRECISIONS`
 
 `bundle.json` is replaced in one move and names its weights, so a kill at any moment leaves a whole bundle: the
 old or the new one. Nothing here is a pickle.
@@ -26,7 +26,11 @@ from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
 from wastejax.files import write_bytes, write_json
 
-FORMAT = 1
+# What kernels are stored in; they are computed in float32. 'int8' has one scale for each output channel, a float32
+# tensor 'NAME:scale', and keeps depthwise kernels, which weigh little and suffer most, in float16.
+PRECISIONS = ("float32", "float16", "int8")
+FORMATS = (1, 2)  # 2 has scales
+SCALE = ":scale"
 DEFAULT = Path(__file__).parent / "default_model"  # the bundle that comes along
 
 
@@ -112,30 +116,30 @@ def save_bundle(
     temperature: float = 1.0,
     thresholds: dict[str, float | None] | None = None,
     licence: str = "",
-    half: bool = False,
+    precision: str = "float32",
     taxonomy: Taxonomy | None = None,
 ) -> None:
     """Writes a bundle over what is at `path`, if anything; see `Bundle` for the arguments.
 
     Of the taxonomy, Korea's if None, the rules for these classes are kept.
 
-    With `half`, kernels are stored in float16, which halves the file and changes logits by about 1e-3. Vectors
-    stay float32: they weigh nothing, and a variance may not fit. Scores are those of the weights as stored only
-    where they were taken from the loaded bundle.
+    Kernels are stored in one of `PRECISIONS`: float16 halves the file and changes logits by about 1e-3, int8
+    quarters it. Vectors stay float32: they weigh nothing, and a variance may not fit. Scores are those of the
+    weights as stored only where they were taken from the loaded bundle.
 
     Raises:
-        UserError: a kernel has a value that float16 cannot hold.
+        UserError: a kernel has a value that float16 cannot hold, or one that is no number.
     """
     from safetensors.numpy import save
 
     flat = {name: np.ascontiguousarray(array) for name, array in _flatten(variables).items()}
-    data = save(_halved(flat) if half else flat)
+    data = save(_stored(flat, precision))
     digest = hashlib.sha256(data).hexdigest()
     weights = path / f"weights-{digest[:12]}.safetensors"
     path.mkdir(parents=True, exist_ok=True)
     write_bytes(weights, data)
     about = {
-        "format": FORMAT,
+        "format": 2 if precision == "int8" else 1,
         "weights": weights.name,
         "sha256": digest,
         "classes": list(classes),
@@ -214,8 +218,9 @@ def load_bundle(path: str | Path) -> Bundle:
         raise UserError(f"{path}: neither a run nor a bundle, there is no bundle.json in it") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path / 'bundle.json'}: damaged, or not written by wastejax") from None
-    if version != FORMAT:
-        raise UserError(f"{path}: bundle format {version}; this wastejax {__version__} reads {FORMAT}")
+    if version not in FORMATS:
+        readable = " and ".join(map(str, FORMATS))
+        raise UserError(f"{path}: bundle format {version}; this wastejax {__version__} reads {readable}")
     try:
         weights = path / about["weights"]
         data = weights.read_bytes()
@@ -223,7 +228,7 @@ def load_bundle(path: str | Path) -> Bundle:
             raise UserError(f"{weights}: damaged or cut short (its SHA-256 is not the one in bundle.json)")
         return Bundle(
             path=path,
-            variables=_nest({name: array.astype(np.float32) for name, array in load(data).items()}),
+            variables=_nest(_restored(load(data))),
             config=about["config"],
             classes=tuple(about["classes"]),
             preprocessing=Preprocessing.from_dict(about["preprocessing"]),
@@ -269,10 +274,29 @@ def _nest(flat: dict[str, np.ndarray]) -> dict[str, Any]:
     return tree
 
 
-def _halved(flat: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the arrays with kernels in float16."""
-    largest = np.finfo(np.float16).max
+def _stored(flat: dict[str, np.ndarray], precision: str) -> dict[str, np.ndarray]:
+    """Returns the arrays as a file holds them; see `PRECISIONS`."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {PRECISIONS}, is {precision!r}")
+    stored: dict[str, np.ndarray] = {}
     for name, array in flat.items():
-        if array.ndim > 1 and not (np.abs(array) <= largest).all():
-            raise UserError(f"{name}: has a value that float16 cannot hold; store float32")
-    return {name: array.astype(np.float16) if array.ndim > 1 else array for name, array in flat.items()}
+        if array.ndim < 2 or precision == "float32":
+            stored[name] = array
+        elif not (np.abs(array) <= np.finfo(np.float16).max).all():
+            raise UserError(f"{name}: has a value that {precision} cannot hold; store float32")
+        elif precision == "float16" or array.shape[-2] == 1:
+            stored[name] = array.astype(np.float16)
+        else:
+            largest = np.abs(array).max(axis=tuple(range(array.ndim - 1)))
+            scale = (np.where(largest, largest, 1) / 127).astype(np.float32)
+            stored[name], stored[name + SCALE] = np.rint(array / scale).astype(np.int8), scale
+    return stored
+
+
+def _restored(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns float32 arrays from what `_stored` made."""
+    arrays = {name: array.astype(np.float32) for name, array in stored.items()}
+    scales = {name: arrays.pop(name) for name in stored if name.endswith(SCALE)}
+    for name, scale in scales.items():
+        arrays[name.removesuffix(SCALE)] *= scale
+    return arrays

@@ -24,6 +24,7 @@ from wastejax.files import write_json
 SUFFIXES = {"onnx": ".onnx", "stablehlo": ".stablehlo", "litert": ".tflite"}
 EXTRAS = {"onnx": "export", "stablehlo": "export", "litert": "litert"}  # what to install for each
 PRECISIONS = ("none", "fp16", "int8")
+STORED = {"none": "float32", "fp16": "float16", "int8": "int8"}  # of a bundle's kernels
 CALIBRATION_PICTURES = 256
 BATCH = 8
 LATENCY_RUNS = 15
@@ -224,7 +225,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quantize",
         choices=PRECISIONS,
         default="none",
-        help="onnx: none (float32), fp16 or int8; bundle: fp16",
+        help="fp16 or int8 kernels, for onnx and bundles (default: float32)",
     )
     add(
         "--input",
@@ -298,9 +299,7 @@ def _tell(out: Path, comparison: Comparison, origin: str, say: Callable[[str], N
 
 
 def _copy(args: argparse.Namespace, bundle: Bundle, say: Callable[[str], None]) -> int:
-    """Writes the bundle anew, with float16 kernels where asked for."""
-    if args.quantize == "int8":
-        raise UserError("--quantize=int8: only for --format=onnx")
+    """Writes the bundle anew, with smaller kernels where asked for."""
     out = Path(args.out or "bundle")
     save_bundle(
         out,
@@ -313,7 +312,7 @@ def _copy(args: argparse.Namespace, bundle: Bundle, say: Callable[[str], None]) 
         temperature=bundle.temperature,
         thresholds=bundle.thresholds,
         licence=bundle.licence,
-        half=args.quantize == "fp16",
+        precision=STORED[args.quantize],
     )
     size = sum(file.stat().st_size for file in out.iterdir())
     say(f"written: {out}, {size / 1e6:.1f} MB")
