@@ -2,7 +2,7 @@
 
     bundle/
       bundle.json                     everything but the weights, and the name of their file
-      weights-<sha256, 12>.safetensors  'params/…' and 'batch_stats/…', float32, or less for kernels: see `PRECISIONS`
+      weights-<sha256, 12>.safetensors  'params/…', 'batch_stats/…', float32; kernels: see `PRECISIONS`
 
 `bundle.json` is replaced in one move and names its weights, so a kill at any moment leaves a whole bundle: the
 old or the new one. Nothing here is a pickle.
