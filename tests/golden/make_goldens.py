@@ -154,6 +154,8 @@ GOLDENS: dict[str, tuple[float, Callable[[], nn.Module], tuple[int, int, int, in
     "efficientnetv2_b0_eca": (2.2, lambda: efficientnetv2_eca("tf_efficientnetv2_b0"), (4, 64, 96, 3)),
     "efficientnetv2_b0_glu": (1.5, lambda: efficientnetv2_glu("tf_efficientnetv2_b0"), (4, 64, 96, 3)),
     "efficientnet_lite0": (1.8, lambda: timm_model("tf_efficientnet_lite0", 1000), (4, 75, 98, 3)),
+    "efficientnet_lite1": (1.8, lambda: timm_model("tf_efficientnet_lite1"), (4, 75, 98, 3)),
+    "efficientnet_lite2": (1.8, lambda: timm_model("tf_efficientnet_lite2"), (4, 75, 98, 3)),
     "mobilevit_xxs": (1.6, lambda: timm_model("mobilevit_xxs"), (2, 128, 192, 3)),
     "mobilevit_xs": (1.8, lambda: timm_model("mobilevit_xs"), (2, 128, 192, 3)),
     "mobilevit_s": (1.9, lambda: timm_model("mobilevit_s"), (2, 128, 192, 3)),
