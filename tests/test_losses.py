@@ -50,3 +50,19 @@ def test_cutmix_targets_follow_the_area():
         np.testing.assert_allclose(mixed.mean((1, 2, 3)), soft @ np.arange(8.0), rtol=1e-5)
         pasted += not np.allclose(mixed, images)
     assert pasted >= 3
+
+
+def test_distillation_is_the_divergence_from_the_teacher_worked_out_in_numpy():
+    rng = np.random.default_rng(5)
+    student, teacher, T = rng.normal(size=(4, 3)), 3 * rng.normal(size=(4, 3)), 2.5
+
+    def softmax(z):
+        return np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+
+    p, q = softmax(student / T), softmax(teacher / T)
+    expected = T**2 * (q * np.log(q / p)).sum(-1).mean()
+    args = (jnp.float32(student), jnp.float32(teacher))
+    np.testing.assert_allclose(losses.distillation(*args, T), expected, rtol=1e-5)
+    by_student, by_teacher = jax.grad(losses.distillation, (0, 1))(*args, T)
+    np.testing.assert_allclose(by_student, T * (p - q) / 4, rtol=1e-4, atol=1e-7)
+    assert not by_teacher.any()

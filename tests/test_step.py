@@ -7,13 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from wastejax.bundle import save_bundle
 from wastejax.config import apply_overrides, load_recipe
 from wastejax.data.transforms import Preprocessing
+from wastejax.errors import ConfigError
 from wastejax.models import create_model
+from wastejax.models.pretrained import first_blocks, layer_index
 from wastejax.training import optim
 from wastejax.training.sharpness import ascend
 from wastejax.training.state import create_train_state
 from wastejax.training.step import make_train_step
+from wastejax.training.teacher import Teacher, load_teacher
 
 SIZE, CLASSES = 4, 3
 
@@ -117,6 +121,77 @@ def test_asam_does_not_move_past_its_radius():
     moved = ascend(params, grads, sharpness)
     radius = sum((((moved[k] - params[k]) / (np.abs(params[k]) + 0.01)) ** 2).sum() for k in params)
     np.testing.assert_allclose(np.sqrt(radius), 0.7, rtol=1e-5)
+
+
+def test_a_taught_step_by_hand():
+    """Gradient: 1 - w of the labels, w of the teacher: T (softmax(z / T) - softmax(t / T)) / B by the logits."""
+    weight, T, count = 0.7, 3.0, 8
+    config = recipe(f"distill.weight={weight}", f"distill.temperature={T}")
+    taught = {"kernel": np.float32(np.random.default_rng(7).normal(size=(3, CLASSES)))}
+
+    class ByColour(Teacher):
+        """Logits = mean colour, as the teacher's own preprocessing scales it, @ kernel."""
+
+        def logits(self, variables, images):
+            return self.preprocessing.normalise(images).mean((1, 2)) @ variables["kernel"]
+
+    teacher = ByColour(None, taught, Preprocessing(SIZE, mean=(0.5,) * 3, std=(0.25,) * 3))
+    tx = optim.make_optimizer(config.optim, lambda step: 0.1)
+    state = create_train_state(variables(), tx, config.optim)
+    step = make_train_step(linear_model(), tx, config, Preprocessing(SIZE), CLASSES, teacher=teacher)
+    state, _ = step(state, batch(count))
+    p = variables()["params"]
+    x = (batch(count)["image"] / 255.0).mean((1, 2))
+    z, t = x @ p["kernel"] / T, (x - 0.5) / 0.25 @ taught["kernel"] / T
+    softmax = lambda v: np.exp(v) / np.exp(v).sum(-1, keepdims=True)  # noqa: E731
+    error = T * (softmax(z) - softmax(t)) / count
+    expected = (1 - weight) * gradient_by_hand(p["kernel"], p["bias"])[0] + weight * x.T @ error
+    np.testing.assert_allclose(state.params["kernel"], p["kernel"] - 0.1 * expected, rtol=1e-4)
+
+
+def test_a_teacher_answers_as_its_bundle_does_and_must_know_the_same_classes(tmp_path):
+    config = load_recipe("efficientnetv2_eca")
+    apply_overrides(config, ["--config.model.size=tiny", f"--config.distill.teacher={tmp_path}"])
+    model = create_model(config.model, CLASSES)
+    preprocessing = Preprocessing(32, mean=(0.4,) * 3)
+    variables = jax.tree.map(np.asarray, model.init(jax.random.key(0), 32))
+    save_bundle(tmp_path, variables, config.to_dict(), ["a", "b", "c"], preprocessing, {})
+    teacher = load_teacher(config.distill, ("a", "b", "c"))
+    images = batch(2)["image"].repeat(8, 1).repeat(8, 2)
+    expected = model.apply(variables, preprocessing.normalise(images))
+    np.testing.assert_allclose(teacher.logits(teacher.variables, images), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match=r"distill.teacher: .* trained for other classes .*: b, d"):
+        load_teacher(config.distill, ("a", "c", "d"))
+    with pytest.raises(ConfigError, match=r"config.distill.teacher: nowhere: no such run or bundle"):
+        load_teacher(recipe("distill.teacher=nowhere").distill, ("a",))
+    assert load_teacher(recipe().distill, ("a",)) is None
+
+
+def test_frozen_blocks_stay_as_they_are_statistics_and_decay_included():
+    config = load_recipe("efficientnetv2_eca")
+    keys = ["model.size=tiny", "optim.frozen_blocks=3", "optim.weight_decay=0.5"]
+    apply_overrides(config, [f"--config.{k}" for k in keys])
+    model = create_model(config.model, CLASSES)
+    start = jax.tree.map(np.asarray, model.init(jax.random.key(0), 32))
+    frozen = first_blocks(start["params"], 3)
+    assert frozen == {"stem", "stage0_block0", "stage1_block0"}
+    factors = optim.layer_factors(config.optim, layer_index(start["params"]))
+    tx = optim.make_optimizer(config.optim, lambda step: 0.1, factors)
+    state = create_train_state(start, tx, config.optim)
+    step = make_train_step(model, tx, config, Preprocessing(32), CLASSES)
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    state, _ = step(state, {"image": images, "label": np.arange(6, dtype=np.int32) % CLASSES})
+    for part in ("params", "batch_stats"):
+        for name, tree in start[part].items():
+            same = [
+                np.array_equal(a, b)
+                for a, b in zip(*map(jax.tree.leaves, (tree, getattr(state, part)[name])), strict=True)
+            ]
+            assert all(same) if name in frozen else not any(same), (part, name)
+    with pytest.raises(
+        ConfigError, match=r"config.optim.frozen_blocks: must be <= 10 for this network, is 99"
+    ):
+        first_blocks(start["params"], 99)
 
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch():
