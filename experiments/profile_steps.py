@@ -48,11 +48,13 @@ def main() -> None:
         "--cases", default=",".join(CASES), help="network/mode/batch, … (default: %(default)s)"
     )
     args = parser.parse_args()
-    if "GLIBC_TUNABLES" not in os.environ:  # read as a process starts; see wastejax/process.py
+    from wastejax.process import with_huge_pages
+
+    if "GLIBC_TUNABLES" not in os.environ:  # read as a process starts
         os.execve(
             sys.executable,
             [sys.executable, *sys.argv],
-            os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
+            os.environ | {"GLIBC_TUNABLES": with_huge_pages("")},
         )
     from wastejax.training.command import facts
 
