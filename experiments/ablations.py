@@ -1,6 +1,7 @@
 """The study's ablations, one run after another: experiments/results/ablations/*.json.
 
 Command: python experiments/ablations.py --data=TRASHNET --state=DIR [--tables=mobilevit,…] [--runs=NAME,…]
+         python experiments/ablations.py --speed         times the networks of the small size
          python experiments/ablations.py --full          prints the commands of the full size, for a GPU
 A table is a list of runs, and a run may stand in several. What is done is skipped and what was stopped goes on, so
 that it can be ended at any time. The small size: TrashNet, MobileViT-XXS at 128 px, EfficientNetV2-B0 at 96 px and
@@ -8,9 +9,12 @@ that it can be ended at any time. The small size: TrashNet, MobileViT-XXS at 128
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from experiments.record import RESULTS, head, keep, measured
 
@@ -66,6 +70,12 @@ RUNS: dict[str, tuple[str, Keys, Keys]] = {
         {**STRONG, "train.epochs": 200},
         {**MOBILEVIT, "train.epochs": 60},
     ),
+    "teacher": (
+        "efficientnet_lite0",
+        {},
+        {"data.image_size": 128, "optim.frozen_blocks": 4, "train.epochs": 8},
+    ),
+    "ir_taught": ("mobilevit_ir", {**STRONG, "distill.teacher": "teacher"}, MOBILEVIT),
 }
 
 # Seeds beside the first of the runs that the study's two changes are judged by.
@@ -98,7 +108,24 @@ TABLES: dict[str, tuple[str, ...]] = {
         "ir_mixed",
         "ir_progressive",
         "ir_longer",
+        "ir_taught",
     ),
+}
+
+# The network of each run, as `wastejax benchmark` names it; at the sizes above.
+_B0, _XXS = "efficientnetv2_b0", "mobilevit_xxs"
+NETWORKS = {
+    "efficientnet_plain": _B0,
+    "efficientnet_augmented": _B0,
+    "efficientnet_eca": f"{_B0}+attention=eca+fused_attention=eca",
+    "efficientnet_eca_leaky": f"{_B0}_eca",
+    "efficientnet_glu": f"{_B0}_glu",
+    "mobilevit_plain": _XXS,
+    "mobilevit_techniques": _XXS,
+    "mobilevit_strong": _XXS,
+    "mobilevit_ir": f"{_XXS}_ir",
+    "mobilevit_conv5": f"{_XXS}_conv5",
+    "mobilevit_conv5_alone": f"{_XXS}+local_kernel=replace_5x5",
 }
 
 
@@ -108,6 +135,7 @@ def main() -> None:
     parser.add_argument("--state", type=Path, help="where the runs are kept")
     parser.add_argument("--tables", default=",".join(TABLES), help="(default: %(default)s)")
     parser.add_argument("--runs", help="these instead, also NAME@SEED for one seed")
+    parser.add_argument("--speed", action="store_true", help="time the networks instead, on a quiet machine")
     parser.add_argument(
         "--full", action="store_true", help="print the commands of the full size, run nothing"
     )
@@ -120,10 +148,31 @@ def main() -> None:
         for name, seed in seeds_of(wanted):
             print("python -m wastejax.main", *flags(name, seed, small=False), "--config.data.dir=DIR")
         return
+    if args.speed:
+        speed()
+        return
     if not (args.data and args.state):
         parser.error("--data and --state are needed to run")
     for name, seed in seeds_of(wanted):
         run(name, seed, args.data, args.state)
+
+
+def speed() -> None:
+    """Times the networks of the small size against each other, round by round."""
+    found: dict[str, Any] = {"about": [], "cases": []}
+    for size, family in ((96, _B0), (128, _XXS)):
+        models = ",".join(sorted({network for network in NETWORKS.values() if network.startswith(family)}))
+        command = ["-m", "wastejax.main", "benchmark", f"--models={models}", f"--sizes={size}"]
+        command.append("--batch_sizes=1,32")
+        with TemporaryDirectory() as folder:
+            subprocess.run([sys.executable, *command, f"--out={folder}"], check=True, cwd=ROOT)
+            (written,) = Path(folder).glob("*.json")
+            part = json.loads(written.read_text())
+        found["about"].append(
+            part["about"] | {"commit": head()[:12], "command": " ".join(["python", *command])}
+        )
+        found["cases"] += part["cases"]
+    keep("ablations/speed", found)
 
 
 def seeds_of(wanted: list[str]) -> list[tuple[str, int]]:
@@ -137,7 +186,7 @@ def seeds_of(wanted: list[str]) -> list[tuple[str, int]]:
 def flags(name: str, seed: int, small: bool = True) -> list[str]:
     """Returns the arguments of one training, without those of its folders."""
     recipe, keys, smaller = RUNS[name]
-    keys = {**keys, **SMALL, **smaller} if small else keys
+    keys = {**keys, **SMALL, **smaller} if small else {**keys}
     keys = keys if seed == SEED else {**keys, "seed": seed}
     return [f"--config={recipe}", *(f"--config.{key}={value}" for key, value in keys.items())]
 
@@ -147,9 +196,13 @@ def run(name: str, seed: int, data: Path, state: Path) -> None:
     result = f"ablations/{name}_{seed}"
     if (RESULTS / f"{result}.json").is_file():
         return
+    if name == "ir_taught":
+        run("teacher", seed, data, state)
     workdir, commit = state / f"{name}_{seed}", head()
     print(f"== {name}, seed {seed}", flush=True)
-    command = [sys.executable, "-m", "wastejax.main", *flags(name, seed)]
+    teacher = f"--config.distill.teacher={state.resolve() / f'teacher_{seed}'}"
+    arguments = [teacher if "distill.teacher" in flag else flag for flag in flags(name, seed)]
+    command = [sys.executable, "-m", "wastejax.main", *arguments]
     subprocess.run(
         [*command, f"--config.data.dir={data.resolve()}", f"--workdir={workdir}"], check=True, cwd=ROOT
     )

@@ -1,4 +1,4 @@
-"""Fills the tables of README.md from the committed results, so that none of their numbers is typed by hand.
+"""Fills the tables of the READMEs from the committed results, so that none of their numbers is typed by hand.
 
 Command: python experiments/readme.py [--check]
 A table stands between `<!-- results: NAME -->` and `<!-- end -->`; NAME is a key of `TABLES`. With --check nothing
@@ -11,11 +11,16 @@ import re
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from experiments import ablation_tables
+from experiments.ablations import TABLES as TABLES_OF_RUNS
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
+FILES = (ROOT / "README.md", ROOT / "experiments" / "README.md")
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 # Runs in the table of trained models: file, what was trained on what.
@@ -317,11 +322,17 @@ TABLES: dict[str, Callable[[], str]] = {
     "resolution": resolution,
     "frames": frames,
     "pipeline": pipeline,
+    "ablation_efficientnet": partial(ablation_tables.steps, "efficientnet"),
+    "ablation_mobilevit": partial(ablation_tables.steps, "mobilevit"),
+    "ablation_seeds": ablation_tables.seeds,
+    "ablation_variants": partial(ablation_tables.side_by_side, TABLES_OF_RUNS["variants"]),
+    "ablation_baselines": partial(ablation_tables.side_by_side, TABLES_OF_RUNS["baselines"]),
+    "ablation_beyond": ablation_tables.beyond,
 }
 
 
 def filled(text: str) -> str:
-    """Returns the README with every table made anew."""
+    """Returns a README with every table made anew."""
     return BLOCK.sub(lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n{match[3]}", text)
 
 
@@ -329,15 +340,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a table is stale")
     args = parser.parse_args()
-    path = ROOT / "README.md"
-    old = path.read_text()
-    new = filled(old)
-    if args.check and new != old:
-        sys.exit(
-            "README.md: its tables are not what experiments/results says; run python experiments/readme.py"
-        )
-    if new != old:
-        path.write_text(new)
+    for path in FILES:
+        old = path.read_text()
+        new = filled(old)
+        if args.check and new != old:
+            sys.exit(
+                f"{path.relative_to(ROOT)}: its tables are not what experiments/results says; "
+                "run python experiments/readme.py"
+            )
+        if new != old:
+            path.write_text(new)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,158 @@
+"""The tables of experiments/README.md, from experiments/results/ablations/*.json; `readme.py` fills them in."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.ablations import NETWORKS, SEED, TABLES
+from experiments.record import RESULTS
+from wastejax.evaluation import markdown
+from wastejax.evaluation.markdown import percent
+
+FOLDER = RESULTS / "ablations"
+NOT_RUN = "not run"
+
+# What a row changes, and what the study said of it.
+ROWS = {
+    "efficientnet_plain": ("EfficientNetV2", "80.1 %"),
+    "efficientnet_augmented": ("+ random resized crops and flips", "86.4 %"),
+    "efficientnet_eca": ("+ ECA for SE, and in the fused blocks", "accuracy kept, 45 % less time"),
+    "efficientnet_eca_leaky": ("+ Leaky ReLU for SiLU", "accuracy kept, 28 % less time"),
+    "efficientnet_glu": ("EfficientNetV2, GLU for SE", "2 times faster"),
+    "mobilevit_plain": ("MobileViT, Adam at a constant rate", "–"),
+    "mobilevit_techniques": ("+ weight decay, warm-up, plateau", "+1.0 points"),
+    "mobilevit_strong": ("+ strong augmentation", "+4.4 points"),
+    "mobilevit_ir": ("inverted residuals for attention", "90.2 %, 14 % less time"),
+    "mobilevit_conv5": ("MobileViT, a 5x5 convolution more", "2.4 times faster"),
+    "mobilevit_conv5_alone": ("MobileViT, 5x5 in place of 3x3", "(the other reading)"),
+    "pyramidnet_asam": ("PyramidNet (tiny, 64 px) + ASAM", "a baseline"),
+    "swin": ("Swin (tiny)", "a baseline"),
+    "ir_cosine": ("cosine in place of plateau", ""),
+    "ir_basic": ("basic augmentation", ""),
+    "ir_ema": ("averaged weights (EMA)", ""),
+    "ir_asam": ("ASAM", ""),
+    "ir_mixed": ("mixup and cutmix", ""),
+    "ir_progressive": ("64, 96, then 128 px, augmentation growing", ""),
+    "ir_longer": ("60 epochs", ""),
+    "ir_taught": ("distilled from a fine-tuned Lite0", ""),
+}
+
+
+# Rows of the tables above that others are compared with.
+PLAIN_NAMES = {
+    "efficientnet_augmented": ("EfficientNetV2-B0", "a baseline"),
+    "mobilevit_strong": ("MobileViT-XXS", "a baseline"),
+}
+
+
+def result(run: str, seed: int = SEED) -> dict[str, Any] | None:
+    """Returns what one run measured; None where it has not been run."""
+    path = FOLDER / f"{run}_{seed}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def seeds_of(run: str) -> list[dict[str, Any]]:
+    """Returns every seed's result of a run, the first seed first."""
+    seeds = sorted(int(path.stem.rpartition("_")[2]) for path in FOLDER.glob(f"{run}_[0-9]*.json"))
+    return [json.loads((FOLDER / f"{run}_{seed}.json").read_text()) for seed in seeds]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table."""
+    return "".join(f"{line}\n" for line in markdown.table(head, rows))
+
+
+def steps(name: str) -> str:
+    """One of the study's ablations, step by step, with what it says about over-fitting and speed."""
+    rows = []
+    for run in TABLES[name]:
+        change, claim = ROWS[run]
+        found = result(run)
+        rows.append((change, claim, *(_training(found) if found else [NOT_RUN] * 5), *_latency(run)))
+    head = ("network and training", "the study", "test top-1 (95 % interval)", "validation loss")
+    return table(
+        (*head, "train minus validation", "epochs to converge", "hours", "ms, batch 1", "batch 32"), rows
+    )
+
+
+def _training(found: dict[str, Any]) -> list[str]:
+    history = found["history"]
+    best = max(history, key=lambda row: row["score"])
+    # The first epoch within a point of the best: later ones hardly matter.
+    converged = next(row["epoch"] for row in history if row["val_top1"] >= best["val_top1"] - 0.01)
+    return [
+        _score(found["test"]),
+        f"{best['val_loss']:.2f}",
+        f"{100 * (best['train_top1'] - best['val_top1']):+.1f} points",
+        f"{converged:.0f} of {len(history)}",
+        f"{found['facts']['seconds'] / 3600:.2f}",
+    ]
+
+
+def _score(test: dict[str, Any]) -> str:
+    low, high = test["ci95"]
+    return f"{percent(test['top1'])} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _latency(run: str) -> list[str]:
+    path = FOLDER / "speed.json"
+    cases = json.loads(path.read_text())["cases"] if path.is_file() else []
+    times = {case["batch"]: case["ms"]["p50"] for case in cases if case["model"] == NETWORKS.get(run)}
+    return [f"{times[batch]:.1f}" if batch in times else "–" for batch in (1, 32)]
+
+
+def seeds() -> str:
+    """The study's two changes under several seeds; a seed is another split, another start and another order."""
+    pairs = (("efficientnet_augmented", "efficientnet_eca"), ("mobilevit_strong", "mobilevit_ir"))
+    rows = []
+    for before, after in pairs:
+        of = {run: {r["config"]["seed"]: r["test"]["top1"] for r in seeds_of(run)} for run in (before, after)}
+        both = sorted(of[before].keys() & of[after].keys())
+        gains = [100 * (of[after][seed] - of[before][seed]) for seed in both]
+        rows.append(
+            (
+                ROWS[after][0],
+                ", ".join(map(str, both)) or NOT_RUN,
+                _list(of[before][seed] for seed in both),
+                _list(of[after][seed] for seed in both),
+                f"{statistics.mean(gains):+.1f} points" if gains else "–",
+            )
+        )
+    return table(("change", "seeds", "test top-1 before", "after", "mean gain"), rows)
+
+
+def _list(values: Any) -> str:
+    return ", ".join(percent(value) for value in values) or "–"
+
+
+def side_by_side(runs: Sequence[str]) -> str:
+    """Runs beside each other."""
+    rows = []
+    for run in runs:
+        found = result(run)
+        cells = [NOT_RUN, "–", "–"]
+        if found:
+            cells = [
+                _score(found["test"]),
+                f"{found['facts']['parameters']:,}",
+                f"{found['facts']['seconds'] / 3600:.2f}",
+            ]
+        rows.append((*PLAIN_NAMES.get(run, ROWS[run]), *cells, *_latency(run)))
+    head = ("network and training", "the study", "test top-1 (95 % interval)", "parameters", "hours")
+    return table((*head, "ms, batch 1", "batch 32"), rows)
+
+
+def beyond() -> str:
+    """What each technique adds to MobileViT-IR, whose inference costs the same in every row."""
+    base = result("mobilevit_ir")
+    rows = []
+    for run in TABLES["beyond"]:
+        found = result(run)
+        cells = [NOT_RUN, "–", "–"]
+        if found and base:
+            gain = 100 * (found["test"]["top1"] - base["test"]["top1"])
+            cost = found["facts"]["seconds"] / base["facts"]["seconds"]
+            cells = [_score(found["test"]), f"{gain:+.1f}", f"{cost:.1f}"]
+        rows.append(("as in the table above" if run == "mobilevit_ir" else ROWS[run][0], *cells))
+    return table(("change", "test top-1 (95 % interval)", "points gained", "training time, times"), rows)
