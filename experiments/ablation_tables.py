@@ -33,7 +33,7 @@ ROWS = {
     "ir_ema": ("averaged weights (EMA)", ""),
     "ir_asam": ("ASAM", ""),
     "ir_mixed": ("mixup and cutmix", ""),
-    "ir_progressive": ("64, 96, then 128 px, augmentation growing", ""),
+    "ir_progressive": ("32, 48, then 64 px, augmentation growing", ""),
     "ir_longer": ("60 epochs", ""),
     "ir_taught": ("distilled from a fine-tuned Lite0", ""),
 }

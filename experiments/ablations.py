@@ -4,7 +4,7 @@ Command: python experiments/ablations.py --data=TRASHNET --state=DIR [--tables=m
          python experiments/ablations.py --speed         times the networks of the small size
          python experiments/ablations.py --full          prints the commands of the full size, for a GPU
 A table is a list of runs, and a run may stand in several. What is done is skipped and what was stopped goes on, so
-that it can be ended at any time. The small size: TrashNet, MobileViT-XXS at 128 px, EfficientNetV2-B0 at 96 px and
+that it can be ended at any time. The small size: TrashNet, MobileViT-XXS and EfficientNetV2-B0 at 64 px and
 30 epochs. The full size: each recipe as it is, at 256 px and 100 epochs, on the 30 classes.
 """
 
@@ -21,8 +21,8 @@ from experiments.record import RESULTS, head, keep, measured
 ROOT = Path(__file__).resolve().parents[1]
 
 Keys = dict[str, object]
-EFFICIENTNET: Keys = {"model.size": "b0", "data.image_size": 96}
-MOBILEVIT: Keys = {"model.size": "xxs", "data.image_size": 128}
+EFFICIENTNET: Keys = {"model.size": "b0", "data.image_size": 64}
+MOBILEVIT: Keys = {"model.size": "xxs", "data.image_size": 64}
 SMALL: Keys = {"train.epochs": 30, "train.batch_size": 32}
 SEED = 17
 
@@ -54,7 +54,7 @@ RUNS: dict[str, tuple[str, Keys, Keys]] = {
     "mobilevit_conv5": ("mobilevit_conv5", STRONG, MOBILEVIT),
     "mobilevit_conv5_alone": ("mobilevit_conv5", {**STRONG, "model.local_kernel": "replace_5x5"}, MOBILEVIT),
     "pyramidnet_asam": ("pyramidnet_asam", {}, {"model.size": "tiny"}),
-    "swin": ("swin", {}, {"model.size": "tiny", "data.image_size": 128, "optim.warmup_epochs": 3.0}),
+    "swin": ("swin", {}, {"model.size": "tiny", "data.image_size": 64, "optim.warmup_epochs": 3.0}),
     "ir_cosine": ("mobilevit_ir", {**STRONG, "optim.schedule": "cosine"}, MOBILEVIT),
     "ir_basic": ("mobilevit_ir", {**STRONG, "data.augmentation": "basic"}, MOBILEVIT),
     "ir_ema": ("mobilevit_ir", {**STRONG, "optim.ema_decay": 0.995}, MOBILEVIT),
@@ -63,7 +63,7 @@ RUNS: dict[str, tuple[str, Keys, Keys]] = {
     "ir_progressive": (
         "mobilevit_ir",
         {**STRONG, "data.progressive": "128,192,256"},
-        {**MOBILEVIT, "data.progressive": "64,96,128"},
+        {**MOBILEVIT, "data.progressive": "32,48,64"},
     ),
     "ir_longer": (
         "mobilevit_ir",
@@ -73,7 +73,7 @@ RUNS: dict[str, tuple[str, Keys, Keys]] = {
     "teacher": (
         "efficientnet_lite0",
         {},
-        {"data.image_size": 128, "optim.frozen_blocks": 4, "train.epochs": 8},
+        {"data.image_size": 64, "optim.frozen_blocks": 4, "train.epochs": 8},
     ),
     "ir_taught": ("mobilevit_ir", {**STRONG, "distill.teacher": "teacher"}, MOBILEVIT),
 }
@@ -160,9 +160,9 @@ def main() -> None:
 def speed() -> None:
     """Times the networks of the small size against each other, round by round."""
     found: dict[str, Any] = {"about": [], "cases": []}
-    for size, family in ((96, _B0), (128, _XXS)):
+    for family in (_B0, _XXS):
         models = ",".join(sorted({network for network in NETWORKS.values() if network.startswith(family)}))
-        command = ["-m", "wastejax.main", "benchmark", f"--models={models}", f"--sizes={size}"]
+        command = ["-m", "wastejax.main", "benchmark", f"--models={models}", "--sizes=64"]
         command.append("--batch_sizes=1,32")
         with TemporaryDirectory() as folder:
             subprocess.run([sys.executable, *command, f"--out={folder}"], check=True, cwd=ROOT)
