@@ -156,3 +156,15 @@ def beyond() -> str:
             cells = [_score(found["test"]), f"{gain:+.1f}", f"{cost:.1f}"]
         rows.append(("as in the table above" if run == "mobilevit_ir" else ROWS[run][0], *cells))
     return table(("change", "test top-1 (95 % interval)", "points gained", "training time, times"), rows)
+
+
+def sizes() -> str:
+    """The same training on pictures of two sizes."""
+    runs = {64: result("mobilevit_ir"), 128: json.loads((FOLDER / "at_128px_mobilevit_ir.json").read_text())}
+    rows = [
+        (f"{size} px", _score(run["test"]), f"{run['facts']['seconds'] / 3600:.2f}")
+        if run
+        else (f"{size} px", NOT_RUN, "–")
+        for size, run in runs.items()
+    ]
+    return table(("MobileViT-XXS-IR at", "test top-1 (95 % interval)", "hours"), rows)

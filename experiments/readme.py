@@ -328,6 +328,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation_variants": partial(ablation_tables.side_by_side, TABLES_OF_RUNS["variants"]),
     "ablation_baselines": partial(ablation_tables.side_by_side, TABLES_OF_RUNS["baselines"]),
     "ablation_beyond": ablation_tables.beyond,
+    "ablation_sizes": ablation_tables.sizes,
 }
 
 
