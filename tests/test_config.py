@@ -153,6 +153,9 @@ def test_one_size_to_grow_from_is_a_list_of_one(recipe):
         configs.apply_overrides(recipe, ["--config.data.progressive=a"])
     configs.apply_overrides(recipe, ["--config.data.progressive=128"])
     assert recipe.data.progressive == (128,)
+    for text, sizes in (("96,128", (96, 128)), ("()", ())):  # whatever the recipe had
+        configs.apply_overrides(recipe, [f"--config.data.progressive={text}"])
+        assert recipe.data.progressive == sizes
 
 
 def test_a_size_that_the_network_cannot_take_names_the_key_that_asked_for_it():

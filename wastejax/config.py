@@ -15,6 +15,7 @@ from wastejax.errors import ConfigError, UserError, nearest
 
 PREFIX = "--config."
 NAMES = ("data.leave_out",)  # keys that hold names, given with commas between them
+ANY_LENGTH = ("data.progressive",)  # keys that hold as many numbers as one likes
 
 
 def recipes_dir() -> Path:
@@ -100,7 +101,7 @@ def _parse(key: str, text: str, default: Any, wanted: type) -> Any:
             return {"true": True, "false": False}[text.lower()]
         value = ast.literal_eval(text)
         if wanted is tuple:
-            return _as_tuple(value, default)
+            return _as_tuple(value, () if key in ANY_LENGTH else default)
         if isinstance(value, bool) or (wanted is int and not isinstance(value, int)):
             raise ValueError
         return wanted(value)
