@@ -29,6 +29,10 @@ RUNS = {
         "TrashNet, 6 classes",
         "MobileViT-XXS with inverted residuals, from scratch",
     ),
+    "household_waste_lite2": (
+        "household waste, 30 classes",
+        "EfficientNet-Lite2 from ImageNet weights, first stages frozen",
+    ),
     "household_waste_lite0": ("household waste, 30 classes", "EfficientNet-Lite0 from ImageNet weights"),
     "demo_mobilevit_ir": ("drawn set, 30 classes", "`make train`: a small MobileViT-IR"),
 }
