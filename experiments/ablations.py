@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 Keys = dict[str, object]
 EFFICIENTNET: Keys = {"model.size": "b0", "data.image_size": 64}
 MOBILEVIT: Keys = {"model.size": "xxs", "data.image_size": 64}
+LITE0: Keys = {"data.image_size": 64, "optim.frozen_blocks": 4, "train.epochs": 8}
 SMALL: Keys = {"train.epochs": 30, "train.batch_size": 32}
 SEED = 17
 
@@ -70,12 +71,9 @@ RUNS: dict[str, tuple[str, Keys, Keys]] = {
         {**STRONG, "train.epochs": 200},
         {**MOBILEVIT, "train.epochs": 60},
     ),
-    "teacher": (
-        "efficientnet_lite0",
-        {},
-        {"data.image_size": 64, "optim.frozen_blocks": 4, "train.epochs": 8},
-    ),
-    "ir_taught": ("mobilevit_ir", {**STRONG, "distill.teacher": "teacher"}, MOBILEVIT),
+    "pretrained": ("efficientnet_lite0", {}, LITE0),
+    "pretrained_cbam": ("efficientnet_lite0", {"model.head_attention": "cbam"}, LITE0),
+    "ir_taught": ("mobilevit_ir", {**STRONG, "distill.teacher": "pretrained"}, MOBILEVIT),
 }
 
 # Seeds beside the first of the runs that the study's two changes are judged by.
@@ -97,6 +95,8 @@ TABLES: dict[str, tuple[str, ...]] = {
         "mobilevit_strong",
         "mobilevit_conv5",
         "mobilevit_conv5_alone",
+        "pretrained",
+        "pretrained_cbam",
     ),
     "baselines": ("efficientnet_augmented", "mobilevit_strong", "pyramidnet_asam", "swin"),
     "beyond": (
@@ -113,7 +113,7 @@ TABLES: dict[str, tuple[str, ...]] = {
 }
 
 # The network of each run, as `wastejax benchmark` names it; at the sizes above.
-_B0, _XXS = "efficientnetv2_b0", "mobilevit_xxs"
+_B0, _XXS, _LITE0 = "efficientnetv2_b0", "mobilevit_xxs", "efficientnet_lite0"
 NETWORKS = {
     "efficientnet_plain": _B0,
     "efficientnet_augmented": _B0,
@@ -126,6 +126,8 @@ NETWORKS = {
     "mobilevit_ir": f"{_XXS}_ir",
     "mobilevit_conv5": f"{_XXS}_conv5",
     "mobilevit_conv5_alone": f"{_XXS}+local_kernel=replace_5x5",
+    "pretrained": _LITE0,
+    "pretrained_cbam": f"{_LITE0}+head_attention=cbam",
 }
 
 
@@ -160,7 +162,7 @@ def main() -> None:
 def speed() -> None:
     """Times the networks of the small size against each other, round by round."""
     found: dict[str, Any] = {"about": [], "cases": []}
-    for family in (_B0, _XXS):
+    for family in (_B0, _XXS, _LITE0):
         models = ",".join(sorted({network for network in NETWORKS.values() if network.startswith(family)}))
         command = ["-m", "wastejax.main", "benchmark", f"--models={models}", "--sizes=64"]
         command.append("--batch_sizes=1,32")
@@ -197,10 +199,10 @@ def run(name: str, seed: int, data: Path, state: Path) -> None:
     if (RESULTS / f"{result}.json").is_file():
         return
     if name == "ir_taught":
-        run("teacher", seed, data, state)
+        run("pretrained", seed, data, state)
     workdir, commit = state / f"{name}_{seed}", head()
     print(f"== {name}, seed {seed}", flush=True)
-    teacher = f"--config.distill.teacher={state.resolve() / f'teacher_{seed}'}"
+    teacher = f"--config.distill.teacher={state.resolve() / f'pretrained_{seed}'}"
     arguments = [teacher if "distill.teacher" in flag else flag for flag in flags(name, seed)]
     command = [sys.executable, "-m", "wastejax.main", *arguments]
     subprocess.run(
