@@ -13,7 +13,7 @@ def wastejax(*arguments: str, cwd=None) -> subprocess.CompletedProcess:
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=60,
+        timeout=240,
     )
 
 
