@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import ship
+from experiments import final_fit, ship
 from wastejax.bundle import DEFAULT, load_bundle
 from wastejax.data import images, synthetic
 from wastejax.deployment.runtimes import load_predictor
@@ -52,7 +52,11 @@ def test_it_is_small_and_holds_no_pickle():
     # A header of JSON with names, types and places, then numbers: nothing that could be run.
     data = files[weights[0]].read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    assert {entry["dtype"] for name, entry in header.items() if name != "__metadata__"} == {"F16", "F32"}
+    assert {entry["dtype"] for name, entry in header.items() if name != "__metadata__"} == {
+        "I8",
+        "F16",
+        "F32",
+    }
 
 
 def test_it_knows_the_classes_of_the_study_and_says_what_it_may_be_used_for():
@@ -71,13 +75,27 @@ def test_its_scores_are_those_of_these_weights_and_its_card_says_them():
     for name in ("top1", "ci95", "bin_top1"):
         assert about["metrics"][f"test_{name}"] == test[name]
     confusion = np.array(test["confusion"])
-    assert confusion.sum() == test["num_images"] == about["metrics"]["test_pictures"] > 1000
+    assert confusion.sum() == test["num_images"] == about["metrics"]["test_pictures"] > 500
     assert test["top1"] == pytest.approx(np.trace(confusion) / confusion.sum())
     assert test["ci95"][0] < test["top1"] < test["ci95"][1]
     assert (DEFAULT / "MODEL_CARD.md").read_text() == ship.card(EVALUATION)
     assert f"right for {100 * test['top1']:.1f} % of {test['num_images']:,} test pictures" in ship.card(
         EVALUATION
     )
+
+
+def test_its_last_fit_learns_from_no_picture_that_it_is_tested_with():
+    splits = ["train", "val", "test"]
+    groups = {str(g): splits[g % 3] for g in range(300)}
+    rows = [{"file": f"{g}-{i}", "group": g, "split": split} for g, split in groups.items() for i in range(2)]
+    new = final_fit.mostly_train(rows)
+    assert [row["file"] for row in new] == [row["file"] for row in rows]
+    of = {}
+    for row in new:
+        assert row["split"] in ("train", groups[row["group"]])  # what was learnt from or chosen by is no test
+        assert of.setdefault(row["group"], row["split"]) == row["split"]  # near-duplicates stay together
+    counts = {split: sum(row["split"] == split for row in new) for split in splits}
+    assert counts == {"train": 200 + 150 + 120, "val": 50, "test": 80}
 
 
 def test_it_answers_without_network_model_or_cache(tmp_path):
