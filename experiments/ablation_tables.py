@@ -104,6 +104,17 @@ def _latency(run: str) -> list[str]:
     return [f"{times[batch]:.1f}" if batch in times else "–" for batch in (1, 32)]
 
 
+def summary() -> str:
+    """Both of the study's ablations in one short table."""
+    rows = [
+        (*ROWS[run], _score(found["test"]) if (found := result(run)) else NOT_RUN, *_latency(run))
+        for run in (*TABLES["efficientnet"], *TABLES["mobilevit"])
+    ]
+    return table(
+        ("network and training", "the study", "test top-1 (95 % interval)", "ms, batch 1", "batch 32"), rows
+    )
+
+
 def seeds() -> str:
     """The study's two changes under several seeds; a seed is another split, another start and another order."""
     pairs = (("efficientnet_augmented", "efficientnet_eca"), ("mobilevit_strong", "mobilevit_ir"))

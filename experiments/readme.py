@@ -326,6 +326,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "resolution": resolution,
     "frames": frames,
     "pipeline": pipeline,
+    "ablation_steps": ablation_tables.summary,
     "ablation_efficientnet": partial(ablation_tables.steps, "efficientnet"),
     "ablation_mobilevit": partial(ablation_tables.steps, "mobilevit"),
     "ablation_seeds": ablation_tables.seeds,

