@@ -9,8 +9,9 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint con
 train: $(VENV)/.installed
 	$(PY) -m wastejax.main --config=configs/mobilevit_ir.py
 
+# Files side by side: most of the time goes into compiling, which keeps one core busy.
 test: $(VENV)/.installed-test
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow" -n auto --maxprocesses=4 --dist=loadfile
 
 test-all: $(VENV)/.installed-all
 	$(MAKE) web/node_modules || echo "no npm: the tests of the page with a model inside are skipped"

@@ -85,6 +85,7 @@ def test_a_folder_that_cannot_be_trained_on_says_why(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow  # traces forty networks
 def test_models_tells_sizes_costs_and_weights():
     rows = {line.split()[0]: line.split()[1:] for line in wastejax("models").stdout.splitlines()}
     assert rows["mobilevit_s"] == ["4,956,862", "256", "2.000", "timm/mobilevit_s.cvnets_in1k"]
