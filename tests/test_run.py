@@ -179,7 +179,15 @@ def kill_when(process: subprocess.Popen, condition) -> None:
     process.communicate()
 
 
-@pytest.mark.parametrize("moment", ["first_step", "mid_epoch", "mid_save", "after_an_epoch"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param("first_step", marks=pytest.mark.slow),
+        "mid_epoch",
+        "mid_save",
+        pytest.param("after_an_epoch", marks=pytest.mark.slow),
+    ],
+)
 def test_kill_9_and_the_same_command_end_in_the_same_bits(place, undisturbed, moment):
     workdir = place / moment
     checkpoints = workdir / "checkpoints"
@@ -203,7 +211,7 @@ def test_kill_9_and_the_same_command_end_in_the_same_bits(place, undisturbed, mo
     assert_same_run(workdir, undisturbed)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_polite_stop_saves_and_exits_cleanly(place, undisturbed, number):
     name = f"stopped_{number.name}"
     process = command(place, name)
@@ -288,6 +296,7 @@ def test_sizes_grow_along_the_epochs_and_a_kill_changes_nothing(place):
     assert_same_run(place / "growing", place / "grown")
 
 
+@pytest.mark.slow
 def test_a_run_that_gets_no_better_stops_early(place):
     options = {"train.epochs": 12, "train.early_stopping": 1, "optim.learning_rate": 1e-9}
     finished(command(place, "early", *(f"--config.{key}={value}" for key, value in options.items())))
