@@ -40,9 +40,16 @@ def measured(workdir: Path, commit: str) -> dict[str, Any]:
     """Returns command, commit, date, hardware, the test's scores, config and history of a finished run."""
     report = json.loads((workdir / "report.json").read_text())
     config = json.loads((workdir / "config.json").read_text())
-    config["data"]["dir"] = Path(config["data"]["dir"]).name
+    # A folder of the measuring machine is of no use to a reader; neither is it in the command.
+    for section, key in (
+        (config["data"], "dir"),
+        (config["data"]["split"], "manifest"),
+        (config["init"], "weights"),
+        (config.get("distill", {}), "teacher"),
+    ):
+        if str(section.get(key, "")).startswith("/"):
+            section[key] = Path(section[key]).name
     facts = report.pop("facts")
-    # A folder of the measuring machine is of no use to a reader.
     facts["command"] = re.sub(r"=/\S*/", "=", facts["command"])
     with (workdir / "metrics.csv").open() as file:
         history = [{k: round(float(v), 5) for k, v in row.items()} for row in csv.DictReader(file)]
