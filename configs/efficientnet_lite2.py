@@ -1,7 +1,7 @@
 """EfficientNet-Lite2 fine-tuned from ImageNet weights on growing pictures: how the model that comes along is made.
 
-Command: python -m wastejax.main --config=configs/efficientnet_lite2.py --config.data.dir=DIR \\
-    --config.data.image_size=256 --config.data.crop=1.0
+Command: python -m wastejax.main --config=configs/efficientnet_lite2.py --config.data.dir=DIR
+         --config.data.image_size=256 --config.data.crop=1.0
 The last two keep the weights from asking for 260 px and a crop of 0.875.
 Needs the extra `pretrained`. The stem and the first two stages, which cost most and see least that is special to
 waste, keep their weights, which nearly doubles the speed of training.
