@@ -164,3 +164,13 @@ def test_a_size_that_the_network_cannot_take_names_the_key_that_asked_for_it():
         ConfigError, match=r"config\.data\.progressive: training at 100 px: .* multiple of 64"
     ):
         resolve("mobilevit", arguments, print)
+
+
+def test_a_teacher_that_is_not_there_and_too_many_frozen_blocks_stop_before_any_work():
+    for override, message in (
+        ("distill.teacher=nowhere", r"config\.distill\.teacher: nowhere: no such run or bundle"),
+        ("optim.frozen_blocks=99", r"config\.optim\.frozen_blocks: must be <= 18 for this network, is 99"),
+    ):
+        arguments = ["--config.model.size=lite0", "--config.init.weights=", f"--config.{override}"]
+        with pytest.raises(ConfigError, match=message):
+            resolve("efficientnet_lite0", arguments, lambda line: None)

@@ -65,7 +65,24 @@ def resolve(recipe: str, overrides: list[str], say: Say) -> ConfigDict:
             models.check(config.model, size)
         except ConfigError as error:
             raise ConfigError("config.data.progressive", f"training at {size} px: {error}") from None
+    _check_fine_tuning(config)
     return config
+
+
+def _check_fine_tuning(config: ConfigDict) -> None:
+    """Raises a ConfigError, before any slow work, where there is no such teacher or not so many blocks."""
+    from wastejax.models import create_model
+    from wastejax.models.pretrained import first_blocks
+    from wastejax.training.teacher import open_teacher
+
+    if config.distill.teacher:
+        open_teacher(config.distill)
+    if config.optim.frozen_blocks:
+        import jax
+
+        init = create_model(config.model, 2).init
+        shapes = jax.eval_shape(lambda key: init(key, config.data.image_size), jax.random.key(0))
+        first_blocks(shapes["params"], config.optim.frozen_blocks)
 
 
 def run(recipe: str, overrides: list[str], workdir: str | None, say: Say, cluster: Any = None) -> None:

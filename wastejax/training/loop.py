@@ -33,7 +33,7 @@ from wastejax.evaluation.evaluate import predict_logits
 from wastejax.evaluation.metrics import score
 from wastejax.files import write_text
 from wastejax.models import Model, create_model
-from wastejax.models.pretrained import first_blocks, layer_index
+from wastejax.models.pretrained import layer_index
 from wastejax.training import losses, optim
 from wastejax.training.checkpoint import Checkpoints
 from wastejax.training.devices import Devices, on_devices
@@ -128,7 +128,6 @@ def set_up(
     model = create_model(config.model, len(classes))
     teacher = load_teacher(config.distill, classes)
     variables = initial_variables(config, model, classes, say)
-    first_blocks(variables["params"], config.optim.frozen_blocks)
     train = dataset.indices("train")
     batch_size = config.train.batch_size
     steps_per_epoch = max(1, round(len(train) / batch_size))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from wastejax.bundle import load_bundle
+from wastejax.bundle import Bundle, load_bundle
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import ConfigError, UserError
 from wastejax.models import Model, create_model
@@ -33,6 +33,18 @@ class Teacher(NamedTuple):
         )
 
 
+def open_teacher(distill: ConfigDict) -> Bundle:
+    """Returns the bundle that a recipe names as its teacher.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        return load_bundle(Path(distill.teacher).expanduser())
+    except UserError as error:
+        raise ConfigError("config.distill.teacher", str(error)) from None
+
+
 def load_teacher(distill: ConfigDict, classes: tuple[str, ...]) -> Teacher | None:
     """Returns the teacher of a recipe, None where it names none.
 
@@ -45,10 +57,7 @@ def load_teacher(distill: ConfigDict, classes: tuple[str, ...]) -> Teacher | Non
     """
     if not distill.teacher:
         return None
-    try:
-        bundle = load_bundle(Path(distill.teacher).expanduser())
-    except UserError as error:
-        raise ConfigError("config.distill.teacher", str(error)) from None
+    bundle = open_teacher(distill)
     if bundle.classes != classes:
         other = sorted(set(bundle.classes) ^ set(classes))
         named = ", ".join(other[:5]) or "the same in another order"
