@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.ablations import NETWORKS, SEED, TABLES
+from experiments.cells import percent, table, with_interval
 from experiments.record import RESULTS
-from wastejax.evaluation import markdown
-from wastejax.evaluation.markdown import percent
 
 FOLDER = RESULTS / "ablations"
 NOT_RUN = "not run"
@@ -60,11 +59,6 @@ def seeds_of(run: str) -> list[dict[str, Any]]:
     return [json.loads((FOLDER / f"{run}_{seed}.json").read_text()) for seed in seeds]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table."""
-    return "".join(f"{line}\n" for line in markdown.table(head, rows))
-
-
 def steps(name: str) -> str:
     """One of the study's ablations, step by step, with what it says about over-fitting and speed."""
     rows = []
@@ -93,8 +87,7 @@ def _training(found: dict[str, Any]) -> list[str]:
 
 
 def _score(test: dict[str, Any]) -> str:
-    low, high = test["ci95"]
-    return f"{percent(test['top1'])} ({100 * low:.1f} to {100 * high:.1f})"
+    return with_interval(test["top1"], test["ci95"])
 
 
 def _latency(run: str) -> list[str]:
@@ -107,7 +100,11 @@ def _latency(run: str) -> list[str]:
 def summary() -> str:
     """Both of the study's ablations in one short table."""
     rows = [
-        (*ROWS[run], _score(found["test"]) if (found := result(run)) else NOT_RUN, *_latency(run))
+        (
+            *ROWS[run],
+            _score(found["test"]) if (found := result(run)) else NOT_RUN,
+            *_latency(run),
+        )
         for run in (*TABLES["efficientnet"], *TABLES["mobilevit"])
     ]
     return table(
@@ -164,7 +161,10 @@ def beyond() -> str:
         found = result(run)
         cells = [NOT_RUN, "–"]
         if found and base:
-            cells = [_score(found["test"]), f"{100 * (found['test']['top1'] - base['test']['top1']):+.1f}"]
+            cells = [
+                _score(found["test"]),
+                f"{100 * (found['test']['top1'] - base['test']['top1']):+.1f}",
+            ]
         rows.append(("as in the table above" if run == "mobilevit_ir" else ROWS[run][0], *cells))
     return table(("change", "test top-1 (95 % interval)", "points gained"), rows)
 
@@ -173,7 +173,11 @@ def sizes() -> str:
     """The same training on pictures of two sizes."""
     runs = {64: result("mobilevit_ir"), 128: json.loads((FOLDER / "at_128px_mobilevit_ir.json").read_text())}
     rows = [
-        (f"{size} px", _score(run["test"]), f"{run['facts']['seconds'] / 3600:.2f}")
+        (
+            f"{size} px",
+            _score(run["test"]),
+            f"{run['facts']['seconds'] / 3600:.2f}",
+        )
         if run
         else (f"{size} px", NOT_RUN, "–")
         for size, run in runs.items()

@@ -10,13 +10,14 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from experiments import ablation_tables
 from experiments.ablations import TABLES as TABLES_OF_RUNS
+from experiments.cells import percent, table, with_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -51,22 +52,6 @@ SPEED = ("mobilevit_s", "mobilevit_s_ir", "efficientnetv2_s", "efficientnetv2_s_
 def load(name: str) -> Any:
     """Returns one committed result."""
     return json.loads((RESULTS / f"{name}.json").read_text())
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Returns a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
-
-
-def percent(value: float) -> str:
-    """Returns a share as per cent with one digit."""
-    return f"{value:.1%}".replace("%", " %")
-
-
-def with_interval(value: float, interval: Sequence[float]) -> str:
-    """Returns a share and its 95 % interval, both in per cent."""
-    return f"{percent(value)} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
 
 
 def trained() -> str:
