@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from experiments.ablation_tables import FOLDER, ROWS, result
+from experiments.ablation_tables import FOLDER, PLAIN_NAMES, ROWS, result
 from experiments.ablations import TABLES
 
 
@@ -40,7 +40,7 @@ def steps() -> None:
 
 def beyond() -> None:
     """Draws the test accuracy of everything that was tried on MobileViT-IR, with 95 % intervals."""
-    measured = [(ROWS[run][0], result(run)) for run in TABLES["beyond"]]
+    measured = [(PLAIN_NAMES.get(run, ROWS[run])[0], result(run)) for run in TABLES["beyond"]]
     found = [(name, run["test"]) for name, run in measured if run]
     figure, panel = plt.subplots(figsize=(8, 0.45 * len(found) + 1), layout="constrained")
     for y, (_, test) in enumerate(reversed(found)):

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.ablations import NETWORKS, SEED, TABLES
+from experiments.ablations import CHANGES, NETWORKS, SEED, TABLES
 from experiments.cells import percent, table, with_interval
 from experiments.record import RESULTS
 
@@ -13,6 +13,7 @@ FOLDER = RESULTS / "ablations"
 NOT_RUN = "not run"
 
 # What a row changes, and what the study said of it.
+IR = "inverted residuals for attention"
 ROWS = {
     "efficientnet_plain": ("EfficientNetV2", "80.1 %"),
     "efficientnet_augmented": ("+ random resized crops and flips", "86.4 %"),
@@ -22,17 +23,17 @@ ROWS = {
     "mobilevit_plain": ("MobileViT, Adam at a constant rate", "–"),
     "mobilevit_techniques": ("+ weight decay, warm-up, plateau", "+1.0 points"),
     "mobilevit_strong": ("+ strong augmentation", "+4.4 points"),
-    "mobilevit_ir": ("inverted residuals for attention", "90.2 %, 14 % less time"),
+    "mobilevit_ir": (IR, "90.2 %, 14 % less time"),
     "mobilevit_conv5": ("MobileViT, a 5x5 convolution more", "2.4 times faster"),
     "mobilevit_conv5_alone": ("MobileViT, 5x5 in place of 3x3", "(the other reading)"),
     "pyramidnet_asam": ("PyramidNet (tiny, 64 px) + ASAM", "a baseline"),
     "swin": ("Swin (tiny)", "a baseline"),
     "ir_cosine": ("cosine in place of plateau", ""),
-    "ir_basic": ("basic augmentation", ""),
+    "ir_basic": ("basic augmentation, plateau, 30 epochs", ""),
     "ir_ema": ("averaged weights (EMA)", ""),
     "ir_asam": ("ASAM", ""),
     "ir_mixed": ("mixup and cutmix", ""),
-    "ir_progressive": ("32, 48, then 64 px, augmentation growing", ""),
+    "ir_progressive": ("strong augmentation, growing, at 32, 48, then 64 px", ""),
     "ir_longer": ("60 epochs", ""),
     "ir_taught": ("distilled from the fine-tuned Lite0 above", ""),
     "pretrained": ("EfficientNet-Lite0 from ImageNet weights, 8 epochs", "–"),
@@ -40,8 +41,9 @@ ROWS = {
 }
 
 
-# Rows of the tables above that others are compared with.
+# Rows of the tables above that are called otherwise where they stand beside others.
 PLAIN_NAMES = {
+    "mobilevit_ir": ("strong augmentation", ""),
     "efficientnet_augmented": ("EfficientNetV2-B0", "a baseline"),
     "mobilevit_strong": ("MobileViT-XXS", "a baseline"),
 }
@@ -114,15 +116,15 @@ def summary() -> str:
 
 def seeds() -> str:
     """The study's two changes under several seeds; a seed is another split, another start and another order."""
-    pairs = (("efficientnet_augmented", "efficientnet_eca"), ("mobilevit_strong", "mobilevit_ir"))
+    names = (ROWS["efficientnet_eca"][0], f"{IR}, basic augmentation", f"{IR}, strong augmentation")
     rows = []
-    for before, after in pairs:
+    for name, (before, after) in zip(names, CHANGES, strict=True):
         of = {run: {r["config"]["seed"]: r["test"]["top1"] for r in seeds_of(run)} for run in (before, after)}
         both = sorted(of[before].keys() & of[after].keys())
         gains = [100 * (of[after][seed] - of[before][seed]) for seed in both]
         rows.append(
             (
-                ROWS[after][0],
+                name,
                 ", ".join(map(str, both)) or NOT_RUN,
                 _list(of[before][seed] for seed in both),
                 _list(of[after][seed] for seed in both),
@@ -155,7 +157,7 @@ def side_by_side(runs: Sequence[str]) -> str:
 
 def beyond() -> str:
     """What each technique adds to MobileViT-IR, whose inference costs the same in every row."""
-    base = result("mobilevit_ir")
+    base = result("ir_basic")
     rows = []
     for run in TABLES["beyond"]:
         found = result(run)
@@ -165,7 +167,7 @@ def beyond() -> str:
                 _score(found["test"]),
                 f"{100 * (found['test']['top1'] - base['test']['top1']):+.1f}",
             ]
-        rows.append(("as in the table above" if run == "mobilevit_ir" else ROWS[run][0], *cells))
+        rows.append((PLAIN_NAMES.get(run, ROWS[run])[0], *cells))
     return table(("change", "test top-1 (95 % interval)", "points gained"), rows)
 
 

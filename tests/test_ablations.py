@@ -44,7 +44,9 @@ def test_each_step_changes_what_its_row_says():
     assert changed("mobilevit_techniques", "mobilevit_strong") == {"data.augmentation"}
     assert changed("mobilevit_strong", "mobilevit_ir") == {"model.mixer"}
     assert changed("mobilevit_ir", "ir_basic") == {"data.augmentation"}
-    assert changed("mobilevit_ir", "ir_taught") == {"distill.teacher"}
+    assert changed("mobilevit_techniques", "ir_basic") == {"model.mixer"}
+    assert changed("ir_basic", "ir_taught") == {"distill.teacher"}
+    assert changed("mobilevit_ir", "ir_progressive") == {"data.progressive"}
 
 
 def test_networks_timed_are_those_trained():
