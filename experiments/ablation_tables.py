@@ -29,7 +29,7 @@ ROWS = {
     "pyramidnet_asam": ("PyramidNet (tiny, 64 px) + ASAM", "a baseline"),
     "swin": ("Swin (tiny)", "a baseline"),
     "ir_cosine": ("cosine in place of plateau", ""),
-    "ir_basic": ("basic augmentation, plateau, 30 epochs", ""),
+    "ir_basic": ("the same under basic augmentation", "–"),
     "ir_ema": ("averaged weights (EMA)", ""),
     "ir_asam": ("ASAM", ""),
     "ir_mixed": ("mixup and cutmix", ""),
@@ -49,9 +49,9 @@ PLAIN_NAMES = {
 }
 
 
-def result(run: str, seed: int = SEED) -> dict[str, Any] | None:
-    """Returns what one run measured; None where it has not been run."""
-    path = FOLDER / f"{run}_{seed}.json"
+def result(run: str, data_set: str = "") -> dict[str, Any] | None:
+    """Returns what one run measured under the first seed; None where it has not been run."""
+    path = FOLDER / data_set / f"{run}_{SEED}.json"
     return json.loads(path.read_text()) if path.is_file() else None
 
 
@@ -61,12 +61,12 @@ def seeds_of(run: str) -> list[dict[str, Any]]:
     return [json.loads((FOLDER / f"{run}_{seed}.json").read_text()) for seed in seeds]
 
 
-def steps(name: str) -> str:
+def steps(runs: Sequence[str], data_set: str = "") -> str:
     """One of the study's ablations, step by step, with what it says about over-fitting and speed."""
     rows = []
-    for run in TABLES[name]:
+    for run in runs:
         change, claim = ROWS[run]
-        found = result(run)
+        found = result(run, data_set)
         rows.append((change, claim, *(_training(found) if found else [NOT_RUN] * 5), *_latency(run)))
     head = ("network and training", "the study", "test top-1 (95 % interval)", "validation loss")
     return table(

@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +96,28 @@ def profile(case: str) -> dict[str, float]:
     times: collections.Counter[str] = collections.Counter()
     for plane in data.planes:
         for line in plane.lines:
-            for event in line.events:
-                if event.name in names:
-                    times[kind(names[event.name])] += event.duration_ns
+            for name, time in own_times((e.start_ns, e.duration_ns, e.name) for e in line.events):
+                if name in names:
+                    times[kind(names[name])] += time
     total = sum(times.values())
     return {name: round(time / total, 4) for name, time in times.most_common()}
+
+
+def own_times(events: Iterable[tuple[float, float, str]]) -> Iterator[tuple[str, float]]:
+    """Yields each event's name and its time without that of the events inside it, as a loop has.
+
+    Args:
+        events: start, duration and name of what one thread did, in any order.
+    """
+    around: list[tuple[float, str, float]] = []  # end, name and own time of the events that are still open
+    for start, duration, name in sorted(events, key=lambda event: (event[0], -event[1])):
+        while around and around[-1][0] <= start:
+            yield around.pop()[1:]
+        if around:
+            end, outer, own = around.pop()
+            around.append((end, outer, own - duration))
+        around.append((start + duration, name, duration))
+    yield from (event[1:] for event in around)
 
 
 def kind(name: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import ablation_tables
+from experiments.ablations import MAIN
 from experiments.ablations import TABLES as TABLES_OF_RUNS
 from experiments.cells import percent, table, with_interval
 
@@ -312,8 +313,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "frames": frames,
     "pipeline": pipeline,
     "ablation_steps": ablation_tables.summary,
-    "ablation_efficientnet": partial(ablation_tables.steps, "efficientnet"),
-    "ablation_mobilevit": partial(ablation_tables.steps, "mobilevit"),
+    "ablation_efficientnet": partial(ablation_tables.steps, TABLES_OF_RUNS["efficientnet"]),
+    "ablation_mobilevit": partial(ablation_tables.steps, TABLES_OF_RUNS["mobilevit"]),
+    "ablation_household_waste": partial(ablation_tables.steps, MAIN, "household_waste"),
     "ablation_seeds": ablation_tables.seeds,
     "ablation_variants": partial(ablation_tables.side_by_side, TABLES_OF_RUNS["variants"]),
     "ablation_baselines": partial(ablation_tables.side_by_side, TABLES_OF_RUNS["baselines"]),

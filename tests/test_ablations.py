@@ -3,14 +3,14 @@
 import pytest
 
 from experiments import ablation_tables
-from experiments.ablations import MORE_SEEDS, NETWORKS, RUNS, SEED, TABLES, flags, seeds_of
+from experiments.ablations import MORE_SEEDS, NETWORKS, RUNS, SEED, SETS, TABLES, flags, seeds_of
 from wastejax import config as configs
 from wastejax import models
 from wastejax.benchmark.networks import config_of
 
 
-def resolved(run: str, small: bool):
-    recipe, *overrides = flags(run, SEED, small)
+def resolved(run: str, small: bool, data_set: str = "trashnet"):
+    recipe, *overrides = flags(run, SEED, data_set, small)
     config = configs.load_recipe(recipe.removeprefix("--config="))
     configs.apply_overrides(config, overrides)
     configs.check(config)
@@ -19,10 +19,11 @@ def resolved(run: str, small: bool):
     return config
 
 
+@pytest.mark.parametrize("data_set", SETS)
 @pytest.mark.parametrize("small", [True, False])
-def test_every_run_can_be_configured(small):
+def test_every_run_can_be_configured(small, data_set):
     for run in RUNS:
-        config = resolved(run, small)
+        config = resolved(run, small, data_set)
         assert not small or config.data.image_size == 64
 
 
