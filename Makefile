@@ -9,9 +9,9 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint con
 train: $(VENV)/.installed
 	$(PY) -m wastejax.main --config=configs/mobilevit_ir.py
 
-# Files side by side: most of the time goes into compiling, which keeps one core busy.
+# Files side by side and programs hardly optimised: most of the time goes into compiling. test-all compiles as users do.
 test: $(VENV)/.installed-test
-	$(PY) -m pytest -m "not slow" -n auto --maxprocesses=4 --dist=loadfile
+	XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS" $(PY) -m pytest -m "not slow" -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.installed-all
 	$(MAKE) web/node_modules || echo "no npm: the tests of the page with a model inside are skipped"

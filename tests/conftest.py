@@ -4,6 +4,11 @@ from pathlib import Path
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the whole runs first: they are one file and the longest, and others can be tested beside them."""
+    items.sort(key=lambda item: item.path.name != "test_run.py")
+
+
 @pytest.fixture(scope="session")
 def real_data_dir() -> Path:
     """The development pictures: WASTEJAX_DATA, or ../shared/data beside the checkout; skips where absent."""
