@@ -95,13 +95,12 @@ class Bundle:
         return model, jax.device_put(fold_batch_norm(model, self.variables, self.preprocessing.image_size))
 
     def _forward(self, dense: bool) -> Callable[[Any], Any]:
-        import jax
-
+        from wastejax.jit import jit
         from wastejax.models.folding import apply_folded
 
         model, variables = self._folded
         normalise = self.preprocessing.normalise
-        forward = jax.jit(lambda v, images: apply_folded(model, v, normalise(images), dense))
+        forward = jit(lambda v, images: apply_folded(model, v, normalise(images), dense))
         return lambda images: forward(variables, images)
 
 

@@ -14,6 +14,7 @@ from wastejax.benchmark.timing import Runner, timed
 from wastejax.config import load_recipe
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError, nearest
+from wastejax.jit import jit
 from wastejax.models import MODELS, Model, create_model
 from wastejax.models.folding import apply_folded, fold_batch_norm
 from wastejax.models.table import NUM_CLASSES, cost
@@ -120,7 +121,7 @@ def _infer(case: Case, model: Model, variables: Any) -> Prepared:
         variables, apply = fold_batch_norm(model, variables, case.size), partial(apply_folded, model)
     arguments = jax.device_put(variables), images
     return (
-        jax.jit(apply),
+        jit(apply),
         arguments,
         lambda compiled: lambda: jax.block_until_ready(compiled(*arguments)),
     )

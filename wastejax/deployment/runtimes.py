@@ -211,12 +211,14 @@ def load_stablehlo(path: Path) -> Predictor:
 
     try:
         import jax
+
+        from wastejax.jit import jit
     except ImportError:
         raise missing(path, "jax", "edge") from None
     try:
         with zipfile.ZipFile(path) as archive:
             about, program = archive.read(ABOUT_FILE), archive.read(PROGRAM)
-        call = jax.jit(jax.export.deserialize(bytearray(program)).call)
+        call = jit(jax.export.deserialize(bytearray(program)).call)
     except (zipfile.BadZipFile, KeyError, OSError, ValueError) as error:
         raise damaged(path, "StableHLO", error) from None
     return exported(path, "stablehlo", parse_about(path, about), call)

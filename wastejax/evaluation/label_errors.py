@@ -131,6 +131,7 @@ def embed(weights: str, source: Source, indices: np.ndarray) -> np.ndarray:
 def _network(weights: str) -> tuple[Callable, Preprocessing]:
     import jax
 
+    from wastejax.jit import jit
     from wastejax.models import MODELS, create_model
     from wastejax.models.pretrained import PYPI, load_pretrained, pypi_preprocessing
 
@@ -144,7 +145,7 @@ def _network(weights: str) -> tuple[Callable, Preprocessing]:
         preprocessing, variables = bundle.preprocessing, bundle.variables
         model = create_model(bundle.config["model"], len(bundle.classes))
     variables = jax.device_put(variables)
-    forward = jax.jit(
+    forward = jit(
         lambda v, images: model.features(v, preprocessing.normalise(images)).astype("float32").mean((1, 2))
     )
     return lambda images: forward(variables, images), preprocessing

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from wastejax.models.conv import Conv
+from wastejax.models.conv import Conv, dense_dot
 from wastejax.models.initialise import he_normal, linear_init, normal
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -25,6 +25,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "hard_swish": nn.hard_swish,
     "none": lambda x: x,
 }
+
+linear = partial(nn.Dense, kernel_init=linear_init, dot_general=dense_dot)  # of tokens, [..., N, C]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))

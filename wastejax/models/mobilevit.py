@@ -14,7 +14,6 @@ from jax import Array
 
 from wastejax.errors import ConfigError
 from wastejax.models.conv import Conv
-from wastejax.models.initialise import linear_init
 from wastejax.models.layers import (
     CBAM,
     BatchNorm,
@@ -24,6 +23,7 @@ from wastejax.models.layers import (
     InvertedResidual,
     attend,
     drop_path_rates,
+    linear,
 )
 
 HEADS = 4
@@ -84,7 +84,7 @@ class TransformerLayer(nn.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         """Keeps the shape [B, N, D]: batch, tokens, width."""
         B, N, D = x.shape
-        dense = partial(nn.Dense, kernel_init=linear_init, dtype=self.dtype)
+        dense = partial(linear, dtype=self.dtype)
         norm = partial(nn.LayerNorm, epsilon=1e-5, dtype=self.dtype)
         drop = DropPath(self.drop_path)
         qkv = dense(3 * D, name="qkv")(norm(name="norm1")(x)).reshape(B, N, 3, self.heads, D // self.heads)

@@ -11,7 +11,7 @@ from jax import Array
 
 from wastejax.errors import ConfigError
 from wastejax.models.conv import Conv
-from wastejax.models.layers import CBAM, Classifier, DropPath, attend, linear_init
+from wastejax.models.layers import CBAM, Classifier, DropPath, attend, linear, linear_init
 
 PATCH = 4
 
@@ -111,7 +111,7 @@ class WindowAttention(nn.Module):
     def __call__(self, x: Array, mask: np.ndarray | None = None) -> Array:
         """Keeps the shape [B, windows, window^2, D]; `mask` is of `attention_mask`."""
         D = x.shape[-1]
-        dense = partial(nn.Dense, kernel_init=linear_init, dtype=self.dtype)
+        dense = partial(linear, dtype=self.dtype)
         qkv = dense(3 * D, name="qkv")(x).reshape(*x.shape[:-1], 3, self.heads, D // self.heads)
         query, key, value = (qkv[..., i, :, :] for i in range(3))
         table_shape = ((2 * self.window - 1) ** 2, self.heads)
@@ -141,7 +141,7 @@ class SwinBlock(nn.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         """Keeps the shape [B, H, W, D]."""
         features = x.shape[-1]
-        dense = partial(nn.Dense, kernel_init=linear_init, dtype=self.dtype)
+        dense = partial(linear, dtype=self.dtype)
         norm = partial(nn.LayerNorm, epsilon=1e-5, dtype=self.dtype)
         drop = DropPath(self.drop_path)
         x = x + drop(self._attend(norm(name="norm1")(x)), train)
@@ -174,8 +174,7 @@ class PatchMerging(nn.Module):
         H, W = x.shape[1:3]
         x = x.reshape(B, H // 2, 2, W // 2, 2, D).transpose(0, 1, 3, 4, 2, 5)  # columns first, as published
         x = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x.reshape(B, H // 2, W // 2, 4 * D))
-        dense = nn.Dense(2 * D, use_bias=False, kernel_init=linear_init, dtype=self.dtype, name="reduction")
-        return dense(x)
+        return linear(2 * D, use_bias=False, dtype=self.dtype, name="reduction")(x)
 
 
 class Swin(nn.Module):

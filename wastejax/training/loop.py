@@ -32,6 +32,7 @@ from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import predict_logits
 from wastejax.evaluation.metrics import score
 from wastejax.files import write_text
+from wastejax.jit import jit
 from wastejax.models import Model, create_model
 from wastejax.models.pretrained import layer_index
 from wastejax.training import losses, optim
@@ -178,7 +179,7 @@ def set_up(
             devices.everywhere,
             teacher and teacher._replace(variables=devices.replicate(teacher.variables)),
         ),
-        predict=jax.jit(
+        predict=jit(
             lambda v, images: model.apply(v, preprocessing.normalise(images)),
             out_shardings=devices.everywhere,  # every process scores all answers
         ),

@@ -11,6 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 from wastejax.data.transforms import Preprocessing
+from wastejax.jit import jit
 from wastejax.models import Model
 from wastejax.models.pretrained import first_blocks
 from wastejax.training import losses
@@ -116,7 +117,7 @@ def make_train_step(
             ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, now)
         return state.replace(step=step, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema)
 
-    step = jax.jit(train_step, donate_argnums=0, out_shardings=sharding)
+    step = jit(train_step, donate_argnums=0, out_shardings=sharding)
     # The teacher's weights as an argument: as constants they would be compiled in.
     return partial(step, teacher_variables=teacher.variables) if teacher else step
 
