@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from wastejax.models import conv
-from wastejax.models.conv import Conv, conv2d, same_padding
+from wastejax.models.conv import Conv, conv2d, dense_dot, same_padding
 
 FAST = {"xla_backend_optimization_level": 0}  # half the compile time
 
-POINTWISE, DEPTHWISE, DEPTHWISE_5, DENSE, GROUPED = (
+POINTWISE, NARROWING, DEPTHWISE, DEPTHWISE_5, DENSE, GROUPED = (
     (1, 4, 6, 1),
+    (1, 6, 4, 1),
     (3, 4, 4, 4),
     (5, 4, 4, 4),
     (3, 3, 5, 1),
@@ -33,11 +34,12 @@ CASES = [  # (kernel, channels, features, groups), strides, padding, (rows, colu
     (DEPTHWISE_5, 1, "SYMMETRIC", (8, 7)),
     (DEPTHWISE_5, 2, "SAME", (8, 7)),
     (DEPTHWISE_5, 2, "SYMMETRIC", (6, 9)),
-    (DENSE, 1, "SAME", (18, 17)),  # more positions than _DIRECT_POSITIONS
+    (NARROWING, 1, "SAME", (8, 9)),
+    (NARROWING, 2, "SAME", (9, 8)),
+    (DENSE, 1, "SAME", (18, 17)),
     (DENSE, 2, "SAME", (34, 35)),
     (DENSE, 2, "SYMMETRIC", (34, 35)),
-    (DENSE, 1, "SAME", (5, 6)),  # fewer
-    ((3, 5, 6, 1), 2, "SAME", (8, 9)),  # more channels than _PATCH_CHANNELS
+    ((3, 5, 6, 1), 2, "SAME", (8, 9)),
     (GROUPED, 2, "SAME", (8, 9)),
 ]
 
@@ -104,13 +106,12 @@ def test_equals_numpy(case, strides, padding, size, lowering):
     assert_close(ours, reference(x, kernel, g, strides, pads, groups), 1e-5)
 
 
-@pytest.mark.parametrize("case", [DEPTHWISE, DEPTHWISE_5, DENSE, POINTWISE])
+@pytest.mark.parametrize("case", [DEPTHWISE, DEPTHWISE_5, POINTWISE, NARROWING])
 @pytest.mark.parametrize("limit", [1, 40, 10**6])
 def test_any_block_of_rows_gives_the_same_gradient(case, limit, monkeypatch):
     x, kernel, groups = problem(case, (12, 10))
-    monkeypatch.setattr(conv, "_DIRECT_POSITIONS", 0)
     monkeypatch.setattr(conv, "_DEPTHWISE_BLOCK", limit)
-    monkeypatch.setattr(conv, "_DENSE_BLOCK", 3 * limit)
+    monkeypatch.setattr(conv, "_POINTWISE_BLOCK", 3 * limit)
     ours, g = forward_and_gradients(x, kernel, 1, "SYMMETRIC", groups, "auto")
     pad = case[0] // 2
     assert_close(ours, reference(x, kernel, g, 1, [(pad, pad)] * 2, groups), 1e-5)
@@ -123,6 +124,21 @@ def test_bfloat16(case):
     assert [a.dtype for a in ours] == [jnp.bfloat16] * 3
     pad = case[0] // 2
     assert_close(ours, reference(x, kernel, g, 1, [(pad, pad)] * 2, groups), 2**-7)  # 8 bits of mantissa
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (2, 7, 5), (2, 3, 7, 5)])
+@pytest.mark.parametrize("features", [3, 8])
+def test_dense_dot_equals_numpy(shape, features):
+    rng = np.random.default_rng(0)
+    x, kernel, g = (
+        rng.normal(size=size).astype(np.float32)
+        for size in (shape, (shape[-1], features), (*shape[:-1], features))
+    )
+    y, backward = jax.vjp(dense_dot, x, kernel)
+    d_kernel = x.reshape(-1, shape[-1]).T.astype(np.float64) @ g.reshape(-1, features)
+    assert_close(
+        (y, *backward(g)), (x @ kernel.astype(np.float64), g @ kernel.T.astype(np.float64), d_kernel), 1e-5
+    )
 
 
 def test_same_padding():

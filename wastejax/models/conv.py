@@ -1,8 +1,8 @@
 """2-D convolution, lowered in the way that is fast on the backend it runs on.
 
-XLA's own convolutions are right for GPU and TPU and for export. On a CPU they are slow in four places, which are
-put in other words here: depthwise convolutions (shifted multiply-adds), 1x1 convolutions (a dot), those of pictures
-(a dot of patches), and the gradient of a kernel (a sum over blocks of rows that fit in the cache). All forms take
+XLA's own convolutions are right for GPU and TPU and for export. On a CPU they are slow in two places, which are put
+in other words here: depthwise convolutions (shifted multiply-adds), and the gradients of the kernels of depthwise
+and 1x1 ones (a sum over blocks of rows that fit in the cache). For the others see `wastejax.jit`. All forms take
 the same kernel and give the same numbers and gradients, so the choice is made when a program is compiled for a
 backend and is no part of the model.
 """
@@ -24,13 +24,10 @@ _Pads = tuple[_Pair, _Pair]
 
 LOWERINGS = ("auto", "direct")
 
-# Found by measuring shapes of EfficientNetV2 and MobileViT at 96 to 256 px on two AVX2 / AVX-512 cores.
-_PATCH_CHANNELS = 4  # up to as many input channels, as a stem's, a dot of patches is twice as fast as direct
-_DEPTHWISE_BLOCK = 1 << 14  # elements of one term of a depthwise kernel's gradient
-_DENSE_BLOCK = 1 << 18  # elements of the patches of one term of a dense kernel's gradient
-_DIRECT_POSITIONS = (
-    256  # up to as many outputs per image, XLA's own gradient of a dense kernel is the faster one
-)
+# Elements of one term of a kernel's gradient. Found by measuring shapes of EfficientNetV2 and MobileViT at 96 to
+# 256 px on two AVX2 or AVX-512 cores.
+_DEPTHWISE_BLOCK = 1 << 14
+_POINTWISE_BLOCK = 1 << 18
 
 
 def same_padding(size: int, kernel: int, strides: int) -> _Pair:
@@ -108,16 +105,6 @@ def _shifted(
     return out
 
 
-def _patches(x: Array, kernel: Array, strides: int, pads: _Pads, size: list[int]) -> Array:
-    """Returns what each position of the result is made of: [B, *size, kh kw C], in the kernel's order."""
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    span = [(n - 1) * strides + 1 for n in size]
-    return jnp.concatenate(
-        [x[:, i : i + span[0] : strides, j : j + span[1] : strides] for i, j in _offsets(kernel.shape)],
-        axis=-1,
-    )
-
-
 def _sum_over_rows(
     x: Array, g: Array, kernel: Array, strides: int, pads: _Pads, rows: int, term: Callable[..., Any]
 ) -> Any:
@@ -159,51 +146,43 @@ def _depthwise_kernel_gradient(x: Array, kernel: Array, g: Array, strides: int, 
     return jnp.stack([total.sum((0, 1)) for total in sums]).reshape(kernel.shape)
 
 
-def _dense_kernel_gradient(x: Array, kernel: Array, g: Array, strides: int, pads: _Pads) -> Array:
+def _pointwise_kernel_gradient(x: Array, kernel: Array, g: Array) -> Array:
+    """Returns the gradient of a 1x1 kernel; `x` and `g` are [1, rows, w, channels]."""
     narrow = kernel.shape[3] < kernel.shape[2]
 
     def term(taps: list[Array], g: Array) -> Array:
-        patches = jnp.concatenate(taps, axis=-1)
-        # XLA copies a dot's first operand, transposed: let that be the smaller one.
-        operands = (g, patches) if narrow else (patches, g)
-        return lax.dot_general(*operands, (((0, 1), (0, 1)), ((), ())), preferred_element_type=jnp.float32)
+        # The first operand is the one that is transposed: let it be the smaller one.
+        first, second = (g, taps[0]) if narrow else (taps[0], g)
+        return lax.dot_general(
+            first, second, (((0, 1), (0, 1)), ((), ())), preferred_element_type=jnp.float32
+        )
 
-    rows = _rows_per_block(g, kernel.shape[0] * kernel.shape[1] * kernel.shape[2], _DENSE_BLOCK)
-    total = _sum_over_rows(x, g, kernel, strides, pads, rows, term)
+    rows = _rows_per_block(g, kernel.shape[2], _POINTWISE_BLOCK)
+    total = _sum_over_rows(x, g, kernel, 1, ((0, 0), (0, 0)), rows, term)
     return (total.T if narrow else total).reshape(kernel.shape)
 
 
 def _cpu(x: Array, kernel: Array, strides: int, pads: _Pads, groups: int) -> Array:
-    if _is_pointwise(kernel, pads, groups):
-        return lax.dot_general(x[:, ::strides, ::strides], kernel[0, 0], (((3,), (0,)), ((), ())))
-    size = [(x.shape[1 + i] + sum(pads[i]) - kernel.shape[i]) // strides + 1 for i in (0, 1)]
-    if _is_depthwise(x, kernel, groups):
-        return _shifted(x, kernel, (pads[0][0], pads[1][0]), (size[0], size[1]), strides).astype(x.dtype)
-    if groups == 1 and x.shape[3] <= _PATCH_CHANNELS:
-        patches = _patches(x, kernel, strides, pads, size)
-        return lax.dot_general(patches, kernel.reshape(-1, kernel.shape[3]), (((3,), (0,)), ((), ())))
-    return _direct(x, kernel, strides, pads, groups)
+    if not _is_depthwise(x, kernel, groups):
+        return _direct(x, kernel, strides, pads, groups)
+    rows, cols = ((x.shape[1 + i] + sum(pads[i]) - kernel.shape[i]) // strides + 1 for i in (0, 1))
+    return _shifted(x, kernel, (pads[0][0], pads[1][0]), (rows, cols), strides).astype(x.dtype)
 
 
 def _cpu_vjp(
     x: Array, kernel: Array, g: Array, strides: int, pads: _Pads, groups: int
 ) -> tuple[Array, Array]:
-    if _is_pointwise(kernel, pads, groups):
-        dx = jax.vjp(lambda x: _cpu(x, kernel, strides, pads, groups), x)[1](g)[0]
-        x = x[:, ::strides, ::strides]
-        tall = (1, -1, *x.shape[2:3])  # the batch as one image: nothing ties a row to its neighbours
-        dk = _dense_kernel_gradient(
-            x.reshape(*tall, x.shape[3]), kernel, g.reshape(*tall, g.shape[3]), 1, pads
-        )
-        return dx, dk.astype(kernel.dtype)
     if _is_depthwise(x, kernel, groups):
         before = (kernel.shape[0] - 1 - pads[0][0], kernel.shape[1] - 1 - pads[1][0])
         dx = _shifted(g, kernel[::-1, ::-1], before, (x.shape[1], x.shape[2]), dilation=strides)
         dk = _depthwise_kernel_gradient(x, kernel, g, strides, pads)
         return dx.astype(x.dtype), dk.astype(kernel.dtype)
     dx, dk = _direct_vjp(x, kernel, g, strides, pads, groups)
-    if groups == 1 and g.shape[1] * g.shape[2] > _DIRECT_POSITIONS:
-        dk = _dense_kernel_gradient(x, kernel, g, strides, pads).astype(kernel.dtype)
+    if _is_pointwise(kernel, pads, groups):
+        x = x[:, ::strides, ::strides]
+        # The batch as one image: nothing ties a row to its neighbours.
+        x, g = (rows.reshape(1, -1, *rows.shape[2:]) for rows in (x, g))
+        dk = _pointwise_kernel_gradient(x, kernel, g).astype(kernel.dtype)
     return dx, dk
 
 
