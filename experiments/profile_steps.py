@@ -27,13 +27,14 @@ CASES = (
 )
 
 # What an operation is for, by the end of its name in the traced program; the first that fits.
+_1X1 = r"/(expand|project|embed|head)/conv/.*"
 KINDS = (
     ("gradients of depthwise kernels", r"closed_call/(add|slice|mul)$"),
-    ("gradients of other kernels", r"closed_call/"),
-    ("gradients of inputs, dense convolutions", r"transpose\(jvp\(\)\)/conv_general_dilated$"),
-    ("gradients of inputs, 1x1 convolutions", r"transpose\(jvp\(\)\)/dot_general$"),
+    ("gradients of 1x1 kernels and linear layers", r"closed_call/"),
+    ("gradients of inputs, 1x1 convolutions", _1X1 + r"transpose\(jvp\(\)\)/conv_general_dilated$"),
+    ("gradients of dense convolutions", r"transpose\(jvp\(\)\)/conv_general_dilated$"),
+    ("1x1 convolutions", _1X1 + r"conv_general_dilated$"),
     ("dense convolutions", r"conv_general_dilated$"),
-    ("1x1 convolutions", r"branch_0_fun/dot_general$"),
     ("depthwise convolutions and paddings", r"(branch_0_fun/(pad|add|mul)|_pad\)/pad)$"),
     ("normalisation", r"(bn|norm\d?)/[a-z_]+$"),
     ("activations", r"jit\((silu|relu6?|clip)\)(/\w+)?$"),

@@ -285,7 +285,8 @@ def resolution() -> str:
 
 def frames() -> str:
     """Pictures a second of every recipe's network, one at a time."""
-    cases = sorted(load("speed/recipes")["cases"], key=lambda case: -case["images_per_second"])
+    cases = [case for name in ("recipes", "shipped") for case in load(f"speed/{name}")["cases"]]
+    cases.sort(key=lambda case: -case["images_per_second"])
     rows = [
         (
             f"`{case['model']}`",

@@ -48,7 +48,11 @@ ROWS: dict[str, list[tuple[str, list[str]]]] = {
             ["--models=mobilevit_s,mobilevit_s_ir", "--sizes=128,192,256,320,384,448,512", "--batch_sizes=1"],
         )
     ],
-    "recipes": [("recipes", [f"--models={EVERY_RECIPE}", "--batch_sizes=1"])],
+    "recipes": [
+        ("recipes", [f"--models={EVERY_RECIPE}", "--batch_sizes=1"]),
+        # The model that comes along, at its size.
+        ("shipped", ["--models=efficientnet_lite2", "--sizes=256", "--batch_sizes=1"]),
+    ],
     "data": [("data", ["--data=drawn", "--models=mobilevit_xxs_ir", "--sizes=128", "--batch_sizes=32"])],
 }
 

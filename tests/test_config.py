@@ -174,3 +174,16 @@ def test_a_teacher_that_is_not_there_and_too_many_frozen_blocks_stop_before_any_
         arguments = ["--config.model.size=lite0", "--config.init.weights=", f"--config.{override}"]
         with pytest.raises(ConfigError, match=message):
             resolve("efficientnet_lite0", arguments, lambda line: None)
+
+
+def test_a_recipe_decides_whether_pictures_are_prepared_as_published_weights_want_them():
+    arguments = ["--config.data.dir=."]
+
+    def prepared(recipe: str, *more: str) -> tuple[int, float]:
+        data = resolve(recipe, [*arguments, *more], lambda line: None).data
+        return data.image_size, data.crop
+
+    assert prepared("efficientnet_lite2") == (256, 1.0)  # the recipe's own
+    assert prepared("efficientnet_lite2", "--config.init.preprocessing=True") == (260, 0.875)  # the weights'
+    both = "--config.init.preprocessing=True", "--config.data.crop=1.0"
+    assert prepared("efficientnet_lite2", *both) == (260, 1.0)  # the command line wins

@@ -26,7 +26,7 @@ def follow_preprocessing(config: ConfigDict, given: set[str], say: Say) -> None:
     """Sets the keys of `config.data` to how the initial weights want their pictures, in place.
 
     Args:
-        config: a whole recipe; read is init.weights.
+        config: a whole recipe; read are init.weights and init.preprocessing.
         given: keys that the user set, such as `data.image_size`; these stay.
         say: is told what changes.
 
@@ -45,7 +45,7 @@ def follow_preprocessing(config: ConfigDict, given: set[str], say: Say) -> None:
             raise ConfigError("config.init.weights", f"{weights}: {error}") from None
     changed = {
         key: value
-        for key, value in (wanted or {}).items()
+        for key, value in (wanted or {} if config.init.preprocessing else {}).items()
         if f"data.{key}" not in given and config.data[key] != value
     }
     if changed:

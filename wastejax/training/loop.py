@@ -54,6 +54,7 @@ LATER_KEYS: dict[str, Any] = {
     "distill.teacher": "",
     "distill.temperature": 2.0,
     "distill.weight": 0.5,
+    "init.preprocessing": True,
     "optim.frozen_blocks": 0,
 }
 
