@@ -86,6 +86,7 @@ def speed() -> str:
                 f"{one['ms']['p50']:.0f} ms",
                 *(ratio(infer, runtime, batch) for runtime in ("timm", "stock") for batch in (1, 32)),
                 *(ratio(train, runtime, 16) for runtime in ("timm", "stock")),
+                infer["about"]["device"].partition(" Processor")[0].partition(",")[0],
             )
         )
     head = (
@@ -97,7 +98,7 @@ def speed() -> str:
         "over stock Flax: batch 1",
         "batch 32",
     )
-    return table((*head, "training step over timm", "over stock Flax"), rows)
+    return table((*head, "training step over timm", "over stock Flax", "processor"), rows)
 
 
 def ratio(result: dict[str, Any], runtime: str, batch: int) -> str:

@@ -107,14 +107,12 @@ def write_tables() -> None:
         results = [(name, json.loads(path.read_text())) for name, path in found if path.is_file()]
         if not results:
             continue
-        about = results[0][1]["about"]
+        text += [f"## {table}", "", "Commands, and where they ran:", ""]
         text += [
-            f"## {table}",
-            "",
-            f"{about['device']}, {about['threads']} threads, {about['date'][:10]}. Commands:",
-            "",
+            f"- `{about['command']}`: {about['device']}, {about['threads']} threads, {about['date'][:10]}, "
+            f"commit {about['commit']}"
+            for about in (result["about"] for _, result in results)
         ]
-        text += [f"- `{result['about']['command']}`" for _, result in results]
         busy = [name for name, result in results if any("busy" in note for note in result["about"]["notes"])]
         if busy:
             text += ["", f"Measured on a busy machine, so trust the ratios alone: {', '.join(busy)}."]
