@@ -43,6 +43,7 @@ ROWS = {
 
 # Rows of the tables above that are called otherwise where they stand beside others.
 PLAIN_NAMES = {
+    "ir_basic": ("basic augmentation, plateau, 30 epochs", ""),
     "mobilevit_ir": ("strong augmentation", ""),
     "efficientnet_augmented": ("EfficientNetV2-B0", "a baseline"),
     "mobilevit_strong": ("MobileViT-XXS", "a baseline"),
