@@ -153,12 +153,18 @@ def main() -> None:
         "--full", action="store_true", help="print the commands of the full size, run nothing"
     )
     args = parser.parse_args()
+    for table in args.tables.split(","):
+        if table not in TABLES:
+            parser.error(f"--tables: no such table {table!r}; there are {', '.join(TABLES)}")
     if args.runs:
         wanted = args.runs.split(",")
     elif args.set != "trashnet":
         wanted = [f"{run}@{SEED}" for run in MAIN]
     else:
         wanted = list(dict.fromkeys(run for table in args.tables.split(",") for run in TABLES[table]))
+    for run_name in wanted:
+        if run_name.partition("@")[0] not in RUNS:
+            parser.error(f"--runs: no such run {run_name!r}; there are {', '.join(RUNS)}")
     if args.full:
         for name, seed in seeds_of(wanted):
             print(
@@ -222,9 +228,9 @@ def run(name: str, seed: int, data_set: str, data: Path, state: Path) -> None:
     teacher = f"--config.distill.teacher={state / f'pretrained_{seed}'}"
     arguments = [teacher if "distill.teacher" in flag else flag for flag in flags(name, seed, data_set)]
     command = [sys.executable, "-m", "wastejax.main", *arguments]
-    subprocess.run(
-        [*command, f"--config.data.dir={data.resolve()}", f"--workdir={workdir}"], check=True, cwd=ROOT
-    )
+    command += [f"--config.data.dir={data.resolve()}", f"--workdir={workdir}"]
+    if code := subprocess.run(command, cwd=ROOT).returncode:
+        sys.exit(code)  # the training has said why
     keep(result, measured(workdir, commit))
 
 
