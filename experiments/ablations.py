@@ -6,8 +6,8 @@ Command: python experiments/ablations.py --data=TRASHNET --state=DIR [--tables=m
          python experiments/ablations.py --full          prints the commands of the full size, for a GPU
 A table is a list of runs, and a run may stand in several. What is done is skipped and what was stopped goes on, so
 that it can be ended at any time. The small size: TrashNet, MobileViT-XXS and EfficientNetV2-B0 at 64 px and
-30 epochs; the main rows also on household waste, four times as many pictures, at 96 px for 15 epochs. The full size:
-each recipe as it is, at 256 px and 100 epochs, on the 30 classes.
+30 epochs; the main rows also on household waste, four times as many pictures, for 15 epochs. The full size: each
+recipe as it is, at 256 px and 100 epochs, on the 30 classes.
 """
 
 import argparse
@@ -28,8 +28,7 @@ MOBILEVIT: Keys = {"model.size": "xxs", "data.image_size": 64}
 LITE0: Keys = {"data.image_size": 64, "optim.frozen_blocks": 4, "train.epochs": 8}
 SMALL: Keys = {"train.epochs": 30, "train.batch_size": 32}
 SEED = 17
-# What each set changes of the small size.
-SETS: dict[str, Keys] = {"trashnet": {}, "household_waste": {"data.image_size": 96, "train.epochs": 15}}
+SETS: dict[str, Keys] = {"trashnet": {}, "household_waste": {"train.epochs": 15}}  # what each changes
 
 # The study's plain training, and what it calls training techniques; its third, He initialisation, is in both.
 PLAIN: Keys = {
