@@ -231,6 +231,8 @@ def run(name: str, seed: int, data_set: str, data: Path, state: Path) -> None:
     command += [f"--config.data.dir={data.resolve()}", f"--workdir={workdir}"]
     if code := subprocess.run(command, cwd=ROOT).returncode:
         sys.exit(code)  # the training has said why
+    if not (workdir / "report.json").is_file():
+        sys.exit(f"{name}: stopped before its end; the same command goes on with it")
     keep(result, measured(workdir, commit))
 
 

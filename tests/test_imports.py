@@ -14,7 +14,7 @@ ALLOWED = {
     "data": {"errors", "files"},
     "models": {"errors", "files"},
     "process": {"data"},
-    "jit": set(),
+    "jit": {"process"},
     "bundle": {"errors", "files", "jit", "data", "models"},
     "evaluation": {"errors", "files", "jit", "data", "models", "bundle"},
     "training": {"errors", "files", "config", "jit", "data", "models", "bundle", "evaluation"},

@@ -24,3 +24,11 @@ def test_an_option_that_this_jaxlib_does_not_know_is_left_out(monkeypatch):
         assert jit._compiler_options() == {}
     finally:
         jit._compiler_options.cache_clear()
+
+
+def test_what_a_long_compilation_leaves_in_the_heap_is_retired(monkeypatch):
+    retired = []
+    monkeypatch.setattr(jit, "retire_holes", lambda: retired.append(1))
+    monkeypatch.setattr(jit, "_LONG", 0.0)
+    jax.jit(lambda x: x * 3 + 1).lower(jnp.ones(7)).compile()
+    assert retired  # else jax calls the event otherwise

@@ -33,6 +33,31 @@ def get_config():
                      | {key: os.environ.get(key) for key in keys}))
     raise SystemExit
 """
+# Half of many blocks given back, which leaves as many holes.
+HOLES = """
+import ctypes, json, os, re, sys
+from wastejax import process
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+def resident():
+    with open("/proc/self/smaps_rollup") as file:
+        return int(re.search(r"^Rss: +([0-9]+)", file.read(), re.M)[1]) / 1024
+def get_config():
+    size = 100_000
+    blocks = [libc.malloc(size) for _ in range(4000)]
+    for block in blocks:
+        ctypes.memset(block, 1, size)
+    for block in blocks[::2]:
+        libc.free(block)
+    before = resident()
+    retired = process.retire_holes()
+    print(json.dumps({"pid": os.getpid(), "argv": sys.argv[1:], "retired": retired / 2**20,
+                      "given_back": before - resident(), "again": process.retire_holes(),
+                      "in_a_hole": min(blocks) <= libc.malloc(size) < max(blocks),
+                      "kept": all(ctypes.string_at(b, size) == b"\\1" * size for b in blocks[1::2])}))
+    raise SystemExit
+"""
 MODULE = ["-m", "wastejax.main"]
 
 
@@ -45,9 +70,9 @@ def machine_can() -> bool:
     return name == "glibc" and tuple(map(int, version.split("."))) >= (2, 35)
 
 
-def look(tmp_path: Path, *arguments: str, start=MODULE, **variables: str) -> dict:
+def look(tmp_path: Path, *arguments: str, start=MODULE, text=LOOK, **variables: str) -> dict:
     recipe = tmp_path / "a recipe.py"
-    recipe.write_text(LOOK)
+    recipe.write_text(text)
     env = {
         k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES" and not k.startswith(("WASTEJAX", "JAX"))
     }
@@ -93,7 +118,17 @@ class TestHugePages:
         seen = look(tmp_path)
         assert (seen["faults"] < 10) == machine_can()
 
+    def test_holes_are_retired_and_nothing_else(self, tmp_path):
+        seen = look(tmp_path, text=HOLES)
+        assert seen["kept"] and seen["again"] == 0
+        if machine_can():
+            assert 150 < seen["retired"] < 250 and seen["given_back"] > 100
+            assert not seen["in_a_hole"]
+        else:
+            assert seen["retired"] == 0
+
     def test_off_switch(self, tmp_path):
+        assert look(tmp_path, text=HOLES, WASTEJAX_HUGEPAGES="0")["retired"] == 0
         assert look(tmp_path, WASTEJAX_HUGEPAGES="0")["GLIBC_TUNABLES"] is None
 
     def test_another_program_that_calls_main_is_left_alone(self, tmp_path):

@@ -3,6 +3,7 @@
 Both only make things faster, so nothing here fails: where they cannot be had, the process goes on without.
 """
 
+import ctypes
 import os
 import platform
 import sys
@@ -12,6 +13,7 @@ TUNABLE = "glibc.malloc.hugetlb"
 STARTED_BY = "WASTEJAX_RESTARTED"  # process id of the one that has already been started anew
 # Memory once had is kept: no block from mmap, none given back, and one heap for all threads, as a thread other than
 # the main one has a small heap of its own and takes large blocks from mmap whatever the threshold.
+_MADV_DONTNEED = 4
 _TUNABLES = {
     TUNABLE: 1,
     "glibc.malloc.mmap_threshold": 1 << 36,
@@ -59,6 +61,63 @@ def with_huge_pages(tunables: str) -> str:
 def has_huge_pages() -> bool:
     """Returns whether large buffers of this process lie in transparent huge pages."""
     return _kernel_setting() == "always" or (TUNABLE in os.environ.get("GLIBC_TUNABLES", "") and _helps())
+
+
+class _MallocInfo(ctypes.Structure):
+    """`struct mallinfo2` of <malloc.h>, in bytes but for the two counts of blocks."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
+    )
+
+
+def retire_holes(least: int = 64 << 20) -> int:
+    """Takes the free blocks amid malloc's heap out of use for good, and gives their memory back to the kernel.
+
+    Compiling a training step leaves a hundred thousand holes, a gigabyte in all. With one heap for all threads
+    (see `_TUNABLES`) malloc then searches them, under a lock, at each of the ten thousand blocks that a step asks
+    for: EfficientNetV2-B0 took 0.83 s a step on two cores, and 0.60 s without the holes. Only addresses are lost.
+    Nothing happens where this process has no such heap, or fewer than `least` bytes lie in holes.
+
+    Returns:
+        Bytes retired.
+    """
+    if f"{TUNABLE}=1" not in os.environ.get("GLIBC_TUNABLES", "") or not _helps():
+        return 0
+    libc, page = ctypes.CDLL(None), os.sysconf("SC_PAGE_SIZE")
+    libc.mallinfo2.restype = _MallocInfo
+    libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
+    libc.malloc.argtypes, libc.sbrk.argtypes = [ctypes.c_size_t], [ctypes.c_ssize_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    info = libc.mallinfo2()
+    if info.fordblks - info.keepcost < least:
+        return 0
+    # What malloc takes from beyond the last block, the heap's growing end, was in no hole.
+    end = libc.sbrk(0) - info.keepcost
+    size, retired = 1 << 26, 0
+    while size >= 1 << 10:
+        while (block := libc.malloc(size)) and block < end:
+            retired += size
+            first = -(-block // page) * page
+            last = (block + size) // page * page
+            if last > first:
+                libc.madvise(first, last - first, _MADV_DONTNEED)
+        libc.free(block)
+        size = size * 7 // 8
+    return retired
 
 
 def _helps() -> bool:
