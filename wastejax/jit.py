@@ -10,11 +10,10 @@ from wastejax.process import retire_holes
 
 _CPU = {
     # XLA gives what it can to the library YNNPACK, whose convolutions run on one thread at the sizes of these
-    # networks, while XLA's own use all, as its dots do. So YNNPACK is left the sums, where it is the faster one. Two
-    # threads, EfficientNetV2-B0: 15 % of a training step's time, 22 % of that of 32 answers.
+    # networks, while XLA's own use all, as its dots do. So YNNPACK is left the sums, where it is the faster one.
+    # Two threads, EfficientNetV2-B0: 15 % of a training step's time, 22 % of that of 32 answers.
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
-    # Loops as wide as the processor's registers, where LLVM would stop at 256 bits: 3 to 5 % of the same times with
-    # AVX-512, nothing elsewhere.
+    # Loops as wide as the registers of AVX-512, where LLVM would stop at 256 bits: 3 to 5 % of the same times.
     "xla_cpu_prefer_vector_width": "512",
 }
 _COMPILED = "/jax/core/compile/backend_compile_duration"  # as jax.monitoring names it
