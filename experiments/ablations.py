@@ -28,7 +28,7 @@ MOBILEVIT: Keys = {"model.size": "xxs", "data.image_size": 64}
 LITE0: Keys = {"data.image_size": 64, "optim.frozen_blocks": 4, "train.epochs": 8}
 SMALL: Keys = {"train.epochs": 30, "train.batch_size": 32}
 SEED = 17
-SETS: dict[str, Keys] = {"trashnet": {}, "household_waste": {"train.epochs": 15}}  # what each changes
+SETS: dict[str, Keys] = {"trashnet": {}, "household_waste": {"train.epochs": 15}}  # what more each changes
 
 # The study's plain training, and what it calls training techniques; its third, He initialisation, is in both.
 PLAIN: Keys = {
@@ -209,7 +209,7 @@ def seeds_of(wanted: list[str]) -> list[tuple[str, int]]:
 def flags(name: str, seed: int, data_set: str, small: bool = True) -> list[str]:
     """Returns the arguments of one training, without those of its folders."""
     recipe, keys, smaller = RUNS[name]
-    keys = {**keys, **SMALL, **smaller, **SETS[data_set]} if small else {**keys}
+    keys = {**keys, **SMALL, **SETS[data_set], **smaller} if small else {**keys}
     keys = keys if seed == SEED else {**keys, "seed": seed}
     return [f"--config={recipe}", *(f"--config.{key}={value}" for key, value in keys.items())]
 
