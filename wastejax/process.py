@@ -1,9 +1,10 @@
-"""What the process needs before jax starts: huge pages that stay its own, and a cache of compiled programs.
+"""What the process needs around jax: huge pages of its own, a heap without holes, a cache of compiled programs.
 
-Both only make things faster, so nothing here fails: where they cannot be had, the process goes on without.
+All of it only makes things faster, so nothing here fails: where it cannot be had, the process goes on without.
 """
 
 import ctypes
+import mmap
 import os
 import platform
 import sys
@@ -13,7 +14,6 @@ TUNABLE = "glibc.malloc.hugetlb"
 STARTED_BY = "WASTEJAX_RESTARTED"  # process id of the one that has already been started anew
 # Memory once had is kept: no block from mmap, none given back, and one heap for all threads, as a thread other than
 # the main one has a small heap of its own and takes large blocks from mmap whatever the threshold.
-_MADV_DONTNEED = 4
 _TUNABLES = {
     TUNABLE: 1,
     "glibc.malloc.mmap_threshold": 1 << 36,
@@ -23,7 +23,7 @@ _TUNABLES = {
 
 
 def prepare() -> None:
-    """Does both; to be called by the command line, before anything that takes long to import."""
+    """Sets up pages and cache; to be called by the command line, before anything that takes long to import."""
     use_huge_pages()
     use_compilation_cache()
 
@@ -64,23 +64,10 @@ def has_huge_pages() -> bool:
 
 
 class _MallocInfo(ctypes.Structure):
-    """`struct mallinfo2` of <malloc.h>, in bytes but for the two counts of blocks."""
+    """`struct mallinfo2` of <malloc.h>: `fordblks` bytes are free, `keepcost` of them at the heap's end."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        )
-    )
+    _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = tuple((name, ctypes.c_size_t) for name in _names.split())
 
 
 def retire_holes(least: int = 64 << 20) -> int:
@@ -96,7 +83,7 @@ def retire_holes(least: int = 64 << 20) -> int:
     """
     if f"{TUNABLE}=1" not in os.environ.get("GLIBC_TUNABLES", "") or not _helps():
         return 0
-    libc, page = ctypes.CDLL(None), os.sysconf("SC_PAGE_SIZE")
+    libc, page = ctypes.CDLL(None), mmap.PAGESIZE
     libc.mallinfo2.restype = _MallocInfo
     libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
     libc.malloc.argtypes, libc.sbrk.argtypes = [ctypes.c_size_t], [ctypes.c_ssize_t]
@@ -114,7 +101,7 @@ def retire_holes(least: int = 64 << 20) -> int:
             first = -(-block // page) * page
             last = (block + size) // page * page
             if last > first:
-                libc.madvise(first, last - first, _MADV_DONTNEED)
+                libc.madvise(first, last - first, mmap.MADV_DONTNEED)
         libc.free(block)
         size = size * 7 // 8
     return retired
