@@ -24,7 +24,7 @@ def resolved(run: str, small: bool, data_set: str = "trashnet"):
 def test_every_run_can_be_configured(small, data_set):
     for run in RUNS:
         config = resolved(run, small, data_set)
-        assert not small or config.data.image_size == 64
+        assert not small or config.data.image_size == (128 if data_set == "trashnet_128" else 64)
 
 
 def test_each_step_changes_what_its_row_says():
