@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.ablations import CHANGES, NETWORKS, SEED, TABLES
+from experiments.ablations import CHANGES, MAIN, NETWORKS, SEED, TABLES
 from experiments.cells import percent, table, with_interval
 from experiments.record import RESULTS
 
@@ -56,10 +56,10 @@ def result(run: str, data_set: str = "") -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def seeds_of(run: str) -> list[dict[str, Any]]:
+def seeds_of(run: str, data_set: str = "") -> list[dict[str, Any]]:
     """Returns every seed's result of a run, the first seed first."""
-    seeds = sorted(int(path.stem.rpartition("_")[2]) for path in FOLDER.glob(f"{run}_[0-9]*.json"))
-    return [json.loads((FOLDER / f"{run}_{seed}.json").read_text()) for seed in seeds]
+    found = (json.loads(path.read_text()) for path in (FOLDER / data_set).glob(f"{run}_[0-9]*.json"))
+    return sorted(found, key=lambda run: run["config"]["seed"])
 
 
 def steps(runs: Sequence[str], data_set: str = "") -> str:
@@ -173,16 +173,17 @@ def beyond() -> str:
 
 
 def sizes() -> str:
-    """The same training on pictures of two sizes."""
-    runs = {64: result("mobilevit_ir"), 128: json.loads((FOLDER / "at_128px_mobilevit_ir.json").read_text())}
-    rows = [
-        (
-            f"{size} px",
-            _score(run["test"]),
-            f"{run['facts']['seconds'] / 3600:.2f}",
+    """The main rows on pictures of two sizes, under every seed that both were run with."""
+    rows = []
+    for run in MAIN:
+        small, large = (
+            {found["config"]["seed"]: found["test"]["top1"] for found in seeds_of(run, data_set)}
+            for data_set in ("", "trashnet_128")
         )
-        if run
-        else (f"{size} px", NOT_RUN, "–")
-        for size, run in runs.items()
-    ]
-    return table(("MobileViT-XXS-IR at", "test top-1 (95 % interval)", "hours"), rows)
+        both = sorted(small.keys() & large.keys())
+        if both:
+            gain = statistics.mean(100 * (large[seed] - small[seed]) for seed in both)
+            scores = (_list(scores[seed] for seed in both) for scores in (small, large))
+            network = "EfficientNetV2-B0" if run.startswith("efficientnet") else "MobileViT-XXS"
+            rows.append((network, ROWS[run][0], ", ".join(map(str, both)), *scores, f"{gain:+.1f} points"))
+    return table(("network", "training", "seeds", "test top-1 at 64 px", "at 128 px", "mean gain"), rows)
