@@ -59,7 +59,7 @@ def result(run: str, data_set: str = "") -> dict[str, Any] | None:
 def seeds_of(run: str, data_set: str = "") -> list[dict[str, Any]]:
     """Returns every seed's result of a run, the first seed first."""
     found = (json.loads(path.read_text()) for path in (FOLDER / data_set).glob(f"{run}_[0-9]*.json"))
-    return sorted(found, key=lambda run: run["config"]["seed"])
+    return sorted(found, key=lambda measured: measured["config"]["seed"])
 
 
 def steps(runs: Sequence[str], data_set: str = "") -> str:
