@@ -4,6 +4,9 @@ A batch is {'image': uint8 [B, S, S, 3], 'label': int32 [B], 'index': int64 [B],
 in the source, so that a batch can name its files, and `mask` is False where a row only fills up the last batch.
 """
 
+import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,7 @@ from wastejax.data.sources import Source
 from wastejax.data.transforms import FILTERS, Augmentation, Preprocessing
 
 Batch = dict[str, np.ndarray]
+NICE = 5  # of threads that read pictures: a third of the weight of those that compute with them
 CACHED_SIDE = 256  # short side of cached training pictures, pixels: the study's, and ample for smaller crops
 
 
@@ -69,6 +73,7 @@ class _Example:
     augment: Augmentation
 
     def __call__(self, index: np.int64, rng: np.random.Generator) -> dict[str, np.ndarray | np.generic]:
+        _step_back()
         i = int(index)
         image = self.augment(self.read(i), rng)
         return {
@@ -77,6 +82,20 @@ class _Example:
             "index": np.int64(i),
             "mask": np.bool_(True),
         }
+
+
+_stepped_back = threading.local()
+
+
+def _step_back() -> None:
+    """Has the calling thread leave the cores to training, where training is on the CPU too.
+
+    A step leaves cores idle at times, which are enough to read pictures in; where reading takes a core from one of
+    the threads that compute, the others wait for that one. Only Linux has a priority for each thread.
+    """
+    if sys.platform == "linux" and not hasattr(_stepped_back, "done"):
+        _stepped_back.done = True
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def train_batches(

@@ -1,10 +1,11 @@
 """2-D convolution, lowered in the way that is fast on the backend it runs on.
 
 XLA's own convolutions are right for GPU and TPU and for export. On a CPU they are slow in two places, which are put
-in other words here: depthwise convolutions (shifted multiply-adds), and the gradients of the kernels of depthwise
-and 1x1 ones (a sum over blocks of rows that fit in the cache). For the others see `wastejax.jit`. All forms take
-the same kernel and give the same numbers and gradients, so the choice is made when a program is compiled for a
-backend and is no part of the model.
+in other words here: depthwise convolutions (shifted multiply-adds), and the gradients of 1x1 kernels (two sums over
+rows, side by side). Much of the time goes into moving numbers rather than into computing with them, so the forms are
+such that XLA writes once what a convolution reads. For other convolutions see `wastejax.jit`. All forms take the same
+kernel and give the same numbers and gradients, so the choice is made when a program is compiled for a backend and is
+no part of the model.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,10 +25,9 @@ _Pads = tuple[_Pair, _Pair]
 
 LOWERINGS = ("auto", "direct")
 
-# Elements of one term of a kernel's gradient. Found by measuring shapes of EfficientNetV2 and MobileViT at 96 to
-# 256 px on two AVX2 or AVX-512 cores.
-_DEPTHWISE_BLOCK = 1 << 14
-_POINTWISE_BLOCK = 1 << 18
+# Found by measuring shapes of EfficientNetV2 and MobileViT at 96 to 256 px on two AVX2 or AVX-512 cores.
+_DEPTHWISE_BLOCK = 1 << 14  # elements of `g` in one term of a depthwise kernel's gradient
+_SPLIT_ROWS = 1 << 13  # rows from which on a sum over rows is worth splitting in two
 
 
 def same_padding(size: int, kernel: int, strides: int) -> _Pair:
@@ -65,8 +65,8 @@ def _direct_vjp(
     return jax.vjp(partial(_direct, strides=strides, pads=pads, groups=groups), x, kernel)[1](g)
 
 
-def _is_pointwise(kernel: Array, pads: _Pads, groups: int) -> bool:
-    return kernel.shape[:2] == (1, 1) and groups == 1 and pads == ((0, 0), (0, 0))
+def _is_pointwise(kernel: Array, strides: int, pads: _Pads, groups: int) -> bool:
+    return kernel.shape[:2] == (1, 1) and strides == groups == 1 and pads == ((0, 0), (0, 0))
 
 
 def _is_depthwise(x: Array, kernel: Array, groups: int) -> bool:
@@ -77,113 +77,138 @@ def _offsets(kernel: tuple[int, ...]) -> Iterator[_Pair]:
     return ((i, j) for i in range(kernel[0]) for j in range(kernel[1]))
 
 
-def _shifted(
-    x: Array, kernel: Array, before: _Pair, size: _Pair, strides: int = 1, dilation: int = 1
-) -> Array:
-    """Depthwise convolution as one shifted multiply-add per kernel element, in float32.
+def _padded(x: Array, pads: _Pads, dilation: int = 1) -> Array:
+    """Returns `x` in float32 with zeros around its positions, and `dilation - 1` between them.
+
+    XLA would look through the padding where it can, and have the loops that read this read two arrays, or compute
+    anew what made `x`, normalisation and activation, for each kernel element: a barrier keeps it from that.
+    """
+    config = [(0, 0, 0), *((low, high, dilation - 1) for low, high in pads), (0, 0, 0)]
+    return lax.optimization_barrier(lax.pad(x.astype(jnp.float32), jnp.float32(0), config))
+
+
+def _shifted(x: Array, kernel: Array, size: tuple[int, ...], strides: int = 1) -> Array:
+    """Depthwise convolution of a padded image as one shifted multiply-add per kernel element.
 
     Args:
-        x: [B, H, W, C]; `dilation - 1` zeros are put between its positions.
+        x: float32 [B, H, W, C].
         kernel: [kh, kw, 1, C].
-        before: zeros before the first row and column; as many follow the last as `size` needs.
         size: rows and columns of the result.
         strides: steps of the kernel.
-        dilation: see `x`.
     """
-    x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
-    span = [(n - 1) * strides + 1 for n in size]  # what one kernel element meets of the padded image
-    # Padded once, before the sum: a pad in every term would have XLA fuse what made `x`, normalisation and
-    # activation, into the loop of the sum and compute it anew for each kernel element.
-    config = [
-        (low, n + k - 1 - low - (rows - 1) * dilation - 1, dilation - 1)
-        for n, k, low, rows in zip(span, kernel.shape, before, x.shape[1:3], strict=False)
-    ]
-    x = lax.pad(x, jnp.float32(0), [(0, 0, 0), *config, (0, 0, 0)])
+    kernel = kernel.astype(jnp.float32)
+    span = [(n - 1) * strides + 1 for n in size]  # what one kernel element meets of the image
     out = jnp.zeros((x.shape[0], *size, x.shape[3]), jnp.float32)
     for i, j in _offsets(kernel.shape):
         out += x[:, i : i + span[0] : strides, j : j + span[1] : strides] * kernel[i, j, 0]
     return out
 
 
-def _sum_over_rows(
-    x: Array, g: Array, kernel: Array, strides: int, pads: _Pads, rows: int, term: Callable[..., Any]
-) -> Any:
-    """Sums `term(taps, g)` over images and blocks of output rows.
+def _depthwise(x: Array, kernel: Array, strides: int, pads: _Pads) -> Array:
+    rows, cols = ((x.shape[1 + i] + sum(pads[i]) - kernel.shape[i]) // strides + 1 for i in (0, 1))
+    return _shifted(_padded(x, pads), kernel, (rows, cols), strides).astype(x.dtype)
 
-    A term gets the part of `g` [rows, w, F] and, for each kernel element, the part of `x` [rows, w, C] that it
-    meets. Terms of the size of the second-level cache are several times faster than one pass over the whole batch.
+
+def _depthwise_vjp(x: Array, kernel: Array, g: Array, strides: int, pads: _Pads) -> tuple[Array, Array]:
+    size, out_size = x.shape[1:3], g.shape[1:3]
+    before = (kernel.shape[0] - 1 - pads[0][0], kernel.shape[1] - 1 - pads[1][0])
+    # Zeros before and after what the transposed convolution reads of `g`, of which strides have left gaps.
+    around = [
+        (low, n + k - 1 - low - (steps - 1) * strides - 1)
+        for n, k, low, steps in zip(size, kernel.shape, before, out_size, strict=False)
+    ]
+    wide = _padded(g, (around[0], around[1]), strides)
+    dx = _shifted(wide, kernel[::-1, ::-1], size)
+    spread = strides > 1 or min(before) < 0
+    g, first = (g.astype(jnp.float32), (0, 0)) if spread else (wide, before)  # `wide` is in memory already
+    dk = _depthwise_kernel_gradient(_padded(x, pads), kernel, g, first, out_size, strides)
+    return dx.astype(x.dtype), dk.astype(kernel.dtype)
+
+
+def _depthwise_kernel_gradient(
+    x: Array, kernel: Array, g: Array, first: tuple[int, ...], size: tuple[int, ...], strides: int
+) -> Array:
+    """Returns the gradient of a depthwise kernel, of its shape.
+
+    Args:
+        x: padded, float32 [B, H, W, C].
+        kernel: [kh, kw, 1, C].
+        g: float32 [B, h', w', C].
+        first: the first row and column of `g` that count.
+        size: rows and columns of `g` that count.
+        strides: steps of the kernel.
     """
-    B, h, w, F = g.shape
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    h, w = size
+    B, channels = x.shape[0], x.shape[3]
+    limit = _DEPTHWISE_BLOCK // (w * channels)
+    rows = max((n for n in range(1, h + 1) if h % n == 0 and n <= limit), default=1)
     span = ((rows - 1) * strides + 1, (w - 1) * strides + 1)
-    x_block, g_block = (1, span[0] + kernel.shape[0] - 1, *x.shape[2:]), (1, rows, w, F)
+    x_block = (1, span[0] + kernel.shape[0] - 1, *x.shape[2:])
 
-    def add(n: Array, total: Any) -> Any:
+    # A block of rows at a time, which stays in the second-level cache: several times faster than one pass over all.
+    def add(n: Array, sums: list[Array]) -> list[Array]:
         image, row = n // (h // rows), n % (h // rows) * rows
         part = lax.dynamic_slice(x, (image, row * strides, 0, 0), x_block)[0]
-        taps = [part[i : i + span[0] : strides, j : j + span[1] : strides] for i, j in _offsets(kernel.shape)]
-        g_part = lax.dynamic_slice(g, (image, row, 0, 0), g_block)[0]
-        return jax.tree.map(jnp.add, total, term(taps, g_part))
+        g_part = lax.dynamic_slice(g, (image, first[0] + row, first[1], 0), (1, rows, w, channels))[0]
+        taps = (part[i : i + span[0] : strides, j : j + span[1] : strides] for i, j in _offsets(kernel.shape))
+        return [total + tap * g_part for total, tap in zip(sums, taps, strict=True)]
 
-    taps = [jax.ShapeDtypeStruct((rows, w, x.shape[3]), x.dtype) for _ in _offsets(kernel.shape)]
-    shapes = jax.eval_shape(term, taps, jax.ShapeDtypeStruct(g_block[1:], g.dtype))
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return lax.fori_loop(0, B * h // rows, add, zeros)
-
-
-def _rows_per_block(g: Array, elements_per_position: int, limit: int) -> int:
-    rows, cols = g.shape[1:3]
-    fitting = (n for n in range(1, rows + 1) if rows % n == 0 and n * cols * elements_per_position <= limit)
-    return max(fitting, default=1)
-
-
-def _depthwise_kernel_gradient(x: Array, kernel: Array, g: Array, strides: int, pads: _Pads) -> Array:
-    def term(taps: list[Array], g: Array) -> list[Array]:
-        return [tap.astype(jnp.float32) * g.astype(jnp.float32) for tap in taps]
-
-    rows = _rows_per_block(g, g.shape[3], _DEPTHWISE_BLOCK)
-    sums = _sum_over_rows(x, g, kernel, strides, pads, rows, term)
+    zeros = [jnp.zeros((rows, w, channels), jnp.float32) for _ in _offsets(kernel.shape)]
+    sums = lax.fori_loop(0, B * h // rows, add, zeros)
     return jnp.stack([total.sum((0, 1)) for total in sums]).reshape(kernel.shape)
 
 
-def _pointwise_kernel_gradient(x: Array, kernel: Array, g: Array) -> Array:
-    """Returns the gradient of a 1x1 kernel; `x` and `g` are [1, rows, w, channels]."""
-    narrow = kernel.shape[3] < kernel.shape[2]
+def _rows(x: Array) -> Array:
+    """Returns [..., C] as [parts, N, C], the shape in which every product of a linear map takes it in training.
 
-    def term(taps: list[Array], g: Array) -> Array:
-        # The first operand is the one that is transposed: let it be the smaller one.
-        first, second = (g, taps[0]) if narrow else (taps[0], g)
-        return lax.dot_general(
-            first, second, (((0, 1), (0, 1)), ((), ())), preferred_element_type=jnp.float32
-        )
+    If two took it in two shapes, XLA would compute it twice. For the parts see `_linear_vjp`.
+    """
+    count = x.size // x.shape[-1]
+    parts = 2 if count >= _SPLIT_ROWS and count % 2 == 0 else 1
+    return x.reshape(parts, count // parts, x.shape[-1])
 
-    rows = _rows_per_block(g, kernel.shape[2], _POINTWISE_BLOCK)
-    total = _sum_over_rows(x, g, kernel, 1, ((0, 0), (0, 0)), rows, term)
-    return (total.T if narrow else total).reshape(kernel.shape)
+
+def _linear(x: Array, kernel: Array) -> Array:
+    """Maps [..., C] by a kernel [C, F] to [..., F]."""
+    rows = _rows(x)
+    kernels = jnp.broadcast_to(kernel, (len(rows), *kernel.shape))
+    return lax.dot_general(rows, kernels, (((2,), (1,)), ((0,), (0,)))).reshape(*x.shape[:-1], -1)
+
+
+def _linear_vjp(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+    rows, g_rows = _rows(x), _rows(g)
+    kernels = jnp.broadcast_to(kernel, (len(rows), *kernel.shape))
+    dx = lax.dot_general(g_rows, kernels, (((2,), (2,)), ((0,), (0,)))).reshape(x.shape)
+    # A sum over many rows keeps one thread busy, those over two halves of them two. Of its operands the first is
+    # the one that is read across its rows: let it be the narrower.
+    swap = g.shape[-1] < x.shape[-1]
+    first, second = (g_rows, rows) if swap else (rows, g_rows)
+    over_rows = (((1,), (1,)), ((0,), (0,)))
+    dk = lax.dot_general(first, second, over_rows, preferred_element_type=jnp.float32).sum(0)
+    return dx, (dk.T if swap else dk).astype(kernel.dtype)
 
 
 def _cpu(x: Array, kernel: Array, strides: int, pads: _Pads, groups: int) -> Array:
-    if not _is_depthwise(x, kernel, groups):
-        return _direct(x, kernel, strides, pads, groups)
-    rows, cols = ((x.shape[1 + i] + sum(pads[i]) - kernel.shape[i]) // strides + 1 for i in (0, 1))
-    return _shifted(x, kernel, (pads[0][0], pads[1][0]), (rows, cols), strides).astype(x.dtype)
+    if _is_depthwise(x, kernel, groups):
+        return _depthwise(x, kernel, strides, pads)
+    return _direct(x, kernel, strides, pads, groups)
+
+
+def _cpu_fwd(x: Array, kernel: Array, strides: int, pads: _Pads, groups: int) -> Array:
+    if _is_pointwise(kernel, strides, pads, groups):
+        return _linear(x, kernel[0, 0])
+    return _cpu(x, kernel, strides, pads, groups)
 
 
 def _cpu_vjp(
     x: Array, kernel: Array, g: Array, strides: int, pads: _Pads, groups: int
 ) -> tuple[Array, Array]:
     if _is_depthwise(x, kernel, groups):
-        before = (kernel.shape[0] - 1 - pads[0][0], kernel.shape[1] - 1 - pads[1][0])
-        dx = _shifted(g, kernel[::-1, ::-1], before, (x.shape[1], x.shape[2]), dilation=strides)
-        dk = _depthwise_kernel_gradient(x, kernel, g, strides, pads)
-        return dx.astype(x.dtype), dk.astype(kernel.dtype)
-    dx, dk = _direct_vjp(x, kernel, g, strides, pads, groups)
-    if _is_pointwise(kernel, pads, groups):
-        x = x[:, ::strides, ::strides]
-        # The batch as one image: nothing ties a row to its neighbours.
-        x, g = (rows.reshape(1, -1, *rows.shape[2:]) for rows in (x, g))
-        dk = _pointwise_kernel_gradient(x, kernel, g).astype(kernel.dtype)
-    return dx, dk
+        return _depthwise_vjp(x, kernel, g, strides, pads)
+    if _is_pointwise(kernel, strides, pads, groups):
+        dx, dk = _linear_vjp(x, kernel[0, 0], g)
+        return dx, dk[None, None]
+    return _direct_vjp(x, kernel, g, strides, pads, groups)
 
 
 def _per_backend(cpu: Callable[..., Any], other: Callable[..., Any], *args: Array, **options: Any) -> Any:
@@ -197,7 +222,8 @@ def _auto(x: Array, kernel: Array, strides: int, pads: _Pads, groups: int) -> Ar
 
 
 def _auto_fwd(x: Array, kernel: Array, strides: int, pads: _Pads, groups: int) -> Any:
-    return _auto(x, kernel, strides, pads, groups), (x, kernel)
+    y = _per_backend(_cpu_fwd, _direct, x, kernel, strides=strides, pads=pads, groups=groups)
+    return y, (x, kernel)
 
 
 def _auto_bwd(strides: int, pads: _Pads, groups: int, residuals: tuple[Array, Array], g: Array) -> Any:
@@ -215,24 +241,20 @@ def _plain_dot_vjp(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
     return jax.vjp(_plain_dot, x, kernel)[1](g)
 
 
-def _cpu_dot_vjp(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
-    def image(rows: Array) -> Array:
-        return rows.reshape(1, -1, *rows.shape[-2:])
-
-    dx, dk = _cpu_vjp(image(x), kernel[None, None], image(g), 1, ((0, 0), (0, 0)), 1)
-    return dx.reshape(x.shape), dk[0, 0]
-
-
 @jax.custom_vjp
 def _dot(x: Array, kernel: Array) -> Array:
     return _plain_dot(x, kernel)
 
 
+def _dot_fwd(x: Array, kernel: Array) -> Any:
+    return _per_backend(_linear, _plain_dot, x, kernel), (x, kernel)
+
+
 def _dot_bwd(residuals: tuple[Array, Array], g: Array) -> Any:
-    return _per_backend(_cpu_dot_vjp, _plain_dot_vjp, *residuals, g)
+    return _per_backend(_linear_vjp, _plain_dot_vjp, *residuals, g)
 
 
-_dot.defvjp(lambda x, kernel: (_dot(x, kernel), (x, kernel)), _dot_bwd)
+_dot.defvjp(_dot_fwd, _dot_bwd)
 
 
 def dense_dot(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
