@@ -1,11 +1,11 @@
 """2-D convolution, lowered in the way that is fast on the backend it runs on.
 
-XLA's own convolutions are right for GPU and TPU and for export. On a CPU they are slow in two places, which are put
-in other words here: depthwise convolutions (shifted multiply-adds), and the gradients of 1x1 kernels (two sums over
-rows, side by side). Much of the time goes into moving numbers rather than into computing with them, so the forms are
-such that XLA writes once what a convolution reads. For other convolutions see `wastejax.jit`. All forms take the same
-kernel and give the same numbers and gradients, so the choice is made when a program is compiled for a backend and is
-no part of the model.
+XLA's own convolutions are right for GPU and TPU and for export. On a CPU they are slow in two places, which are
+put in other words here: depthwise convolutions (shifted multiply-adds), and the gradients of 1x1 kernels (two
+sums over rows, side by side). Much of the time goes into moving numbers rather than into computing with them, so
+the forms are such that XLA writes once what a convolution reads. For other convolutions see `wastejax.jit`. All
+forms take the same kernel and give the same numbers and gradients, so the choice is made when a program is
+compiled for a backend and is no part of the model.
 """
 
 from collections.abc import Callable, Iterator
