@@ -27,13 +27,13 @@ CASES = (
 )
 
 # What an operation is for, by the end of its name in the traced program; the first that fits.
-_1X1 = r"/(expand|project|embed|head)/conv/.*"
+_1X1 = r"/(expand|project|embed|head)/(conv/)?cond/.*(conv_general_dilated|dot_general)$"
 KINDS = (
-    ("gradients of depthwise kernels", r"closed_call/(add|slice|mul)$"),
-    ("gradients of 1x1 kernels and linear layers", r"closed_call/"),
-    ("gradients of inputs, 1x1 convolutions", _1X1 + r"transpose\(jvp\(\)\)/conv_general_dilated$"),
+    ("gradients of depthwise kernels", r"/depthwise_kernel_gradient/"),
+    ("gradients of 1x1 kernels and linear layers", r"/linear_kernel_gradient/"),
+    ("gradients of inputs, 1x1 convolutions", r"transpose\(jvp\(.*" + _1X1),
     ("gradients of dense convolutions", r"transpose\(jvp\(\)\)/conv_general_dilated$"),
-    ("1x1 convolutions", _1X1 + r"conv_general_dilated$"),
+    ("1x1 convolutions", _1X1),
     ("dense convolutions", r"conv_general_dilated$"),
     ("depthwise convolutions and paddings", r"(branch_0_fun/(pad|add|mul)|_pad\)/pad)$"),
     ("normalisation", r"(bn|norm\d?)/[a-z_]+$"),

@@ -1,4 +1,7 @@
 import io
+import os
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -53,6 +56,22 @@ def test_steps_depend_on_seed_and_number_alone(source):
     assert same(whole, batches(source))
     assert same(whole[5:], batches(source, start=5))
     assert not same(whole, batches(source, seed=18))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no priorities of single threads")
+def test_threads_that_read_give_way_and_the_one_that_asks_does_not(source):
+    def priority():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    read, asking, seen = pipeline.Reader(source), priority(), set()
+
+    def noting(index):
+        seen.add((threading.current_thread() is threading.main_thread(), priority()))
+        return read(index)
+
+    batches(source, read=noting)
+    assert seen == {(False, min(asking + pipeline.NICE, 19))}
+    assert priority() == asking
 
 
 def test_worker_processes_give_the_same_batches(source):

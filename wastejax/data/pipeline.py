@@ -64,6 +64,21 @@ def _cache_path(kind: str, source: Source, indices: np.ndarray, *parts: object) 
     return cache_dir() / "decoded" / f"{kind}-{stamp(files, parts)}.bin"
 
 
+_stepped_back = threading.local()
+
+
+def _step_back() -> None:
+    """Has the calling thread leave the cores to training, where training is on the CPU too.
+
+    A step leaves cores idle at times, which are enough to read pictures in; where reading takes a core from one of
+    the threads that compute, the others wait for that one. Only Linux has a priority for each thread.
+    """
+    if sys.platform == "linux" and not hasattr(_stepped_back, "done"):
+        _stepped_back.done = True
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)
+
+
 @dataclass(frozen=True)
 class _Example:
     """Index of a picture -> an augmented example; a class because worker processes must pickle it."""
@@ -82,20 +97,6 @@ class _Example:
             "index": np.int64(i),
             "mask": np.bool_(True),
         }
-
-
-_stepped_back = threading.local()
-
-
-def _step_back() -> None:
-    """Has the calling thread leave the cores to training, where training is on the CPU too.
-
-    A step leaves cores idle at times, which are enough to read pictures in; where reading takes a core from one of
-    the threads that compute, the others wait for that one. Only Linux has a priority for each thread.
-    """
-    if sys.platform == "linux" and not hasattr(_stepped_back, "done"):
-        _stepped_back.done = True
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def train_batches(

@@ -125,6 +125,7 @@ def _depthwise_vjp(x: Array, kernel: Array, g: Array, strides: int, pads: _Pads)
     return dx.astype(x.dtype), dk.astype(kernel.dtype)
 
 
+@jax.named_scope("depthwise_kernel_gradient")
 def _depthwise_kernel_gradient(
     x: Array, kernel: Array, g: Array, first: tuple[int, ...], size: tuple[int, ...], strides: int
 ) -> Array:
@@ -161,7 +162,7 @@ def _depthwise_kernel_gradient(
 def _rows(x: Array) -> Array:
     """Returns [..., C] as [parts, N, C], the shape in which every product of a linear map takes it in training.
 
-    If two took it in two shapes, XLA would compute it twice. For the parts see `_linear_vjp`.
+    If two took it in two shapes, XLA would compute it twice. For the parts see `_linear_kernel_gradient`.
     """
     count = x.size // x.shape[-1]
     parts = 2 if count >= _SPLIT_ROWS and count % 2 == 0 else 1
@@ -179,13 +180,19 @@ def _linear_vjp(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
     rows, g_rows = _rows(x), _rows(g)
     kernels = jnp.broadcast_to(kernel, (len(rows), *kernel.shape))
     dx = lax.dot_general(g_rows, kernels, (((2,), (2,)), ((0,), (0,)))).reshape(x.shape)
+    return dx, _linear_kernel_gradient(rows, g_rows).astype(kernel.dtype)
+
+
+@jax.named_scope("linear_kernel_gradient")
+def _linear_kernel_gradient(x: Array, g: Array) -> Array:
+    """Returns float32 [C, F], of `_rows` [parts, N, C] and [parts, N, F]."""
     # A sum over many rows keeps one thread busy, those over two halves of them two. Of its operands the first is
     # the one that is read across its rows: let it be the narrower.
     swap = g.shape[-1] < x.shape[-1]
-    first, second = (g_rows, rows) if swap else (rows, g_rows)
+    first, second = (g, x) if swap else (x, g)
     over_rows = (((1,), (1,)), ((0,), (0,)))
     dk = lax.dot_general(first, second, over_rows, preferred_element_type=jnp.float32).sum(0)
-    return dx, (dk.T if swap else dk).astype(kernel.dtype)
+    return dk.T if swap else dk
 
 
 def _cpu(x: Array, kernel: Array, strides: int, pads: _Pads, groups: int) -> Array:
