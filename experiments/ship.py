@@ -61,7 +61,7 @@ def main() -> None:
 def store(bundle: Bundle) -> None:
     """Writes the bundle to the package, without the folders of the machine that trained it."""
     config = json.loads(json.dumps(bundle.config))
-    for section, key in (("data", "dir"), ("init", "weights")):
+    for section, key in (("data", "dir"), ("init", "weights"), ("distill", "teacher")):
         config[section][key] = Path(config[section][key]).name
     config["data"]["split"]["manifest"] = Path(config["data"]["split"]["manifest"]).name
     save_bundle(
