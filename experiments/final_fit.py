@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 KEPT = {"val": 0.25, "test": 0.4}
 SEED = 17
 # Four more epochs from half the rate that RUN began with, on pictures closer to those that it will be asked about:
-# strong augmentation helps to learn, and is better left out at the end (He et al. 2019, arXiv:1909.09148), as is the
-# mixing of pictures. RUN teaches, in whose answers wrong labels of pictures new to it count less.
+# strong augmentation helps to learn, and is better left out at the end (He et al. 2019, arXiv:1909.09148), as is
+# the mixing of pictures. RUN teaches, in whose answers wrong labels of pictures new to it count less.
 KEYS = (
     "data.augmentation=basic",
     "loss.mixup=0.0",
