@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.data.crop = 1.0
     config.data.progressive = (160, 192, 224)
     config.optim.frozen_blocks = 5
-    # So many pictures are learnt by heart in eight epochs; mixed ones are not, and are worth twice as many.
+    # In eight epochs the network knows some thousand pictures by heart; mixed ones stay new for twice as long.
     config.loss.mixup = 0.2
     config.loss.cutmix = 1.0
     config.train.epochs = 16
