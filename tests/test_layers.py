@@ -19,11 +19,13 @@ from wastejax.models.layers import (
     DropPath,
     EfficientChannelAttention,
     InvertedResidual,
+    LayerNorm,
     SqueezeExcite,
     attend,
     drop_path_rates,
     eca_kernel_size,
     gated_linear_unit,
+    linear,
 )
 
 FAST = {"xla_backend_optimization_level": 0}  # half the compile time
@@ -75,6 +77,40 @@ def test_batch_norm_equals_flax(dtype):
         for module in (BatchNorm, nn.BatchNorm)
     ]
     np.testing.assert_allclose(*(np.asarray(y, np.float32) for y in evaluate), rtol=tolerance, atol=tolerance)
+
+
+class Normalised(nn.Module):
+    """A linear map of tokens that layer normalisation has gone over: ours, or Flax's two layers."""
+
+    ours: bool
+    dtype: jnp.dtype
+    train: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        dense = partial(linear, 6, dtype=self.dtype, name="linear")
+        if not self.ours:
+            return dense()(nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x))
+        y, dot_general = LayerNorm(dtype=self.dtype, name="norm")(x, self.train)
+        return dense(dot_general=dot_general)(y)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_layer_norm_and_the_linear_map_after_it_equal_flax(dtype):
+    x, g = jnp.asarray(3 * draw(4, 5, 7) + 2, dtype), jnp.asarray(draw(4, 5, 6, seed=1), dtype)
+    variables = drawn_variables(Normalised(False, dtype), x)
+    results = []
+    for ours in (True, False):
+        y, pull = jax.vjp(Normalised(ours, dtype).apply, variables, x)
+        assert y.dtype == dtype
+        results.append((y, pull(g)))
+    answer = Normalised(True, dtype, train=False).apply(variables, x)
+    tolerance = 1e-5 if dtype == jnp.float32 else 3e-2
+    assert jax.tree.structure(results[0]) == jax.tree.structure(results[1])
+    pairs = zip(jax.tree.leaves(results[0]), jax.tree.leaves(results[1]), strict=True)
+    for one, other in [*pairs, (answer, results[1][0])]:
+        one, other = np.asarray(one, np.float32), np.asarray(other, np.float32)
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance * np.abs(other).max())
 
 
 def test_activations():

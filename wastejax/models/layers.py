@@ -95,6 +95,60 @@ class BatchNorm(nn.Module):
         return y
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _standardise(x: Array, epsilon: float) -> Array:
+    return _standardise_fwd(x, epsilon)[0]
+
+
+def _standardise_fwd(x: Array, epsilon: float) -> Any:
+    wide = x.astype(jnp.float32)
+    mean = wide.mean(-1, keepdims=True)
+    var = jnp.maximum(jnp.square(wide).mean(-1, keepdims=True) - jnp.square(mean), 0.0)
+    inverse = jax.lax.rsqrt(var + epsilon)
+    return ((wide - mean) * inverse).astype(x.dtype), (x, mean, inverse)
+
+
+def _standardise_bwd(epsilon: float, residuals: Any, g: Array) -> tuple[Array]:
+    x, mean, inverse = residuals
+    y, g = (x.astype(jnp.float32) - mean) * inverse, g.astype(jnp.float32)
+    d_x = (g - g.mean(-1, keepdims=True) - y * (g * y).mean(-1, keepdims=True)) * inverse
+    return (d_x.astype(x.dtype),)
+
+
+_standardise.defvjp(_standardise_fwd, _standardise_bwd)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation before a linear map (Ba et al. 2016, eq. 3), with flax.linen.LayerNorm's parameters.
+
+    In training the linear map takes over scale and bias: (s x + b) W = x (s W) + b W, and the gradients of s and b
+    follow from those of small arrays. On a CPU that spares several passes over all tokens.
+
+    Attributes:
+        epsilon: added to the variance.
+        dtype: of the result; statistics and parameters are float32.
+    """
+
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> tuple[Array, Callable[..., Array]]:
+        """Returns the tokens [..., N, C], normalised, and the `dot_general` of the `linear` that follows."""
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        x = _standardise(x.astype(self.dtype), self.epsilon)
+        if not train:  # exports and int8 weights are to find the kernels as they are
+            return (x * scale + bias).astype(self.dtype), dense_dot
+
+        def dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+            wide = kernel.astype(jnp.float32)
+            scaled = (scale[:, None] * wide).astype(kernel.dtype)
+            return dense_dot(x, scaled) + (bias @ wide).astype(x.dtype)
+
+        return x, dot_general
+
+
 class ConvNormAct(nn.Module):
     """Convolution, batch normalisation, activation.
 

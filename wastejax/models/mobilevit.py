@@ -21,6 +21,7 @@ from wastejax.models.layers import (
     ConvNormAct,
     DropPath,
     InvertedResidual,
+    LayerNorm,
     attend,
     drop_path_rates,
     linear,
@@ -85,13 +86,15 @@ class TransformerLayer(nn.Module):
         """Keeps the shape [B, N, D]: batch, tokens, width."""
         B, N, D = x.shape
         dense = partial(linear, dtype=self.dtype)
-        norm = partial(nn.LayerNorm, epsilon=1e-5, dtype=self.dtype)
+        norm = partial(LayerNorm, dtype=self.dtype)
         drop = DropPath(self.drop_path)
-        qkv = dense(3 * D, name="qkv")(norm(name="norm1")(x)).reshape(B, N, 3, self.heads, D // self.heads)
+        y, dot = norm(name="norm1")(x, train)
+        qkv = dense(3 * D, name="qkv", dot_general=dot)(y).reshape(B, N, 3, self.heads, D // self.heads)
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         y = attend(query, key, value).reshape(B, N, D)
         x = x + drop(dense(D, name="proj")(y), train)
-        y = nn.silu(dense(2 * D, name="fc1")(norm(name="norm2")(x)))
+        y, dot = norm(name="norm2")(x, train)
+        y = nn.silu(dense(2 * D, name="fc1", dot_general=dot)(y))
         return x + drop(dense(D, name="fc2")(y), train)
 
 
