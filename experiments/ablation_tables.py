@@ -3,9 +3,10 @@
 import json
 import statistics
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
-from experiments.ablations import CHANGES, MAIN, NETWORKS, SEED, TABLES
+from experiments.ablations import CHANGES, NETWORKS, SEED, TABLES
 from experiments.cells import percent, table, with_interval
 from experiments.record import RESULTS
 
@@ -63,16 +64,17 @@ def seeds_of(run: str, data_set: str = "") -> list[dict[str, Any]]:
 
 
 def steps(runs: Sequence[str], data_set: str = "") -> str:
-    """One of the study's ablations, step by step, with what it says about over-fitting and speed."""
+    """One of the study's ablations, step by step, with what it says about over-fitting and, at 64 px, speed."""
+    timed = data_set != "trashnet_128"
     rows = []
     for run in runs:
         change, claim = ROWS[run]
         found = result(run, data_set)
-        rows.append((change, claim, *(_training(found) if found else [NOT_RUN] * 5), *_latency(run)))
+        latency = _latency(run) if timed else []
+        rows.append((change, claim, *(_training(found) if found else [NOT_RUN] * 5), *latency))
     head = ("network and training", "the study", "test top-1 (95 % interval)", "validation loss")
-    return table(
-        (*head, "train minus validation", "epochs to converge", "hours", "ms, batch 1", "batch 32"), rows
-    )
+    more = ("train minus validation", "epochs to converge", "hours")
+    return table((*head, *more, *(("ms, batch 1", "batch 32") if timed else ())), rows)
 
 
 def _training(found: dict[str, Any]) -> list[str]:
@@ -119,20 +121,26 @@ def seeds() -> str:
     """The study's two changes under several seeds; a seed is another split, another start and another order."""
     names = (ROWS["efficientnet_eca"][0], f"{IR}, basic augmentation", f"{IR}, strong augmentation")
     rows = []
-    for name, (before, after) in zip(names, CHANGES, strict=True):
-        of = {run: {r["config"]["seed"]: r["test"]["top1"] for r in seeds_of(run)} for run in (before, after)}
+    for (size, data_set), (name, (before, after)) in product(
+        (("64 px", ""), ("128 px", "trashnet_128")), list(zip(names, CHANGES, strict=True))
+    ):
+        of = {
+            run: {r["config"]["seed"]: r["test"]["top1"] for r in seeds_of(run, data_set)}
+            for run in (before, after)
+        }
         both = sorted(of[before].keys() & of[after].keys())
         gains = [100 * (of[after][seed] - of[before][seed]) for seed in both]
         rows.append(
             (
                 name,
+                size,
                 ", ".join(map(str, both)) or NOT_RUN,
                 _list(of[before][seed] for seed in both),
                 _list(of[after][seed] for seed in both),
                 f"{statistics.mean(gains):+.1f} points" if gains else "–",
             )
         )
-    return table(("change", "seeds", "test top-1 before", "after", "mean gain"), rows)
+    return table(("change", "pictures", "seeds", "test top-1 before", "after", "mean gain"), rows)
 
 
 def _list(values: Any) -> str:
@@ -170,20 +178,3 @@ def beyond() -> str:
             ]
         rows.append((PLAIN_NAMES.get(run, ROWS[run])[0], *cells))
     return table(("change", "test top-1 (95 % interval)", "points gained"), rows)
-
-
-def sizes() -> str:
-    """The main rows on pictures of two sizes, under every seed that both were run with."""
-    rows = []
-    for run in MAIN:
-        small, large = (
-            {found["config"]["seed"]: found["test"]["top1"] for found in seeds_of(run, data_set)}
-            for data_set in ("", "trashnet_128")
-        )
-        both = sorted(small.keys() & large.keys())
-        if both:
-            gain = statistics.mean(100 * (large[seed] - small[seed]) for seed in both)
-            scores = (_list(scores[seed] for seed in both) for scores in (small, large))
-            network = "EfficientNetV2-B0" if run.startswith("efficientnet") else "MobileViT-XXS"
-            rows.append((network, ROWS[run][0], ", ".join(map(str, both)), *scores, f"{gain:+.1f} points"))
-    return table(("network", "training", "seeds", "test top-1 at 64 px", "at 128 px", "mean gain"), rows)

@@ -323,12 +323,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation_steps": ablation_tables.summary,
     "ablation_efficientnet": partial(ablation_tables.steps, TABLES_OF_RUNS["efficientnet"]),
     "ablation_mobilevit": partial(ablation_tables.steps, TABLES_OF_RUNS["mobilevit"]),
+    "ablation_trashnet_128": partial(ablation_tables.steps, MAIN, "trashnet_128"),
     "ablation_household_waste": partial(ablation_tables.steps, MAIN, "household_waste"),
     "ablation_seeds": ablation_tables.seeds,
     "ablation_variants": partial(ablation_tables.side_by_side, TABLES_OF_RUNS["variants"]),
     "ablation_baselines": partial(ablation_tables.side_by_side, TABLES_OF_RUNS["baselines"]),
     "ablation_beyond": ablation_tables.beyond,
-    "ablation_sizes": ablation_tables.sizes,
 }
 
 
