@@ -49,6 +49,7 @@ TECHNIQUES: Keys = {"optim.schedule": "plateau", "optim.ema_decay": 0.0}
 STRONG: Keys = {**TECHNIQUES, "data.augmentation": "strong"}
 BASIC: Keys = {**TECHNIQUES, "data.augmentation": "basic"}
 ECA: Keys = {"data.augmentation": "basic", "model.activation": "silu"}
+GROWING = (0.5, 0.75, 1.0)  # of the full size, one stage after the other
 
 # Each run: recipe, what of it changes at every size, what more changes at the small size.
 RUNS: dict[str, tuple[str, Keys, Keys]] = {
@@ -70,11 +71,7 @@ RUNS: dict[str, tuple[str, Keys, Keys]] = {
     "ir_ema": ("mobilevit_ir", {**BASIC, "optim.ema_decay": 0.995}, MOBILEVIT),
     "ir_asam": ("mobilevit_ir", {**BASIC, "optim.sharpness.name": "asam"}, MOBILEVIT),
     "ir_mixed": ("mobilevit_ir", {**BASIC, "loss.mixup": 0.2, "loss.cutmix": 1.0}, MOBILEVIT),
-    "ir_progressive": (
-        "mobilevit_ir",
-        {**STRONG, "data.progressive": "128,192,256"},
-        {**MOBILEVIT, "data.progressive": "32,48,64"},
-    ),
+    "ir_progressive": ("mobilevit_ir", {**STRONG, "data.progressive": GROWING}, MOBILEVIT),
     "ir_longer": (
         "mobilevit_ir",
         {**BASIC, "train.epochs": 200},
@@ -215,6 +212,9 @@ def flags(name: str, seed: int, data_set: str, small: bool = True) -> list[str]:
     """Returns the arguments of one training, without those of its folders."""
     recipe, keys, smaller = RUNS[name]
     keys = {**keys, **SMALL, **SETS[data_set], **smaller} if small else {**keys}
+    if "data.progressive" in keys:
+        full = int(str(keys.get("data.image_size", 256)))
+        keys["data.progressive"] = ",".join(str(int(part * full)) for part in GROWING)
     keys = keys if seed == SEED else {**keys, "seed": seed}
     return [f"--config={recipe}", *(f"--config.{key}={value}" for key, value in keys.items())]
 
