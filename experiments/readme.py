@@ -238,12 +238,14 @@ def pipeline() -> str:
         (row["format"], row["what"], f"{row['images_per_second']:,.0f}", f"{row['value']:.2f}")
         for row in result["pipeline"]
     ]
-    feeding = result["feeding"]
-    kept = with_interval(feeding["rate"], (feeding["low"], feeding["high"]))
+    fed = [
+        (f"`{row['model']}`", f"{row['size']}", with_interval(row["rate"], (row["low"], row["high"])))
+        for row in result["feeding"]
+    ]
     return (
         table(("format", "256 px pictures from", "images/s", "time over that of ours from files"), rows)
-        + f"\nTraining `{feeding['model']}` at {feeding['size']} px with data keeps {kept} of the rate on one "
-        "fixed batch\nin memory; 95 % was the aim.\n"
+        + "\nThe rate of training with data, as a share of that on one fixed batch in memory; 95 % was the aim:\n\n"
+        + table(("network", "px", "with data (95 % interval)"), fed)
     )
 
 

@@ -57,7 +57,17 @@ ROWS: dict[str, list[tuple[str, list[str]]]] = {
         # The model that comes along, at its size.
         ("shipped", ["--models=efficientnet_lite2", "--sizes=256", "--batch_sizes=1"]),
     ],
-    "data": [("data", ["--data=drawn", "--models=mobilevit_xxs_ir", "--sizes=128", "--batch_sizes=32"])],
+    "data": [
+        (
+            "data",
+            [
+                "--data=drawn",
+                "--models=mobilevit_xxs_ir,efficientnetv2_b0,mobilevit_s",
+                "--sizes=128,256",
+                "--batch_sizes=16",
+            ],
+        )
+    ],
 }
 
 
@@ -172,13 +182,19 @@ def data_table(results: list[dict]) -> list[str]:
         for result in results
         for row in result["pipeline"]
     ]
-    for feeding in (result["feeding"] for result in results):
-        lines += [
-            "",
-            f"Training {feeding['model']} at {feeding['size']} px, batch {feeding['batch']}: with data "
-            f"{feeding['rate']:.1%} of the rate on one fixed batch in memory (95 % interval "
-            f"{feeding['low']:.1%} to {feeding['high']:.1%}).",
-        ]
+    lines += [
+        "",
+        "Training with data, against training on one fixed batch in memory:",
+        "",
+        "| network | px | batch | of the rate | 95 % interval |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['model']} | {row['size']} | {row['batch']} | {row['rate']:.1%} "
+        f"| {row['low']:.1%} to {row['high']:.1%} |"
+        for result in results
+        for row in result["feeding"]
+    ]
     missing = {f"{r['what']}: {r['why']}" for result in results for r in result["missing"]}
     return lines + (["", "Not measured: " + "; ".join(sorted(missing)) + "."] if missing else [])
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from wastejax.benchmark import command, data, networks, peers, report, timing
 from wastejax.benchmark.networks import Case
-from wastejax.errors import UserError
+from wastejax.errors import ConfigError, UserError
 
 pytestmark = pytest.mark.slow  # minutes on two cores
 
@@ -225,3 +225,23 @@ def test_the_data_pipeline(tmp_path, monkeypatch):
     assert [row["what"] for row in rows] == ["files", "files, 1 processes", "decoded cache"]
     assert rows[0]["value"] == 1 and all(row["images_per_second"] > 0 for row in rows)
     assert missing == [{"format": "png", "what": "torchvision", "why": "ended with code 1: without a word"}]
+
+    args = arguments(
+        "--models=efficientnetv2_tiny,mobilevit_xxs_ir",
+        "--sizes=32,64",
+        "--batch_sizes=1,8",
+        "--rounds=1",
+        "--seconds=0.01",
+    )
+    cases = data.trained(args)
+    assert [(case.model, case.size, case.batch) for case in cases] == [
+        ("efficientnetv2_tiny", 32, 8),
+        ("efficientnetv2_tiny", 64, 8),
+        ("mobilevit_xxs_ir", 32, 8),
+        ("mobilevit_xxs_ir", 64, 8),
+    ]
+    monkeypatch.setattr(data, "STEPS", 2)
+    fed = data.measure_feeding(cases[0], folder, args, lambda line: None)
+    assert 0 < fed["low"] <= fed["rate"] <= fed["high"]
+    with pytest.raises(ConfigError, match="multiple of 64"):
+        data.trained(arguments("--models=mobilevit_xxs", "--sizes=100"))

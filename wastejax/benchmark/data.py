@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ def run(args: Any, threads: int, say: Say) -> None:
     """Measures and prints.
 
     Args:
-        args: read are data (a folder of class folders, or 'drawn'), models and sizes (the first of each is what is
-            trained), batch_sizes (the last), rounds, seconds, peer_python and out.
+        args: read are data (a folder of class folders, or 'drawn'), models and sizes (each is trained at each),
+            batch_sizes (the last), rounds, seconds, peer_python and out.
         threads: cores in use.
         say: prints a line.
     """
@@ -44,6 +45,7 @@ def run(args: Any, threads: int, say: Say) -> None:
         source = open_folder(embedded())
     else:
         source = open_folder(args.data, key="--data")
+    cases = trained(args)
     about = facts(threads)
     for note in about["notes"]:
         say(f"note: {note}")
@@ -56,7 +58,7 @@ def run(args: Any, threads: int, say: Say) -> None:
             rows, missing = measure_pipeline(Path(folder) / name, threads, args, say)
             result["pipeline"] += rows
             result["missing"] += missing
-        result["feeding"] = measure_feeding(Path(folder) / "jpeg", args, say)
+        result["feeding"] = [measure_feeding(case, Path(folder) / "jpeg", args, say) for case in cases]
     if args.out:
         Path(args.out).mkdir(parents=True, exist_ok=True)
         write_json(Path(args.out) / "data.json", result)
@@ -147,7 +149,26 @@ def measure_pipeline(
     return rows, missing
 
 
-def measure_feeding(folder: Path, args: Any, say: Say) -> dict[str, Any]:
+def trained(args: Any) -> list[Case]:
+    """Returns what is to be trained: each model at each size, or at its own.
+
+    Raises:
+        ConfigError: a model is unknown, or cannot be had at that size.
+    """
+    from wastejax.benchmark.networks import config_of
+    from wastejax.models import check
+    from wastejax.models.table import image_size
+
+    batch = int(args.batch_sizes.split(",")[-1])
+    cases = []
+    for model, side in product(args.models.split(","), args.sizes.split(",") if args.sizes else [""]):
+        config = config_of(model)
+        cases.append(Case(model, int(side or image_size(config)), batch, mode="train"))
+        check(config, cases[-1].size)
+    return cases
+
+
+def measure_feeding(case: Case, folder: Path, args: Any, say: Say) -> dict[str, Any]:
     """Times `STEPS` training steps on pictures from the decoded cache, and on one batch that lies on the device.
 
     Both keep one step in flight, as the trainer does; the pipeline starts anew for each stretch, so that nothing
@@ -158,14 +179,10 @@ def measure_feeding(folder: Path, args: Any, say: Say) -> dict[str, Any]:
     """
     import jax
 
-    from wastejax.benchmark.networks import config_of, training
-    from wastejax.models.table import image_size
+    from wastejax.benchmark.networks import training
     from wastejax.training.devices import on_devices, use_devices
 
-    model = args.models.split(",")[0]
-    size = int(args.sizes.split(",")[0]) if args.sizes else image_size(config_of(model))
-    batch = int(args.batch_sizes.split(",")[-1])
-    step, (state, fixed), _ = training(Case(model, size, batch, mode="train"))
+    step, (state, fixed), _ = training(case)
     source = open_folder(folder)
     read = pipeline.reader(source, np.arange(len(source)), cache=True)
     devices = use_devices(jax.devices()[:1])
@@ -173,7 +190,7 @@ def measure_feeding(folder: Path, args: Any, say: Say) -> dict[str, Any]:
     def stretch(fed: bool) -> None:
         nonlocal state
         last = None
-        feed = batches(read, STEPS, size, batch) if fed else None
+        feed = batches(read, STEPS, case.size, case.batch) if fed else None
         for _ in range(STEPS):
             given = on_devices(devices, next(feed)) if feed else fixed
             state, metrics = step(state, given)
@@ -192,13 +209,13 @@ def measure_feeding(folder: Path, args: Any, say: Say) -> dict[str, Any]:
     )
     inverse = ratio(times["fixed"], times["data"])
     say(
-        f"training {model} at {size} px, batch {batch}: with data {inverse.value:.1%} of the rate on one fixed "
-        f"batch ({inverse.low:.1%} to {inverse.high:.1%})"
+        f"training {case.model} at {case.size} px, batch {case.batch}: with data {inverse.value:.1%} of the rate "
+        f"on one fixed batch ({inverse.low:.1%} to {inverse.high:.1%})"
     )
     return {
-        "model": model,
-        "size": size,
-        "batch": batch,
+        "model": case.model,
+        "size": case.size,
+        "batch": case.batch,
         "rate": inverse.value,
         "low": inverse.low,
         "high": inverse.high,
