@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from experiments.ablation_tables import FOLDER, PLAIN_NAMES, ROWS, result
+from experiments.ablation_tables import FOLDER, PLAIN_NAMES, ROWS, SIZES, result
 from experiments.ablations import TABLES
 
 
@@ -39,17 +39,22 @@ def steps() -> None:
 
 
 def beyond() -> None:
-    """Draws the test accuracy of everything that was tried on MobileViT-IR, with 95 % intervals."""
-    measured = [(PLAIN_NAMES.get(run, ROWS[run])[0], result(run)) for run in TABLES["beyond"]]
-    found = [(name, run["test"]) for name, run in measured if run]
-    figure, panel = plt.subplots(figsize=(8, 0.45 * len(found) + 1), layout="constrained")
-    for y, (_, test) in enumerate(reversed(found)):
-        low, high = test["ci95"]
-        panel.plot([100 * low, 100 * high], [y, y], color="tab:blue", linewidth=2)
-        panel.plot(100 * test["top1"], y, "o", color="tab:blue")
-    panel.set_yticks(range(len(found)), [name for name, _ in reversed(found)])
+    """Draws the test accuracy of everything that was tried on MobileViT-IR, with 95 % intervals, at both sizes."""
+    names = [PLAIN_NAMES.get(run, ROWS[run])[0] for run in TABLES["beyond"]]
+    figure, panel = plt.subplots(figsize=(8, 0.45 * len(names) + 1), layout="constrained")
+    for shift, colour, (size, data_set) in zip(
+        (0.12, -0.12), ("tab:blue", "tab:orange"), SIZES.items(), strict=True
+    ):
+        for y, run in enumerate(reversed(TABLES["beyond"])):
+            if found := result(run, data_set):
+                low, high = found["test"]["ci95"]
+                panel.plot([100 * low, 100 * high], [y + shift] * 2, color=colour, linewidth=2)
+                panel.plot(100 * found["test"]["top1"], y + shift, "o", color=colour)
+        panel.plot([], [], "o-", color=colour, label=size)
+    panel.set_yticks(range(len(names)), names[::-1])
     panel.set_xlabel("test top-1 with its 95 % interval, %")
     panel.grid(axis="x", alpha=0.3)
+    panel.legend()
     figure.savefig(FOLDER / "beyond.png", dpi=110)
     plt.close(figure)
 

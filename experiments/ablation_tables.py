@@ -12,6 +12,10 @@ from experiments.record import RESULTS
 
 FOLDER = RESULTS / "ablations"
 NOT_RUN = "not run"
+SIZES = {
+    "64 px": "",
+    "128 px": "trashnet_128",
+}  # of the pictures of TrashNet, and the folder of their results
 
 # What a row changes, and what the study said of it.
 IR = "inverted residuals for attention"
@@ -27,14 +31,14 @@ ROWS = {
     "mobilevit_ir": (IR, "90.2 %, 14 % less time"),
     "mobilevit_conv5": ("MobileViT, a 5x5 convolution more", "2.4 times faster"),
     "mobilevit_conv5_alone": ("MobileViT, 5x5 in place of 3x3", "(the other reading)"),
-    "pyramidnet_asam": ("PyramidNet (tiny, 64 px) + ASAM", "a baseline"),
+    "pyramidnet_asam": ("PyramidNet (tiny) + ASAM", "a baseline"),
     "swin": ("Swin (tiny)", "a baseline"),
     "ir_cosine": ("cosine in place of plateau", ""),
     "ir_basic": ("the same under basic augmentation", "–"),
     "ir_ema": ("averaged weights (EMA)", ""),
     "ir_asam": ("ASAM", ""),
     "ir_mixed": ("mixup and cutmix", ""),
-    "ir_progressive": ("strong augmentation, growing, at 32, 48, then 64 px", ""),
+    "ir_progressive": ("strong augmentation, growing, from half of the size on", ""),
     "ir_longer": ("60 epochs", ""),
     "ir_taught": ("distilled from the fine-tuned Lite0 above", ""),
     "pretrained": ("EfficientNet-Lite0 from ImageNet weights, 8 epochs", "–"),
@@ -122,7 +126,7 @@ def seeds() -> str:
     names = (ROWS["efficientnet_eca"][0], f"{IR}, basic augmentation", f"{IR}, strong augmentation")
     rows = []
     for (size, data_set), (name, (before, after)) in product(
-        (("64 px", ""), ("128 px", "trashnet_128")), list(zip(names, CHANGES, strict=True))
+        SIZES.items(), list(zip(names, CHANGES, strict=True))
     ):
         of = {
             run: {r["config"]["seed"]: r["test"]["top1"] for r in seeds_of(run, data_set)}
@@ -148,33 +152,28 @@ def _list(values: Any) -> str:
 
 
 def side_by_side(runs: Sequence[str]) -> str:
-    """Runs beside each other."""
+    """Runs beside each other, at both sizes; times and hours are of the smaller and the larger."""
     rows = []
     for run in runs:
-        found = result(run)
-        cells = [NOT_RUN, "–", "–"]
-        if found:
-            cells = [
-                _score(found["test"]),
-                f"{found['facts']['parameters']:,}",
-                f"{found['facts']['seconds'] / 3600:.2f}",
-            ]
+        found = [result(run, data_set) for data_set in SIZES.values()]
+        facts = [each["facts"] if each else {} for each in found]
+        cells = [_score(each["test"]) if each else NOT_RUN for each in found]
+        cells.append(next((f"{f['parameters']:,}" for f in facts if f), "–"))
+        cells.append(f"{facts[-1]['seconds'] / 3600:.2f}" if facts[-1] else "–")
         rows.append((*PLAIN_NAMES.get(run, ROWS[run]), *cells, *_latency(run)))
-    head = ("network and training", "the study", "test top-1 (95 % interval)", "parameters", "hours")
-    return table((*head, "ms, batch 1", "batch 32"), rows)
+    head = ("network and training", "the study", *(f"test top-1 at {size} (95 % interval)" for size in SIZES))
+    return table((*head, "parameters", "hours at 128 px", "ms at 64 px, batch 1", "batch 32"), rows)
 
 
 def beyond() -> str:
     """What each technique adds to MobileViT-IR, whose inference costs the same in every row."""
-    base = result("ir_basic")
     rows = []
     for run in TABLES["beyond"]:
-        found = result(run)
-        cells = [NOT_RUN, "–"]
-        if found and base:
-            cells = [
-                _score(found["test"]),
-                f"{100 * (found['test']['top1'] - base['test']['top1']):+.1f}",
-            ]
+        cells = []
+        for data_set in SIZES.values():
+            found, base = result(run, data_set), result("ir_basic", data_set)
+            gain = found["test"]["top1"] - base["test"]["top1"] if found and base else 0.0
+            cells += [_score(found["test"]), f"{100 * gain:+.1f}"] if found and base else [NOT_RUN, "–"]
         rows.append((PLAIN_NAMES.get(run, ROWS[run])[0], *cells))
-    return table(("change", "test top-1 (95 % interval)", "points gained"), rows)
+    head = [part for size in SIZES for part in (f"test top-1 at {size} (95 % interval)", "points gained")]
+    return table(("change", *head), rows)
