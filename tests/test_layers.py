@@ -246,7 +246,7 @@ def test_initialisers_have_the_widths_of_their_papers(host):
     assert std(linear_init, (256, 256)) == pytest.approx(0.02, rel=0.01)
 
 
-@pytest.mark.parametrize("tokens", [7, 130])  # of few, and of so many that their gradients are made of two halves
+@pytest.mark.parametrize("tokens", [7, 130])  # the gradients of many are made of two halves
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_and_its_gradients_are_those_of_flax(tokens, masked):
     rng = np.random.default_rng(0)
