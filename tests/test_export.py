@@ -120,6 +120,14 @@ def test_exported_forms_agree_with_the_bundle(place, form, runtime, request):
     check(found, "none", "pictures")
 
 
+@pytest.mark.parametrize("name", ["mobilevit_tiny", "swin_tiny"])
+def test_attention_in_an_onnx_file(tmp_path, name):
+    bundle = write_bundle(tmp_path / "bundle", name, image_size=SIZE)
+    write_export(load_bundle(bundle), tmp_path / "model.onnx")
+    rows = load_predictor(tmp_path / "model.onnx").probabilities(PICTURES.images)
+    np.testing.assert_allclose(rows, load_jax(bundle).probabilities(PICTURES.images), atol=1e-5)
+
+
 def test_what_is_in_the_onnx_file(onnx_file):
     model = onnx.load(onnx_file)
     entry = model.graph.input[0].type.tensor_type
