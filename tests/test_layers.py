@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from wastejax.models import layers
+from wastejax.models.attention import attend
 from wastejax.models.conv import Conv
 from wastejax.models.initialise import he_normal, linear_init, on_host
 from wastejax.models.layers import (
@@ -21,7 +22,6 @@ from wastejax.models.layers import (
     InvertedResidual,
     LayerNorm,
     SqueezeExcite,
-    attend,
     drop_path_rates,
     eca_kernel_size,
     gated_linear_unit,

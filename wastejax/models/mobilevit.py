@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from wastejax.errors import ConfigError
+from wastejax.models.attention import attend
 from wastejax.models.conv import Conv
 from wastejax.models.layers import (
     CBAM,
@@ -22,7 +23,6 @@ from wastejax.models.layers import (
     DropPath,
     InvertedResidual,
     LayerNorm,
-    attend,
     drop_path_rates,
     linear,
 )
