@@ -92,7 +92,8 @@ from wastejax.config import load_recipe
 from wastejax.data.transforms import Preprocessing
 from wastejax.models import Model
 from wastejax.models.conv import Conv
-from wastejax.models.layers import BatchNorm, ConvNormAct, DropPath, pool
+from wastejax.models.layers import ConvNormAct, DropPath, pool
+from wastejax.models.normalisation import BatchNorm
 from wastejax.training.checkpoint import Checkpoints
 from wastejax.training.devices import on_devices, use_devices
 from wastejax.training.optim import make_optimizer, make_schedule

@@ -8,25 +8,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wastejax.models import layers
+from wastejax.models import layers, normalisation
 from wastejax.models.attention import attend
 from wastejax.models.conv import Conv
 from wastejax.models.initialise import he_normal, linear_init, on_host
 from wastejax.models.layers import (
     CBAM,
-    BatchNorm,
     Classifier,
     ConvNormAct,
     DropPath,
     EfficientChannelAttention,
     InvertedResidual,
-    LayerNorm,
     SqueezeExcite,
     drop_path_rates,
     eca_kernel_size,
     gated_linear_unit,
     linear,
 )
+from wastejax.models.normalisation import BatchNorm, LayerNorm
 
 FAST = {"xla_backend_optimization_level": 0}  # half the compile time
 
@@ -77,6 +76,48 @@ def test_batch_norm_equals_flax(dtype):
         for module in (BatchNorm, nn.BatchNorm)
     ]
     np.testing.assert_allclose(*(np.asarray(y, np.float32) for y in evaluate), rtol=tolerance, atol=tolerance)
+
+
+class FlaxConvNorm(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Conv(12, (1, 1), use_bias=False, dtype=x.dtype, name="conv")(x)
+        return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-3, dtype=x.dtype, name="bn")(x)
+
+
+@pytest.mark.parametrize("form", ["cpu", "other"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_convolution_to_more_channels_and_its_norm_equal_flax(dtype, form, monkeypatch):
+    # Far from zero and of channels that say much the same, which a covariance does not make easier.
+    x = jnp.asarray(draw(4, 5, 6, 5) @ (draw(5, 5, seed=2) + 1) + 3, dtype)
+    g = jnp.asarray(draw(4, 5, 6, 12, seed=1), dtype)
+    norm = partial(BatchNorm, epsilon=1e-3, dtype=dtype)
+    ours = ConvNormAct(partial(Conv, dtype=dtype), norm, 12, 1)
+    variables = drawn_variables(ours, x)
+    used = []
+    if form == "other":
+        monkeypatch.setattr(
+            normalisation, "per_backend", lambda cpu, other, *args, **keys: other(*args, **keys)
+        )
+    by_moments = normalisation._by_moments
+    monkeypatch.setattr(normalisation, "_by_moments", lambda *a, **k: used.append(1) or by_moments(*a, **k))
+
+    def run(module):
+        def apply(params, x):
+            stats = jax.tree.map(jnp.abs, variables["batch_stats"])
+            return module.apply(
+                {"params": params, "batch_stats": stats}, x, train=True, mutable=["batch_stats"]
+            )
+
+        y, pull, new = jax.vjp(apply, variables["params"], x, has_aux=True)
+        return y, new, pull(g)
+
+    one, other = run(ours), run(FlaxConvNorm())
+    assert bool(used) == (form == "cpu") and one[0].dtype == dtype
+    tolerance = 1e-5 if dtype == jnp.float32 else 4e-2
+    for ours, flax in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        ours, flax = np.asarray(ours, np.float32), np.asarray(flax, np.float32)
+        np.testing.assert_allclose(ours, flax, rtol=tolerance, atol=tolerance * np.abs(flax).max())
 
 
 class Normalised(nn.Module):

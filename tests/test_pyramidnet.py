@@ -8,7 +8,7 @@ import pytest
 from wastejax.errors import ConfigError
 from wastejax.models import MODELS, check, create_model
 from wastejax.models.conv import Conv
-from wastejax.models.layers import BatchNorm
+from wastejax.models.normalisation import BatchNorm
 from wastejax.models.pyramidnet import PyramidBlock, blocks_per_stage, widths
 
 # Of the paper's code, for CIFAR-10; and for ImageNet (42.5 M in the paper's table 6).

@@ -29,6 +29,10 @@ LOWERINGS = ("auto", "direct")
 _DEPTHWISE_BLOCK = 1 << 14  # elements of `g` in one product of a depthwise kernel's gradient
 _DEPTHWISE_SUM = 8  # such products that are summed at once
 _SPLIT_ROWS = 1 << 13  # rows from which on a sum over rows is worth splitting in two
+_NARROW, _WIDENS = (
+    256,
+    2,
+)  # most input channels, and least output channels to one, for `BatchNorm` with a kernel
 
 
 def same_padding(size: int, kernel: int, strides: int) -> _Pair:
@@ -169,10 +173,10 @@ def _depthwise_kernel_gradient(
     return jnp.stack([total.sum((0, 1)) for total in sums]).reshape(kernel.shape)
 
 
-def _rows(x: Array) -> Array:
+def as_rows(x: Array) -> Array:
     """Returns [..., C] as [parts, N, C], the shape in which every product of a linear map takes it in training.
 
-    If two took it in two shapes, XLA would compute it twice. For the parts see `_linear_kernel_gradient`.
+    If two took it in two shapes, XLA would compute it twice. For the parts see `linear_kernel_gradient`.
     """
     count = x.size // x.shape[-1]
     parts = 2 if count >= _SPLIT_ROWS and count % 2 == 0 else 1
@@ -190,29 +194,35 @@ def _products(a: Array, b: Array, axes: _Pair) -> Array:
     return product(a[0], b[0])[None] if len(a) == 1 else jax.vmap(product)(a, b)
 
 
-def _linear(x: Array, kernel: Array) -> Array:
-    """Maps [..., C] by a kernel [C, F] to [..., F]."""
-    rows = _rows(x)
+def linear_map(x: Array, kernel: Array, axis: int = 0) -> Array:
+    """Maps [..., C] by a kernel [C, F], of which `axis` is summed over, to [..., F]; with 1 it maps [..., F] back.
+
+    A CPU's form of it, as are the two gradients below: the caller has written down its own.
+    """
+    rows = as_rows(x)
     kernels = jnp.broadcast_to(kernel, (len(rows), *kernel.shape))
-    return _products(rows, kernels, (1, 0)).reshape(*x.shape[:-1], -1).astype(x.dtype)
+    return _products(rows, kernels, (1, axis)).reshape(*x.shape[:-1], -1).astype(x.dtype)
 
 
-def _linear_vjp(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
-    rows, g_rows = _rows(x), _rows(g)
-    kernels = jnp.broadcast_to(kernel, (len(rows), *kernel.shape))
-    dx = _products(g_rows, kernels, (1, 1)).reshape(x.shape).astype(x.dtype)
-    return dx, _linear_kernel_gradient(rows, g_rows).astype(kernel.dtype)
+@jax.named_scope("linear_input_gradient")
+def linear_input_gradient(g: Array, kernel: Array) -> Array:
+    """Returns the gradient of the input of `linear_map`: [..., C], of [..., F] and the kernel [C, F]."""
+    return linear_map(g, kernel, 1)
 
 
 @jax.named_scope("linear_kernel_gradient")
-def _linear_kernel_gradient(x: Array, g: Array) -> Array:
-    """Returns float32 [C, F], of `_rows` [parts, N, C] and [parts, N, F]."""
+def linear_kernel_gradient(x: Array, g: Array) -> Array:
+    """Returns that of the kernel: float32 [C, F], of [..., C] and [..., F]."""
     # A sum over many rows keeps one thread busy, those over two halves of them two. Of its operands the first is
     # the one that is read across its rows: let it be the narrower.
     swap = g.shape[-1] < x.shape[-1]
     first, second = (g, x) if swap else (x, g)
-    dk = _products(first, second, (0, 0)).sum(0)
+    dk = _products(as_rows(first), as_rows(second), (0, 0)).sum(0)
     return dk.T if swap else dk
+
+
+def _linear_vjp(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
+    return linear_input_gradient(g, kernel), linear_kernel_gradient(x, g).astype(kernel.dtype)
 
 
 def _cpu(x: Array, kernel: Array, strides: int, pads: _Pads, groups: int) -> Array:
@@ -223,7 +233,7 @@ def _cpu(x: Array, kernel: Array, strides: int, pads: _Pads, groups: int) -> Arr
 
 def _cpu_fwd(x: Array, kernel: Array, strides: int, pads: _Pads, groups: int) -> Array:
     if _is_pointwise(kernel, strides, pads, groups):
-        return _linear(x, kernel[0, 0])
+        return linear_map(x, kernel[0, 0])
     return _cpu(x, kernel, strides, pads, groups)
 
 
@@ -275,7 +285,7 @@ def _dot(x: Array, kernel: Array) -> Array:
 
 
 def _dot_fwd(x: Array, kernel: Array) -> Any:
-    return per_backend(_linear, _plain_dot, x, kernel), (x, kernel)
+    return per_backend(linear_map, _plain_dot, x, kernel), (x, kernel)
 
 
 def _dot_bwd(residuals: tuple[Array, Array], g: Array) -> Any:
@@ -358,11 +368,20 @@ class Conv(nn.Module):
     kernel_init: Callable[..., Array] = he_normal
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Maps [B, H, W, C] to [B, H', W', features]."""
-        shape = (self.kernel, self.kernel, x.shape[-1] // self.groups, self.features)
+    def __call__(self, x: Array, norm: Callable[..., Array] | None = None) -> Array:
+        """Maps [B, H, W, C] to [B, H', W', features].
+
+        In training `norm` is the `BatchNorm` of the result: a 1x1 convolution to more channels leaves itself to it,
+        as the two together are faster.
+        """
+        channels = x.shape[-1]
+        shape = (self.kernel, self.kernel, channels // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
-        x = conv2d(x.astype(self.dtype), kernel, self.strides, self.padding, self.groups, self.lowering)
+        x = x.astype(self.dtype)
+        widens = channels <= _NARROW and self.features >= _WIDENS * channels
+        if norm is not None and widens and (self.kernel, self.strides, self.lowering) == (1, 1, "auto"):
+            return norm(x, kernel)
+        x = conv2d(x, kernel, self.strides, self.padding, self.groups, self.lowering)
         if self.use_bias:
             x += self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
-        return x
+        return x if norm is None else norm(x)

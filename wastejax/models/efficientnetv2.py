@@ -17,7 +17,6 @@ from wastejax.errors import ConfigError
 from wastejax.models.conv import Conv
 from wastejax.models.layers import (
     CBAM,
-    BatchNorm,
     Classifier,
     ConvNormAct,
     DropPath,
@@ -25,6 +24,7 @@ from wastejax.models.layers import (
     InvertedResidual,
     drop_path_rates,
 )
+from wastejax.models.normalisation import BatchNorm
 
 MIN_IMAGE_SIZE = 32  # the total stride
 

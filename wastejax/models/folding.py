@@ -14,7 +14,8 @@ import numpy as np
 from jax import Array
 
 from wastejax.models import Model, Variables
-from wastejax.models.layers import BatchNorm, ConvNormAct
+from wastejax.models.layers import ConvNormAct
+from wastejax.models.normalisation import BatchNorm
 
 
 def fold_batch_norm(model: Model, variables: Variables, image_size: int) -> Variables:

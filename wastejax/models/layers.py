@@ -7,7 +7,6 @@ A network binds its convolution and normalisation to `ConvNormAct` once (`functo
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -27,128 +26,6 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 linear = partial(nn.Dense, kernel_init=linear_init, dot_general=dense_dot)  # of tokens, [..., N, C]
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _normalise(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
-    return _normalise_fwd(x, scale, bias, epsilon)[0]
-
-
-def _normalise_fwd(x: Array, scale: Array, bias: Array, epsilon: float) -> Any:
-    wide = x.astype(jnp.float32)
-    mean = wide.mean((0, 1, 2))
-    var = jnp.maximum(jnp.square(wide).mean((0, 1, 2)) - jnp.square(mean), 0.0)
-    inverse = jax.lax.rsqrt(var + epsilon)
-    y = wide * (scale * inverse) + (bias - mean * scale * inverse)
-    return (y.astype(x.dtype), mean, var), (x, scale, mean, inverse)
-
-
-def _normalise_bwd(epsilon: float, residuals: Any, cotangents: Any) -> tuple[Array, Array, Array]:
-    x, scale, mean, inverse = residuals
-    wide, g = x.astype(jnp.float32), cotangents[0].astype(jnp.float32)
-    count = x.size // x.shape[-1]
-    d_bias = g.sum((0, 1, 2))
-    d_scale = ((g * wide).sum((0, 1, 2)) - mean * d_bias) * inverse
-    # The gradient reaches x along three ways (Ioffe & Szegedy 2015, section 3): itself, the variance, the mean.
-    slope = -scale * jnp.square(inverse) * d_scale / count
-    d_x = g * (scale * inverse) + wide * slope - (scale * inverse * d_bias / count + slope * mean)
-    return d_x.astype(x.dtype), d_scale, d_bias
-
-
-_normalise.defvjp(_normalise_fwd, _normalise_bwd)
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015), with flax.linen.BatchNorm's variables and numbers.
-
-    Its gradient is written down instead of derived: that halves its cost on a CPU. None flows through the
-    statistics that it stores.
-
-    Attributes:
-        use_running_average: normalise by the running statistics instead of the batch's, and leave them alone.
-        momentum: decay rate of the running statistics; the variance is that of the batch, without n / (n - 1).
-        epsilon: added to the variance.
-        dtype: of the result; statistics and parameters are float32.
-    """
-
-    use_running_average: bool
-    momentum: float = 0.9
-    epsilon: float = 1e-3
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Normalises each channel of [B, H, W, C]."""
-        shape = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
-        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        x = x.astype(self.dtype)
-        if self.use_running_average:
-            factor = scale * jax.lax.rsqrt(var.value + self.epsilon)
-            return (x.astype(jnp.float32) * factor + (bias - mean.value * factor)).astype(self.dtype)
-        y, batch_mean, batch_var = _normalise(x, scale, bias, self.epsilon)
-        if not self.is_initializing():
-            mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
-            var.value = self.momentum * var.value + (1 - self.momentum) * batch_var
-        return y
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _standardise(x: Array, epsilon: float) -> Array:
-    return _standardise_fwd(x, epsilon)[0]
-
-
-def _standardise_fwd(x: Array, epsilon: float) -> Any:
-    wide = x.astype(jnp.float32)
-    mean = wide.mean(-1, keepdims=True)
-    var = jnp.maximum(jnp.square(wide).mean(-1, keepdims=True) - jnp.square(mean), 0.0)
-    inverse = jax.lax.rsqrt(var + epsilon)
-    y = ((wide - mean) * inverse).astype(x.dtype)
-    return y, (y, inverse)
-
-
-def _standardise_bwd(epsilon: float, residuals: Any, g: Array) -> tuple[Array]:
-    y, inverse = residuals
-    # Without the barrier XLA would put the product that `g` is into the sums below, where it is slower.
-    wide, g = y.astype(jnp.float32), jax.lax.optimization_barrier(g.astype(jnp.float32))
-    d_x = (g - g.mean(-1, keepdims=True) - wide * (g * wide).mean(-1, keepdims=True)) * inverse
-    return (d_x.astype(y.dtype),)
-
-
-_standardise.defvjp(_standardise_fwd, _standardise_bwd)
-
-
-class LayerNorm(nn.Module):
-    """Layer normalisation before a linear map (Ba et al. 2016, eq. 3), with flax.linen.LayerNorm's parameters.
-
-    In training the linear map takes over scale and bias: (s x + b) W = x (s W) + b W, and the gradients of s and b
-    follow from those of small arrays. On a CPU that spares several passes over all tokens.
-
-    Attributes:
-        epsilon: added to the variance.
-        dtype: of the result; statistics and parameters are float32.
-    """
-
-    epsilon: float = 1e-5
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array, train: bool = False) -> tuple[Array, Callable[..., Array]]:
-        """Returns the tokens [..., N, C], normalised, and the `dot_general` of the `linear` that follows."""
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
-        x = _standardise(x.astype(self.dtype), self.epsilon)
-        if not train:  # exports and int8 weights are to find the kernels as they are
-            return (x * scale + bias).astype(self.dtype), dense_dot
-
-        def dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
-            wide = kernel.astype(jnp.float32)
-            scaled = (scale[:, None] * wide).astype(kernel.dtype)
-            return dense_dot(x, scaled) + (bias @ wide).astype(x.dtype)
-
-        return x, dot_general
 
 
 class ConvNormAct(nn.Module):
@@ -175,8 +52,9 @@ class ConvNormAct(nn.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         """Maps [B, H, W, C] to [B, H', W', features]."""
         groups = x.shape[-1] if self.depthwise else 1
-        x = self.conv(self.features, self.kernel, self.strides, groups, name="conv")(x)
-        x = self.norm(use_running_average=not train, name="bn")(x)
+        conv = self.conv(self.features, self.kernel, self.strides, groups, name="conv")
+        norm = self.norm(use_running_average=not train, name="bn")
+        x = conv(x, norm) if train else norm(conv(x))
         act = ACTIVATIONS[self.activation]
         # Computing it again for its gradient costs less than keeping what that needs: 12 % of a step on a CPU.
         return jax.checkpoint(act)(x) if train and self.activation != "none" else act(x)

@@ -17,15 +17,14 @@ from wastejax.models.attention import attend
 from wastejax.models.conv import Conv
 from wastejax.models.layers import (
     CBAM,
-    BatchNorm,
     Classifier,
     ConvNormAct,
     DropPath,
     InvertedResidual,
-    LayerNorm,
     drop_path_rates,
     linear,
 )
+from wastejax.models.normalisation import BatchNorm, LayerNorm
 
 HEADS = 4
 PATCH = 2

@@ -11,7 +11,8 @@ from jax import Array
 
 from wastejax.errors import ConfigError
 from wastejax.models.conv import Conv
-from wastejax.models.layers import CBAM, BatchNorm, Classifier, ConvNormAct, DropPath, drop_path_rates
+from wastejax.models.layers import CBAM, Classifier, ConvNormAct, DropPath, drop_path_rates
+from wastejax.models.normalisation import BatchNorm
 
 BOTTLENECK = 4  # output over inner width
 
