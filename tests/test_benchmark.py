@@ -241,6 +241,7 @@ def test_the_data_pipeline(tmp_path, monkeypatch):
         ("mobilevit_xxs_ir", 64, 8),
     ]
     monkeypatch.setattr(data, "STEPS", 2)
+    monkeypatch.setattr(data, "STRETCH", 0.0)
     fed = data.measure_feeding(cases[0], folder, args, lambda line: None)
     assert 0 < fed["low"] <= fed["rate"] <= fed["high"]
     with pytest.raises(ConfigError, match="multiple of 64"):

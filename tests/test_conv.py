@@ -34,6 +34,7 @@ CASES = [  # (kernel, channels, features, groups), strides, padding, (rows, colu
     (DEPTHWISE_5, 1, "SYMMETRIC", (8, 7)),
     (DEPTHWISE_5, 2, "SAME", (8, 7)),
     (DEPTHWISE_5, 2, "SYMMETRIC", (6, 9)),
+    (DEPTHWISE_5, 3, "SYMMETRIC", (8, 10)),
     (NARROWING, 1, "SAME", (8, 9)),
     (NARROWING, 2, "SAME", (9, 8)),
     (DENSE, 1, "SAME", (18, 17)),

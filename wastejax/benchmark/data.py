@@ -1,7 +1,9 @@
 """How fast pictures come: files to augmented batches, against torchvision; and what training loses by waiting."""
 
+import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -24,7 +26,7 @@ SIDE = 256  # of the pictures, pixels
 COUNT = 480  # pictures of each format
 BATCH = 32
 MIN_AREA = 0.35  # of a random crop, the recipes' default
-STEPS = 16  # of one measured stretch of training
+STEPS, STRETCH = 16, 6.0  # least steps and seconds of one measured stretch of training
 FORMATS: dict[str, dict[str, Any]] = {"png": {}, "jpeg": {"quality": 90}}
 
 Say = Callable[[str], None]
@@ -169,10 +171,11 @@ def trained(args: Any) -> list[Case]:
 
 
 def measure_feeding(case: Case, folder: Path, args: Any, say: Say) -> dict[str, Any]:
-    """Times `STEPS` training steps on pictures from the decoded cache, and on one batch that lies on the device.
+    """Times training steps on pictures from the decoded cache, and on one batch that lies on the device.
 
     Both keep one step in flight, as the trainer does; the pipeline starts anew for each stretch, so that nothing
-    was read while something else was timed.
+    was read while something else was timed, and a stretch is long, so that the start does not weigh as it never
+    does in training.
 
     Returns:
         `rate`: pictures per second with data, as a share of those without; with `low` and `high`, 95 % bootstrap.
@@ -187,11 +190,11 @@ def measure_feeding(case: Case, folder: Path, args: Any, say: Say) -> dict[str, 
     read = pipeline.reader(source, np.arange(len(source)), cache=True)
     devices = use_devices(jax.devices()[:1])
 
-    def stretch(fed: bool) -> None:
+    def stretch(fed: bool, steps: int) -> None:
         nonlocal state
         last = None
-        feed = batches(read, STEPS, case.size, case.batch) if fed else None
-        for _ in range(STEPS):
+        feed = batches(read, steps, case.size, case.batch) if fed else None
+        for _ in range(steps):
             given = on_devices(devices, next(feed)) if feed else fixed
             state, metrics = step(state, given)
             if last is not None:
@@ -199,10 +202,14 @@ def measure_feeding(case: Case, folder: Path, args: Any, say: Say) -> dict[str, 
             last = metrics
         float(last["loss"]) if last else None
 
+    stretch(False, 2)  # compiles
+    started = time.perf_counter()
+    stretch(False, STEPS)
+    steps = max(STEPS, math.ceil(STRETCH / (time.perf_counter() - started) * STEPS))
     times = interleave(
         {
-            "data": lambda calls: timed(lambda: stretch(True), calls),
-            "fixed": lambda calls: timed(lambda: stretch(False), calls),
+            "data": lambda calls: timed(lambda: stretch(True, steps), calls),
+            "fixed": lambda calls: timed(lambda: stretch(False, steps), calls),
         },
         args.rounds,
         args.seconds,
@@ -216,6 +223,7 @@ def measure_feeding(case: Case, folder: Path, args: Any, say: Say) -> dict[str, 
         "model": case.model,
         "size": case.size,
         "batch": case.batch,
+        "steps": steps,
         "rate": inverse.value,
         "low": inverse.low,
         "high": inverse.high,

@@ -32,14 +32,15 @@ class ArrayStore:
         self.path = path
         self._shapes = np.load(path.with_suffix(".npy"))
         self._ends = np.cumsum(self._shapes.prod(axis=1, dtype=np.int64))
-        self._bytes: np.memmap | None = None
+        self._bytes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self._shapes)
 
     def __getitem__(self, i: int) -> np.ndarray:
         if self._bytes is None:
-            self._bytes = np.memmap(self.path, np.uint8, mode="r")
+            # As a plain array: a slice of a memmap takes Python longer than its pixels take to read.
+            self._bytes = np.asarray(np.memmap(self.path, np.uint8, mode="r"))
         shape = self._shapes[i]
         end = self._ends[i]
         return self._bytes[end - shape.prod(dtype=np.int64) : end].reshape(shape)

@@ -8,13 +8,14 @@ forms take the same kernel and give the same numbers and gradients, so the choic
 compiled for a backend and is no part of the model.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from wastejax.models.initialise import he_normal
@@ -82,52 +83,89 @@ def _offsets(kernel: tuple[int, ...]) -> Iterator[_Pair]:
     return ((i, j) for i in range(kernel[0]) for j in range(kernel[1]))
 
 
-def _padded(x: Array, pads: _Pads, dilation: int = 1) -> Array:
-    """Returns `x` in float32 with zeros around its positions, and `dilation - 1` between them.
+def _padded(x: Array, pads: _Pads) -> Array:
+    """Returns `x` in float32 with zeros around its positions.
 
     XLA would look through the padding where it can, and have the loops that read this read two arrays, or compute
     anew what made `x`, normalisation and activation, for each kernel element: a barrier keeps it from that.
     """
-    config = [(0, 0, 0), *((low, high, dilation - 1) for low, high in pads), (0, 0, 0)]
+    config = [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)]
     return lax.optimization_barrier(lax.pad(x.astype(jnp.float32), jnp.float32(0), config))
 
 
-def _shifted(x: Array, kernel: Array, size: tuple[int, ...], strides: int = 1) -> Array:
-    """Depthwise convolution of a padded image as one shifted multiply-add per kernel element.
-
-    Args:
-        x: float32 [B, H, W, C].
-        kernel: [kh, kw, 1, C].
-        size: rows and columns of the result.
-        strides: steps of the kernel.
-    """
-    kernel = kernel.astype(jnp.float32)
+def _depthwise(x: Array, kernel: Array, strides: int, pads: _Pads) -> Array:
+    """Depthwise convolution as one shifted multiply-add per kernel element."""
+    size = [(x.shape[1 + i] + sum(pads[i]) - kernel.shape[i]) // strides + 1 for i in (0, 1)]
     span = [(n - 1) * strides + 1 for n in size]  # what one kernel element meets of the image
+    wide, factors = _padded(x, pads), kernel.astype(jnp.float32)
     out = jnp.zeros((x.shape[0], *size, x.shape[3]), jnp.float32)
     for i, j in _offsets(kernel.shape):
-        out += x[:, i : i + span[0] : strides, j : j + span[1] : strides] * kernel[i, j, 0]
-    return out
-
-
-def _depthwise(x: Array, kernel: Array, strides: int, pads: _Pads) -> Array:
-    rows, cols = ((x.shape[1 + i] + sum(pads[i]) - kernel.shape[i]) // strides + 1 for i in (0, 1))
-    return _shifted(_padded(x, pads), kernel, (rows, cols), strides).astype(x.dtype)
+        out += wide[:, i : i + span[0] : strides, j : j + span[1] : strides] * factors[i, j, 0]
+    return out.astype(x.dtype)
 
 
 def _depthwise_vjp(x: Array, kernel: Array, g: Array, strides: int, pads: _Pads) -> tuple[Array, Array]:
-    size, out_size = x.shape[1:3], g.shape[1:3]
-    before = (kernel.shape[0] - 1 - pads[0][0], kernel.shape[1] - 1 - pads[1][0])
-    # Zeros before and after what the transposed convolution reads of `g`, of which strides have left gaps.
-    around = [
-        (low, n + k - 1 - low - (steps - 1) * strides - 1)
-        for n, k, low, steps in zip(size, kernel.shape, before, out_size, strict=False)
+    sides = [
+        _cells(*sizes, strides)
+        for sizes in zip(x.shape[1:3], g.shape[1:3], kernel.shape[:2], (pads[0][0], pads[1][0]), strict=True)
     ]
-    wide = _padded(g, (around[0], around[1]), strides)
-    dx = _shifted(wide, kernel[::-1, ::-1], size)
-    spread = strides > 1 or min(before) < 0
-    g, first = (g.astype(jnp.float32), (0, 0)) if spread else (wide, before)  # `wide` is in memory already
-    dk = _depthwise_kernel_gradient(_padded(x, pads), kernel, g, first, out_size, strides)
+    wide = _padded(g, (sides[0].pads, sides[1].pads))
+    dx = _spread(wide, kernel, sides, strides)[:, : x.shape[1], : x.shape[2]]
+    first, size = (sides[0].pads[0], sides[1].pads[0]), g.shape[1:3]
+    # Where padding is wider than the kernel, some of `g` meets nothing of `x`, and is cut away in `wide`.
+    if min(sides[0].pads + sides[1].pads) < 0:
+        wide, first = g.astype(jnp.float32), (0, 0)
+    dk = _depthwise_kernel_gradient(_padded(x, pads), kernel, wide, first, size, strides)
     return dx.astype(x.dtype), dk.astype(kernel.dtype)
+
+
+class _Cells(NamedTuple):
+    """One dimension of a convolution's input, in cells of as many positions as the kernel steps over.
+
+    Attributes:
+        cells: how many.
+        pads: zeros to put around the result's gradient, so that all taps can be read for all cells.
+        taps: [strides, T], position in the cell and tap -> kernel element, or the kernel's size for none.
+    """
+
+    cells: int
+    pads: _Pair
+    taps: np.ndarray
+
+
+def _cells(size: int, out: int, kernel: int, low: int, strides: int) -> _Cells:
+    """Position `a` of cell `r` takes row `r + d` of the gradient times kernel element `a + low - d strides`."""
+    cells = -(-size // strides)
+    least, most = -((kernel - 1 - low) // strides), (strides - 1 + low) // strides
+    element = np.arange(strides)[:, None] + low - np.arange(least, most + 1) * strides
+    taps = np.where((element >= 0) & (element < kernel), element, kernel)
+    return _Cells(cells, (-least, cells - 1 + most - (out - 1)), taps)
+
+
+def _spread(wide: Array, kernel: Array, sides: Sequence[_Cells], strides: int) -> Array:
+    """The gradient of a depthwise convolution's input, as one shifted multiply-add per tap of its cells.
+
+    Of a kernel of 3 with steps of 2 a position takes at most 4 elements, where a convolution of the gradient with
+    zeros between would take all 9, and read four times as much.
+
+    Args:
+        wide: the gradient of the result, padded, float32 [B, h, w, C].
+        kernel: [kh, kw, 1, C].
+        sides: rows and columns.
+        strides: steps of the kernel.
+
+    Returns:
+        float32 [B, H, W, C], of whole cells.
+    """
+    rows, cols = sides
+    taps = jnp.pad(kernel[:, :, 0].astype(jnp.float32), ((0, 1), (0, 1), (0, 0)))
+    taps = taps[rows.taps.T[:, None, :, None], cols.taps.T[:, None]]  # [Tr, Tc, strides, strides, C]
+    B, channels = wide.shape[0], wide.shape[3]
+    out = jnp.zeros((B, rows.cells, strides, cols.cells, strides, channels), jnp.float32)
+    for i, j in _offsets(taps.shape):
+        part = wide[:, i : i + rows.cells, None, j : j + cols.cells, None]
+        out += part * taps[i, j][:, None]
+    return out.reshape(B, rows.cells * strides, cols.cells * strides, channels)
 
 
 @jax.named_scope("depthwise_kernel_gradient")
