@@ -89,8 +89,8 @@ class FlaxConvNorm(nn.Module):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_convolution_to_more_channels_and_its_norm_equal_flax(dtype, form, monkeypatch):
     # Far from zero and of channels that say much the same, which a covariance does not make easier.
-    x = jnp.asarray(draw(4, 5, 6, 5) @ (draw(5, 5, seed=2) + 1) + 3, dtype)
-    g = jnp.asarray(draw(4, 5, 6, 12, seed=1), dtype)
+    x = jnp.asarray(draw(8, 9, 8, 5) @ (draw(5, 5, seed=2) + 1) + 3, dtype)
+    g = jnp.asarray(draw(8, 9, 8, 12, seed=1), dtype)
     norm = partial(BatchNorm, epsilon=1e-3, dtype=dtype)
     ours = ConvNormAct(partial(Conv, dtype=dtype), norm, 12, 1)
     variables = drawn_variables(ours, x)

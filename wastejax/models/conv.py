@@ -30,10 +30,8 @@ LOWERINGS = ("auto", "direct")
 _DEPTHWISE_BLOCK = 1 << 14  # elements of `g` in one product of a depthwise kernel's gradient
 _DEPTHWISE_SUM = 8  # such products that are summed at once
 _SPLIT_ROWS = 1 << 13  # rows from which on a sum over rows is worth splitting in two
-_NARROW, _WIDENS = (
-    256,
-    2,
-)  # most input channels, and least output channels to one, for `BatchNorm` with a kernel
+# For `BatchNorm` with a kernel: least output channels to one of the input, and rows to each of these.
+_WIDENS, _ROWS = 2, 100
 
 
 def same_padding(size: int, kernel: int, strides: int) -> _Pair:
@@ -416,7 +414,7 @@ class Conv(nn.Module):
         shape = (self.kernel, self.kernel, channels // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
-        widens = channels <= _NARROW and self.features >= _WIDENS * channels
+        widens = self.features >= _WIDENS * channels and x.size >= _ROWS * channels**2
         if norm is not None and widens and (self.kernel, self.strides, self.lowering) == (1, 1, "auto"):
             return norm(x, kernel)
         x = conv2d(x, kernel, self.strides, self.padding, self.groups, self.lowering)
