@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wastejax.models import conv
-from wastejax.models.conv import Conv, conv2d, dense_dot, same_padding
+from wastejax.models import conv, linear_maps
+from wastejax.models.conv import Conv, conv2d, same_padding
+from wastejax.models.linear_maps import dense_dot
 
 FAST = {"xla_backend_optimization_level": 0}  # half the compile time
 
@@ -112,7 +113,7 @@ def test_equals_numpy(case, strides, padding, size, lowering):
 def test_any_block_or_part_of_the_rows_gives_the_same_gradient(case, limit, monkeypatch):
     x, kernel, groups = problem(case, (12, 10))
     monkeypatch.setattr(conv, "_DEPTHWISE_BLOCK", limit)
-    monkeypatch.setattr(conv, "_SPLIT_ROWS", limit)
+    monkeypatch.setattr(linear_maps, "_SPLIT_ROWS", limit)
     ours, g = forward_and_gradients(x, kernel, 1, "SYMMETRIC", groups, "auto")
     pad = case[0] // 2
     assert_close(ours, reference(x, kernel, g, 1, [(pad, pad)] * 2, groups), 1e-5)

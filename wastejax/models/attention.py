@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from wastejax.models.conv import per_backend
+from wastejax.models.lowering import per_backend
 
 
 def attend(query: Array, key: Array, value: Array, bias: Array | None = None, mask: Any = None) -> Array:

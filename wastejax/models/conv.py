@@ -1,8 +1,8 @@
 """2-D convolution, lowered in the way that is fast on the backend it runs on.
 
 XLA's own convolutions are right for GPU and TPU and for export. On a CPU they are slow in two places, which are
-put in other words here: depthwise convolutions (shifted multiply-adds), and the gradients of 1x1 kernels (two
-sums over rows, side by side). Much of the time goes into moving numbers rather than into computing with them, so
+put in other words here: depthwise convolutions (shifted multiply-adds), and the gradients of 1x1 kernels
+(`linear_maps`). Much of the time goes into moving numbers rather than into computing with them, so
 the forms are such that XLA writes once what a convolution reads. For other convolutions see `wastejax.jit`. All
 forms take the same kernel and give the same numbers and gradients, so the choice is made when a program is
 compiled for a backend and is no part of the model.
@@ -19,6 +19,8 @@ import numpy as np
 from jax import Array, lax
 
 from wastejax.models.initialise import he_normal
+from wastejax.models.linear_maps import linear_map, linear_map_vjp
+from wastejax.models.lowering import per_backend
 
 Padding = str | int
 _Pair = tuple[int, int]
@@ -29,7 +31,6 @@ LOWERINGS = ("auto", "direct")
 # Found by measuring shapes of EfficientNetV2 and MobileViT at 96 to 256 px on two AVX2 or AVX-512 cores.
 _DEPTHWISE_BLOCK = 1 << 14  # elements of `g` in one product of a depthwise kernel's gradient
 _DEPTHWISE_SUM = 8  # such products that are summed at once
-_SPLIT_ROWS = 1 << 13  # rows from which on a sum over rows is worth splitting in two
 # For `BatchNorm` with a kernel: least output channels to one of the input, and rows to each of these.
 _WIDENS, _ROWS = 2, 100
 
@@ -209,58 +210,6 @@ def _depthwise_kernel_gradient(
     return jnp.stack([total.sum((0, 1)) for total in sums]).reshape(kernel.shape)
 
 
-def as_rows(x: Array) -> Array:
-    """Returns [..., C] as [parts, N, C], the shape in which every product of a linear map takes it in training.
-
-    If two took it in two shapes, XLA would compute it twice. For the parts see `linear_kernel_gradient`.
-    """
-    count = x.size // x.shape[-1]
-    parts = 2 if count >= _SPLIT_ROWS and count % 2 == 0 else 1
-    return x.reshape(parts, count // parts, x.shape[-1])
-
-
-def _products(a: Array, b: Array, axes: _Pair) -> Array:
-    """Returns the products of matrices over one axis of each, part by part: float32 [parts, ., .]."""
-
-    def product(a: Array, b: Array) -> Array:
-        contracted = ((axes[0],), (axes[1],))
-        return lax.dot_general(a, b, (contracted, ((), ())), preferred_element_type=jnp.float32)
-
-    # Of one part as XLA would do it too, but then without the name by which a profile knows it.
-    return product(a[0], b[0])[None] if len(a) == 1 else jax.vmap(product)(a, b)
-
-
-def linear_map(x: Array, kernel: Array, axis: int = 0) -> Array:
-    """Maps [..., C] by a kernel [C, F], of which `axis` is summed over, to [..., F]; with 1 it maps [..., F] back.
-
-    A CPU's form of it, as are the two gradients below: the caller has written down its own.
-    """
-    rows = as_rows(x)
-    kernels = jnp.broadcast_to(kernel, (len(rows), *kernel.shape))
-    return _products(rows, kernels, (1, axis)).reshape(*x.shape[:-1], -1).astype(x.dtype)
-
-
-@jax.named_scope("linear_input_gradient")
-def linear_input_gradient(g: Array, kernel: Array) -> Array:
-    """Returns the gradient of the input of `linear_map`: [..., C], of [..., F] and the kernel [C, F]."""
-    return linear_map(g, kernel, 1)
-
-
-@jax.named_scope("linear_kernel_gradient")
-def linear_kernel_gradient(x: Array, g: Array) -> Array:
-    """Returns that of the kernel: float32 [C, F], of [..., C] and [..., F]."""
-    # A sum over many rows keeps one thread busy, those over two halves of them two. Of its operands the first is
-    # the one that is read across its rows: let it be the narrower.
-    swap = g.shape[-1] < x.shape[-1]
-    first, second = (g, x) if swap else (x, g)
-    dk = _products(as_rows(first), as_rows(second), (0, 0)).sum(0)
-    return dk.T if swap else dk
-
-
-def _linear_vjp(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
-    return linear_input_gradient(g, kernel), linear_kernel_gradient(x, g).astype(kernel.dtype)
-
-
 def _cpu(x: Array, kernel: Array, strides: int, pads: _Pads, groups: int) -> Array:
     if _is_depthwise(x, kernel, groups):
         return _depthwise(x, kernel, strides, pads)
@@ -279,14 +228,9 @@ def _cpu_vjp(
     if _is_depthwise(x, kernel, groups):
         return _depthwise_vjp(x, kernel, g, strides, pads)
     if _is_pointwise(kernel, strides, pads, groups):
-        dx, dk = _linear_vjp(x, kernel[0, 0], g)
+        dx, dk = linear_map_vjp(x, kernel[0, 0], g)
         return dx, dk[None, None]
     return _direct_vjp(x, kernel, g, strides, pads, groups)
-
-
-def per_backend(cpu: Callable[..., Any], other: Callable[..., Any], *args: Array, **options: Any) -> Any:
-    """Returns what `cpu` makes of the arguments in a program for a CPU, and what `other` does in any other."""
-    return lax.platform_dependent(*args, cpu=partial(cpu, **options), default=partial(other, **options))
 
 
 # The gradient is ours: differentiating through the choice itself would keep the residuals of both branches.
@@ -305,43 +249,6 @@ def _auto_bwd(strides: int, pads: _Pads, groups: int, residuals: tuple[Array, Ar
 
 
 _auto.defvjp(_auto_fwd, _auto_bwd)
-
-
-def _plain_dot(x: Array, kernel: Array) -> Array:
-    return lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
-
-
-def _plain_dot_vjp(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
-    return jax.vjp(_plain_dot, x, kernel)[1](g)
-
-
-@jax.custom_vjp
-def _dot(x: Array, kernel: Array) -> Array:
-    return _plain_dot(x, kernel)
-
-
-def _dot_fwd(x: Array, kernel: Array) -> Any:
-    return per_backend(linear_map, _plain_dot, x, kernel), (x, kernel)
-
-
-def _dot_bwd(residuals: tuple[Array, Array], g: Array) -> Any:
-    return per_backend(_linear_vjp, _plain_dot_vjp, *residuals, g)
-
-
-_dot.defvjp(_dot_fwd, _dot_bwd)
-
-
-def dense_dot(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
-    """The product of a linear layer, for `nn.Dense(dot_general=…)`: a 1x1 convolution's gradient is the faster one.
-
-    Args:
-        x: [..., N, C].
-        kernel: [C, features].
-
-    Returns:
-        [..., N, features].
-    """
-    return _dot(x, kernel)
 
 
 def conv2d(

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from wastejax.models.conv import Conv, dense_dot
+from wastejax.models.conv import Conv
 from wastejax.models.initialise import he_normal, linear_init, normal
+from wastejax.models.linear_maps import dense_dot
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": nn.silu,

@@ -13,15 +13,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from wastejax.models.conv import (
+from wastejax.models.conv import conv2d
+from wastejax.models.linear_maps import (
     as_rows,
-    conv2d,
     dense_dot,
     linear_input_gradient,
     linear_kernel_gradient,
     linear_map,
-    per_backend,
 )
+from wastejax.models.lowering import per_backend
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
