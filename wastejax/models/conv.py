@@ -29,8 +29,8 @@ _Pads = tuple[_Pair, _Pair]
 LOWERINGS = ("auto", "direct")
 
 # Found by measuring shapes of EfficientNetV2 and MobileViT at 96 to 256 px on two AVX2 or AVX-512 cores.
-_DEPTHWISE_BLOCK = 1 << 14  # elements of `g` in one product of a depthwise kernel's gradient
-_DEPTHWISE_SUM = 8  # such products that are summed at once
+# A depthwise kernel's gradient sums so many elements of `g`, and so many rows of them, at once.
+_DEPTHWISE_BLOCK, _DEPTHWISE_ROWS = 1 << 17, 16
 # For `BatchNorm` with a kernel: least output channels to one of the input, and rows to each of these.
 _WIDENS, _ROWS = 2, 100
 
@@ -183,31 +183,29 @@ def _depthwise_kernel_gradient(
     """
     h, w = size
     B, channels = x.shape[0], x.shape[3]
-    limit = _DEPTHWISE_BLOCK // (w * channels)
-    rows = max((n for n in range(1, h + 1) if h % n == 0 and n <= limit), default=1)
-    span = ((rows - 1) * strides + 1, (w - 1) * strides + 1)
-    x_block = (1, span[0] + kernel.shape[0] - 1, *x.shape[2:])
+    kh, kw = kernel.shape[:2]
+    most = max(1, min(h, _DEPTHWISE_ROWS, _DEPTHWISE_BLOCK // (w * channels)))
+    rows = max(n for n in range(1, most + 1) if h % n == 0)
+    span = (w - 1) * strides + 1
 
-    def block(n: Array) -> tuple[Array, Array]:
-        image, row = n // (h // rows), n % (h // rows) * rows
-        part = lax.dynamic_slice(x, (image, row * strides, 0, 0), x_block)[0]
-        return part, lax.dynamic_slice(g, (image, first[0] + row, first[1], 0), (1, rows, w, channels))[0]
+    def block(n: Array, r: int) -> tuple[Array, Array]:
+        image, row = n // (h // rows), n % (h // rows) * rows + r
+        part = lax.dynamic_slice(x, (image, row * strides, 0, 0), (1, kh, *x.shape[2:]))[0]
+        return part, lax.dynamic_slice(g, (image, first[0] + row, first[1], 0), (1, 1, w, channels))[0]
 
-    # A few blocks of rows at a time, which stay in the second-level cache: several times faster than one pass over
-    # all. And several at a time, as to read a sum and write it again is half of the work for one block alone.
-    blocks = B * h // rows
-    several = max(n for n in range(1, _DEPTHWISE_SUM + 1) if blocks % n == 0)
-
+    # A few rows at a time, which stay in the second-level cache: several times faster than one pass over all. One
+    # sum for each column of the kernel, as XLA runs a loop of few operations on one thread, and gives the other to
+    # the rest of the program; those of a longer one it hands to and fro.
     def add(n: Array, sums: list[Array]) -> list[Array]:
-        read = [block(n * several + i) for i in range(several)]
+        read = [block(n, r) for r in range(rows)]
         return [
-            total + sum(x[i : i + span[0] : strides, j : j + span[1] : strides] * g for x, g in read)
-            for total, (i, j) in zip(sums, _offsets(kernel.shape), strict=True)
+            total + sum(part[:, j : j + span : strides] * g for part, g in read)
+            for j, total in enumerate(sums)
         ]
 
-    zeros = [jnp.zeros((rows, w, channels), jnp.float32) for _ in _offsets(kernel.shape)]
-    sums = lax.fori_loop(0, blocks // several, add, zeros)
-    return jnp.stack([total.sum((0, 1)) for total in sums]).reshape(kernel.shape)
+    zeros = [jnp.zeros((kh, w, channels), jnp.float32) for _ in range(kw)]
+    sums = lax.fori_loop(0, B * h // rows, add, zeros)
+    return jnp.stack([total.sum(1) for total in sums], 1).reshape(kernel.shape)
 
 
 def _cpu(x: Array, kernel: Array, strides: int, pads: _Pads, groups: int) -> Array:

@@ -53,11 +53,11 @@ def linear_input_gradient(g: Array, kernel: Array) -> Array:
 def linear_kernel_gradient(x: Array, g: Array) -> Array:
     """Returns that of the kernel: float32 [C, F], of [..., C] and [..., F]."""
     # A sum over many rows keeps one thread busy, those over two halves of them two. Of its operands the first is
-    # the one that is read across its rows: let it be the narrower.
-    swap = g.shape[-1] < x.shape[-1]
-    first, second = (g, x) if swap else (x, g)
-    dk = _products(as_rows(first), as_rows(second), (0, 0)).sum(0)
-    return dk.T if swap else dk
+    # the one that is read across its rows: let it be the narrower. XLA would swap them back to spare the small
+    # transpose, but for the barrier.
+    if g.shape[-1] < x.shape[-1]:
+        return lax.optimization_barrier(_products(as_rows(g), as_rows(x), (0, 0)).sum(0)).T
+    return _products(as_rows(x), as_rows(g), (0, 0)).sum(0)
 
 
 def linear_map_vjp(x: Array, kernel: Array, g: Array) -> tuple[Array, Array]:
