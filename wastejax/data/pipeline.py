@@ -18,8 +18,9 @@ from PIL import Image
 
 from wastejax.data import images
 from wastejax.data.cache import ArrayStore, Progress, build_store, cache_dir, stamp
+from wastejax.data.resampling import FILTERS
 from wastejax.data.sources import Source
-from wastejax.data.transforms import FILTERS, Augmentation, Preprocessing
+from wastejax.data.transforms import Augmentation, Preprocessing
 
 Batch = dict[str, np.ndarray]
 NICE = 5  # of threads that read pictures: a third of the weight of those that compute with them
@@ -43,11 +44,11 @@ class Reader:
     store: ArrayStore | None = None
     position: dict[int, int] | None = None
 
-    def __call__(self, index: int) -> Image.Image:
-        """Returns the picture with that index in the source, mode RGB."""
+    def __call__(self, index: int) -> np.ndarray:
+        """Returns the picture with that index in the source, uint8 [H, W, 3]."""
         if self.store is not None and self.position is not None:
-            return Image.fromarray(self.store[self.position[index]])
-        return shrink(images.decode(self.source.read(index)))
+            return self.store[self.position[index]]
+        return np.asarray(shrink(images.decode(self.source.read(index))))
 
 
 def reader(source: Source, indices: np.ndarray, cache: bool, progress: Progress | None = None) -> Reader:
@@ -55,7 +56,7 @@ def reader(source: Source, indices: np.ndarray, cache: bool, progress: Progress 
     if not cache:
         return Reader(source)
     path = _cache_path("train", source, indices, CACHED_SIDE)
-    store = build_store(path, indices.tolist(), lambda i: np.asarray(Reader(source)(i)), progress)
+    store = build_store(path, indices.tolist(), Reader(source), progress)
     return Reader(source, store, {index: i for i, index in enumerate(indices.tolist())})
 
 
@@ -83,7 +84,7 @@ def _step_back() -> None:
 class _Example:
     """Index of a picture -> an augmented example; a class because worker processes must pickle it."""
 
-    read: Callable[[int], Image.Image]
+    read: Callable[[int], np.ndarray]
     labels: np.ndarray
     augment: Augmentation
 
@@ -100,7 +101,7 @@ class _Example:
 
 
 def train_batches(
-    read: Callable[[int], Image.Image],
+    read: Callable[[int], np.ndarray],
     labels: np.ndarray,
     indices: np.ndarray,
     augment: Augmentation,
