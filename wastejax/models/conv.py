@@ -188,7 +188,7 @@ def _depthwise_kernel_gradient(
     rows = max(n for n in range(1, most + 1) if h % n == 0)
     span = (w - 1) * strides + 1
 
-    def block(n: Array, r: int) -> tuple[Array, Array]:
+    def read_row(n: Array, r: int) -> tuple[Array, Array]:
         image, row = n // (h // rows), n % (h // rows) * rows + r
         part = lax.dynamic_slice(x, (image, row * strides, 0, 0), (1, kh, *x.shape[2:]))[0]
         return part, lax.dynamic_slice(g, (image, first[0] + row, first[1], 0), (1, 1, w, channels))[0]
@@ -197,7 +197,7 @@ def _depthwise_kernel_gradient(
     # sum for each column of the kernel, as XLA runs a loop of few operations on one thread, and gives the other to
     # the rest of the program; those of a longer one it hands to and fro.
     def add(n: Array, sums: list[Array]) -> list[Array]:
-        read = [block(n, r) for r in range(rows)]
+        read = [read_row(n, r) for r in range(rows)]
         return [
             total + sum(part[:, j : j + span : strides] * g for part, g in read)
             for j, total in enumerate(sums)
