@@ -60,13 +60,17 @@ def make_optimizer(
     the usual form (gradient + lambda * w).
     """
     decay = optim.weight_decay
+    # Moments as one vector: hundreds of small arrays cost a step 4 % of its time on a CPU, most of it in handing
+    # them over.
+    adam = optax.flatten(optax.scale_by_adam(b1=optim.momentum))
+    momentum = optax.flatten(optax.trace(optim.momentum, nesterov=True))
     steps = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
     if optim.name == "adam":
-        steps += [optax.add_decayed_weights(2 * decay, decayed), optax.scale_by_adam(b1=optim.momentum)]
+        steps += [optax.add_decayed_weights(2 * decay, decayed), adam]
     elif optim.name == "adamw":
-        steps += [optax.scale_by_adam(b1=optim.momentum), optax.add_decayed_weights(decay, decayed)]
+        steps += [adam, optax.add_decayed_weights(decay, decayed)]
     else:
-        steps += [optax.add_decayed_weights(decay, decayed), optax.trace(optim.momentum, nesterov=True)]
+        steps += [optax.add_decayed_weights(decay, decayed), momentum]
     if factors is not None and set(jax.tree.leaves(factors)) != {1.0}:
         steps.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors)))
     return optax.chain(*steps, optax.scale_by_learning_rate(schedule))

@@ -6,6 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from wastejax.training.optim import make_plateau
 
@@ -18,7 +19,7 @@ class TrainState(flax.struct.PyTreeNode):
         params: the network's parameters, float32.
         batch_stats: moving statistics of batch normalisation.
         opt_state: optax's state.
-        ema: {'params', 'batch_stats'} averaged over steps, or None.
+        ema: float32 [N], params and batch_stats averaged over steps, as one vector; or None.
         plateau: state of reduce-on-plateau; its `scale` multiplies every update.
     """
 
@@ -31,7 +32,14 @@ class TrainState(flax.struct.PyTreeNode):
 
     def eval_variables(self) -> dict[str, Any]:
         """Returns the variables to evaluate and to ship: the averaged ones where there are any."""
-        return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
+        now = {"params": self.params, "batch_stats": self.batch_stats}
+        return now if self.ema is None else _shaped(self.ema, now)
+
+
+@jax.jit
+def _shaped(vector: jax.Array, like: Any) -> Any:
+    """Returns the vector as a tree of arrays shaped like these."""
+    return ravel_pytree(like)[1](vector)
 
 
 def create_train_state(variables: dict[str, Any], tx: optax.GradientTransformation, optim: Any) -> TrainState:
@@ -43,6 +51,6 @@ def create_train_state(variables: dict[str, Any], tx: optax.GradientTransformati
         params=copy(params),
         batch_stats=copy(batch_stats),
         opt_state=tx.init(params),
-        ema=copy({"params": params, "batch_stats": batch_stats}) if optim.ema_decay else None,
+        ema=ravel_pytree({"params": params, "batch_stats": batch_stats})[0] if optim.ema_decay else None,
         plateau=make_plateau(optim).init(params),
     )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from ml_collections import ConfigDict
 
 from wastejax.data.transforms import Preprocessing
@@ -113,8 +114,8 @@ def make_train_step(
         if ema is not None:
             # The average would remember the random start for long: let it begin short.
             decay = jnp.minimum(config.optim.ema_decay, (1.0 + step) / (10.0 + step))
-            now = {"params": params, "batch_stats": batch_stats}
-            ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, now)
+            now, _ = ravel_pytree({"params": params, "batch_stats": batch_stats})
+            ema = decay * ema + (1 - decay) * now
         return state.replace(step=step, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema)
 
     step = jit(train_step, donate_argnums=0, out_shardings=sharding)
