@@ -5,6 +5,7 @@ in the source, so that a batch can name its files, and `mask` is False where a r
 """
 
 import os
+import random
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -80,23 +81,63 @@ def _step_back() -> None:
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)
 
 
+class _Order:
+    """Positions in the endless sequence of training pictures -> their indices: a new random order every round.
+
+    With several parts, the sequence takes one picture of each in turn.
+    """
+
+    def __init__(self, parts: list[np.ndarray], seed: int):
+        self.parts, self.seed = parts, seed
+        self._rounds: dict[tuple[int, int], np.ndarray] = {}
+
+    def __getitem__(self, position: int) -> int:
+        at, k = divmod(position, len(self.parts))
+        turn, i = divmod(at, len(self.parts[k]))
+        order = self._rounds.get((k, turn))
+        if order is None:
+            order = np.random.default_rng((self.seed, k, turn)).permutation(self.parts[k])
+            self._rounds[k, turn] = order
+            self._rounds.pop((k, turn - 2), None)  # the one before may still be read by another thread
+        return int(order[i])
+
+
 @dataclass(frozen=True)
-class _Example:
-    """Index of a picture -> an augmented example; a class because worker processes must pickle it."""
+class _Rows:
+    """A source for grain whose elements are whole batches, since each element costs it as much as a crop does.
+
+    Attributes:
+        read, labels, augment, seed: see `train_batches`.
+        order: position -> index in the source.
+        size: pictures per batch.
+        count: batches there are.
+    """
 
     read: Callable[[int], np.ndarray]
     labels: np.ndarray
     augment: Augmentation
+    seed: int
+    order: _Order
+    size: int
+    count: int
 
-    def __call__(self, index: np.int64, rng: np.random.Generator) -> dict[str, np.ndarray | np.generic]:
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, at: int) -> Batch:
         _step_back()
-        i = int(index)
-        image = self.augment(self.read(i), rng)
+        positions = range(at * self.size, (at + 1) * self.size)
+        index = [self.order[p] for p in positions]
+        images = [
+            # Each picture its own generator, so that it is the same whichever process reads it.
+            self.augment(self.read(i), random.Random(self.seed << 64 | p))
+            for i, p in zip(index, positions, strict=True)
+        ]
         return {
-            "image": image,
-            "label": np.int32(self.labels[i]),
-            "index": np.int64(i),
-            "mask": np.bool_(True),
+            "image": np.stack(images),
+            "label": self.labels[index].astype(np.int32),
+            "index": np.array(index, np.int64),
+            "mask": np.ones(self.size, bool),
         }
 
 
@@ -120,7 +161,7 @@ def train_batches(
         read: index in the source -> picture.
         labels: int32 [N] of the whole source.
         indices: int64, the training pictures.
-        augment: (picture, rng) -> uint8 [S, S, 3].
+        augment: (picture, random.Random) -> uint8 [S, S, 3].
         batch_size: pictures per batch; batches run on across the end of an epoch, so that all are full.
         seed: of order and augmentation; the batch of a step depends on (seed, step) alone.
         start: first step, where a run goes on.
@@ -129,26 +170,20 @@ def train_batches(
         workers: processes; 0 works in two threads.
         part: (k, n): yield only the k-th n-th of the rows of each batch, where n machines share it.
     """
+    parts = [indices]
     if balanced:
         parts = [indices[labels[indices] == c] for c in np.unique(labels[indices])]
-        order = grain.MapDataset.mix([_endless(p, seed + c) for c, p in enumerate(parts)])
-    else:
-        order = _endless(indices, seed)
     k, n = part
     # Every n-th of smaller batches: the rows that all parts have together are those of one large batch, in order.
-    batches = order.random_map(_Example(read, labels, augment), seed=seed).batch(batch_size // n)
+    rows = _Rows(read, labels, augment, seed, _Order(parts, seed), batch_size // n, stop * n)
+    batches = grain.MapDataset.source(rows)[start * n + k :: n]
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    dataset = batches[start * n + k : stop * n : n].to_iter_dataset(options)
+    dataset = batches.to_iter_dataset(options)
     if workers:
         if not flags.FLAGS.is_parsed():  # grain's workers insist on parsed absl flags
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(dataset)
-
-
-def _endless(indices: np.ndarray, seed: int) -> grain.MapDataset:
-    """Returns the indices in a new random order every time round."""
-    return grain.MapDataset.source(indices).shuffle(seed=seed).repeat()
 
 
 class EvalBatches:

@@ -78,6 +78,7 @@ class Checkpoints:
         except (ValueError, KeyError) as error:
             folder = self._manager.directory / str(step)
             raise UserError(
-                f"{folder}: not a checkpoint of this run: {str(error).splitlines()[0]}"
+                f"{folder}: its arrays are not those that this version keeps for this run; go on with the "
+                "version that wrote it, or begin anew with another --workdir"
             ) from error
         return restored.state, restored.progress
