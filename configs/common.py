@@ -56,7 +56,8 @@ def _data() -> ConfigDict:
     data.balanced_sampling = False
     # A TOML file of bins, as wastejax/data/taxonomies/korea.toml, which is what '' stands for.
     data.taxonomy = ""
-    # Keep decoded pictures (short side 256 at most) in a memory-mapped file in the user's cache folder.
+    # Keep decoded pictures in a memory-mapped file in the user's cache folder: the short side 256 pixels, or
+    # what the smallest crop needs.
     data.cache = True
     # Worker processes that augment; 0 works in threads, which is faster up to a few cores.
     data.workers = 0

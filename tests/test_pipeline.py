@@ -111,3 +111,17 @@ def test_cached_training_pictures_are_at_most_256_on_the_short_side():
     Image.new("RGB", (800, 600)).save(buffer, "JPEG")
     assert pipeline.shrink(images.decode(buffer.getvalue())).size == (341, 256)
     assert pipeline.shrink(Image.new("RGB", (100, 50))).size == (100, 50)
+
+
+@pytest.mark.parametrize(
+    "size, area, side", [(224, 0.35, 256), (128, 0.35, 217), (64, 0.25, 128), (64, 1.0, 68)]
+)
+def test_the_cache_keeps_as_many_pixels_as_the_smallest_crop_needs(size, area, side):
+    assert pipeline.cached_side(size, crop=0.95, min_crop_area=area) == side
+
+
+def test_pictures_are_shrunk_alike_with_and_without_the_cache(source):
+    cached, plain = (pipeline.reader(source, np.arange(11), cache, side=20) for cache in (True, False))
+    assert cached(3).shape == (20, 29, 3)
+    np.testing.assert_array_equal(cached(3), plain(3))
+    assert pipeline.reader(source, np.arange(11), True).store.path != cached.store.path

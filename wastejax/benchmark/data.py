@@ -187,7 +187,8 @@ def measure_feeding(case: Case, folder: Path, args: Any, say: Say) -> dict[str, 
 
     step, (state, fixed), _ = training(case)
     source = open_folder(folder)
-    read = pipeline.reader(source, np.arange(len(source)), cache=True)
+    side = pipeline.cached_side(case.size, Preprocessing(case.size).crop, MIN_AREA)
+    read = pipeline.reader(source, np.arange(len(source)), cache=True, side=side)
     devices = use_devices(jax.devices()[:1])
 
     def stretch(fed: bool, steps: int) -> None:

@@ -4,6 +4,7 @@ A batch is {'image': uint8 [B, S, S, 3], 'label': int32 [B], 'index': int64 [B],
 in the source, so that a batch can name its files, and `mask` is False where a row only fills up the last batch.
 """
 
+import math
 import os
 import random
 import sys
@@ -25,7 +26,18 @@ from wastejax.data.transforms import Augmentation, Preprocessing
 
 Batch = dict[str, np.ndarray]
 NICE = 5  # of threads that read pictures: a third of the weight of those that compute with them
-CACHED_SIDE = 256  # short side of cached training pictures, pixels: the study's, and ample for smaller crops
+CACHED_SIDE = 256  # short side of training pictures at most, pixels: the study's
+
+
+def cached_side(image_size: int, crop: float, min_crop_area: float) -> int:
+    """Returns the short side to keep of training pictures, pixels: none of their crops has to be enlarged, or 256.
+
+    Args:
+        image_size: side of the network's input, pixels.
+        crop: evaluation's, see `Preprocessing`.
+        min_crop_area: of the smallest square crop, as a share of the picture.
+    """
+    return min(CACHED_SIDE, math.ceil(image_size / min(math.sqrt(min_crop_area), crop)))
 
 
 def shrink(image: Image.Image, side: int = CACHED_SIDE) -> Image.Image:
@@ -39,9 +51,10 @@ def shrink(image: Image.Image, side: int = CACHED_SIDE) -> Image.Image:
 
 @dataclass(frozen=True)
 class Reader:
-    """Pictures of a source, decoded: from the cache where there is one, else from the file."""
+    """Pictures of a source, decoded and shrunk to `side`: from the cache where there is one, else from the file."""
 
     source: Source
+    side: int = CACHED_SIDE
     store: ArrayStore | None = None
     position: dict[int, int] | None = None
 
@@ -49,16 +62,23 @@ class Reader:
         """Returns the picture with that index in the source, uint8 [H, W, 3]."""
         if self.store is not None and self.position is not None:
             return self.store[self.position[index]]
-        return np.asarray(shrink(images.decode(self.source.read(index))))
+        return np.asarray(shrink(images.decode(self.source.read(index)), self.side))
 
 
-def reader(source: Source, indices: np.ndarray, cache: bool, progress: Progress | None = None) -> Reader:
+def reader(
+    source: Source,
+    indices: np.ndarray,
+    cache: bool,
+    side: int = CACHED_SIDE,
+    progress: Progress | None = None,
+) -> Reader:
     """Returns a reader of training pictures, after decoding them into the cache where `cache` is set."""
+    files = Reader(source, side)
     if not cache:
-        return Reader(source)
-    path = _cache_path("train", source, indices, CACHED_SIDE)
-    store = build_store(path, indices.tolist(), Reader(source), progress)
-    return Reader(source, store, {index: i for i, index in enumerate(indices.tolist())})
+        return files
+    path = _cache_path("train", source, indices, side)
+    store = build_store(path, indices.tolist(), files, progress)
+    return Reader(source, side, store, {index: i for i, index in enumerate(indices.tolist())})
 
 
 def _cache_path(kind: str, source: Source, indices: np.ndarray, *parts: object) -> Path:

@@ -143,7 +143,9 @@ def set_up(
         if done == count or done % 1000 == 0:
             say(f"decoded {done} of {count} pictures into the cache")
 
-    read = pipeline.reader(dataset.source, train, config.data.cache, caching)
+    largest = max(config.data.progressive or (preprocessing.image_size,))
+    side = pipeline.cached_side(largest, preprocessing.crop, config.data.min_crop_area)
+    read = pipeline.reader(dataset.source, train, config.data.cache, side, caching)
     augmentations = _augmentations(config.data, preprocessing)
 
     def batches(start: int) -> Iterator[pipeline.Batch]:
