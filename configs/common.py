@@ -59,8 +59,8 @@ def _data() -> ConfigDict:
     # Keep decoded pictures in a memory-mapped file in the user's cache folder: the short side 256 pixels, or
     # what the smallest crop needs.
     data.cache = True
-    # Worker processes that augment; 0 works in threads, which is faster up to a few cores.
-    data.workers = 0
+    # Processes that read and augment training pictures; 0 has threads of the one that trains do it.
+    data.workers = 1
 
     data.split = ConfigDict()
     # Parts of train, validation and test.

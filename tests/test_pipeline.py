@@ -63,19 +63,21 @@ def test_threads_that_read_give_way_and_the_one_that_asks_does_not(source):
     def priority():
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    read, asking, seen = pipeline.Reader(source), priority(), set()
+    asking, seen = priority(), set()
 
-    def noting(index):
-        seen.add((threading.current_thread() is threading.main_thread(), priority()))
-        return read(index)
+    class Noting(pipeline.Reader):
+        def __call__(self, index):
+            seen.add((threading.current_thread() is threading.main_thread(), priority()))
+            return super().__call__(index)
 
-    batches(source, read=noting)
+    batches(source, read=Noting(source))
     assert seen == {(False, min(asking + pipeline.NICE, 19))}
     assert priority() == asking
 
 
 def test_worker_processes_give_the_same_batches(source):
-    assert same(batches(source, stop=4), batches(source, stop=4, workers=2))
+    assert same(batches(source, stop=5), batches(source, stop=5, workers=2))
+    assert same(batches(source, stop=1), batches(source, stop=1, workers=2))
 
 
 def test_the_cache_gives_the_same_batches(source):

@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -27,6 +27,10 @@ COUNT = 480  # pictures of each format
 BATCH = 32
 MIN_AREA = 0.35  # of a random crop, the recipes' default
 STEPS, STRETCH = 16, 6.0  # least steps and seconds of one measured stretch of training
+WORKERS = 1  # processes that read, the recipes' default
+ENDLESS = 1 << 40  # batches
+READY = 16  # batches that may lie ready, at most
+REFILL = 1.0  # seconds
 FORMATS: dict[str, dict[str, Any]] = {"png": {}, "jpeg": {"quality": 90}}
 
 Say = Callable[[str], None]
@@ -92,9 +96,7 @@ def write_pictures(
         picture.save(path, **options)
 
 
-def batches(
-    read: pipeline.Reader, count: int, size: int, batch: int, workers: int = 0
-) -> Iterator[pipeline.Batch]:
+def batches(read: pipeline.Reader, count: int, size: int, batch: int, workers: int = 0) -> Any:
     """Returns so many batches as training gets them, from a pipeline that starts anew."""
     augment = AUGMENTATIONS["basic"](Preprocessing(image_size=size), MIN_AREA)
     indices = np.arange(len(read.source))
@@ -173,9 +175,9 @@ def trained(args: Any) -> list[Case]:
 def measure_feeding(case: Case, folder: Path, args: Any, say: Say) -> dict[str, Any]:
     """Times training steps on pictures from the decoded cache, and on one batch that lies on the device.
 
-    Both keep one step in flight, as the trainer does; the pipeline starts anew for each stretch, so that nothing
-    was read while something else was timed, and a stretch is long, so that the start does not weigh as it never
-    does in training.
+    Both keep one step in flight, as the trainer does. Pictures come from one pipeline, whose process starts once,
+    as in training; each stretch with data begins when the batches that lay ready are used up, and nothing is read
+    while the other is timed, as the pipeline has filled its buffers by then.
 
     Returns:
         `rate`: pictures per second with data, as a share of those without; with `low` and `high`, 95 % bootstrap.
@@ -190,31 +192,34 @@ def measure_feeding(case: Case, folder: Path, args: Any, say: Say) -> dict[str, 
     side = pipeline.cached_side(case.size, Preprocessing(case.size).crop, MIN_AREA)
     read = pipeline.reader(source, np.arange(len(source)), cache=True, side=side)
     devices = use_devices(jax.devices()[:1])
+    feed = batches(read, ENDLESS, case.size, case.batch, WORKERS)
 
     def stretch(fed: bool, steps: int) -> None:
         nonlocal state
         last = None
-        feed = batches(read, steps, case.size, case.batch) if fed else None
         for _ in range(steps):
-            given = on_devices(devices, next(feed)) if feed else fixed
+            given = on_devices(devices, next(feed)) if fed else fixed
             state, metrics = step(state, given)
             if last is not None:
                 float(last["loss"])
             last = metrics
         float(last["loss"]) if last else None
 
+    def stretches(fed: bool, calls: int) -> list[float]:
+        times = []
+        for _ in range(calls):
+            stretch(fed, READY if fed else 0)
+            times += timed(lambda: stretch(fed, steps), 1)
+        time.sleep(REFILL if fed else 0)
+        return times
+
     stretch(False, 2)  # compiles
     started = time.perf_counter()
     stretch(False, STEPS)
     steps = max(STEPS, math.ceil(STRETCH / (time.perf_counter() - started) * STEPS))
-    times = interleave(
-        {
-            "data": lambda calls: timed(lambda: stretch(True, steps), calls),
-            "fixed": lambda calls: timed(lambda: stretch(False, steps), calls),
-        },
-        args.rounds,
-        args.seconds,
-    )
+    runners = {"data": partial(stretches, True), "fixed": partial(stretches, False)}
+    with closing(feed):
+        times = interleave(runners, args.rounds, args.seconds)
     inverse = ratio(times["fixed"], times["data"])
     say(
         f"training {case.model} at {case.size} px, batch {case.batch}: with data {inverse.value:.1%} of the rate "

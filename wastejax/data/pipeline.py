@@ -11,11 +11,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grain
 import numpy as np
-from absl import flags
 from PIL import Image
 
 from wastejax.data import images
@@ -23,6 +23,7 @@ from wastejax.data.cache import ArrayStore, Progress, build_store, cache_dir, st
 from wastejax.data.resampling import FILTERS
 from wastejax.data.sources import Source
 from wastejax.data.transforms import Augmentation, Preprocessing
+from wastejax.data.workers import Workers
 
 Batch = dict[str, np.ndarray]
 NICE = 5  # of threads that read pictures: a third of the weight of those that compute with them
@@ -57,6 +58,11 @@ class Reader:
     side: int = CACHED_SIDE
     store: ArrayStore | None = None
     position: dict[int, int] | None = None
+
+    @property
+    def threads(self) -> int:
+        """How many read at once: decoding a file leaves Python to others, what the cache costs is mostly Python."""
+        return 2 if self.store is None else 1
 
     def __call__(self, index: int) -> np.ndarray:
         """Returns the picture with that index in the source, uint8 [H, W, 3]."""
@@ -162,7 +168,7 @@ class _Rows:
 
 
 def train_batches(
-    read: Callable[[int], np.ndarray],
+    read: Reader,
     labels: np.ndarray,
     indices: np.ndarray,
     augment: Augmentation,
@@ -174,8 +180,8 @@ def train_batches(
     balanced: bool = False,
     workers: int = 0,
     part: tuple[int, int] = (0, 1),
-) -> Iterator[Batch]:
-    """Yields the batches of training steps `start`..`stop`.
+) -> grain.DatasetIterator[Batch] | Workers[Batch]:
+    """Returns the batches of training steps `start`..`stop`; to be closed where not all of them are taken.
 
     Args:
         read: index in the source -> picture.
@@ -187,7 +193,7 @@ def train_batches(
         start: first step, where a run goes on.
         stop: the step after the last.
         balanced: draw every class equally often.
-        workers: processes; 0 works in two threads.
+        workers: processes that read; 0 has threads of this one do it.
         part: (k, n): yield only the k-th n-th of the rows of each batch, where n machines share it.
     """
     parts = [indices]
@@ -197,13 +203,12 @@ def train_batches(
     # Every n-th of smaller batches: the rows that all parts have together are those of one large batch, in order.
     rows = _Rows(read, labels, augment, seed, _Order(parts, seed), batch_size // n, stop * n)
     batches = grain.MapDataset.source(rows)[start * n + k :: n]
-    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
-    dataset = batches.to_iter_dataset(options)
-    if workers:
-        if not flags.FLAGS.is_parsed():  # grain's workers insist on parsed absl flags
-            flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return iter(dataset)
+    options = grain.ReadOptions(num_threads=read.threads, prefetch_buffer_size=4)
+
+    def every(step: int, first: int) -> grain.DatasetIterator[Batch]:
+        return iter(batches[first::step].to_iter_dataset(options))
+
+    return Workers([partial(every, workers, w) for w in range(workers)]) if workers else every(1, 0)
 
 
 class EvalBatches:

@@ -1,5 +1,6 @@
 """The end of a run: the best model scored once on the test pictures, figures and the report."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,12 @@ def _sample_grid(run: Run, path: Path, count: int = 24) -> None:
     labels = run.dataset.source.labels
     pictures: list[np.ndarray] = []
     titles: list[str] = []
-    for batch in run.batches(0):
-        pictures += list(batch["image"])
-        titles += [run.dataset.source.classes[labels[i]] for i in batch["index"]]
-        if len(pictures) >= count:
-            break
+    with closing(run.batches(0, 0)) as batches:
+        for batch in batches:
+            pictures += list(batch["image"])
+            titles += [run.dataset.source.classes[labels[i]] for i in batch["index"]]
+            if len(pictures) >= count:
+                break
     plots.sample_grid(pictures[:count], titles[:count], path)
 
 

@@ -13,7 +13,8 @@ import io
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Run:
-    """What does not change during a run."""
+    """What does not change during a run.
+
+    Attributes:
+        batches: (first step, processes that read) -> the batches from there to the end of the run; to be closed.
+    """
 
     config: ConfigDict
     workdir: Path
@@ -90,7 +95,7 @@ class Run:
     train_step: TrainStep
     predict: Callable[[Any, jax.Array], jax.Array]
     schedule: Callable[[Any], Any]
-    batches: Callable[[int], Iterator[pipeline.Batch]]
+    batches: Callable[[int, int], Generator[pipeline.Batch, None, None]]
     validation: pipeline.EvalBatches
     steps_per_epoch: int
     devices: Devices
@@ -112,6 +117,7 @@ def claim(workdir: Path, config: ConfigDict) -> bool:
     if not path.is_file():
         return False
     stored = LATER_KEYS | configs.flatten(configs.from_json(path.read_text()))
+    stored["data.workers"] = config.data.workers  # who reads changes nothing of what comes out
     changed = configs.differences(stored, configs.flatten(config))
     if changed:
         raise UserError(
@@ -148,22 +154,27 @@ def set_up(
     read = pipeline.reader(dataset.source, train, config.data.cache, side, caching)
     augmentations = _augmentations(config.data, preprocessing)
 
-    def batches(start: int) -> Iterator[pipeline.Batch]:
-        epoch = start // steps_per_epoch
-        augment = augmentations[_stage(config, epoch)]
-        return pipeline.train_batches(
-            read,
-            labels,
-            train,
-            augment,
-            batch_size=batch_size,
-            seed=config.seed,
-            start=start,
-            stop=(epoch + 1) * steps_per_epoch,
-            balanced=config.data.balanced_sampling,
-            workers=config.data.workers,
-            part=devices.part,
-        )
+    def batches(start: int, workers: int) -> Generator[pipeline.Batch, None, None]:
+        # Through the ends of epochs, since a process that reads takes seconds to start; anew for another size.
+        while start < total:
+            stage = _stage(config, start // steps_per_epoch)
+            stop = -(-(stage + 1) * config.train.epochs // len(augmentations)) * steps_per_epoch
+            reading = pipeline.train_batches(
+                read,
+                labels,
+                train,
+                augmentations[stage],
+                batch_size=batch_size,
+                seed=config.seed,
+                start=start,
+                stop=stop,
+                balanced=config.data.balanced_sampling,
+                workers=workers,
+                part=devices.part,
+            )
+            with closing(reading):
+                yield from reading
+            start = stop
 
     validation = dataset.indices("val")
     run = Run(
@@ -226,14 +237,18 @@ def fit(run: Run, state: TrainState) -> Progress:
     On SIGTERM or Ctrl-C it saves after the step under way and returns with `stopped == ''`.
     """
     progress = Progress()
-    with Checkpoints(run.workdir / "checkpoints") as checkpoints, Stop() as stop, Display(run.say) as display:
+    with ExitStack() as leaving:
+        checkpoints = leaving.enter_context(Checkpoints(run.workdir / "checkpoints"))
+        stop = leaving.enter_context(Stop())
+        display = leaving.enter_context(Display(run.say))
         restored = checkpoints.restore(state)
         if restored:
             state, saved = restored
             progress = Progress(**saved)
             run.say(f"going on from step {int(state.step)} of {run.total_steps}")
+        batches = leaving.enter_context(closing(run.batches(int(state.step), run.config.data.workers)))
         while not progress.stopped:
-            state = _train_epoch(run, state, progress, checkpoints, stop, display)
+            state = _train_epoch(run, state, progress, batches, checkpoints, stop, display)
             if int(state.step) % run.steps_per_epoch:
                 checkpoints.save(state, asdict(progress))
             else:
@@ -246,7 +261,13 @@ def fit(run: Run, state: TrainState) -> Progress:
 
 
 def _train_epoch(
-    run: Run, state: TrainState, progress: Progress, checkpoints: Checkpoints, stop: Stop, display: Display
+    run: Run,
+    state: TrainState,
+    progress: Progress,
+    batches: Iterator[pipeline.Batch],
+    checkpoints: Checkpoints,
+    stop: Stop,
+    display: Display,
 ) -> TrainState:
     """Trains to the end of the epoch, or to the step where a stop was asked for."""
     step = int(state.step)
@@ -256,7 +277,6 @@ def _train_epoch(
         size = run.config.data.progressive[_stage(run.config, epoch)]
         run.say(f"epoch {epoch + 1}: training at {size} px")
     sums = progress.sums = progress.sums or dict.fromkeys(("loss", "top1", "seconds", "waited", "steps"), 0.0)
-    batches = run.batches(step)
     pending: deque[tuple[int, np.ndarray, dict[str, jax.Array]]] = deque()
     saved_at = now = time.perf_counter()
 

@@ -1,0 +1,117 @@
+"""Iterators that run in processes of their own, with their own interpreter lock and heap.
+
+Each process sends what it makes through a pipe, one end of which only it holds: whichever side is killed, even in
+the middle of an answer, the other finds the pipe closed. (grain's own processes wait for ever then, or need room
+in shared memory, of which containers have little.)
+"""
+
+import atexit
+import multiprocessing
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any, Generic, TypeVar
+
+import cloudpickle
+
+from wastejax.errors import UserError
+
+T = TypeVar("T")
+
+
+class Workers(Generic[T]):
+    """Takes from several iterators in turn, each of which runs ahead in a process of its own.
+
+    It ends with the first of them that does. `close` ends the processes, and so does the end of this one.
+    """
+
+    def __init__(self, makers: Sequence[Callable[[], Iterator[T]]]):
+        """Starts the processes.
+
+        Args:
+            makers: called there, one in each; what they refer to is copied by cloudpickle.
+        """
+        context = multiprocessing.get_context("spawn")
+        self._turn = 0
+        self._pipes: list[Connection] = []
+        self._processes: list[Any] = []
+        for maker in makers:
+            here, there = context.Pipe(duplex=False)
+            _widen(here)
+            process = context.Process(target=_work, args=(there, cloudpickle.dumps(maker)), daemon=True)
+            process.start()
+            there.close()  # the process holds the only other end
+            self._pipes.append(here)
+            self._processes.append(process)
+        # Before multiprocessing's own end, which waits for processes that it asked by SIGTERM.
+        atexit.register(self.close)
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        """Returns the next one.
+
+        Raises:
+            UserError: the process whose turn it is was killed.
+            Exception: whatever the iterator there raised.
+        """
+        if not self._pipes:
+            raise StopIteration
+        at = self._turn % len(self._pipes)
+        self._turn += 1
+        try:
+            kind, value = self._pipes[at].recv()
+        except (EOFError, OSError) as error:
+            self._processes[at].join()
+            code = self._processes[at].exitcode
+            self.close()
+            raise UserError(
+                f"a process that reads pictures ended (exit code {code}; -9: killed, often for want of memory); "
+                "--config.data.workers=0 reads in the process that trains"
+            ) from error
+        if kind == "made":
+            return value
+        self.close()
+        if kind == "raised":
+            raise value
+        raise StopIteration
+
+    def close(self) -> None:
+        """Ends the processes; nothing more comes."""
+        for pipe, process in zip(self._pipes, self._processes, strict=True):
+            pipe.close()
+            process.kill()
+            process.join()
+        self._pipes, self._processes = [], []
+        atexit.unregister(self.close)
+
+
+def _widen(pipe: Connection) -> None:
+    """Has a pipe hold a megabyte where Linux lets it, so that a batch arrives at once and not in 64 KiB."""
+    if sys.platform == "linux":
+        import fcntl
+
+        with suppress(OSError):  # the user's pipes hold all that they may: slower, no more
+            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
+
+
+def _work(pipe: Connection, maker: bytes) -> None:
+    # Ctrl-C, and a cluster's wish to stop, reach this process too; a run still needs the batch of its last step.
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, signal.SIG_IGN)
+    try:
+        try:
+            for value in cloudpickle.loads(maker)():
+                pipe.send(("made", value))
+            pipe.send(("ended", None))
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            error.add_note("".join(traceback.format_tb(error.__traceback__)))
+            pipe.send(("raised", error))
+    except BrokenPipeError:
+        pass  # the other side is gone
