@@ -29,7 +29,7 @@ MIN_AREA = 0.35  # of a random crop, the recipes' default
 STEPS, STRETCH = 16, 6.0  # least steps and seconds of one measured stretch of training
 WORKERS = 1  # processes that read, the recipes' default
 ENDLESS = 1 << 40  # batches
-READY = 16  # batches that may lie ready, at most
+READY = 8  # batches that may lie ready, at most
 REFILL = 1.0  # seconds
 FORMATS: dict[str, dict[str, Any]] = {"png": {}, "jpeg": {"quality": 90}}
 
@@ -176,8 +176,8 @@ def measure_feeding(case: Case, folder: Path, args: Any, say: Say) -> dict[str, 
     """Times training steps on pictures from the decoded cache, and on one batch that lies on the device.
 
     Both keep one step in flight, as the trainer does. Pictures come from one pipeline, whose process starts once,
-    as in training; each stretch with data begins when the batches that lay ready are used up, and nothing is read
-    while the other is timed, as the pipeline has filled its buffers by then.
+    as in training. As many steps as batches may lie ready go before each stretch, of either kind, and are not
+    counted; nothing is read while the fixed batch is timed, as the pipeline has filled its buffers by then.
 
     Returns:
         `rate`: pictures per second with data, as a share of those without; with `low` and `high`, 95 % bootstrap.
@@ -208,7 +208,7 @@ def measure_feeding(case: Case, folder: Path, args: Any, say: Say) -> dict[str, 
     def stretches(fed: bool, calls: int) -> list[float]:
         times = []
         for _ in range(calls):
-            stretch(fed, READY if fed else 0)
+            stretch(fed, READY)
             times += timed(lambda: stretch(fed, steps), 1)
         time.sleep(REFILL if fed else 0)
         return times
