@@ -185,3 +185,15 @@ def test_unknown_words_are_refused():
         conv2d(x, kernel, lowering="dircet")
     with pytest.raises(ValueError, match="padding must be"):
         conv2d(x, kernel, padding="VALID")
+
+
+def test_an_export_needs_no_size_of_its_batch():
+    (batch,) = jax.export.symbolic_shape("B")
+    # To more channels: in training it would leave itself to the norm, where there are many rows.
+    module = conv.Conv(32, kernel=1)
+    variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 4)))
+    exported = jax.export.export(jax.jit(lambda x: module.apply(variables, x)))(
+        jax.ShapeDtypeStruct((batch, 8, 8, 4), jnp.float32)
+    )
+    x = jax.random.normal(jax.random.key(1), (3, 8, 8, 4))
+    np.testing.assert_allclose(exported.call(x), module.apply(variables, x), rtol=1e-5, atol=1e-6)

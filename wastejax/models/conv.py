@@ -319,8 +319,13 @@ class Conv(nn.Module):
         shape = (self.kernel, self.kernel, channels // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
-        widens = self.features >= _WIDENS * channels and x.size >= _ROWS * channels**2
-        if norm is not None and widens and (self.kernel, self.strides, self.lowering) == (1, 1, "auto"):
+        # Asked last: an export's batch has no size yet.
+        if (
+            norm is not None
+            and (self.kernel, self.strides, self.lowering) == (1, 1, "auto")
+            and self.features >= _WIDENS * channels
+            and x.size >= _ROWS * channels**2
+        ):
             return norm(x, kernel)
         x = conv2d(x, kernel, self.strides, self.padding, self.groups, self.lowering)
         if self.use_bias:
