@@ -57,7 +57,7 @@ def _data() -> ConfigDict:
     # A TOML file of bins, as wastejax/data/taxonomies/korea.toml, which is what '' stands for.
     data.taxonomy = ""
     # Keep decoded pictures in a memory-mapped file in the user's cache folder: the short side 256 pixels, or
-    # what the smallest crop needs.
+    # what the smallest crop needs; what evaluation sees, image_size / crop, where image_size is above 256.
     data.cache = True
     # Processes that read and augment training pictures; 0 has threads of the one that trains do it.
     data.workers = 1

@@ -116,7 +116,8 @@ def test_cached_training_pictures_are_at_most_256_on_the_short_side():
 
 
 @pytest.mark.parametrize(
-    "size, area, side", [(224, 0.35, 256), (128, 0.35, 217), (64, 0.25, 128), (64, 1.0, 68)]
+    "size, area, side",
+    [(224, 0.35, 256), (128, 0.35, 217), (64, 0.25, 128), (64, 1.0, 68), (256, 0.35, 256), (380, 0.35, 400)],
 )
 def test_the_cache_keeps_as_many_pixels_as_the_smallest_crop_needs(size, area, side):
     assert pipeline.cached_side(size, crop=0.95, min_crop_area=area) == side

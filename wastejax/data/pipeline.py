@@ -27,18 +27,22 @@ from wastejax.data.workers import Workers
 
 Batch = dict[str, np.ndarray]
 NICE = 5  # of threads that read pictures: a third of the weight of those that compute with them
-CACHED_SIDE = 256  # short side of training pictures at most, pixels: the study's
+CACHED_SIDE = 256  # short side of training images at most, pixels, for inputs that are no larger: the study's
 
 
 def cached_side(image_size: int, crop: float, min_crop_area: float) -> int:
-    """Returns the short side to keep of training pictures, pixels: none of their crops has to be enlarged, or 256.
+    """Returns the short side to keep of training images, pixels.
+
+    None of their crops has to be enlarged, but where that takes more than 256 pixels and more than evaluation looks
+    at, so that a network of larger input is trained on what it is evaluated on.
 
     Args:
         image_size: side of the network's input, pixels.
         crop: evaluation's, see `Preprocessing`.
         min_crop_area: of the smallest square crop, as a share of the picture.
     """
-    return min(CACHED_SIDE, math.ceil(image_size / min(math.sqrt(min_crop_area), crop)))
+    most = CACHED_SIDE if image_size <= CACHED_SIDE else math.ceil(image_size / crop)
+    return min(most, math.ceil(image_size / min(math.sqrt(min_crop_area), crop)))
 
 
 def shrink(image: Image.Image, side: int = CACHED_SIDE) -> Image.Image:

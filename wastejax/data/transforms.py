@@ -58,9 +58,12 @@ class Preprocessing:
         return np.asarray(image.resize(size, FILTERS[self.interpolation], box=self.box(*image.size)))
 
     def box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Returns the centre square that is kept of a picture, in its own pixels: left, top, right, bottom."""
-        scale = round(self.image_size / self.crop) / min(width, height)
-        side = self.image_size / scale
+        """Returns the centre square that is kept of an image, in its own pixels: left, top, right, bottom.
+
+        It lies within the image to the last bit, since Pillow refuses a box that does not.
+        """
+        # One division, correctly rounded, is at most the short side; divided by a rounded scale it may exceed it.
+        side = self.image_size * min(width, height) / round(self.image_size / self.crop)
         left, top = (width - side) / 2, (height - side) / 2
         return left, top, left + side, top + side
 
@@ -76,17 +79,25 @@ def random_resized_crop(
     pixels: np.ndarray, size: int, rng: random.Random, min_area: float, interpolation: str = "bilinear"
 ) -> np.ndarray:
     """Cuts a random box of `min_area`..1 of the area and aspect 3/4..4/3 and resizes it (Szegedy et al. 2015)."""
-    H, W, _ = pixels.shape
+    height, width, _ = pixels.shape
+    return resized_crop(pixels, random_box(width, height, rng, min_area), size, interpolation)
+
+
+def random_box(
+    width: int, height: int, rng: random.Random, min_area: float
+) -> tuple[float, float, float, float]:
+    """Returns the box that `random_resized_crop` cuts: left, top, width, height, within the image."""
     for _ in range(10):
-        target = H * W * rng.uniform(min_area, 1)
+        target = height * width * rng.uniform(min_area, 1)
         aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
         w, h = math.sqrt(target * aspect), math.sqrt(target / aspect)
-        if w <= W and h <= H:
+        if w <= width and h <= height:
             break
     else:
-        w = h = min(H, W)
-    left, top = rng.uniform(0, W - w), rng.uniform(0, H - h)
-    return resized_crop(pixels, (left, top, w, h), size, interpolation)
+        w = h = min(height, width)
+    left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+    # Sums of fractions may come out above the image's side by the last bit.
+    return left, top, min(w, width - left), min(h, height - top)
 
 
 def random_flip(pixels: np.ndarray, rng: random.Random) -> np.ndarray:

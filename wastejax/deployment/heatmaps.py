@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Callable
 from itertools import count
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def heat_map(predictor: Predictor, picture: Image.Image, label: str | None = Non
     logits = np.asarray(dense_of(predictor, "a heat map")(predictor.preprocessing(picture)[None]))[0]
     index = int(logits.mean((0, 1)).argmax()) if label is None else predictor.classes.index(label)
     shown = np.asarray(shrunk(picture))
-    left, top, right, bottom = map(round, predictor.preprocessing.box(*shown.shape[1::-1]))
+    left, top, right, bottom = predictor.preprocessing.box(*shown.shape[1::-1])
+    left, top, right, bottom = floor(left), floor(top), ceil(right), ceil(bottom)  # a pixel at least
     inside = shown[top:bottom, left:right]
     drawn = np.rint(shown * UNSEEN).astype(np.uint8)
     drawn[top:bottom, left:right] = blend(inside, evidence(logits, index))
