@@ -26,7 +26,7 @@ import numpy as np
 
 from wastejax.bundle import Bundle, load_bundle, save_bundle
 from wastejax.deployment.export import CALIBRATION_PICTURES, Pictures, checking_pictures, write_export
-from wastejax.deployment.runtimes import (
+from wastejax.deployment.predictor import (
     Predictor,
     load_jax,
     load_litert,
@@ -34,10 +34,10 @@ from wastejax.deployment.runtimes import (
     load_openvino,
     load_stablehlo,
 )
-from wastejax.evaluation.markdown import percent, table
 from wastejax.evaluation.metrics import bootstrap_interval
+from wastejax.evaluation.report.markdown import percent, table
 from wastejax.files import write_json, write_text
-from wastejax.process import has_huge_pages
+from wastejax.runtime.process import has_huge_pages
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BROWSER = RESULTS / "browser.json"

@@ -30,9 +30,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from experiments.agreement import compare
 from wastejax.bundle import load_bundle
-from wastejax.data import images, synthetic
+from wastejax.data import images
+from wastejax.data.drawing import dataset as synthetic
 from wastejax.deployment import website
-from wastejax.deployment.runtimes import Predictor, load_predictor
+from wastejax.deployment.predictor import Predictor, load_predictor
 from wastejax.evaluation.command import asked_pictures
 from wastejax.evaluation.evaluate import match_classes
 from wastejax.files import write_json

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from wastejax.audit.findings import audit
 from wastejax.bundle import load_bundle
-from wastejax.data.audit import audit
 from wastejax.data.images import decode
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import open_folder

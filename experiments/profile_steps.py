@@ -51,7 +51,7 @@ def main() -> None:
         "--cases", default=",".join(CASES), help="network/mode/batch, … (default: %(default)s)"
     )
     args = parser.parse_args()
-    from wastejax.process import with_huge_pages
+    from wastejax.runtime.process import with_huge_pages
 
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     if "GLIBC_TUNABLES" not in os.environ:  # read as a process starts
@@ -60,7 +60,7 @@ def main() -> None:
             [sys.executable, *sys.argv],
             os.environ | {"GLIBC_TUNABLES": with_huge_pages("")},
         )
-    from wastejax.training.command import facts
+    from wastejax.cli.train import facts
 
     commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
     about = {
@@ -80,7 +80,7 @@ def profile(case: str) -> dict[str, float]:
     import jax
 
     from wastejax.benchmark import networks
-    from wastejax.models.table import image_size
+    from wastejax.models.cost import image_size
 
     name, mode, batch = case.split("/")
     wanted = networks.Case(name, image_size(networks.config_of(name)), int(batch), mode=mode)

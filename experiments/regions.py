@@ -21,13 +21,13 @@ import numpy as np
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
+from wastejax.data.drawing.dataset import GROUNDS, _litter
 from wastejax.data.drawing.pen import Pen
 from wastejax.data.images import decode
 from wastejax.data.sources import open_folder
 from wastejax.data.split import load_manifest
-from wastejax.data.synthetic import GROUNDS, _litter
+from wastejax.deployment.predictor import load_predictor
 from wastejax.deployment.regions import Settings, candidates, choose, classify, distinct, iou
-from wastejax.deployment.runtimes import load_predictor
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "experiments" / "results" / "regions.json"

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from wastejax.bundle import load_bundle
-from wastejax.data.corruptions import KINDS
 from wastejax.evaluation.command import asked_pictures
+from wastejax.evaluation.corruptions import KINDS
 from wastejax.evaluation.metrics import bootstrap_statistic
 from wastejax.evaluation.robustness import CLEAN, Point, draw, measure, points, spread, summary
 

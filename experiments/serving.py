@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from wastejax.data import synthetic
+from wastejax.data.drawing import dataset as synthetic
 from wastejax.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]

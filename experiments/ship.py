@@ -22,7 +22,7 @@ from wastejax.data.pipeline import EvalBatches
 from wastejax.evaluation import robustness
 from wastejax.evaluation.command import asked_pictures
 from wastejax.evaluation.evaluate import evaluate
-from wastejax.evaluation.markdown import code, percent, table
+from wastejax.evaluation.report.markdown import code, percent, table
 from wastejax.evaluation.robustness import label, spread
 from wastejax.evaluation.trust import calibrate_bundle, score_trust
 from wastejax.files import write_json, write_text

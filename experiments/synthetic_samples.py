@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from wastejax.data import synthetic
+from wastejax.data.drawing import dataset as synthetic
 
 OUT = Path(__file__).parent / "results" / "synthetic_samples.png"
 SIDE, GAP, LINE, COLUMNS = 104, 2, 22, 5

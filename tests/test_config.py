@@ -5,8 +5,8 @@ import pytest
 
 from wastejax import config as configs
 from wastejax import models
+from wastejax.cli.train import resolve
 from wastejax.errors import ConfigError, UserError
-from wastejax.training.command import resolve
 
 
 @pytest.fixture

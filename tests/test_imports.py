@@ -1,72 +1,96 @@
 """The direction of the house: imports only point backwards along images -> batches -> model -> run -> answer."""
 
 import ast
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1] / "wastejax"
+PACKAGE = Path(__file__).resolve().parents[1] / "wastejax"
 # What each folder or module may import; itself is always allowed.
-ALLOWED = {
+ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "config": {"errors"},
     "data": {"errors", "files"},
-    "models": {"errors", "files"},
-    "process": {"data"},
-    "jit": {"process"},
-    "bundle": {"errors", "files", "jit", "data", "models"},
-    "evaluation": {"errors", "files", "jit", "data", "models", "bundle"},
-    "training": {"errors", "files", "config", "jit", "data", "models", "bundle", "evaluation"},
-    "deployment": {"errors", "files", "config", "jit", "data", "models", "bundle", "evaluation"},
-    "benchmark": {
-        "errors",
-        "files",
-        "process",
-        "config",
-        "jit",
-        "data",
-        "models",
-        "bundle",
-        "evaluation",
-        "training",
-    },
-    "main": {"errors", "process", "benchmark", "training", "evaluation", "deployment", "models", "data"},
+    "runtime": {"data"},
+    "models": {"errors", "files", "runtime"},
+    "bundle": {"errors", "files", "runtime", "data", "models"},
 }
+ALLOWED["evaluation"] = ALLOWED["bundle"] | {"bundle"}
+ALLOWED["audit"] = ALLOWED["evaluation"] | {"evaluation"}
+ALLOWED["training"] = ALLOWED["evaluation"] | {"evaluation", "config"}
+ALLOWED["deployment"] = ALLOWED["evaluation"] | {"evaluation", "config"}
+ALLOWED["benchmark"] = ALLOWED["training"] | {"training"}
+ALLOWED["cli"] = ALLOWED["benchmark"] | {"benchmark", "audit", "deployment"}
+ALLOWED["main"] = ALLOWED["cli"] | {"cli"}
+
+FILES = {
+    path.relative_to(PACKAGE.parent)
+    .with_suffix("")
+    .as_posix()
+    .replace("/", ".")
+    .removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+MODULES = [name for name in FILES if name != "wastejax"]
 
 
+def import_nodes(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Every import statement below a node, also inside functions, but for those that only type checkers see."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        elif not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from import_nodes(child)
+
+
+@cache
 def imports(path: Path) -> set[str]:
-    """Every module that a file imports, also inside functions."""
+    """Every module that a file imports; of the package's own, the file that holds what is asked for."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in import_nodes(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            if node.module.startswith("wastejax"):
+                names = {name if name in FILES else node.module for name in names}
+            found |= names
     return found
 
 
-def part(path: Path) -> str:
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+def part(module: str) -> str:
+    return module.split(".")[1]
 
 
-FILES = [p for p in sorted(ROOT.rglob("*.py")) if p != ROOT / "__init__.py"]
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_backwards(module):
+    used = {part(name) for name in imports(FILES[module]) if name.startswith("wastejax.")}
+    assert used - {part(module)} <= ALLOWED[part(module)]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_backwards(path):
-    known = set(ALLOWED)
-    mine = part(path)
-    used = {name.split(".")[1] for name in imports(path) if name.startswith("wastejax.")} & known
-    assert used - {mine} <= ALLOWED[mine]
+@pytest.mark.xfail(strict=True, reason="two circles are still to be cut")
+def test_no_module_imports_itself_by_way_of_others():
+    graph = {module: {name for name in imports(path) if name in FILES} for module, path in FILES.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(reversed(error.args[1])))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_frameworks_stay_where_they_belong(path):
-    used = {name.split(".")[0] for name in imports(path)}
-    if part(path) == "data":
-        assert not used & {"jax", "flax", "optax", "orbax"}
-    linen = {name for name in imports(path) if name.startswith("flax.linen")}
-    if part(path) != "models":
-        assert not linen
+@pytest.mark.parametrize("module", MODULES)
+def test_frameworks_stay_where_they_belong(module):
+    used = imports(FILES[module])
+    if part(module) == "data":
+        assert not {name.split(".")[0] for name in used} & {"jax", "flax", "optax", "orbax"}
+    if part(module) != "models":
+        assert not [name for name in used if name.startswith("flax.linen")]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_layers_know_the_forms_for_a_cpu(module):
+    if not module.startswith(("wastejax.models.layers.", "wastejax.models.cpu.")):
+        assert not [name for name in imports(FILES[module]) if name.startswith("wastejax.models.cpu")]

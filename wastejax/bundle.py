@@ -95,8 +95,8 @@ class Bundle:
         return model, jax.device_put(fold_batch_norm(model, self.variables, self.preprocessing.image_size))
 
     def _forward(self, dense: bool) -> Callable[[Any], Any]:
-        from wastejax.jit import jit
         from wastejax.models.folding import apply_folded
+        from wastejax.runtime.jit import jit
 
         model, variables = self._folded
         normalise = self.preprocessing.normalise

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from wastejax import __version__, process
+from wastejax import __version__
 from wastejax.errors import UserError
+from wastejax.runtime import process
 
 EXAMPLES = """\
 examples:
@@ -23,12 +24,12 @@ COMPUTING = ("train", "eval", "compare", "robustness", "predict", "export", "ser
 
 # Commands with a module of their own for their many options; it is imported for that command alone.
 MODULES = {
-    "audit": ("find what is wrong with a folder of pictures", "wastejax.evaluation.audit"),
+    "audit": ("find what is wrong with a folder of pictures", "wastejax.cli.audit"),
     "compare": ("compare two models on the same pictures", "wastejax.evaluation.compare"),
     "robustness": ("accuracy as pictures get worse", "wastejax.evaluation.robustness"),
     "predict": ("say what is in pictures", "wastejax.deployment.predict"),
     "export": ("write a model as a file for other programs, checked", "wastejax.deployment.export"),
-    "serve": ("answer over HTTP, with a web page", "wastejax.deployment.serve"),
+    "serve": ("answer over HTTP, with a web page", "wastejax.cli.serve"),
     "web": ("write the web page with a model inside, for any web host", "wastejax.deployment.website"),
     "benchmark": ("time networks, on this machine, against each other", "wastejax.benchmark.command"),
 }
@@ -100,7 +101,7 @@ def dispatch(argv: Sequence[str]) -> None:
         process.prepare()
     match args.command:
         case "train":
-            from wastejax.training.command import run as train
+            from wastejax.cli.train import run as train
 
             train(args.config, rest, args.workdir, say, args)
         case "eval":
@@ -110,7 +111,7 @@ def dispatch(argv: Sequence[str]) -> None:
         case name if name in MODULES:
             sys.exit(importlib.import_module(MODULES[name][1]).run(args, say))
         case "models":
-            from wastejax.models.table import run as models
+            from wastejax.models.cost import run as models
 
             models(say)
         case _:

@@ -20,8 +20,8 @@ from wastejax.data.sources import Source
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing, random_box
 from wastejax.deployment import website
 from wastejax.deployment.heatmaps import heat_map
+from wastejax.deployment.predictor import Predictor
 from wastejax.deployment.regions import surroundings
-from wastejax.deployment.runtimes import Predictor
 
 SIDES = st.integers(1, 6000)
 SIZES = st.integers(16, 2048)  # what a config allows

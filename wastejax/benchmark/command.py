@@ -15,7 +15,7 @@ from typing import Any
 
 from wastejax.errors import UserError, nearest
 from wastejax.files import write_json
-from wastejax.process import has_huge_pages
+from wastejax.runtime.process import has_huge_pages
 
 Say = Callable[[str], None]
 
@@ -63,7 +63,7 @@ def run(args: Any, say: Say) -> None:
     from wastejax.benchmark import report
     from wastejax.benchmark.networks import Case, config_of
     from wastejax.models import check
-    from wastejax.models.table import image_size
+    from wastejax.models.cost import image_size
 
     configs = {model: config_of(model) for model in args.models.split(",")}
     modes = _listed("--mode", args.mode, ("infer", "train"))

@@ -46,7 +46,7 @@ def run(args: Any, threads: int, say: Say) -> None:
         say: prints a line.
     """
     if args.data == "drawn":
-        from wastejax.data.synthetic import embedded
+        from wastejax.data.drawing.dataset import embedded
 
         source = open_folder(embedded())
     else:
@@ -161,7 +161,7 @@ def trained(args: Any) -> list[Case]:
     """
     from wastejax.benchmark.networks import config_of
     from wastejax.models import check
-    from wastejax.models.table import image_size
+    from wastejax.models.cost import image_size
 
     batch = int(args.batch_sizes.split(",")[-1])
     cases = []

@@ -19,7 +19,7 @@ def export(case: Case, folder: Path) -> dict[str, str]:
     import jax
 
     from wastejax.models import create_model
-    from wastejax.models.table import NUM_CLASSES
+    from wastejax.models.cost import NUM_CLASSES
 
     # Real convolutions, which a runtime knows how to run fast, instead of their parts.
     model = create_model({**config_of(case.model), "lowering": "direct"}, NUM_CLASSES)

@@ -14,10 +14,10 @@ from wastejax.benchmark.timing import Runner, timed
 from wastejax.config import load_recipe
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError, nearest
-from wastejax.jit import jit
 from wastejax.models import MODELS, Model, create_model
+from wastejax.models.cost import NUM_CLASSES, cost
 from wastejax.models.folding import apply_folded, fold_batch_norm
-from wastejax.models.table import NUM_CLASSES, cost
+from wastejax.runtime.jit import jit
 from wastejax.training.devices import on_devices, use_devices
 from wastejax.training.optim import make_optimizer, make_schedule
 from wastejax.training.state import create_train_state

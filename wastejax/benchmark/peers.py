@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from wastejax.benchmark.networks import Case
-from wastejax.models.table import NUM_CLASSES
+from wastejax.models.cost import NUM_CLASSES
 
 PEERS = ("timm", "onnx", "openvino")
 WORKER = Path(__file__).with_name("peer_worker.py")

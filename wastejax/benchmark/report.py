@@ -12,7 +12,7 @@ import numpy as np
 from wastejax.benchmark.networks import Case
 from wastejax.benchmark.timing import latency, ratio
 from wastejax.errors import UserError
-from wastejax.evaluation import plots
+from wastejax.evaluation.report import plots
 
 Row = dict[str, Any]
 Rounds = Sequence[Sequence[float]]

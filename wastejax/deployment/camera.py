@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from wastejax.deployment.runtimes import Predictor
+from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
 
 CAMERA = "camera:"

@@ -14,8 +14,9 @@ import numpy as np
 
 from wastejax import __version__
 from wastejax.bundle import Bundle, default_bundle, load_bundle, save_bundle
-from wastejax.data import images, synthetic
-from wastejax.deployment.runtimes import Predictor, load_jax, load_predictor
+from wastejax.data import images
+from wastejax.data.drawing import dataset as synthetic
+from wastejax.deployment.predictor import Predictor, load_jax, load_predictor
 from wastejax.errors import UserError
 from wastejax.evaluation.command import asked_pictures
 from wastejax.evaluation.evaluate import match_classes
@@ -125,17 +126,17 @@ def write_export(
     size = bundle.preprocessing.image_size
     shape, text = (size, size, 3), about(bundle, entry, precision)
     if path.suffix == SUFFIXES["stablehlo"]:
-        from wastejax.deployment.stablehlo_files import write_stablehlo
+        from wastejax.deployment.formats.stablehlo import write_stablehlo
 
         # The form that is fast on a CPU is in the file next to the one for other devices.
         write_stablehlo(path, forward_function(bundle, entry, "auto"), shape, entry, text)
         return
     if path.suffix == SUFFIXES["litert"]:
-        from wastejax.deployment.litert_files import write_litert
+        from wastejax.deployment.formats.litert import write_litert
 
         write_litert(path, forward_function(bundle, entry, "direct"), shape, entry, text, bundle.classes)
         return
-    from wastejax.deployment import onnx_files
+    from wastejax.deployment.formats import onnx as onnx_files
 
     onnx_files.write_onnx(path, forward_function(bundle, entry, "direct"), shape, entry, text)
     if precision == "fp16":

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from wastejax.deployment.pictures import STDIN
-from wastejax.deployment.runtimes import Predictor
+from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
 from wastejax.evaluation.heatmaps import blend, evidence
 

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from wastejax.deployment.runtimes import Predictor
+from wastejax.deployment.predictor import Predictor
 
 
 def describe(predictor: Predictor, reject_below: float) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from wastejax.data.images import BadImage
 from wastejax.deployment.camera import only_stream, stream
 from wastejax.deployment.heatmaps import dense_of, heat_map, save_drawn
 from wastejax.deployment.pictures import find, read, squares
-from wastejax.deployment.runtimes import ONNX_LOADERS, Predictor, load_predictor
+from wastejax.deployment.predictor import ONNX_LOADERS, Predictor, load_predictor
 from wastejax.errors import UserError
 
 FORMATS = ("table", "json", "csv")

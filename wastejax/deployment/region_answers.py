@@ -11,8 +11,8 @@ from wastejax.data.images import BadImage
 from wastejax.deployment.heatmaps import LARGEST, save_drawn
 from wastejax.deployment.pictures import read
 from wastejax.deployment.predict import csv_line, json_lines
+from wastejax.deployment.predictor import Predictor
 from wastejax.deployment.regions import Region, Settings, find_regions
-from wastejax.deployment.runtimes import Predictor
 
 # Okabe & Ito (2008): apart from each other for colour-blind readers too.
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")

@@ -20,7 +20,7 @@ from PIL import Image
 from scipy import ndimage
 
 from wastejax.deployment.heatmaps import dense_of
-from wastejax.deployment.runtimes import Predictor
+from wastejax.deployment.predictor import Predictor
 
 STEP = 64  # pixels: sides that every network takes, and few shapes to compile
 FINER = 4  # positions are interpolated this many times before boxes are drawn around them

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wastejax.bundle import default_bundle
 from wastejax.deployment.labels import describe
-from wastejax.deployment.runtimes import ABOUT, load_onnx, parse_about
+from wastejax.deployment.predictor import ABOUT, load_onnx, parse_about
 from wastejax.errors import UserError
 from wastejax.files import write_bytes, write_json
 

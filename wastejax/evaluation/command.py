@@ -9,12 +9,12 @@ import numpy as np
 
 from wastejax.bundle import Bundle, default_bundle, load_bundle
 from wastejax.data.cache import cache_dir
+from wastejax.data.drawing.dataset import embedded
 from wastejax.data.duplicates import scan
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.prepare import pictures_of
 from wastejax.data.sources import Source, open_folder, open_pictures, open_source
 from wastejax.data.split import SPLITS, load_manifest, shorten
-from wastejax.data.synthetic import embedded
 from wastejax.errors import UserError, nearest
 from wastejax.evaluation.evaluate import evaluate, match_classes, predict_logits
 from wastejax.evaluation.trust import Calibration, calibrate_bundle, score_trust

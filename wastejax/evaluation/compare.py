@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from wastejax.bundle import Bundle, load_bundle
+from wastejax.data.drawing.dataset import embedded
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import Source, open_source
 from wastejax.data.split import SPLITS, load_manifest
-from wastejax.data.synthetic import embedded
 from wastejax.errors import UserError
 from wastejax.evaluation.command import asked_pictures, readable
 from wastejax.evaluation.evaluate import evaluate, match_classes

@@ -1,7 +1,7 @@
 """The networks by name. Outside this package a network is `Model.apply(variables, images, train=…)`.
 
 To add a family: a module with SIZES, DEFAULTS, CHOICES, `build` and `check` as `efficientnetv2` has them, a
-row in `FAMILIES`, its variants in `MODELS`, and their parameter counts in tests/test_models.py.
+row in `FAMILIES`, its variants in `MODELS`, and their parameter counts in tests/models/test_models.py.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -17,8 +17,8 @@ from jax import Array
 
 from wastejax.errors import ConfigError, nearest
 from wastejax.models import efficientnetv2, mobilevit, pyramidnet, swin
-from wastejax.models.conv import LOWERINGS
-from wastejax.models.initialise import on_host
+from wastejax.models.layers.conv import LOWERINGS
+from wastejax.models.layers.init import on_host
 
 Variables = dict[str, Any]
 

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from wastejax.errors import ConfigError
-from wastejax.models.conv import Conv
-from wastejax.models.layers import (
+from wastejax.models.layers.blocks import (
     CBAM,
     Classifier,
     ConvNormAct,
@@ -24,7 +23,8 @@ from wastejax.models.layers import (
     InvertedResidual,
     drop_path_rates,
 )
-from wastejax.models.normalisation import BatchNorm
+from wastejax.models.layers.conv import Conv
+from wastejax.models.layers.norm import BatchNorm
 
 MIN_IMAGE_SIZE = 32  # the total stride
 

@@ -14,8 +14,8 @@ import numpy as np
 from jax import Array
 
 from wastejax.models import Model, Variables
-from wastejax.models.layers import ConvNormAct
-from wastejax.models.normalisation import BatchNorm
+from wastejax.models.layers.blocks import ConvNormAct
+from wastejax.models.layers.norm import BatchNorm
 
 
 def fold_batch_norm(model: Model, variables: Variables, image_size: int) -> Variables:

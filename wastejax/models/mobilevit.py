@@ -13,9 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from wastejax.errors import ConfigError
-from wastejax.models.attention import attend
-from wastejax.models.conv import Conv
-from wastejax.models.layers import (
+from wastejax.models.layers.attention import attend
+from wastejax.models.layers.blocks import (
     CBAM,
     Classifier,
     ConvNormAct,
@@ -24,7 +23,8 @@ from wastejax.models.layers import (
     drop_path_rates,
     linear,
 )
-from wastejax.models.normalisation import BatchNorm, LayerNorm
+from wastejax.models.layers.conv import Conv
+from wastejax.models.layers.norm import BatchNorm, LayerNorm
 
 HEADS = 4
 PATCH = 2

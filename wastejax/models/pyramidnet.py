@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from wastejax.errors import ConfigError
-from wastejax.models.conv import Conv
-from wastejax.models.layers import CBAM, Classifier, ConvNormAct, DropPath, drop_path_rates
-from wastejax.models.normalisation import BatchNorm
+from wastejax.models.layers.blocks import CBAM, Classifier, ConvNormAct, DropPath, drop_path_rates
+from wastejax.models.layers.conv import Conv
+from wastejax.models.layers.norm import BatchNorm
 
 BOTTLENECK = 4  # output over inner width
 

@@ -10,9 +10,9 @@ import numpy as np
 from jax import Array
 
 from wastejax.errors import ConfigError
-from wastejax.models.attention import attend
-from wastejax.models.conv import Conv
-from wastejax.models.layers import CBAM, Classifier, DropPath, linear, linear_init
+from wastejax.models.layers.attention import attend
+from wastejax.models.layers.blocks import CBAM, Classifier, DropPath, linear, linear_init
+from wastejax.models.layers.conv import Conv
 
 PATCH = 4
 

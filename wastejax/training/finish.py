@@ -9,13 +9,13 @@ import numpy as np
 from wastejax.bundle import Bundle, load_bundle
 from wastejax.data import images, pipeline
 from wastejax.data.split import SPLITS
-from wastejax.evaluation import plots, trust_plots
 from wastejax.evaluation.calibration import reliability
 from wastejax.evaluation.evaluate import Evaluation, evaluate, predict_logits
 from wastejax.evaluation.heatmaps import explain
 from wastejax.evaluation.metrics import confident_mistakes
 from wastejax.evaluation.ood import max_probability
-from wastejax.evaluation.report import write_report
+from wastejax.evaluation.report import plots, trust_plots
+from wastejax.evaluation.report.run import write_report
 from wastejax.evaluation.selective import risk_coverage
 from wastejax.evaluation.trust import Calibration, calibrate_bundle, score_trust
 from wastejax.files import write_json

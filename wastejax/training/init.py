@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from wastejax.bundle import load_bundle
 from wastejax.errors import ConfigError, UserError
 from wastejax.models import Model
-from wastejax.models.pretrained import find_weights, load_pretrained
+from wastejax.models.weights.published import find_weights, load_pretrained
 
 Say = Callable[[str], None]
 

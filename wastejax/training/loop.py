@@ -33,9 +33,9 @@ from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import predict_logits
 from wastejax.evaluation.metrics import score
 from wastejax.files import write_text
-from wastejax.jit import jit
 from wastejax.models import Model, create_model
-from wastejax.models.pretrained import layer_index
+from wastejax.models.weights.published import layer_index
+from wastejax.runtime.jit import jit
 from wastejax.training import losses, optim
 from wastejax.training.checkpoint import Checkpoints
 from wastejax.training.devices import Devices, on_devices

@@ -12,9 +12,9 @@ from jax.flatten_util import ravel_pytree
 from ml_collections import ConfigDict
 
 from wastejax.data.transforms import Preprocessing
-from wastejax.jit import jit
 from wastejax.models import Model
-from wastejax.models.pretrained import first_blocks
+from wastejax.models.weights.published import first_blocks
+from wastejax.runtime.jit import jit
 from wastejax.training import losses
 from wastejax.training.sharpness import ascend
 from wastejax.training.state import TrainState

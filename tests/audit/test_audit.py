@@ -1,0 +1,307 @@
+"""The audit against planted faults, whose number and place are known."""
+
+import io
+import json
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageOps
+
+from wastejax import main
+from wastejax.audit.findings import LabelError, audit, clean, leaks, summary
+from wastejax.audit.label_errors import confident_disagreement, find_label_errors
+from wastejax.audit.report import write_html
+from wastejax.data.images import read_header
+from wastejax.data.sources import open_folder
+from wastejax.data.split import load_manifest, save_manifest
+from wastejax.errors import UserError
+
+CLASSES = ("can", "jar", "캔 bag")
+
+
+def photo(seed: int, side: int = 160) -> Image.Image:
+    """Something with structure at every scale and a colour cast, unlike any other seed."""
+    rng = np.random.default_rng(seed)
+
+    def layer(*shape: int) -> np.ndarray:
+        values = Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
+        return np.asarray(values.resize((side, side), Image.Resampling.BICUBIC), float)
+
+    grey = sum(layer(size, size) for size in (3, 6, 12, 24, 48)) / 5
+    return Image.fromarray((0.7 * grey[..., None] + 0.3 * layer(2, 2, 3)).astype(np.uint8))
+
+
+def bottle(seed: int) -> Image.Image:
+    """One shape on white, with another print for every seed: look-alikes, not copies."""
+    image, mask = Image.new("RGB", (160, 160), "white"), Image.new("L", (160, 160))
+    draw = ImageDraw.Draw(mask)
+    draw.rectangle((50, 50, 110, 150), fill=255)
+    draw.rectangle((70, 10, 90, 50), fill=255)
+    image.paste(photo(seed), mask=mask)
+    return image
+
+
+def recompressed(image: Image.Image) -> Image.Image:
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=25)
+    return Image.open(data)
+
+
+def recoloured(image: Image.Image) -> Image.Image:
+    """A twelfth of the colour circle further round, and paler."""
+    hue, saturation, value = image.convert("HSV").split()
+    hue = hue.point([(i + 21) % 256 for i in range(256)])
+    saturation = saturation.point([i // 2 for i in range(256)])
+    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+
+
+def cropped(image: Image.Image) -> Image.Image:
+    """About a tenth less on two sides."""
+    w, h = image.size
+    return image.crop((round(0.11 * w), 0, w, h - round(0.08 * h)))
+
+
+CHANGES = {
+    "resized": lambda image: image.resize((image.width // 2, image.height // 2)),
+    "recompressed": recompressed,
+    "flipped": ImageOps.mirror,
+    "recoloured": recoloured,
+    "cropped": cropped,
+    "other_class": lambda image: image,
+}
+
+
+def plant(root: Path, originals: list[Image.Image], per_change: int) -> None:
+    """Writes originals by turns into the classes, and for each change copies of other `per_change` of them."""
+    for i, image in enumerate(originals):
+        folder = root / CLASSES[i % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        image.save(folder / f"{i:03d}.png")
+    chosen = iter(range(len(originals)))
+    for change, apply in CHANGES.items():
+        for i, _ in zip(chosen, range(per_change), strict=False):
+            label = CLASSES[(i + (change == "other_class")) % 3]
+            apply(originals[i]).save(root / label / f"{i:03d}_{change}.png")
+    whole = (root / CLASSES[0] / "000.png").read_bytes()
+    (root / CLASSES[0] / "truncated.png").write_bytes(whole[: len(whole) // 2])
+
+
+def base(name: str) -> str:
+    return Path(name).stem.partition("_")[0]
+
+
+def detected(root: Path) -> tuple[float, float, dict[str, float]]:
+    """Returns precision and recall over pairs, and recall by kind of change."""
+    found = audit(open_folder(root))
+    names = found.source.names
+    pairs = {frozenset(p) for g in found.groups_of_several() for p in combinations(g.tolist(), 2)}
+    planted = {
+        frozenset((i, j))
+        for i, j in combinations(range(len(names)), 2)
+        if base(names[i]) == base(names[j]) and i not in found.bad and j not in found.bad
+    }
+    kinds = {pair: next(names[i].partition("_")[2][:-4] for i in pair if "_" in names[i]) for pair in planted}
+    totals, hits = Counter(kinds.values()), Counter(kinds[pair] for pair in planted & pairs)
+    assert {names[i]: reason for i, reason in found.bad.items()} == {
+        f"{CLASSES[0]}/truncated.png": "truncated"
+    }
+    precision = len(planted & pairs) / max(len(pairs), 1)
+    return (
+        precision,
+        len(planted & pairs) / len(planted),
+        {kind: hits[kind] / totals[kind] for kind in totals},
+    )
+
+
+def test_planted_copies_are_found_and_nothing_else(tmp_path):
+    plant(tmp_path, [photo(seed) for seed in range(60)], per_change=8)
+    precision, recall, by_kind = detected(tmp_path)
+    assert by_kind == dict.fromkeys(CHANGES, 1.0)
+    assert (precision, recall) == (1, 1)
+
+
+def test_look_alikes_cost_precision_but_hide_no_copy(tmp_path):
+    plant(
+        tmp_path, [photo(seed) for seed in range(60)] + [bottle(seed) for seed in range(60, 80)], per_change=8
+    )
+    precision, recall, _ = detected(tmp_path)
+    assert recall == 1 and 0.7 < precision < 1
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["trashnet", "household_waste"])
+def test_planted_copies_of_photographs_are_found(tmp_path, real_data_dir, name):
+    paths = sorted((real_data_dir / name).glob("*/*.jpg"))
+    originals = [Image.open(path).convert("RGB") for path in paths[:: len(paths) // 150]]
+    plant(tmp_path, originals[:150], per_change=20)
+    precision, recall, by_kind = detected(tmp_path)
+    assert precision > 0.98 and recall > 0.97
+    assert min(by_kind.values()) >= 0.9
+
+
+@pytest.fixture(scope="module")
+def messy(tmp_path_factory) -> Path:
+    """Two classes of six, with one fault of each kind."""
+    root = tmp_path_factory.mktemp("messy")
+    for label in ("can", "jar"):
+        (root / label / "default").mkdir(parents=True)
+    for i in range(12):
+        photo(i).save(root / ("can" if i < 6 else "jar") / "default" / f"{i:02d}.png")
+    (root / "can" / "same.png").write_bytes((root / "can" / "default" / "00.png").read_bytes())
+    photo(1).resize((320, 320)).save(root / "can" / "larger.png")
+    photo(2).save(root / "jar" / "was_a_can.jpg", quality=80)
+    photo(20).convert("CMYK").save(root / "jar" / "print.jpg")
+    photo(21).resize((40, 160)).save(root / "jar" / "strip.jpg", format="PNG")
+    (root / "jar" / "empty.png").touch()
+    (root / "tea").mkdir()
+    return root
+
+
+def test_the_summary_counts_what_is_there(messy):
+    found = audit(open_folder(messy))
+    facts = summary(found)
+    assert (facts["num_files"], facts["num_readable"], facts["num_classes"]) == (18, 17, 2)
+    assert facts["num_distinct"] == 14
+    assert facts["unreadable"] == {"jar/empty.png": "empty file"}
+    assert facts["files"]["odd"] == {
+        "PNG named .jpg": ["jar/strip.jpg"],
+        "elongated, sides over 3:1": ["jar/strip.jpg"],
+        "mode CMYK": ["jar/print.jpg"],
+        "small, a side under 64 px": ["jar/strip.jpg"],
+    }
+    assert facts["files"]["formats"] == {"PNG": 15, "JPEG": 2}
+    assert facts["files"]["commonest_sizes"] == {"160x160": 15, "320x320": 1, "40x160": 1}
+    assert facts["exact_copies"]["groups"] == [["can/default/00.png", "can/same.png"]]
+    assert facts["near_duplicates"]["num_images"] == 6 and facts["near_duplicates"]["num_to_drop"] == 3
+    assert facts["label_conflicts"] == [
+        {"files": ["can/default/02.png", "jar/was_a_can.jpg"], "labels": ["can", "jar"]}
+    ]
+    assert facts["across_classes"] == {"pairs_by_hash": 1, "confirmed_by_pixels": 1}
+    assert facts["classes"]["by_name"]["jar"] == {
+        "num_files": 10,
+        "num_readable": 9,
+        "num_distinct": 9,
+        "domains": {"default": 6, "unknown": 3},
+    }
+    assert facts["classes"]["imbalance"] == pytest.approx(9 / 8)
+    assert facts["empty_folders"] == ["tea"] and facts["domains"] == {"default": 12, "unknown": 6}
+    assert facts["label_errors"] is None and facts["leaks"]["given_splits"] is None
+
+
+def test_cleaning_keeps_one_of_each_and_nothing_doubtful(messy):
+    found = audit(open_folder(messy))
+    names = found.source.names
+    gone = {"can/same.png", "can/default/01.png", "can/default/02.png", "jar/was_a_can.jpg", "jar/empty.png"}
+    assert [names[i] for i in clean(found)] == [name for name in names if name not in gone]
+
+
+def test_the_page_shows_likely_label_errors(messy, tmp_path):
+    found = audit(open_folder(messy))
+    picture = found.source.names.index("can/default/05.png")
+    errors = [LabelError(picture, 1, 0.1, 0.8)]
+    facts = summary(found, errors=errors)
+    assert facts["label_errors"] == [
+        {"file": "can/default/05.png", "label": "can", "suggested": "jar", "p_label": 0.1, "p_suggested": 0.8}
+    ]
+    write_html(tmp_path / "report.html", found, facts, errors)
+    assert (
+        "<b>labelled can (10%), looks like jar (80%)</b><br>can/default/05.png"
+        in (tmp_path / "report.html").read_text()
+    )
+
+
+def test_leaks_are_counted_by_group():
+    groups = np.array([0, 0, 0, 1, 1, 2, 3, 3])
+    splits = np.array(["train", "test", "val", "test", "test", "train", "val", "train"])
+    assert leaks(groups, splits) == {
+        "val": {"num_images": 2, "leaked": 2},
+        "test": {"num_images": 3, "leaked": 1},
+    }
+
+
+def test_the_share_that_a_random_split_leaks_is_what_chance_says(tmp_path):
+    for i in range(50):
+        folder = tmp_path / ("can" if i < 25 else "jar")
+        folder.mkdir(exist_ok=True)
+        for copy in "ab":
+            photo(i, 64).save(folder / f"{i}{copy}.png")
+    found = summary(audit(open_folder(tmp_path)))["leaks"]["random_split"]
+    # The twin of a test picture is any of the 99 others, 60 of which are in train.
+    assert found["test_images"] == 20
+    assert found["share"] == pytest.approx(60 / 99, abs=0.12)
+
+
+def test_confident_disagreement_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.1, 0.9], [0.2, 0.8], [0.35, 0.65], [0.6, 0.4]])
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    # thresholds: class 0 (0.9 + 0.7 + 0.1) / 3 = 0.567, class 1 (0.8 + 0.65 + 0.4) / 3 = 0.617
+    rows, other = confident_disagreement(probabilities, labels)
+    assert rows.tolist() == [2, 5] and other.tolist() == [1, 0]  # margins 0.8 and 0.2
+
+
+def test_flipped_labels_are_found_though_their_copies_agree():
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(4), 100)
+    features = (rng.normal(size=(4, 16)) * 3)[truth] + rng.normal(size=(400, 16)) * 1.5
+    labels = truth.copy()
+    wrong = rng.choice(400, 20, replace=False)
+    labels[wrong] = (labels[wrong] + 1 + rng.integers(3, size=20)) % 4
+    # Every wrong picture comes twice; in another fold its copy would confirm the wrong label.
+    features, labels = np.concatenate([features, features[wrong]]), np.concatenate([labels, labels[wrong]])
+    groups = np.concatenate([np.arange(400), wrong])
+    found = find_label_errors(features.astype(np.float32), labels, groups, np.arange(420) + 1000)
+    rows = np.array([e.picture - 1000 for e in found])
+    hit = np.isin(groups[rows], wrong)
+    assert hit.mean() > 0.9 and len(set(groups[rows[hit]])) >= 15
+    right = [e.suggested == truth[groups[e.picture - 1000]] for e, h in zip(found, hit, strict=True) if h]
+    assert np.mean(right) > 0.95
+
+
+def command(*arguments: str) -> None:
+    with pytest.raises(SystemExit) as done:
+        main.dispatch(["audit", *arguments])
+    assert not done.value.code
+
+
+def test_the_command_writes_what_training_accepts(messy, tmp_path, capsys):
+    before = {path: path.stat().st_mtime_ns for path in messy.rglob("*")}
+    command(f"--data={messy}", f"--out={tmp_path}", "--write-manifest")
+    assert {path: path.stat().st_mtime_ns for path in messy.rglob("*")} == before
+    said = capsys.readouterr().out
+    assert "unreadable files: 1\n" in said and "groups of copies with different labels: 1 (" in said
+    facts = json.loads((tmp_path / "audit.json").read_text())
+    assert facts["data"] == messy.name and str(messy) not in json.dumps(facts)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 8 and "jar/empty.png: empty file" in page
+    source = open_folder(messy)
+    listed = load_manifest(tmp_path / "manifest.csv", source)
+    assert len(listed.indices) == 13
+    assert {str(s) for s in listed.splits[source.labels[listed.indices] == 1]} == {"train", "val", "test"}
+
+
+def test_a_given_split_is_checked(messy, tmp_path, capsys):
+    source = open_folder(messy)
+    splits = np.where([name.startswith("can/default") for name in source.names], "train", "test")
+    save_manifest(tmp_path / "split.csv", source, np.arange(len(source)), splits)
+    command(f"--data={messy}", f"--out={tmp_path / 'out'}", f"--split={tmp_path / 'split.csv'}")
+    assert "the given split: 3 of 12 test pictures have a near-duplicate in train" in capsys.readouterr().out
+
+
+def test_the_report_may_not_lie_in_the_data(messy):
+    with pytest.raises(UserError, match="lies in the data"):
+        main.dispatch(["audit", f"--data={messy}", f"--out={messy / 'report'}"])
+
+
+def test_a_header_tells_what_is_unusual():
+    data = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo(0, 32).convert("L").save(data, "JPEG", exif=exif)
+    assert read_header(data.getvalue()) == ("JPEG", "L", 32, 32, True, False)
+    data = io.BytesIO()
+    photo(0, 32).save(data, "WEBP", save_all=True, append_images=[photo(1, 32)])
+    assert read_header(data.getvalue()) == ("WEBP", "RGB", 32, 32, False, True)
+    assert read_header(b"") is None and read_header(b"no picture") is None

@@ -1,0 +1,162 @@
+import json
+
+import numpy as np
+import pytest
+
+from wastejax.bundle import load_bundle, save_bundle
+from wastejax.data.drawing.dataset import CLASSES
+from wastejax.data.taxonomy import KOREA, load_taxonomy, parse_taxonomy
+from wastejax.data.transforms import Preprocessing
+from wastejax.errors import ConfigError
+from wastejax.evaluation.metrics import score
+from wastejax.evaluation.report.run import write_report
+
+TRASHNET = ("cardboard", "glass", "metal", "paper", "plastic", "trash")
+
+
+@pytest.fixture(scope="module")
+def korea():
+    return load_taxonomy()
+
+
+def test_every_class_of_both_sets_has_a_bin_a_name_advice_and_a_source(korea):
+    assert len(CLASSES) == 30 and korea.unknown((*CLASSES, *TRASHNET)) == []
+    assert set(korea.classes) == {*CLASSES, *TRASHNET}
+    for item in korea.classes.values():
+        assert item.sources and all(korea.sources[s]["url"].startswith("http") for s in item.sources)
+    for named in (*korea.bins.values(), *korea.classes.values()):
+        assert any("가" <= letter <= "힣" for letter in named.ko) and named.en.isascii()
+        assert "\n" not in named.advice_en + named.advice_ko and len(named.advice_en) <= 110
+
+
+def test_the_counter_intuitive_rules(korea):
+    # 분리배출.kr, entries 티백, 계란껍질, 녹차잎, 빨대, 아이스크림 숟가락, 샴푸, 무색페트병, 카페 일회용컵
+    expected = {
+        "tea_bags": "general",
+        "eggshells": "general",
+        "coffee_grounds": "general",
+        "food_waste": "food",
+        "plastic_straws": "plastics",
+        "disposable_plastic_cutlery": "plastics",
+        "plastic_cup_lids": "plastics",
+        "plastic_water_bottles": "clear_pet",
+        "plastic_soda_bottles": "clear_pet",
+        "plastic_detergent_bottles": "plastics",
+        "paper_cups": "cups_and_cartons",
+        "plastic_shopping_bags": "film",
+        "aerosol_cans": "metal_cans",
+    }
+    assert {name: korea.classes[name].bin for name in expected} == expected
+
+
+def test_names_are_matched_without_regard_to_spelling(korea):
+    assert korea.bins_of(["Tea Bags", "PLASTIC-STRAWS", "glass"]) == ("general", "plastics", "glass")
+    assert korea.bins_of(["glass", "spaceship"]) is None
+    assert korea.unknown(["glass", "spaceship"]) == ["spaceship"]
+
+
+def test_what_a_bundle_keeps_is_enough(korea):
+    kept = korea.only(["Glass", "tea_bags", "spaceship"])
+    again = parse_taxonomy(json.loads(json.dumps(kept.to_dict())), "bundle.json")
+    assert again == kept
+    assert list(kept.classes) == ["Glass", "tea_bags"] and set(kept.bins) == {"glass", "general"}
+    assert kept.find("glass") == korea.find("glass")
+    assert set(kept.sources) == {"item_glass", "geumcheon", "item_tea_bag", "yeonsu_food"}
+
+
+def test_a_municipality_of_ones_own(tmp_path):
+    rules = KOREA.read_text().replace(
+        '[classes.tea_bags]\nbin = "general"', '[classes.tea_bags]\nbin = "food"'
+    )
+    (tmp_path / "town.toml").write_text(rules)
+    assert load_taxonomy(tmp_path / "town.toml").classes["tea_bags"].bin == "food"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('bin = "food"', 'bin = "fod"', "[classes.food_waste] has bin 'fod'; did you mean 'food'?"),
+        ('sources = ["yeonsu_food"]', 'sources = ["yeonsu"]', "did you mean 'yeonsu_food'?"),
+        ('ko = "생수병"\n', "", "[classes.plastic_water_bottles] lacks ko"),
+        ('en = "paper"\n', "en = 3\n", "en in [bins.paper] must be text"),
+        ("[bins.paper]", "[bins.paper", "cannot read"),
+        ('en = "tea bag"', 'colour = "red"\nen = "tea bag"', "[classes.tea_bags] has colour"),
+    ],
+)
+def test_a_wrong_file_is_named_with_the_place(tmp_path, old, new, problem):
+    path = tmp_path / "town.toml"
+    path.write_text(KOREA.read_text().replace(old, new, 1))
+    with pytest.raises(ConfigError) as error:
+        load_taxonomy(path)
+    assert problem in str(error.value) and str(path) in str(error.value)
+    assert str(error.value).startswith("config.data.taxonomy: ") and "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(ConfigError, match=r"cannot read /nowhere\.toml"):
+        load_taxonomy("/nowhere.toml")
+
+
+def test_bin_accuracy_sums_the_probabilities_of_the_classes():
+    classes, bins = ["jar", "steel", "aluminium"], ["glass", "cans", "cans"]
+    probabilities = np.array(
+        [
+            [0.4, 0.3, 0.3],  # a can, 0.6 against 0.4, although the jar is the most probable class
+            [0.5, 0.4, 0.1],  # a tie: the first bin
+            [0.1, 0.2, 0.7],
+            [0.9, 0.05, 0.05],
+        ]
+    )
+    labels = np.array([1, 0, 1, 2])
+    scores = score(np.log(probabilities), labels, classes, bins=bins)
+    assert scores["top1"] == 0.25  # only the second picture
+    assert scores["bin_top1"] == 0.75  # all but the last
+    assert scores["per_bin"]["cans"] == {
+        "precision": 1.0,
+        "recall": pytest.approx(2 / 3),
+        "f1": pytest.approx(0.8),
+        "support": 3,
+    }
+    assert scores["per_bin"]["glass"]["precision"] == 0.5 and scores["per_bin"]["glass"]["recall"] == 1.0
+    low, high = scores["bin_ci95"]
+    assert low < 0.75 < high
+    assert "bin_top1" not in score(np.log(probabilities), labels, classes)
+
+
+def save(path, classes, **options):
+    variables = {
+        "params": {"classifier": {"kernel": np.ones((2, len(classes)), np.float32)}},
+        "batch_stats": {},
+    }
+    save_bundle(path, variables, {}, classes, Preprocessing(32), {}, **options)
+
+
+def test_a_bundle_keeps_its_bins(tmp_path):
+    rules = KOREA.read_text().replace('name = "South Korea"', 'name = "A town"')
+    (tmp_path / "town.toml").write_text(rules)
+    save(tmp_path / "b", ["glass", "tea_bags"], taxonomy=load_taxonomy(tmp_path / "town.toml"))
+    bundle = load_bundle(tmp_path / "b")
+    assert bundle.bins == ("glass", "general") and bundle.taxonomy.name == "A town"
+    assert bundle.taxonomy.find("tea_bags").ko == "티백"
+
+
+def test_a_bundle_from_before_there_were_bins_has_koreas(tmp_path, korea):
+    save(tmp_path, ["glass", "spaceship"])
+    about = json.loads((tmp_path / "bundle.json").read_text())
+    del about["taxonomy"]
+    (tmp_path / "bundle.json").write_text(json.dumps(about))
+    bundle = load_bundle(tmp_path)
+    assert bundle.taxonomy == korea.only(["glass"]) and bundle.bins is None
+
+
+def test_the_report_has_a_section_on_bins(tmp_path):
+    logits = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.4, 0.35, 0.25], [0.8, 0.1, 0.1]]))
+    labels, classes = np.array([0, 1, 1, 2]), ["glass", "metal", "steel_food_cans"]
+    scores = score(logits, labels, classes, bins=load_taxonomy().bins_of(classes))
+    path = write_report(tmp_path, {}, [], scores, {"bins": {"metal_cans": "metal cans"}})
+    text = path.read_text()
+    assert "**The right bin: 75.0 %**" in text
+    assert "| metal cans | 66.7 % | 100.0 % | 3 |" in text
+    assert text.index("| metal cans |") < text.index("| glass | 100.0 % | 50.0 % | 1 |")
+    path = write_report(tmp_path, {}, [], score(logits, labels, classes), {"without_bin": ["spaceship"]})
+    assert "Not judged: the rules in use (`config.data.taxonomy`) lack `spaceship`." in path.read_text()

@@ -1,0 +1,114 @@
+"""Frames of a video: the right ones, in their colours, smoothed as said. The videos are drawn here."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wastejax.data.taxonomy import load_taxonomy
+from wastejax.data.transforms import Preprocessing
+from wastejax.deployment.camera import _read, is_stream, only_stream, stream
+from wastejax.deployment.predict import run
+from wastejax.deployment.predictor import Predictor
+from wastejax.errors import UserError
+from wastejax.main import parser
+
+RED, BLUE = (200, 20, 20), (20, 20, 200)
+
+
+def by_colour(images: np.ndarray) -> np.ndarray:
+    red = images.mean((1, 2))[:, 0] > images.mean((1, 2))[:, 2]
+    return np.stack([red, ~red], axis=1).astype(np.float32)
+
+
+FAKE = Predictor(Path("fake"), "numpy", ("red", "blue"), Preprocessing(32), load_taxonomy(), by_colour)
+
+
+class Film:
+    """Stands in for cv2.VideoCapture: BGR frames at 10 per second."""
+
+    def __init__(self, *colours) -> None:
+        self.left = [np.full((40, 60, 3), colour[::-1], np.uint8) for colour in colours]
+
+    def get(self, prop: int) -> float:
+        return 10.0
+
+    def grab(self) -> bool:
+        self.now = self.left.pop(0) if self.left else None
+        return self.now is not None
+
+    def retrieve(self):
+        return True, self.now
+
+
+def test_frames_come_at_their_times_and_in_their_colours():
+    film = Film(*[RED] * 5, *[BLUE] * 5)
+    found = list(_read(film, "x.avi", 0.2, live=False))
+    assert [round(seconds, 3) for seconds, _ in found] == [0.0, 0.2, 0.4, 0.6, 0.8]
+    assert [picture.getpixel((5, 5)) for _, picture in found] == [RED, RED, RED, BLUE, BLUE]
+    assert len(list(_read(Film(*[RED] * 7), "x.avi", 0, live=False))) == 7
+    with pytest.raises(UserError, match=r"x\.avi: not one frame can be read"):
+        list(_read(Film(), "x.avi", 1, live=False))
+
+
+def test_smoothing_by_hand(monkeypatch):
+    pictures = [Image.new("RGB", (40, 40), colour) for colour in (RED, BLUE, BLUE)]
+    monkeypatch.setattr("wastejax.deployment.camera.frames", lambda *_: enumerate(pictures))
+    rows = list(stream(FAKE, "x.avi", 1.0, 0.75))
+    assert [name for name, _ in rows] == ["x.avi#t=0.000", "x.avi#t=1.000", "x.avi#t=2.000"]
+    np.testing.assert_allclose([row for _, row in rows], [[1, 0], [0.75, 0.25], [0.5625, 0.4375]])
+
+
+def test_what_is_a_stream():
+    assert is_stream("camera:0") and is_stream("A.MP4") and not is_stream("a.jpg") and not is_stream("-")
+    assert only_stream(["a.jpg", "b.jpg"]) is None
+    assert only_stream(["a.mov"]) == "a.mov"
+    with pytest.raises(UserError, match=r"a\.mov: a camera or video comes alone"):
+        only_stream(["a.mov", "b.jpg"])
+
+
+def test_mistakes_are_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr("wastejax.deployment.predict.load_predictor", lambda *_: FAKE)
+
+    def predict(*options: str) -> int:
+        return run(parser("predict").parse_args(["predict", *options]), print)
+
+    with pytest.raises(UserError, match="--heatmap and --regions are for pictures"):
+        predict("a.mp4", "--heatmap=d")
+    with pytest.raises(UserError, match="--every must be >= 0"):
+        predict("a.mp4", "--every=-1")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(UserError, match="needs opencv-python-headless"):
+        predict("a.mp4")
+
+
+@pytest.mark.slow  # needs the extra `camera`
+def test_predict_reads_a_video(monkeypatch, tmp_path, capsys):
+    import cv2
+
+    monkeypatch.setattr("wastejax.deployment.predict.load_predictor", lambda *_: FAKE)
+    path = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for colour in [RED] * 10 + [BLUE] * 10:
+        writer.write(np.full((48, 64, 3), colour[::-1], np.uint8))
+    writer.release()
+    lines: list[str] = []
+    options = ["predict", str(path), "--every=0.5", "--smoothing=0", "--format=csv", "--top=1"]
+    assert run(parser("predict").parse_args(options), lines.append) == 0
+    cells = [line.split(",") for line in lines[1:]]
+    assert [(row[0].rpartition("#")[2], row[2]) for row in cells] == [
+        ("t=0.000", "red"),
+        ("t=0.500", "red"),
+        ("t=1.000", "blue"),
+        ("t=1.500", "blue"),
+    ]
+    assert "4 pictures in" in capsys.readouterr().err
+    for name, message in (
+        ("camera:99", "not one frame"),
+        ("camera:x", "has a number"),
+        ("no.mp4", "no such"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(parser("predict").parse_args(["predict", name]), lines.append)

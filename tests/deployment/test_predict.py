@@ -1,0 +1,212 @@
+"""What `predict` says about pictures: the numbers of `eval`, whatever lies between the good ones."""
+
+import csv
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_models import CLASSES, draw_pictures, write_bundle
+
+from wastejax.bundle import load_bundle
+from wastejax.data.images import BadImage
+from wastejax.data.pipeline import EvalBatches
+from wastejax.data.sources import open_folder
+from wastejax.deployment.pictures import find, squares
+from wastejax.deployment.predict import Answer, Guess, answers, csv_lines, json_lines, run, table
+from wastejax.deployment.predictor import load_predictor
+from wastejax.errors import UserError
+from wastejax.evaluation.evaluate import predict_logits
+from wastejax.main import parser
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("predict")
+    write_bundle(root / "bundle", temperature=2.0)
+    draw_pictures(root / "pictures")
+    return root
+
+
+def predict(*arguments: object, cwd: Path, stdin: bytes = b"") -> subprocess.CompletedProcess:
+    env = os.environ | {"WASTEJAX_CACHE": str(cwd / "cache"), "WASTEJAX_HUGEPAGES": "0"}
+    command = [sys.executable, "-m", "wastejax.main", "predict", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, input=stdin, cwd=cwd, env=env, timeout=120)
+
+
+def test_answers_are_evaluations_answers(place):
+    bundle = load_bundle(place / "bundle")
+    source = open_folder(place / "pictures")
+    batches = EvalBatches(source, np.arange(len(source)), bundle.preprocessing, 4)
+    logits, _ = predict_logits(bundle.logits, batches)
+    powers = np.exp(logits.astype(np.float64) / 2.0)
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    names = [str(place / "pictures" / name) for name in source.names]
+    found = list(answers(load_predictor(place / "bundle"), names, top=5, batch_size=4))
+    assert [answer.file for answer in found] == names
+    for answer, row in zip(found, expected, strict=True):
+        assert [guess.label for guess in answer.guesses] == [CLASSES[i] for i in np.argsort(-row)]
+        np.testing.assert_allclose([g.probability for g in answer.guesses], np.sort(row)[::-1], atol=1e-6)
+        assert answer.rejected == (row.max() < 0.5)
+    assert len({answer.guesses[0].label for answer in found}) > 1
+
+
+def test_unreadable_pictures_are_named_and_the_rest_is_done(place, tmp_path):
+    good = sorted((place / "pictures").rglob("*.jpg"))
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(good[0].read_bytes()[:-200])
+    done = predict(
+        good[0],
+        cut,
+        tmp_path / "absent.png",
+        good[1],
+        "--model=../bundle",
+        "--format=json",
+        cwd=place / "pictures",
+    )
+    assert done.returncode == 1
+    rows = json.loads(done.stdout)
+    assert [Path(row["file"]).name for row in rows] == [good[0].name, "cut.jpg", "absent.png", good[1].name]
+    assert rows[1]["error"] == "truncated" and rows[2]["error"] == "no such file or directory"
+    assert len(rows[0]["top"]) == 3 and rows[3]["top"][0]["class"] in CLASSES
+    errors = done.stderr.decode()
+    assert "absent.png: no such file or directory" in errors and "images/s (jax)" in errors
+
+
+def test_a_picture_on_standard_input(place):
+    path = next((place / "pictures").rglob("*.png"))
+    piped = predict("-", "--model=bundle", "--format=csv", "--top=1", cwd=place, stdin=path.read_bytes())
+    named = predict(path, "--model=bundle", "--format=csv", "--top=1", cwd=place)
+    assert piped.returncode == named.returncode == 0
+    first, second = (list(csv.reader(io.StringIO(done.stdout.decode()))) for done in (piped, named))
+    assert first[1][0] == "-" and first[1][1:] == second[1][1:] and len(first) == 2
+
+
+def test_names_folders_and_globs(tmp_path):
+    for name in ("a.jpg", "b/c.PNG", "b/.hidden/d.png", "b/notes.txt", "b/e/f.webp"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    root = str(tmp_path)
+    assert find([f"{root}/b"]) == [f"{root}/b/c.PNG", f"{root}/b/e/f.webp"]
+    assert find([f"{root}/**/*.*"]) == [f"{root}/a.jpg", f"{root}/b/c.PNG", f"{root}/b/e/f.webp"]
+    assert find([f"{root}/a.jpg", root, "-"])[0::3] == [f"{root}/a.jpg", "-"]  # once, though named twice
+    assert find([f"{root}/b/notes.txt"]) == [f"{root}/b/notes.txt"]  # who names it means it
+    with pytest.raises(UserError, match="matches no picture"):
+        find([f"{root}/*.gif"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no pictures"):
+        find([f"{root}/empty"])
+    with pytest.raises(UserError, match="no pictures: give files"):
+        find([])
+
+
+def test_pictures_come_in_order_however_many(tmp_path):
+    names = []
+    for i in range(150):
+        names.append(str(tmp_path / f"{i:03}.png"))
+        if i % 50 != 7:
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(names[-1])
+    preprocessing = load_bundle(write_bundle(tmp_path / "bundle", image_size=32)).preprocessing
+    found = list(squares(names, preprocessing))
+    assert [name for name, _ in found] == names
+    for i, (_, square) in enumerate(found):
+        if i % 50 == 7:
+            assert isinstance(square, BadImage)
+        else:
+            assert square.shape == (32, 32, 3) and (square[..., 0] == i).all()
+
+
+ROWS = [
+    Answer("a, b.jpg", (Guess("glass", "glass", 0.9), Guess("종이", "", 0.1))),
+    Answer("c.jpg", (Guess("종이", "", 0.4), Guess("glass", "glass", 0.3)), rejected=True),
+    Answer("d.jpg", error="truncated"),
+]
+NAMES = [row.file for row in ROWS]
+
+
+def test_the_three_formats_say_the_same():
+    lines = list(table(ROWS, NAMES))
+    assert lines[1].split() == ["a,", "b.jpg", "glass", "glass", "90.0%", "종이", "10.0%"]
+    assert "40.0%?" in lines[2] and lines[3].split() == ["d.jpg", "-", "truncated"]
+    parsed = json.loads("\n".join(json_lines(ROWS, NAMES)))
+    assert parsed[1] == {
+        "file": "c.jpg",
+        "rejected": True,
+        "top": [
+            {"class": "종이", "bin": "", "probability": 0.4},
+            {"class": "glass", "bin": "glass", "probability": 0.3},
+        ],
+    }
+    assert parsed[2] == {"file": "d.jpg", "error": "truncated"}
+    cells = list(csv.reader(csv_lines(ROWS, NAMES)))
+    assert cells[1] == ["a, b.jpg", "1", "glass", "glass", "0.900000", "false", ""]
+    assert cells[4] == ["c.jpg", "2", "glass", "glass", "0.300000", "true", ""]
+    assert cells[5] == ["d.jpg", "", "", "", "", "", "truncated"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such run or bundle"),
+        (("model.pth", b"x"), "not a form of model that can be run"),
+        (("model.onnx", b"x" * 100), "damaged, or no ONNX file"),
+    ],
+)
+def test_what_is_no_model_is_refused(tmp_path, content, message):
+    path = tmp_path / (content[0] if content else "absent")
+    if content:
+        path.write_bytes(content[1])
+    with pytest.raises(UserError, match=message):
+        load_predictor(path)
+
+
+def test_mistakes_end_with_one_line(place):
+    for arguments, hint in (
+        (["--model=bundle"], "no pictures"),
+        (["x.jpg", "--model=nowhere"], "nowhere: no such run"),
+        (["x.jpg", "--top=0", "--model=bundle"], "--top: must be >= 1"),
+    ):
+        done = predict(*arguments, cwd=place)
+        assert done.returncode == 2 and hint in done.stderr.decode() and done.stderr.count(b"\n") == 1
+
+
+def test_what_is_rejected_follows_the_bundle(tmp_path):
+    predictor = load_predictor(write_bundle(tmp_path / "plain"))
+    assert predictor.reject_below() == 0.5
+    with pytest.raises(
+        UserError, match=r"--accuracy=0.95: .* never calibrated: `wastejax eval .* --calibrate`"
+    ):
+        predictor.reject_below(0.95)
+    thresholds = {"0.9": 0.4, "0.95": 0.7, "0.99": None}
+    predictor = load_predictor(write_bundle(tmp_path / "calibrated", thresholds=thresholds))
+    assert [predictor.reject_below(a) for a in (None, 0.9, 0.95, 0.99)] == [0.7, 0.4, 0.7, math.inf]
+    with pytest.raises(UserError, match=r"--accuracy=0.8: .*; choices: 0.9, 0.95, 0.99"):
+        predictor.reject_below(0.8)
+
+
+def test_the_wanted_accuracy_decides_which_answers_are_marked(place):
+    write_bundle(place / "sure", thresholds={"0.9": 0.0, "0.95": 0.6, "0.99": None})
+    names = sorted(map(str, (place / "pictures").rglob("*.*")))
+
+    def marked(*options: str) -> list[bool]:
+        lines: list[str] = []
+        asked = parser("predict").parse_args(
+            ["predict", *names, f"--model={place / 'sure'}", "--format=json", *options]
+        )
+        assert run(asked, lines.append) == 0
+        return [row["rejected"] for row in json.loads("\n".join(lines))]
+
+    best = [answer.guesses[0].probability for answer in answers(load_predictor(place / "sure"), names)]
+    assert any(p < 0.6 for p in best) and any(p >= 0.6 for p in best)
+    assert marked() == [p < 0.6 for p in best]
+    assert not any(marked("--accuracy=0.9")) and all(marked("--accuracy=0.99"))
+    assert all(marked("--reject_below=1.1"))
+    with pytest.raises(UserError, match="give one of them"):
+        marked("--accuracy=0.9", "--reject_below=0.1")

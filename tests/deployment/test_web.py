@@ -1,0 +1,267 @@
+"""The page in a real browser: it answers as `predict` does, in both languages, and asks nobody else."""
+
+import io
+import json
+import shutil
+import subprocess
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_models import CLASSES, draw_pictures, write_bundle
+from test_serve import server, stand_in
+
+from wastejax.data.images import decode
+from wastejax.data.sources import open_folder
+from wastejax.data.taxonomy import load_taxonomy
+from wastejax.data.transforms import Preprocessing
+from wastejax.deployment import website
+from wastejax.deployment.predictor import load_predictor
+from wastejax.errors import UserError
+from wastejax.main import parser
+
+pytestmark = pytest.mark.slow  # a browser, npm's packages, and an export
+
+selenium = pytest.importorskip("selenium", reason="the page's tests need the extra browser: selenium")
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+from experiments.browser import (  # noqa: E402
+    CHROMIUM,
+    DRIVER,
+    agreement,
+    asked_hosts,
+    chromium,
+    web_host,
+    write_site,
+)
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    if not (CHROMIUM.is_file() and DRIVER.is_file()):
+        pytest.skip("no browser: apt-get install chromium chromium-driver")
+    with chromium(str(tmp_path_factory.mktemp("profile"))) as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def npm():
+    if not website.NPM.is_dir():
+        pytest.skip("no onnxruntime-web: npm ci --prefix web")
+
+
+@pytest.fixture(scope="module")
+def served():
+    with server(stand_in()) as port:
+        yield f"http://127.0.0.1:{port}/"
+
+
+@pytest.fixture
+def dark(tmp_path) -> str:
+    """A picture that the stand-in takes for the first class."""
+    Image.new("RGB", (60, 50)).save(tmp_path / "dark.png")
+    return str(tmp_path / "dark.png")
+
+
+def open_page(driver, address: str, language: str) -> None:
+    asked_hosts(driver)
+    driver.get(f"{address}?lang={language}")
+    wait(driver, lambda d: status(d) in ("Ready.", "준비되었습니다."))
+
+
+def wait(driver, condition):
+    return WebDriverWait(driver, 60).until(condition)
+
+
+def text(driver, name: str) -> str:
+    return driver.find_element(By.ID, name).text
+
+
+def status(driver) -> str:
+    return driver.find_element(By.ID, "status").get_property("textContent")  # also where it is only spoken
+
+
+def answered(driver) -> bool:
+    return driver.find_element(By.ID, "result").is_displayed()
+
+
+def test_a_picture_in_both_languages(driver, served, dark):
+    korea = load_taxonomy()
+    item, bin_rule = korea.classes["eggshells"], korea.bins[korea.classes["eggshells"].bin]
+    open_page(driver, served, "en")
+    driver.find_element(By.ID, "file").send_keys(dark)
+    wait(driver, answered)
+    for language in ("en", "ko"):
+        driver.find_element(By.CSS_SELECTOR, f"[data-language={language}]").click()
+        assert driver.execute_script("return document.documentElement.lang") == language
+        assert text(driver, "label") == getattr(item, language)
+        assert text(driver, "bin") == getattr(bin_rule, language)
+        assert text(driver, "advice") == getattr(item, f"advice_{language}")
+        assert text(driver, "bin-advice") == getattr(bin_rule, f"advice_{language}")
+        assert getattr(item, language) in status(driver) and text(driver, "percent") in status(driver)
+        assert len(driver.find_elements(By.CSS_SELECTOR, "#others li")) == 2
+    assert driver.title == "어디에 버릴까요?" and text(driver, "percent").endswith("%")
+    assert not driver.find_element(By.ID, "heatmap").is_displayed()
+    assert asked_hosts(driver) == {urlsplit(served).netloc}
+    driver.get(served)  # the language is remembered
+    assert driver.execute_script("return document.documentElement.lang") == "ko"
+
+
+def test_the_camera(driver, served):
+    open_page(driver, served, "en")
+    driver.find_element(By.ID, "open-camera").click()
+    wait(driver, lambda d: d.execute_script("return document.getElementById('video').videoWidth > 0"))
+    assert driver.switch_to.active_element.get_attribute("id") == "shoot"
+    driver.find_element(By.ID, "shoot").click()
+    wait(driver, answered)
+    assert not driver.find_element(By.ID, "camera").is_displayed()
+    assert driver.execute_script("return document.getElementById('video').srcObject") is None
+    width = driver.execute_script("return document.getElementById('picture').naturalWidth")
+    assert width >= 320 and text(driver, "label")
+    assert asked_hosts(driver) == {urlsplit(served).netloc}
+
+
+def test_by_keyboard_and_for_screen_readers(driver, served, dark):
+    open_page(driver, served, "en")
+    order = []
+    for _ in range(4):
+        ActionChains(driver).send_keys(Keys.TAB).perform()
+        focused = driver.switch_to.active_element
+        order.append(focused.get_attribute("id") or focused.text)
+    assert order == ["한국어", "English", "file", "open-camera"]
+    driver.find_element(By.ID, "file").send_keys(dark)
+    wait(driver, answered)
+    assert driver.switch_to.active_element.get_attribute("id") == "label"  # where reading goes on
+    assert driver.find_element(By.ID, "status").get_attribute("aria-live") == "polite"
+    for element in driver.find_elements(By.CSS_SELECTOR, "button, input, meter, video, img"):
+        if element.is_displayed() or element.get_attribute("id") == "file":
+            assert element.accessible_name, element.get_attribute("outerHTML")
+    pressed = driver.find_elements(By.CSS_SELECTOR, "[aria-pressed=true]")
+    assert [button.text for button in pressed] == ["English"]
+
+
+DROP = """
+const transfer = new DataTransfer();
+transfer.items.add(new File([arguments[0]], "a.png", { type: "image/png" }));
+document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+"""
+
+
+def test_what_is_no_picture_is_said_and_the_next_one_is_looked_at(driver, served, dark):
+    open_page(driver, served, "en")
+    driver.execute_script(DROP, "hello")
+    wait(driver, lambda d: status(d) == "This picture cannot be read (not an image)")
+    assert not answered(driver)
+    driver.find_element(By.ID, "file").send_keys(dark)
+    wait(driver, answered)
+
+
+def test_the_page_with_a_model_inside(driver, npm, tmp_path):
+    model = write_bundle(tmp_path / "bundle", image_size=64, temperature=2.0)
+    site = write_site(model, tmp_path / "site")
+    predictor = load_predictor(model)
+    paths = sorted(draw_pictures(tmp_path / "pictures").rglob("*.*"))
+    with web_host(site) as address:
+        open_page(driver, address, "ko")
+        assert "이 브라우저 안에만" in text(driver, "privacy")
+        driver.find_element(By.ID, "file").send_keys(str(paths[0]))
+        wait(driver, answered)
+        best = CLASSES[
+            predictor.probabilities(predictor.preprocessing(decode(paths[0].read_bytes()))[None]).argmax()
+        ]
+        rule = load_taxonomy().find(best)
+        assert text(driver, "label") == (rule.ko if rule else best)
+        found = agreement(driver, address, predictor, [p.read_bytes() for p in paths], np.zeros(len(paths)))
+        assert asked_hosts(driver) == {urlsplit(address).netloc}
+    assert found["agreement"] == 1 and found["largest_difference"] < 1e-4
+    assert found["same_pixels"] == 1
+
+
+def test_a_float_model_and_turned_pictures(driver, npm, tmp_path):
+    from wastejax.bundle import load_bundle
+    from wastejax.deployment.export import write_export
+
+    model = write_bundle(tmp_path / "bundle", image_size=64)
+    write_export(load_bundle(model), tmp_path / "float.onnx", "float32")
+    site = write_site(tmp_path / "float.onnx", tmp_path / "site")
+    wide = Image.effect_mandelbrot((150, 90), (-3, -2.5, 2, 2.5), 100).convert("RGB")
+    turned = []
+    for orientation in range(1, 9):
+        exif, data = Image.Exif(), io.BytesIO()
+        exif[0x0112] = orientation
+        wide.save(data, "JPEG", exif=exif)
+        turned.append(data.getvalue())
+    glass = io.BytesIO()
+    clear = wide.copy()
+    clear.putalpha(Image.linear_gradient("L").resize(wide.size))
+    clear.save(glass, "PNG")
+    predictor = load_predictor(model)
+    with web_host(site) as address:
+        found = agreement(driver, address, predictor, turned, np.zeros(len(turned)))
+        through = agreement(driver, address, predictor, [glass.getvalue()], np.zeros(1))
+    assert found["agreement"] == 1 and found["largest_difference"] < 1e-3
+    assert found["largest_pixel_difference"] <= 4  # two decoders
+    assert through["largest_pixel_difference"] <= 2
+
+
+@pytest.mark.real_data
+def test_200_pictures_get_predicts_class(driver, npm, real_data_dir, tmp_path):
+    source = open_folder(real_data_dir / "household_waste")
+    chosen = np.random.default_rng(5).permutation(len(source))[:200]
+    site = write_site(None, tmp_path / "site")
+    with web_host(site) as address:
+        pictures = [source.read(int(i)) for i in chosen]
+        found = agreement(driver, address, load_predictor(None), pictures, np.zeros(len(chosen)))
+    assert found["pictures"] == 200 and found["agreement"] >= 0.98
+
+
+RESIZE = """
+import { centre, resizeSquare } from "RESIZE";
+import { readFileSync } from "node:fs";
+const { width, height, preprocessing: p } = JSON.parse(process.argv[1]);
+const part = { data: readFileSync(0), columns: width, x0: 0, y0: 0 };
+const box = centre(width, height, p);
+process.stdout.write(resizeSquare(part, width, height, box, p.image_size, p.interpolation));
+"""
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "size", "crop", "interpolation"),
+    [
+        (256, 256, 192, 0.95, "bicubic"),
+        (1000, 777, 192, 0.9, "bicubic"),
+        (720, 1280, 192, 0.95, "bicubic"),
+        (31, 1000, 64, 0.95, "bicubic"),
+        (50, 70, 128, 0.875, "bicubic"),
+        (333, 500, 224, 1.0, "bilinear"),
+        (641, 480, 224, 0.95, "lanczos"),
+    ],
+)
+def test_the_resize_is_pillows_to_the_bit(width, height, size, crop, interpolation):
+    node = shutil.which("node")
+    if not node:
+        pytest.skip("no node")
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 4), dtype=np.uint8)
+    preprocessing = Preprocessing(size, crop=crop, interpolation=interpolation)
+    expected = preprocessing(Image.fromarray(pixels[..., :3].copy()))
+    script = RESIZE.replace("RESIZE", (website.PAGE / "resize.js").as_uri())
+    asked = json.dumps({"width": width, "height": height, "preprocessing": preprocessing.to_dict()})
+    command = [node, "--input-type=module", "-e", script, asked]
+    done = subprocess.run(command, input=pixels.tobytes(), capture_output=True, check=True, timeout=60)
+    found = np.frombuffer(done.stdout, np.uint8).reshape(expected.shape)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_mistakes_are_one_line(tmp_path):
+    for arguments, hint in (
+        ([f"--runtime={tmp_path}"], "there is no ort.wasm.min.mjs"),
+        (["--model=nowhere.onnx"], "nowhere.onnx: no such file"),
+    ):
+        if "nowhere" in arguments[0] and not website.NPM.is_dir():
+            continue
+        with pytest.raises(UserError, match=hint):
+            website.run(parser("web").parse_args(["web", f"--out={tmp_path / 'site'}", *arguments]), print)

@@ -1,0 +1,118 @@
+"""Two models on the same pictures: the tests against SciPy and plain resampling, the command on drawn pictures."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from small_models import CLASSES, draw_pictures, write_bundle
+
+from wastejax.data.pipeline import EvalBatches
+from wastejax.data.sources import open_folder
+from wastejax.data.split import save_manifest
+from wastejax.deployment.predictor import load_predictor
+from wastejax.errors import UserError
+from wastejax.evaluation.compare import compare, mcnemar, paired_interval, run
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (5, 5), (3, 12), (40, 21), (700, 800)])
+def test_mcnemar_is_the_binomial_test(only_a, only_b):
+    expected = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    assert mcnemar(only_a, only_b) == pytest.approx(expected)
+
+
+def test_mcnemar_by_hand():
+    # Five tosses, none of them for one side: 2 / 2^5.
+    assert mcnemar(0, 5) == mcnemar(5, 0) == 0.0625
+
+
+def test_the_paired_interval_is_that_of_resampled_pictures():
+    rng = np.random.default_rng(1)
+    a = rng.uniform(size=300) < 0.8
+    b = np.where(rng.uniform(size=300) < 0.85, a, ~a)
+    drawn = rng.integers(0, 300, (20_000, 300))
+    expected = np.quantile(b[drawn].mean(1) - a[drawn].mean(1), [0.025, 0.975])
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    np.testing.assert_allclose(paired_interval(only_a, only_b, 300, 20_000), expected, atol=0.004)
+
+
+def test_counts_and_difference():
+    a = np.array([True, True, True, False, False, False, False])
+    b = np.array([True, False, True, True, True, True, False])
+    compared = compare(a, b)
+    assert compared["difference"] == pytest.approx(5 / 7 - 3 / 7)
+    counts = [compared[key] for key in ("both_right", "only_a_right", "only_b_right", "both_wrong")]
+    assert counts == [2, 1, 3, 1]
+    assert compared["p_value"] == pytest.approx(2 * (1 + 4) / 16)
+    assert compare(a, a)["p_value"] == 1.0 and compare(a, a)["difference_ci95"] == [0.0, 0.0]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Pictures, and two runs of untrained networks whose test pictures overlap."""
+    root = tmp_path_factory.mktemp("compare")
+    source = open_folder(draw_pictures(root / "pictures", 20))
+    for name, size, first in (("a", 64, 0), ("b", 32, 4)):
+        write_bundle(root / name / "bundle", image_size=size)
+        set_data(root / name, source="folder", dir=str(root / "pictures"))
+        splits = np.where((np.arange(20) >= first) & (np.arange(20) < first + 14), "test", "train")
+        save_manifest(root / name / "manifest.csv", source, np.arange(20), splits)
+    return root
+
+
+def set_data(path: Path, **data: str) -> None:
+    """Changes the `data` section of a bundle's config."""
+    file = path / "bundle" / "bundle.json"
+    about = json.loads(file.read_text())
+    about["config"]["data"] |= data
+    file.write_text(json.dumps(about))
+
+
+def asked(place: Path, **options) -> SimpleNamespace:
+    given = {"a": str(place / "a"), "b": str(place / "b"), "data": None, "split": None, "out": None}
+    return SimpleNamespace(**given | {"skip_bad": False} | options)
+
+
+def test_the_command_compares_what_both_runs_test_with(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("WASTEJAX_CACHE", str(place / "cache"))
+    lines: list[str] = []
+    run(asked(place, out=str(tmp_path / "out.json")), lines.append)
+    answer = json.loads((tmp_path / "out.json").read_text())
+    assert lines[0] == "the runs share 10 of 14 and 14 test pictures" and answer["num_images"] == 10
+
+    source = open_folder(place / "pictures")
+    shared = np.arange(4, 14)
+    right = []
+    for name in ("a", "b"):
+        predictor = load_predictor(place / name)
+        batch = next(iter(EvalBatches(source, shared, predictor.preprocessing, 10)))
+        best = predictor.probabilities(batch["image"]).argmax(axis=1)
+        right.append(np.array([CLASSES[i] for i in best]) == np.array(source.classes)[batch["label"]])
+        assert answer[name]["top1"] == right[-1].mean()
+    assert answer["top1"]["only_a_right"] == int((right[0] & ~right[1]).sum())
+    assert answer["top1"]["only_b_right"] == int((right[1] & ~right[0]).sum())
+    assert "bin_top1" not in answer  # one of the classes has no rule
+    assert any(line.startswith("McNemar's exact test: p = ") for line in lines)
+
+
+def test_runs_without_shared_pictures_are_an_error(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("WASTEJAX_CACHE", str(place / "cache"))
+
+    def problem(**options) -> str:
+        with pytest.raises(UserError) as error:
+            run(asked(place, **options), print)
+        assert "\n" not in str(error.value) and "--data=DIR" in str(error.value)
+        return str(error.value)
+
+    bundle = write_bundle(tmp_path / "bundle")
+    assert "a bundle alone has no test pictures" in problem(b=str(bundle))
+    source = open_folder(place / "pictures")
+    write_bundle(tmp_path / "c" / "bundle")
+    set_data(tmp_path / "c", source="folder", dir=str(place / "pictures"))
+    splits = np.where(np.arange(20) >= 14, "test", "train")
+    save_manifest(tmp_path / "c" / "manifest.csv", source, np.arange(20), splits)
+    assert "their splits differ" in problem(b=str(tmp_path / "c"))
+    set_data(tmp_path / "c", dir="/elsewhere")
+    assert "their data are" in problem(b=str(tmp_path / "c"))

@@ -1,0 +1,99 @@
+"""`wastejax serve`: a trained model that answers over HTTP, with a web page at /."""
+
+import argparse
+import ipaddress
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+from wastejax.deployment.predictor import load_predictor
+from wastejax.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    add = parser.add_argument
+    add("--model", metavar="MODEL", help="run, bundle or exported file (default: the model that comes along)")
+    add("--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)")
+    add("--port", type=int, default=8000, metavar="N", help="0 takes a free one (8000)")
+    add("--max_body", type=float, default=16, metavar="MIB", help="of a request (16)")
+    add("--max_pixels", type=int, default=50_000_000, metavar="N", help="of a picture (50 million)")
+    add("--max_waiting", type=int, default=32, metavar="N", help="pictures; more are refused with 503 (32)")
+    add("--max_batch", type=int, default=8, metavar="N", help="pictures that are computed at once (8)")
+    add("--timeout", type=float, default=30, metavar="S", help="to receive a request and to answer it (30)")
+    add("--accuracy", type=float, metavar="A", help="mark unsure answers, see predict (0.95)")
+    add("--reject_below", type=float, metavar="P", help="mark answers less likely than this")
+
+
+def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
+    """Serves until SIGTERM or Ctrl-C; what was taken by then is answered.
+
+    Raises:
+        UserError: no such model, a limit that cannot be, a port in use, or packages that are missing.
+    """
+    for name in ("max_body", "max_pixels", "max_waiting", "max_batch", "timeout"):
+        if not getattr(args, name) > 0:
+            raise UserError(f"--{name}: must be > 0, is {getattr(args, name)}")
+    if not 0 <= args.port <= 65535:
+        raise UserError(f"--port: must be from 0 to 65535, is {args.port}")
+    if args.accuracy is not None and args.reject_below is not None:
+        raise UserError("--accuracy and --reject_below: give one of them")
+    try:
+        import uvicorn
+
+        from wastejax.deployment.server.app import Limits, create_app
+        from wastejax.deployment.server.connection import Connection
+    except ImportError as error:
+        raise UserError(f"serve: needs {error.name}: pip install 'wastejax[serve]'") from None
+    predictor = load_predictor(args.model)
+    reject_below = predictor.reject_below(args.accuracy) if args.reject_below is None else args.reject_below
+    limits = Limits(
+        body=int(args.max_body * 2**20),
+        pixels=args.max_pixels,
+        files=min(args.max_waiting, 16),
+        waiting=args.max_waiting,
+        seconds=args.timeout,
+        batch=args.max_batch,
+    )
+    opened = listen(args.host, args.port)
+    host, port = opened.getsockname()[:2]
+    url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+    def ready() -> None:
+        say(f"serving {predictor.path} ({predictor.runtime}) at {url}; stop with Ctrl-C")
+        if not ipaddress.ip_address(host).is_loopback:
+            say("whoever reaches this machine can use it; there is no password and no encryption")
+
+    config = uvicorn.Config(
+        create_app(predictor, reject_below, limits, ready),
+        http=Connection,
+        ws="none",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=int(args.timeout) + 5,
+    )
+    logging.getLogger("python_multipart").setLevel(
+        logging.CRITICAL
+    )  # a line for every broken form fills a disk
+    # uvicorn answers what it took and then raises the signal anew: that is a good end, not a kill.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    uvicorn.Server(config).run(sockets=[opened])
+    return 0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens at an address.
+
+    Raises:
+        UserError: no such address, or somebody else listens there.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"--host={host} --port={port}: {reason}") from None

@@ -1,0 +1,180 @@
+"""`wastejax train`: from a recipe and a folder of pictures to a bundle and a report."""
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from wastejax import config as configs
+from wastejax.data.cache import cache_dir
+from wastejax.data.prepare import Dataset, prepare
+from wastejax.data.taxonomy import load_taxonomy
+from wastejax.errors import ConfigError, UserError
+from wastejax.files import write_text
+
+Say = Callable[[str], None]
+
+# What makes a full-size recipe end within minutes on two cores; a flag of the user's wins over each.
+DEMO = {
+    "data.augmentation": "basic",
+    "data.image_size": 64,
+    "data.min_crop_area": 0.6,
+    "model.size": "tiny",
+    "optim.warmup_epochs": 1.0,
+    "optim.ema_decay": 0.0,
+    "train.epochs": 45,
+    "train.batch_size": 32,
+}
+
+
+def resolve(recipe: str, overrides: list[str], say: Say) -> ConfigDict:
+    """Returns the checked config of a recipe under the user's overrides, and the demo's where no data is given.
+
+    Raises:
+        UserError: the recipe, a key or a value is wrong.
+    """
+    from wastejax import models
+    from wastejax.training.init import follow_preprocessing
+
+    config = configs.load_recipe(recipe)
+    given = configs.apply_overrides(config, overrides)
+    if not config.data.dir and config.data.source == "folder":
+        say(
+            "No pictures given: using the embedded drawn set, 30 classes. Give your own, one folder per class:"
+        )
+        say(f"  python -m wastejax.main --config={recipe} --config.data.dir=DIR")
+        demo = {key: value for key, value in DEMO.items() if key not in given}
+        arguments = [f"--config.{key}={value}" for key, value in demo.items()]
+        configs.apply_overrides(config, arguments)
+        say(f"and, to end within minutes, a small variant: {' '.join(arguments)}")
+    elif config.data.dir:
+        config.data.dir = str(Path(config.data.dir).expanduser().resolve())
+    if config.data.taxonomy:
+        config.data.taxonomy = str(Path(config.data.taxonomy).expanduser().resolve())
+    load_taxonomy(config.data.taxonomy)
+    configs.check(config)
+    follow_preprocessing(config, given, say)
+    models.check(config.model, config.data.image_size)
+    for size in config.data.progressive:
+        try:
+            models.check(config.model, size)
+        except ConfigError as error:
+            raise ConfigError("config.data.progressive", f"training at {size} px: {error}") from None
+    _check_fine_tuning(config)
+    return config
+
+
+def _check_fine_tuning(config: ConfigDict) -> None:
+    """Raises a ConfigError, before any slow work, where there is no such teacher or not so many blocks."""
+    from wastejax.models import create_model
+    from wastejax.models.weights.published import first_blocks
+    from wastejax.training.teacher import open_teacher
+
+    if config.distill.teacher:
+        open_teacher(config.distill)
+    if config.optim.frozen_blocks:
+        import jax
+
+        init = create_model(config.model, 2).init
+        shapes = jax.eval_shape(lambda key: init(key, config.data.image_size), jax.random.key(0))
+        first_blocks(shapes["params"], config.optim.frozen_blocks)
+
+
+def run(recipe: str, overrides: list[str], workdir: str | None, say: Say, cluster: Any = None) -> None:
+    """Trains, or goes on with, the run in a work directory.
+
+    Args:
+        recipe: path or name.
+        overrides: `--config.key=value` arguments.
+        workdir: None for runs/<recipe>.
+        say: prints a line.
+        cluster: has `coordinator`, `processes` and `process`, see `devices.Cluster`; None, or a coordinator of
+            None, for one process. Several ones must see the same work directory and the same pictures.
+    """
+    from wastejax.training import devices
+
+    if cluster is not None and cluster.coordinator:
+        devices.connect(devices.Cluster(cluster.coordinator, cluster.processes, cluster.process))
+    mesh = devices.use_devices()
+    say = devices.only_first(mesh, say)
+    config = resolve(recipe, overrides, say)
+    devices.check(config, mesh)
+    folder = Path(workdir or Path("runs") / Path(recipe).stem)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--workdir={folder}: is a file, give a folder")
+    from wastejax.training import loop
+
+    known = mesh.agreed(loop.claim(folder, config))
+    if known and (folder / "report.json").is_file():
+        say(f"this run is finished: see {folder / 'report.md'}; give another --workdir to train anew")
+        return
+    dataset = _data(config, folder, known, say)
+    if not known and mesh.first:
+        _take(folder, config, dataset)
+    run, state = loop.set_up(config, folder, dataset, mesh, say)
+    progress = loop.fit(run, state)
+    if progress.stopped and mesh.first:
+        from wastejax.training.finish import finish
+
+        finish(run, progress, facts(recipe, overrides, workdir))
+
+
+def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
+    """Returns the checked and split pictures; a run that goes on keeps the split it began with."""
+    data = config.data.copy_and_resolve_references()
+    if not data.dir and data.source == "folder":
+        from wastejax.data.drawing.dataset import embedded
+
+        data.dir = str(embedded())
+    if known and (folder / "manifest.csv").is_file():
+        data.split.manifest = str(folder / "manifest.csv")
+    dataset = prepare(data, config.seed, cache_dir(), say)
+    counts = ", ".join(f"{len(dataset.indices(s)):,} {s}" for s in ("train", "val", "test"))
+    say(f"{len(dataset.source):,} pictures, {len(dataset.source.classes)} classes: {counts}")
+    for note in dataset.notes:
+        say(f"note: {note}")
+    for name, reason in dataset.skipped.items():
+        say(f"left out: {name}: {reason}")
+    return dataset
+
+
+def _take(folder: Path, config: ConfigDict, dataset: Dataset) -> None:
+    """Writes what identifies a run; config.json last, since it is what makes the folder a run."""
+    from wastejax.data.split import save_manifest
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_manifest(folder / "manifest.csv", dataset.source, dataset.groups, dataset.splits)
+    write_text(folder / "config.json", configs.to_json(config))
+
+
+def facts(recipe: str, overrides: list[str], workdir: str | None) -> dict[str, Any]:
+    """Returns what a report says about how a run was made."""
+    from importlib.metadata import version
+
+    import jax
+
+    where = [f"--workdir={workdir}"] if workdir else []
+    device = jax.devices()[0]
+    name = _processor() if device.platform == "cpu" else device.device_kind
+    return {
+        "command": shlex.join(["python", "-m", "wastejax.main", f"--config={recipe}", *where, *overrides]),
+        "hardware": f"{name}, {os.cpu_count()} cores, {platform.machine()}",
+        "versions": {
+            "python": sys.version.split()[0],
+            **{p: version(p) for p in ("wastejax", "jax", "flax", "optax")},
+        },
+    }
+
+
+def _processor() -> str:
+    """Returns the processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "cpu"
+    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), "cpu")

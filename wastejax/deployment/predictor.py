@@ -1,0 +1,286 @@
+"""A trained model in any form it comes in: one `Predictor` for a run, a bundle or an exported file.
+
+Imports nothing but NumPy and Pillow by itself; each form brings in its own runtime when it is loaded, so that an
+ONNX file answers on a machine that has no jax.
+"""
+
+import json
+import math
+import os
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wastejax.bundle import default_bundle, load_bundle, parse_thresholds
+from wastejax.data.taxonomy import Taxonomy, parse_taxonomy
+from wastejax.data.transforms import Preprocessing
+from wastejax.errors import ConfigError, UserError, nearest
+
+ABOUT = "wastejax"  # the key of the JSON text in an exported file that says what `export.about` writes
+
+DEFAULT_ACCURACY = 0.95  # of the answers that are not rejected, where nothing else is asked for
+UNCALIBRATED = 0.5  # probability under which a model rejects that was never calibrated
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model, ready to answer.
+
+    Attributes:
+        path: where it came from.
+        runtime: what computes it, e.g. 'jax' or 'onnxruntime'.
+        classes: class names in the order of the probabilities.
+        preprocessing: what its pictures go through.
+        taxonomy: which bin a class belongs to, as far as there are rules.
+        probabilities: uint8 [B, S, S, 3], RGB -> float32 [B, C], calibrated; every row sums to 1.
+        thresholds: see `Bundle.thresholds`.
+        dense: uint8 [B, H, W, 3] -> logits at every position, float32 [B, h, w, C], see `Bundle.dense`; None where
+            the model is an exported file.
+    """
+
+    path: Path
+    runtime: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    taxonomy: Taxonomy
+    probabilities: Callable[[np.ndarray], np.ndarray]
+    thresholds: Mapping[str, float | None] = field(default_factory=dict)
+    dense: Callable[[np.ndarray], Any] | None = None
+
+    def bin_of(self, label: str) -> str:
+        """Returns the bin of a class, a key of `taxonomy.bins`; '' where there is no rule for it."""
+        item = self.taxonomy.find(label)
+        return item.bin if item else ""
+
+    def reject_below(self, accuracy: float | None = None) -> float:
+        """Returns the probability under which answers are better rejected, so that the others are right that often.
+
+        Args:
+            accuracy: a key of `thresholds`; None for 0.95, or for a plain probability of one half where the model
+                was never calibrated.
+
+        Returns:
+            The threshold; infinity where none was high enough, so that every answer is rejected.
+
+        Raises:
+            UserError: no threshold was chosen for this accuracy.
+        """
+        if accuracy is None and not self.thresholds:
+            return UNCALIBRATED
+        wanted = str(float(DEFAULT_ACCURACY if accuracy is None else accuracy))
+        if wanted not in self.thresholds:
+            advice = (
+                f"choices: {', '.join(self.thresholds)}"
+                if self.thresholds
+                else f"the model was never calibrated: `wastejax eval --model={self.path} --calibrate` does it"
+            )
+            raise UserError(f"--accuracy={wanted}: no threshold is known for it; {advice}")
+        threshold = self.thresholds[wanted]
+        return math.inf if threshold is None else threshold
+
+
+def load_predictor(model: str | Path | None, runtime: str | None = None) -> Predictor:
+    """Returns the model at a path; None is the one that comes along.
+
+    Args:
+        model: a run, a bundle, or a file that `export` wrote.
+        runtime: what computes an .onnx file, a key of `ONNX_LOADERS`; None for the first.
+
+    Raises:
+        UserError: there is none, it is damaged or foreign, or its runtime is not installed.
+    """
+    path = default_bundle() if model is None else Path(model)
+    if runtime is not None:
+        if not path.is_file() or path.suffix != ".onnx":
+            raise UserError(f"--runtime={runtime}: only for an .onnx file; --model={path} is none")
+        return ONNX_LOADERS[runtime](path)
+    if path.is_file():
+        if path.suffix not in LOADERS:
+            raise UserError(f"{path}: not a form of model that can be run{nearest(path.suffix, LOADERS)}")
+        return LOADERS[path.suffix](path)
+    return load_jax(path)
+
+
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Returns float32 probabilities of logits [B, C], computed in float64."""
+    scaled = np.asarray(logits, np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def load_jax(path: Path) -> Predictor:
+    """Returns a run or bundle, computed by jax as it was when it was evaluated."""
+    bundle = load_bundle(path)
+
+    def probabilities(images: np.ndarray) -> np.ndarray:
+        return softmax(np.asarray(bundle.logits(images)), bundle.temperature)
+
+    return Predictor(
+        bundle.path,
+        "jax",
+        bundle.classes,
+        bundle.preprocessing,
+        bundle.taxonomy,
+        probabilities,
+        bundle.thresholds,
+        bundle.dense,
+    )
+
+
+def load_onnx(path: Path) -> Predictor:
+    """Returns an .onnx file that `export` wrote, computed by ONNX Runtime on the CPU."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise missing(path, "onnxruntime", "edge") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; they are raised as well
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # whatever the parser or the kernels make of a damaged file
+        raise damaged(path, "ONNX", error) from None
+    about = parse_about(path, session.get_modelmeta().custom_metadata_map.get(ABOUT))
+    entry = session.get_inputs()[0].name
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        return session.run(None, {entry: images})[0]
+
+    return exported(path, "onnxruntime", about, compute)
+
+
+def load_openvino(path: Path) -> Predictor:
+    """Returns an .onnx file that `export` wrote, computed by OpenVINO on the CPU in float32."""
+    # OpenVINO reports over the network, from a forked process, that it reads an ONNX file; ours tells nobody.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    except ImportError:
+        raise missing(path, "openvino", "openvino") from None
+    try:
+        core = openvino.Core()
+        model = core.read_model(path)
+        # Left to itself it computes in bfloat16 where the processor can.
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    except Exception as error:  # whatever the parser or the kernels make of a damaged file
+        raise damaged(path, "ONNX", error) from None
+    where = ["framework", ABOUT]  # where OpenVINO keeps the metadata of an ONNX file
+    text = model.get_rt_info(where).astype(str) if model.has_rt_info(where) else None
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        return compiled(images)[0]
+
+    return exported(path, "openvino", parse_about(path, text), compute)
+
+
+def load_litert(path: Path) -> Predictor:
+    """Returns a .tflite file that `export` wrote, computed by LiteRT on the CPU, one picture after the other."""
+    from wastejax.deployment.formats.stablehlo import ABOUT_FILE
+
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        raise missing(path, "ai-edge-litert", "edge") from None
+    try:
+        with zipfile.ZipFile(path) as archive:  # at the end of the file
+            about = parse_about(path, archive.read(ABOUT_FILE))
+        interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
+        interpreter.allocate_tensors()
+    except (zipfile.BadZipFile, KeyError, OSError, ValueError, RuntimeError) as error:
+        raise damaged(path, "LiteRT", error) from None
+    (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        rows = []
+        for image in images:
+            interpreter.set_tensor(entry["index"], np.ascontiguousarray(image[None]))
+            interpreter.invoke()
+            rows.append(interpreter.get_tensor(result["index"])[0])
+        return np.stack(rows)
+
+    return exported(path, "litert", about, compute)
+
+
+def load_stablehlo(path: Path) -> Predictor:
+    """Returns a .stablehlo file that `export` wrote, computed by jax without the code of the network."""
+    from wastejax.deployment.formats.stablehlo import ABOUT_FILE, PROGRAM
+
+    try:
+        import jax
+
+        from wastejax.runtime.jit import jit
+    except ImportError:
+        raise missing(path, "jax", "edge") from None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            about, program = archive.read(ABOUT_FILE), archive.read(PROGRAM)
+        call = jit(jax.export.deserialize(bytearray(program)).call)
+    except (zipfile.BadZipFile, KeyError, OSError, ValueError) as error:
+        raise damaged(path, "StableHLO", error) from None
+    return exported(path, "stablehlo", parse_about(path, about), call)
+
+
+LOADERS: dict[str, Callable[[Path], Predictor]] = {
+    ".onnx": load_onnx,
+    ".stablehlo": load_stablehlo,
+    ".tflite": load_litert,
+}
+ONNX_LOADERS: dict[str, Callable[[Path], Predictor]] = {"onnxruntime": load_onnx, "openvino": load_openvino}
+
+
+def exported(
+    path: Path, runtime: str, about: Mapping[str, Any], compute: Callable[[np.ndarray], np.ndarray]
+) -> Predictor:
+    """Returns the predictor of an exported file.
+
+    Args:
+        path: the file.
+        runtime: what computes it.
+        about: what the file says of itself.
+        compute: its input, [B, S, S, 3] of the dtype that `about` names, -> probabilities [B, C].
+    """
+    preprocessing = Preprocessing.from_dict(about["preprocessing"])
+
+    def probabilities(images: np.ndarray) -> np.ndarray:
+        entry = images if about["input"] == "uint8" else preprocessing.normalise(images)
+        return np.asarray(compute(entry), np.float32)
+
+    taxonomy = parse_taxonomy(about["taxonomy"], str(path), "taxonomy")
+    thresholds = parse_thresholds(about.get("thresholds", {}))
+    return Predictor(
+        path, runtime, tuple(about["classes"]), preprocessing, taxonomy, probabilities, thresholds
+    )
+
+
+def parse_about(path: Path, text: str | bytes | None) -> dict[str, Any]:
+    """Returns what an exported file says of itself.
+
+    Raises:
+        UserError: nothing, or nothing that `export` wrote.
+    """
+    if text is None:
+        raise UserError(f"{path}: not exported by wastejax: it does not say what its classes are")
+    try:
+        about = json.loads(text)
+        Preprocessing.from_dict(about["preprocessing"])
+        parse_taxonomy(about["taxonomy"], str(path), "taxonomy")
+        parse_thresholds(about.get("thresholds", {}))
+        if about["input"] not in ("uint8", "float32") or not about["classes"]:
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
+        raise UserError(f"{path}: what it says of itself is damaged; export it again") from None
+    return about
+
+
+def missing(path: Path, package: str, extra: str) -> UserError:
+    """Returns the error for a runtime that is not installed."""
+    return UserError(f"{path}: needs {package}, which is not installed: pip install 'wastejax[{extra}]'")
+
+
+def damaged(path: Path, kind: str, error: Exception) -> UserError:
+    """Returns the error for a file that its runtime does not take."""
+    return UserError(f"{path}: damaged, or no {kind} file ({str(error).strip().splitlines()[0]})")

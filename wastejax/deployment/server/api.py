@@ -1,0 +1,122 @@
+"""The OpenAPI 3.1 description of the server."""
+
+from typing import Any
+
+from wastejax import __version__
+
+_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+_GUESS = {
+    "type": "object",
+    "required": ["class", "bin", "probability"],
+    "properties": {
+        "class": {"type": "string", "description": "a name in /labels"},
+        "bin": {"type": "string", "description": "a key of bins in /labels; empty where no rule is known"},
+        "probability": {"type": "number", "minimum": 0, "maximum": 1},
+    },
+}
+_ANSWER = {
+    "type": "object",
+    "required": ["file"],
+    "properties": {
+        "file": {"type": "string", "description": "the name that came with the picture"},
+        "rejected": {"type": "boolean", "description": "the model is too unsure: better ask a person"},
+        "top": {"type": "array", "items": _GUESS, "description": "likeliest first"},
+        "heatmap": {
+            "type": "string",
+            "description": "a data URL: the picture with what speaks for its class",
+        },
+        "error": {"type": "string", "description": "why this one of several pictures cannot be read"},
+    },
+}
+
+
+def openapi(body: int, pixels: int, files: int) -> dict[str, Any]:
+    """Returns the description, JSON-ready; the arguments are the limits, see `app.Limits`."""
+    refusals = {
+        "400": "no picture, or a damaged one, or a damaged form",
+        "408": "the request took too long to arrive",
+        "413": f"more than {body} bytes, or a picture of more than {pixels} pixels",
+        "415": "not a picture",
+        "503": "too many pictures are waiting; Retry-After says when to try again",
+    }
+    binary = {"type": "string", "format": "binary"}
+    form = {
+        "type": "object",
+        "properties": {"file": {"type": "array", "items": binary, "minItems": 1, "maxItems": files}},
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "wastejax",
+            "version": __version__,
+            "description": "Says what waste pictures show.",
+        },
+        "paths": {
+            "/predict": {
+                "post": {
+                    "summary": "What pictures show",
+                    "description": "Errors of single pictures are in their answers as long as one can be read.",
+                    "parameters": [
+                        {
+                            "name": "top",
+                            "in": "query",
+                            "description": "classes per picture",
+                            "schema": {"type": "integer", "minimum": 1, "default": 3},
+                        },
+                        {
+                            "name": "heatmap",
+                            "in": "query",
+                            "description": "1: also a heat map; not with an exported model, see /labels",
+                            "schema": {"type": "integer", "enum": [0, 1], "default": 0},
+                        },
+                    ],
+                    "requestBody": {
+                        "required": True,
+                        "content": {
+                            "multipart/form-data": {"schema": form},
+                            "application/octet-stream": {"schema": binary},
+                            "image/*": {"schema": binary},
+                        },
+                    },
+                    "responses": {
+                        "200": _json(
+                            "one answer per picture, in order",
+                            {
+                                "type": "object",
+                                "required": ["answers"],
+                                "properties": {"answers": {"type": "array", "items": _ANSWER}},
+                            },
+                        ),
+                        **{status: _json(text, _ERROR) for status, text in refusals.items()},
+                    },
+                }
+            },
+            "/labels": {
+                "get": {
+                    "summary": "Classes, bins and advice in English and Korean, and the preprocessing",
+                    "responses": {"200": _json("of this model", {"type": "object"})},
+                }
+            },
+            "/healthz": {
+                "get": {
+                    "summary": "Whether the server answers",
+                    "responses": {"200": _json("it does", {"type": "object"})},
+                }
+            },
+            "/metrics": {
+                "get": {
+                    "summary": "Counters for Prometheus",
+                    "responses": {
+                        "200": {
+                            "description": "text format 0.0.4",
+                            "content": {"text/plain": {"schema": {"type": "string"}}},
+                        }
+                    },
+                }
+            },
+        },
+    }
+
+
+def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}

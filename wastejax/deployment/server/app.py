@@ -1,0 +1,308 @@
+"""The server's answers: what a request must be, what it may cost, and what is said to it.
+
+Nothing that a client sends is written to a file, and no name that a client gives is opened.
+"""
+
+import asyncio
+import base64
+import contextlib
+import io
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from wastejax.data import images
+from wastejax.deployment.heatmaps import heat_map
+from wastejax.deployment.labels import describe
+from wastejax.deployment.predict import Answer, interpret
+from wastejax.deployment.predictor import Predictor
+from wastejax.deployment.server.api import openapi
+from wastejax.deployment.server.batching import Batches
+from wastejax.deployment.server.metrics import CONTENT_TYPE, Metrics
+from wastejax.deployment.website import page_files
+
+DECODERS = 2  # threads
+LONGEST_NAME = 200  # characters of a file name that are repeated in the answer
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server takes on.
+
+    Attributes:
+        body: bytes of a request.
+        pixels: of a picture; its header tells, before it is decoded.
+        files: pictures in a request.
+        waiting: pictures taken and not answered; further requests are refused with 503.
+        seconds: to receive a request and to answer it.
+        batch: pictures that the network computes at once.
+    """
+
+    body: int = 16 * 2**20
+    pixels: int = 50_000_000
+    files: int = 16
+    waiting: int = 32
+    seconds: float = 30.0
+    batch: int = 8
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a mistake of the program
+    """A request that is answered with an error."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status, self.reason = status, reason
+
+
+class Upload(NamedTuple):
+    """A picture as it came: the name that the client gave ('' for none) and the encoded bytes."""
+
+    name: str
+    data: bytes
+
+
+class Service:
+    """A model that answers requests."""
+
+    def __init__(self, predictor: Predictor, reject_below: float, limits: Limits) -> None:
+        self.predictor, self.reject_below, self.limits = predictor, reject_below, limits
+        self.metrics = Metrics()
+        self.batches = Batches(predictor.probabilities, limits.batch, self.metrics.batch)
+        self.decoders = ThreadPoolExecutor(DECODERS, "decode")
+        self.about = describe(predictor, reject_below) | {"heatmap": predictor.dense is not None}
+
+    def warm_up(self) -> None:
+        """Computes one batch of every size, so that programs are compiled before anyone waits for them."""
+        size = self.predictor.preprocessing.image_size
+        for count in self.batches.sizes:
+            self.predictor.probabilities(np.zeros((count, size, size, 3), np.uint8))
+        if self.predictor.dense is not None:
+            heat_map(self.predictor, Image.new("RGB", (size, size)))
+
+    async def predict(self, request: Request) -> Response:
+        """Answers POST /predict."""
+        start = time.perf_counter()
+        received = False
+        try:
+            top = self._top(request)
+            heatmap = self._heatmap(request)
+            with self._places() as take:
+                take(1)
+                async with asyncio.timeout(self.limits.seconds):
+                    uploads = await self._uploads(request)
+                    received = True
+                    take(len(uploads) - 1)
+                    found = await asyncio.gather(*(self._answer(upload, top, heatmap) for upload in uploads))
+        except TimeoutError:
+            if received:
+                raise Refused(503, f"no answer within {self.limits.seconds:g} s; try again later") from None
+            raise Refused(408, f"the request did not arrive within {self.limits.seconds:g} s") from None
+        answers = [answer for answer, _ in found]
+        if all(status for _, status in found):
+            raise Refused(found[0][1], "; ".join(dict.fromkeys(answer["error"] for answer in answers)))
+        self.metrics.duration(time.perf_counter() - start)
+        return JSONResponse({"answers": answers})
+
+    def _top(self, request: Request) -> int:
+        text = request.query_params.get("top", "3")
+        if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text)):
+            raise Refused(400, "top: must be a whole number from 1 on")
+        return int(text)
+
+    def _heatmap(self, request: Request) -> bool:
+        wanted = request.query_params.get("heatmap", "0") not in ("", "0")
+        if wanted and self.predictor.dense is None:
+            raise Refused(400, "heatmap: this model is an exported file, which has none")
+        return wanted
+
+    @contextlib.contextmanager
+    def _places(self) -> Any:
+        """Gives a function that takes places in the queue, and frees them all at the end."""
+        held = 0
+
+        def take(count: int) -> None:
+            nonlocal held
+            if self.metrics.waiting + count > self.limits.waiting:
+                raise Refused(
+                    503, f"busy: {self.metrics.waiting} pictures are waiting; try again in a second"
+                )
+            held += count
+            self.metrics.waiting += count
+
+        try:
+            yield take
+        finally:
+            self.metrics.waiting -= held
+
+    async def _uploads(self, request: Request) -> list[Upload]:
+        """Returns the pictures of a request: the files of a multipart form, or its body."""
+        length = request.headers.get("content-length", "0")
+        if length.isdigit() and int(length) > self.limits.body:
+            raise self._too_long()
+        if not request.headers.get("content-type", "").lower().startswith("multipart/"):
+            return [Upload("", b"".join([chunk async for chunk in self._body(request)]))]
+        parser = MultiPartParser(
+            request.headers, self._body(request), max_files=self.limits.files, max_fields=self.limits.files
+        )
+        parser.spool_max_size = self.limits.body + 1  # never on disk
+        try:
+            form = await parser.parse()
+        except MultiPartException as error:
+            raise Refused(400, f"the form cannot be read: {error.message}") from None
+        except (ValueError, KeyError, AssertionError, UnicodeError, IndexError) as error:
+            raise Refused(400, f"the form cannot be read: {type(error).__name__}") from None
+        async with contextlib.AsyncExitStack() as opened:
+            files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+            for file in files:
+                opened.push_async_callback(file.close)
+            if not files:
+                raise Refused(400, "no picture: send files in a form, or one picture as the body")
+            return [Upload((file.filename or "")[:LONGEST_NAME], await file.read()) for file in files]
+
+    async def _body(self, request: Request) -> AsyncGenerator[bytes, None]:
+        total = 0
+        async for chunk in request.stream():
+            total += len(chunk)
+            if total > self.limits.body:
+                raise self._too_long()
+            yield chunk
+
+    def _too_long(self) -> Refused:
+        return Refused(413, f"the request is too long: at most {self.limits.body / 2**20:g} MiB")
+
+    async def _answer(self, upload: Upload, top: int, heatmap: bool) -> tuple[dict[str, Any], int]:
+        """Returns what a picture shows and 0, or why it cannot be read and the status that says so."""
+        loop = asyncio.get_running_loop()
+        try:
+            square = await loop.run_in_executor(self.decoders, self._square, upload.data)
+        except Refused as refused:
+            self.metrics.picture("unreadable")
+            return Answer(upload.name, error=refused.reason).to_dict(), refused.status
+        row = await self.batches.row(square)
+        answer = interpret(self.predictor, upload.name, row, top, self.reject_below)
+        self.metrics.picture("rejected" if answer.rejected else "answered")
+        entry = answer.to_dict()
+        if heatmap:
+            label = answer.guesses[0].label
+            entry["heatmap"] = await loop.run_in_executor(self.decoders, self._drawn, upload.data, label)
+        return entry, 0
+
+    def _drawn(self, data: bytes, label: str) -> str:
+        """Returns a heat map as a data URL."""
+        file = io.BytesIO()
+        heat_map(self.predictor, images.decode(data), label).save(file, "JPEG", quality=85)
+        return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+    def _square(self, data: bytes) -> np.ndarray:
+        try:
+            return self.predictor.preprocessing(images.decode(data, max_pixels=self.limits.pixels))
+        except images.BadImage as error:
+            reason = str(error)
+            status = 415 if reason == "not an image" else 413 if reason.startswith("too large") else 400
+            raise Refused(status, reason) from None
+        except MemoryError:
+            raise Refused(413, "too large") from None
+
+    async def labels(self, request: Request) -> Response:
+        """Answers GET /labels."""
+        return JSONResponse(self.about)
+
+    async def health(self, request: Request) -> Response:
+        """Answers GET /healthz."""
+        return JSONResponse({"status": "ok", "waiting": self.metrics.waiting})
+
+    async def counts(self, request: Request) -> Response:
+        """Answers GET /metrics."""
+        return Response(self.metrics.text(), headers={"content-type": CONTENT_TYPE})
+
+    async def description(self, request: Request) -> Response:
+        """Answers GET /openapi.json."""
+        return JSONResponse(openapi(self.limits.body, self.limits.pixels, self.limits.files))
+
+
+class Counted:
+    """Counts requests by path and status, and says to browsers what the answers are not to be taken for."""
+
+    HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-cache"))
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
+        self.app, self.metrics, self.paths = app, metrics, paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        path = scope["path"] if scope["path"] in self.paths else "other"
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.metrics.request(path, message["status"])
+                message["headers"] = [*message["headers"], *self.HEADERS]
+            await send(message)
+
+        return await self.app(scope, receive, counted)
+
+
+def create_app(
+    predictor: Predictor, reject_below: float, limits: Limits, ready: Callable[[], None] = lambda: None
+) -> ASGIApp:
+    """Returns the server as an ASGI application.
+
+    Args:
+        predictor: the model; its programs are compiled when the application starts.
+        reject_below: probability under which answers are marked as rejected.
+        limits: what it takes on.
+        ready: is called when it answers.
+    """
+    service = Service(predictor, reject_below, limits)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await asyncio.to_thread(service.warm_up)
+        worker = asyncio.create_task(service.batches.work())
+        ready()
+        yield
+        worker.cancel()  # by now everything that was taken is answered
+
+    routes = [
+        Route("/predict", service.predict, methods=["POST"]),
+        Route("/labels", service.labels),
+        Route("/labels.json", service.labels, include_in_schema=False),
+        Route("/healthz", service.health),
+        Route("/metrics", service.counts),
+        Route("/openapi.json", service.description),
+        *(Route(path, _constant(data, kind)) for path, data, kind in page_files()),
+    ]
+    handlers: dict[Any, Any] = {
+        Refused: lambda request, error: _error(error.status, error.reason),
+        HTTPException: lambda request, error: _error(error.status_code, error.detail, error.headers),
+        ClientDisconnect: lambda request, error: _error(400, "the connection was closed"),
+        Exception: lambda request, error: _error(500, "the server failed; its log says more"),
+    }
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    return Counted(app, service.metrics, frozenset(route.path for route in routes))
+
+
+def _error(status: int, reason: str, headers: Any = None) -> Response:
+    retry = {"retry-after": "1"} if status == 503 else {}
+    return JSONResponse({"error": reason}, status, {**(headers or {}), **retry})
+
+
+def _constant(data: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        return Response(data, media_type=kind)
+
+    return answer

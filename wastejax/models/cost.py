@@ -1,0 +1,56 @@
+"""What each network costs: parameters, and multiply-adds counted from its computation."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import prod
+from typing import Any
+
+import jax
+
+from wastejax.models import FAMILIES, MODELS, create_model
+from wastejax.models.weights.published import published_weights
+
+NUM_CLASSES = 30  # the study's
+
+
+def cost(model_config: Mapping[str, Any], image_size: int, num_classes: int = NUM_CLASSES) -> tuple[int, int]:
+    """Returns (trainable parameters, multiply-adds for one picture: convolutions and dots, as timm counts)."""
+    model = create_model({**model_config, "lowering": "direct"}, num_classes)
+    # Initialising runs the network on one picture, so a single trace tells both.
+    trace = jax.make_jaxpr(partial(model.init, image_size=image_size), return_shape=True)
+    jaxpr, variables = trace(jax.random.key(0))
+    return sum(prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])), _macs(jaxpr.jaxpr)
+
+
+def _macs(jaxpr: Any) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        shapes = [v.aval.shape for v in equation.invars]
+        if equation.primitive.name == "conv_general_dilated":
+            kernel = equation.params["dimension_numbers"].rhs_spec
+            out_channels = shapes[1][kernel[0]]
+            total += prod(equation.outvars[0].aval.shape) * prod(shapes[1]) // out_channels
+        elif equation.primitive.name == "dot_general":
+            contracted = equation.params["dimension_numbers"][0][0]
+            total += prod(equation.outvars[0].aval.shape) * prod(shapes[0][i] for i in contracted)
+        else:
+            inner = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda p: hasattr(p, "eqns"))
+            total += sum(_macs(getattr(p, "jaxpr", p)) for p in inner if hasattr(p, "eqns"))
+    return total
+
+
+def image_size(config: Mapping[str, Any]) -> int:
+    """Returns the usual input size of a row of MODELS, pixels."""
+    return int(FAMILIES[config["name"]].sizes[config["size"]].image_size)
+
+
+def run(say: Callable[[str], None]) -> None:
+    """Prints the table of the `models` command."""
+    say(
+        f"parameters at {NUM_CLASSES} classes, multiply-adds at the usual size, published weights it can take"
+    )
+    say(f"{'name':28} {'parameters':>12} {'size':>5} {'GMACs':>7}  weights")
+    for name, config in MODELS.items():
+        size = image_size(config)
+        parameters, macs = cost(config, size)
+        say(f"{name:28} {parameters:12,} {size:5} {macs / 1e9:7.3f}  {' '.join(published_weights(config))}")

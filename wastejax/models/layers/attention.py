@@ -1,0 +1,86 @@
+"""Scaled dot-product attention, with the gradients of keys and values that are the fastest on a CPU."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from wastejax.models.cpu.lowering import per_backend
+
+
+def attend(query: Array, key: Array, value: Array, bias: Array | None = None, mask: Any = None) -> Array:
+    """Scaled dot-product attention (Vaswani et al. 2017, eq. 1), its softmax in float32.
+
+    `flax.linen.dot_product_attention` computes the same. Heads in front of positions, and the division by the
+    softmax's sum after the product with the values, where it is N / d times smaller, make it five times as fast on
+    a CPU (256 tokens, 4 heads of width 36).
+
+    Args:
+        query: [..., N, heads, d].
+        key: likewise.
+        value: likewise.
+        bias: added to the scaled products, broadcast to [..., heads, N, N].
+        mask: True where a query may look; broadcast likewise.
+
+    Returns:
+        [..., N, heads, d], of the dtype of `value`.
+    """
+    query, key, value = (x.swapaxes(-3, -2) for x in (query, key, value))
+    query = query * query.shape[-1] ** -0.5
+    scores = _pairs(query, key)
+    if bias is not None:
+        scores += bias
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    # The softmax does not change with what is subtracted, so neither does its gradient.
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    y = _weighted(weights.astype(value.dtype), value)
+    return (y / weights.sum(-1, keepdims=True)).astype(value.dtype).swapaxes(-3, -2)
+
+
+_product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+@jax.custom_vjp
+def _pairs(a: Array, b: Array) -> Array:
+    """Returns the product of each row of [..., N, d] with each of [..., M, d]: float32 [..., N, M]."""
+    return _product("...nd,...md->...nm", a, b)
+
+
+@jax.custom_vjp
+def _weighted(weights: Array, rows: Array) -> Array:
+    """Returns sums of the rows [..., M, d] by weights [..., N, M]: float32 [..., N, d]."""
+    return _product("...nm,...md->...nd", weights, rows)
+
+
+def _pairs_bwd(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    a, b = residuals
+    g = g.astype(a.dtype)
+    return _weighted(g, b).astype(a.dtype), _weighted_back(g, a).astype(b.dtype)
+
+
+def _weighted_bwd(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    weights, rows = residuals
+    g = g.astype(rows.dtype)
+    return _pairs(g, rows).astype(weights.dtype), _weighted_back(weights, g).astype(rows.dtype)
+
+
+_pairs.defvjp(lambda a, b: (_pairs(a, b), (a, b)), _pairs_bwd)
+_weighted.defvjp(lambda weights, rows: (_weighted(weights, rows), (weights, rows)), _weighted_bwd)
+
+
+def _weighted_back(weights: Array, rows: Array) -> Array:
+    """Returns sums of the rows [..., N, d] by weights [..., N, M]: float32 [..., M, d]."""
+    return per_backend(_weighted_back_in_halves, partial(_product, "...nm,...nd->...md"), weights, rows)
+
+
+def _weighted_back_in_halves(weights: Array, rows: Array) -> Array:
+    """Likewise, for a CPU: of two halves of the rows, turned, XLA's products take half the time (256 rows)."""
+    *batch, N, M = weights.shape
+    if N % 2 or N < 128:
+        return _product("...nm,...nd->...md", weights, rows)
+    turned = rows.swapaxes(-1, -2).reshape(*batch, -1, 2, N // 2).swapaxes(-2, -3)
+    halves = _product("...dn,...nm->...dm", turned, weights.reshape(*batch, 2, N // 2, M))
+    return halves.sum(-3).swapaxes(-1, -2)
