@@ -69,7 +69,7 @@ def test_loose_pictures_and_empty_folders_are_told(tmp_path):
     (tmp_path / "images" / "paper").mkdir()
     source = open_folder(tmp_path)
     assert source.names == ("glass/b.png", "metal/a.png")
-    assert source.notes == ("pictures beside the class folders, left out: 1",)
+    assert source.notes == ("images beside the class folders, left out: 1",)
     assert source.empty_folders == ("paper",)
 
 
@@ -133,8 +133,8 @@ def test_links(tmp_path):
 @pytest.mark.parametrize(
     "names, words",
     [
-        ((), "no pictures (bmp, jpeg, jpg, png, webp)"),
-        (("a/notes.txt",), "no pictures"),
+        ((), "no images (bmp, jpeg, jpg, png, webp)"),
+        (("a/notes.txt",), "there are 1 .txt files"),
         (("1.png", "2.png"), "one sub-folder per class"),
         (("train/a/1.png", "test/a/2.png", "extra/a/3.png"), "extra"),
         (("train/a/1.png", "test/2.png"), "test/<class>/2.png"),

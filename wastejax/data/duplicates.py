@@ -257,8 +257,10 @@ def _look(source: Source, index: int) -> tuple[np.uint64, np.ndarray] | str:
 
 
 def _cache_keys(source: Source) -> np.ndarray:
-    """Returns bytes [N]: digests of name and stamp."""
-    texts = (f"{name}\n{stamp}" for name, stamp in zip(source.names, source.stamps, strict=True))
+    """Returns bytes [N]: digests of origin, name and stamp."""
+    texts = (
+        f"{source.origin}\n{name}\n{stamp}" for name, stamp in zip(source.names, source.stamps, strict=True)
+    )
     digests = b"".join(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts)
     return np.frombuffer(digests, "V16")
 

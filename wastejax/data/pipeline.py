@@ -93,7 +93,7 @@ def reader(
 
 def _cache_path(kind: str, source: Source, indices: np.ndarray, *parts: object) -> Path:
     files = [(source.names[i], source.stamps[i]) for i in indices.tolist()]
-    return cache_dir() / "decoded" / f"{kind}-{stamp(files, parts)}.bin"
+    return cache_dir() / "decoded" / f"{kind}-{stamp(source.origin, files, parts)}.bin"
 
 
 _stepped_back = threading.local()

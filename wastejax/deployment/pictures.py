@@ -3,7 +3,7 @@
 import glob
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from wastejax.data import images
-from wastejax.data.sources import EXTENSIONS
+from wastejax.data.formats.walk import by_ending, is_image, no_images, walk
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
 
@@ -21,13 +21,14 @@ THREADS = 2  # that decode; the rest of the processor is for the network
 AHEAD = 64  # pictures that are decoded before they are asked for
 
 
-def find(arguments: Sequence[str]) -> list[str]:
+def find(arguments: Sequence[str], say: Callable[[str], None] = lambda line: None) -> list[str]:
     """Returns the names of all pictures that are meant, each once.
 
     Args:
         arguments: files; folders, of which every picture below is taken, hidden ones excepted; globs, in which
             `**` stands for folders of any depth; '-' for a picture on standard input. A name that leads nowhere
             is returned as it is: reading it tells why.
+        say: is told what a folder holds that is left out.
 
     Raises:
         UserError: no argument, a glob that matches nothing, or a folder without pictures.
@@ -36,36 +37,32 @@ def find(arguments: Sequence[str]) -> list[str]:
         raise UserError("no pictures: give files, folders, globs, or - for one on standard input")
     names: dict[str, None] = {}  # a set that keeps the order
     for argument in arguments:
-        names.update(dict.fromkeys(_expand(argument)))
+        names.update(dict.fromkeys(_expand(argument, say)))
     return list(names)
 
 
-def _expand(argument: str) -> list[str]:
+def _expand(argument: str, say: Callable[[str], None]) -> list[str]:
     path = Path(argument)
     if argument == STDIN or path.is_file():
         return [argument]
     if path.is_dir():
-        return _below(path)
+        return _below(path, say)
     if not glob.has_magic(argument):
         return [argument]
     found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - pathlib cannot take absolute globs
-    names = [str(p) for p in map(Path, found) if p.is_file() and p.suffix.lower() in EXTENSIONS]
+    names = [str(p) for p in map(Path, found) if p.is_file() and is_image(p.name)]
     if not names:
         raise UserError(f"{argument}: matches no picture")
     return names
 
 
-def _below(folder: Path) -> list[str]:
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    if not found:
-        kinds = ", ".join(sorted(extension[1:] for extension in EXTENSIONS))
-        raise UserError(f"{folder}: no pictures ({kinds}) below this folder")
-    return [str(path) for path in found]
+def _below(folder: Path, say: Callable[[str], None]) -> list[str]:
+    found = walk(folder, str(folder))
+    if not found.images:
+        raise UserError(no_images(found, str(folder)))
+    if left_out := by_ending(found.left_out()):
+        say(f"{folder}: files that are no images by their ending, left out: {left_out}")
+    return [str(folder.joinpath(*path)) for path in found.images]
 
 
 def squares(

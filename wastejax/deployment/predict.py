@@ -215,7 +215,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     if args.heatmap and args.regions:
         raise UserError("--heatmap and --regions: give one of them")
     video = only_stream(args.pictures)
-    names = [] if video else find(args.pictures)
+    names = [] if video else find(args.pictures, _warn)
     predictor = load_predictor(args.model, args.runtime)
     if video:
         return _report(*_frames(args, predictor, video), [f"{video}#t=0000.000"], predictor.runtime, say)
@@ -293,6 +293,10 @@ def _report(
         file=sys.stderr,
     )
     return 1 if failures else 0
+
+
+def _warn(line: str) -> None:
+    print(f"note: {line}", file=sys.stderr)
 
 
 def _progress(done: int, total: int) -> None:

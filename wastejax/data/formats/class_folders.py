@@ -1,0 +1,285 @@
+"""Class folders as they turn up: wrapped, already split, with domains, or as a copy beside a copy."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from wastejax.data.formats.source import DOMAINS, ReadFiles, Source
+from wastejax.data.formats.walk import Parts, Walk, by_ending, listed, no_images, readable, walk
+from wastejax.errors import ConfigError
+
+ROLES = {
+    "train": ("train", "training", "trn", "trainset", "학습", "훈련"),
+    "val": ("val", "valid", "validation", "validate", "dev", "valset", "validationset", "검증"),
+    "test": ("test", "testing", "tst", "testset", "holdout", "테스트", "시험"),
+}
+_ROLE_OF = {word: role for role, words in ROLES.items() for word in words}
+# Words that may stand beside `train` or `test` in the name of a split's folder.
+_FILLERS = frozenset(
+    (
+        "set",
+        "data",
+        "dataset",
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "picture",
+        "pictures",
+        "photo",
+        "photos",
+        "split",
+        "seg",
+    )
+)
+_ALIKE = 0.5  # share of two folders' sub-folder names that agree, above which the two are splits or copies
+
+
+class _Layout(NamedTuple):
+    """Where the parts of a path say what it is; splits per image, or None."""
+
+    classes: tuple[str, ...]
+    domains: tuple[str, ...]
+    splits: tuple[str, ...] | None
+    class_depth: dict[str, int]  # by topmost folder: the index of the part that names the class
+    notes: tuple[str, ...] = ()
+
+
+def open_folder(root: str | Path, key: str = "config.data.dir") -> Source:
+    """Opens a folder of class folders.
+
+    Single folders above the class folders are passed through (`images/images/<class>/…`), everything below a
+    class folder belongs to that class, and a `default` or `real_world` folder directly in it names the domain.
+    Folders above the class folders, or directly in them, give the split where their names say which it is, in the
+    usual words (`Training`, `test_set`, `valid`, …). Several folders without images of their own that hold folders
+    of the same names, and whose names do not say which split they are, are refused: they would become the classes.
+    Names are NFC-normalised, so that Korean ones from macOS and Linux are the same.
+
+    Args:
+        root: the folder.
+        key: what to call it in error messages.
+
+    Raises:
+        ConfigError: the folder is missing or not readable, has no images, or its layout is not understood.
+    """
+    found = walk(root, key)
+    if not found.images:
+        raise ConfigError(key, no_images(found, str(root)))
+    depth = _wrapper_depth(found.images)
+    inside = [i for i, path in enumerate(found.images) if len(path) > depth + 1]
+    if not inside:
+        raise ConfigError(
+            key, f"the images lie directly in {str(root)!r}; put them in one sub-folder per class"
+        )
+    paths = [found.images[i][depth:] for i in inside]
+    layout = _layout(paths, key)
+    classes = tuple(sorted(set(layout.classes)))
+    index = {name: i for i, name in enumerate(classes)}
+    raw = tuple("/".join(path) for path in paths)
+    names = tuple(readable(path) for path in raw)
+    wrapper = found.images[inside[0]][:depth]
+    loose = len(found.images) - len(inside)
+    left_out = by_ending(found.left_out())
+    notes = [
+        *([f"images beside the class folders, left out: {loose:,}"] if loose else []),
+        *([f"files that are no images by their ending, left out: {left_out}"] if left_out else []),
+        *layout.notes,
+        *_notes_on_names(classes),
+    ]
+    return Source(
+        # Two files whose names differ in their normal form alone keep apart by escapes.
+        names=names if len(set(names)) == len(names) else tuple(ascii(path)[1:-1] for path in raw),
+        labels=np.array([index[name] for name in layout.classes], np.int32),
+        classes=classes,
+        domains=layout.domains,
+        splits=layout.splits,
+        read=ReadFiles(found.root.joinpath(*wrapper), raw),
+        stamps=tuple(found.stamps[i] for i in inside),
+        origin=str(found.root.joinpath(*wrapper).resolve()),
+        notes=tuple(notes),
+        empty_folders=_empty_folders(found, wrapper, layout, set(classes)),
+    )
+
+
+def _layout(paths: list[Parts], key: str) -> _Layout:
+    """Finds what the folders of `paths` (each with a folder and a file at least) mean."""
+    heads = {head: [path[1:] for path in paths if path[0] == head] for head in {path[0] for path in paths}}
+    roles = {head: role for head in heads if (role := _role(head))}
+    if len(set(roles.values())) > 1:
+        return _split_above(paths, heads, roles, key)
+    flat = [head for head, below in heads.items() if any(len(path) == 1 for path in below)]
+    if not flat and len(heads) > 1:
+        if _split_within(heads):
+            splits = tuple(_role(path[1]) or "" for path in paths)
+            return _Layout(
+                tuple(readable(path[0]) for path in paths),
+                ("",) * len(paths),
+                splits,
+                dict.fromkeys(heads, 0),
+                _said(set(zip((path[1] for path in paths), splits, strict=True))),
+            )
+        _refuse_copies(heads, key)
+    _refuse_nested_copy(heads, flat, key)
+    below = [path[1] if len(path) > 2 else "" for path in paths]
+    return _Layout(
+        tuple(readable(path[0]) for path in paths),
+        tuple(name if name in DOMAINS else "" for name in below),
+        None,
+        dict.fromkeys(heads, 0),
+    )
+
+
+def _split_above(
+    paths: list[Parts], heads: Mapping[str, list[Parts]], roles: Mapping[str, str], key: str
+) -> _Layout:
+    """Returns the layout of split folders that hold class folders."""
+    others = set(heads) - set(roles)
+    if others:
+        known = listed(map(readable, roles))
+        raise ConfigError(
+            key,
+            f"folders beside the splits {known} are not understood: {listed(map(readable, others))}; move "
+            "them away",
+        )
+    at = _class_depths(heads)
+    flat = next((path for path in paths if len(path) < at[path[0]] + 2), None)
+    if flat:
+        where, name = readable("/".join(flat[:-1])), readable(flat[-1])
+        raise ConfigError(key, f"'{where}/{name}' lies in no class folder; expected {where}/<class>/{name}")
+    domains = [path[at[path[0]] + 1] if len(path) > at[path[0]] + 2 else "" for path in paths]
+    return _Layout(
+        tuple(readable(path[at[path[0]]]) for path in paths),
+        tuple(name if name in DOMAINS else "" for name in domains),
+        tuple(roles[path[0]] for path in paths),
+        at,
+        _said(set(roles.items())),
+    )
+
+
+def _class_depths(heads: Mapping[str, list[Parts]]) -> dict[str, int]:
+    """Returns, for each split folder, which part of its paths names the class.
+
+    A split that holds a single class looks as if it were wrapped: other splits tell that its folder is a class.
+    """
+    at = {head: 1 + _wrapper_depth(below) for head, below in heads.items()}
+    names = {head: {p[at[head] - 1] for p in below if len(p) > at[head]} for head, below in heads.items()}
+    for head, below in heads.items():
+        others = set().union(*(found for other, found in names.items() if other != head))
+        outermost = {path[0] for path in below if len(path) > 1}
+        if len(outermost) == 1 and outermost <= others:
+            at[head] = 1
+    return at
+
+
+def _split_within(heads: Mapping[str, list[Parts]]) -> bool:
+    """Whether every class folder holds split folders and nothing else: `<class>/train/*.jpg`."""
+    within = {path[0] for below in heads.values() for path in below}
+    roles = {_role(name) for name in within}
+    return (
+        None not in roles and len(roles) > 1 and all(len(p) == 2 for below in heads.values() for p in below)
+    )
+
+
+def _refuse_copies(heads: Mapping[str, list[Parts]], key: str) -> None:
+    """Raises where all of the topmost folders hold folders of the same names, whatever is above these."""
+    inner = {}
+    for head, below in heads.items():
+        depth = _wrapper_depth(below)
+        inner[head] = {readable(path[depth]).casefold() for path in below if len(path) > depth + 1}
+    names = sorted(inner, key=readable)
+    first = inner[names[0]]
+    for other in (inner[name] for name in names[1:]):
+        shared = first & other
+        if len(shared) < 2 or len(shared) < _ALIKE * len(first | other) or shared <= set(DOMAINS):
+            return
+    tops = " and ".join(repr(readable(name)) for name in names[:2])
+    more = f" and {len(names) - 2:,} more" if len(names) > 2 else ""
+    raise ConfigError(
+        key,
+        f"{tops}{more} hold folders of the same names ({listed(first)}), so they are no classes: if they are "
+        "splits, name them train, val and test; if they are copies, give one of them; if they are classes "
+        "after all, name the folders in them differently",
+    )
+
+
+def _refuse_nested_copy(heads: Mapping[str, list[Parts]], flat: Iterable[str], key: str) -> None:
+    """Raises where one folder holds folders of the names of those beside it: the set once more, or a part of it."""
+    beside = {readable(head).casefold() for head in heads}
+    for head in sorted(set(heads) - set(flat)):
+        within = {readable(path[0]).casefold() for path in heads[head] if len(path) > 1}
+        if len(within & beside) > 1 and len(within & beside) >= _ALIKE * len(within):
+            raise ConfigError(
+                key,
+                f"{readable(head)!r} holds folders of the same names as those beside it "
+                f"({listed(within & beside)}): is it a copy? Move it away",
+            )
+
+
+def _role(name: str) -> str | None:
+    """Returns the split that the name of a folder means: 'train' for 'Training_set', 'seg_train', '1-TRAIN'."""
+    words = set(re.findall(r"[^\W\d_]+", readable(name).lower()))
+    roles = {_ROLE_OF[word] for word in words if word in _ROLE_OF}
+    return roles.pop() if len(roles) == 1 and words <= _FILLERS | set(_ROLE_OF) else None
+
+
+def _said(folders: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Returns a note that says which folder is which split, where a name alone does not."""
+    unusual = [(role, readable(name)) for name, role in folders if readable(name).lower() != role]
+    order = sorted(unusual, key=lambda item: (list(ROLES).index(item[0]), item[1]))
+    said = ", ".join(f"{name!r} is {role}" for role, name in order)
+    return (f"splits by the folders' names: {said}",) if said else ()
+
+
+def _notes_on_names(classes: tuple[str, ...]) -> list[str]:
+    """Returns notes on classes that may be one: their names differ in case, spacing or `(1)` alone."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault(same_name(name), []).append(name)
+    return [
+        f"classes with nearly the same name: {' and '.join(map(repr, names))}; are they one?"
+        for names in alike.values()
+        if len(names) > 1
+    ]
+
+
+def same_name(name: str) -> str:
+    """Returns what is left of a class name without case, spacing, and the `(1)` or `copy` of a copied folder."""
+    plain = re.sub(r"[\s_-]+", " ", name.casefold()).strip()
+    return re.sub(r"( ?\(\d+\)| copy( \d+)?)$", "", plain) or plain
+
+
+def _wrapper_depth(paths: Iterable[Parts]) -> int:
+    """Counts the single folders above the class (or split) folders.
+
+    A single folder is a class, not a wrapper, if there are only domains and images in it, or images and one
+    more folder.
+    """
+    paths = list(paths)
+    depth = 0
+    while True:
+        # Images that lie loose at this level do not count.
+        inside = [path for path in paths if len(path) > depth + 1]
+        deeper = [path for path in inside if len(path) > depth + 2]
+        folders = {path[depth + 1] for path in deeper}
+        single = len({path[depth] for path in inside}) == 1
+        if not single or folders <= set(DOMAINS) or (len(deeper) < len(inside) and len(folders) < 2):
+            return depth
+        depth += 1
+
+
+def _empty_folders(found: Walk, wrapper: Parts, layout: _Layout, classes: set[str]) -> tuple[str, ...]:
+    """Returns what there is beside the class folders that holds no image, with what it holds instead."""
+    empty = {}
+    for folder in sorted(found.folders):
+        below = folder[len(wrapper) :]
+        if folder[: len(wrapper)] != wrapper or not below:
+            continue
+        at = layout.class_depth.get(below[0], 0)
+        name = readable(below[-1])
+        if len(below) == at + 1 and name not in classes:
+            others = by_ending(found.left_out(folder))
+            empty[name] = f"{name} ({others})" if others else name
+    return tuple(empty[name] for name in sorted(empty))

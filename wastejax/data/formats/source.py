@@ -1,0 +1,82 @@
+"""What every reader returns: labelled images, still encoded, with random access."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+DOMAINS = ("default", "real_world")
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """N labelled images, still encoded.
+
+    Attributes:
+        names: unique POSIX names, relative to the folder that holds the class folders
+            (`shoes/default/Image_3.png`) or the split folders (`train/shoes/Image_3.png`).
+        labels: int32 [N], index into `classes`.
+        classes: class names, sorted.
+        domains: one per image: 'default', 'real_world', or '' where the layout does not say.
+        splits: 'train', 'val' or 'test' per image where the data come split, else None.
+        read: index -> encoded bytes; picklable and safe in threads. Raises OSError.
+        stamps: one per image; another stamp means that the content may have changed.
+        origin: where the images lie; names and stamps mean the same image only together with it.
+        notes: what the reader should know, one line each.
+        empty_folders: folders beside the class folders that hold no image.
+    """
+
+    names: tuple[str, ...]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    domains: tuple[str, ...]
+    splits: tuple[str, ...] | None
+    read: Callable[[int], bytes]
+    stamps: tuple[str, ...]
+    origin: str = ""
+    notes: tuple[str, ...] = ()
+    empty_folders: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> "Source":
+        """Returns the images at `indices` (int [M]) alone; classes that have none left are dropped."""
+        indices = np.asarray(indices, np.int64)
+        kept, labels = np.unique(self.labels[indices], return_inverse=True)
+
+        def pick(values: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(values[i] for i in indices)
+
+        return replace(
+            self,
+            names=pick(self.names),
+            labels=labels.astype(np.int32),
+            classes=tuple(self.classes[i] for i in kept),
+            domains=pick(self.domains),
+            splits=None if self.splits is None else pick(self.splits),
+            read=_ReadSubset(self.read, indices),
+            stamps=pick(self.stamps),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _ReadSubset:
+    read: Callable[[int], bytes]
+    indices: np.ndarray
+
+    def __call__(self, index: int) -> bytes:
+        return self.read(int(self.indices[index]))
+
+
+@dataclass(frozen=True)
+class ReadFiles:
+    """Reads files below a folder, by index."""
+
+    root: Path
+    paths: tuple[str, ...]
+
+    def __call__(self, index: int) -> bytes:
+        """Returns the bytes of one file; raises OSError."""
+        return (self.root / self.paths[index]).read_bytes()
