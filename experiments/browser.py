@@ -34,8 +34,8 @@ from wastejax.data import images
 from wastejax.data.drawing import dataset as synthetic
 from wastejax.deployment import website
 from wastejax.deployment.predictor import Predictor, load_predictor
-from wastejax.evaluation.command import asked_pictures
 from wastejax.evaluation.evaluate import match_classes
+from wastejax.evaluation.pictures import asked_pictures
 from wastejax.files import write_json
 from wastejax.main import parser as options
 

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from wastejax.bundle import load_bundle
-from wastejax.evaluation.command import asked_pictures
 from wastejax.evaluation.corruptions import KINDS
 from wastejax.evaluation.metrics import bootstrap_statistic
+from wastejax.evaluation.pictures import asked_pictures
 from wastejax.evaluation.robustness import CLEAN, Point, draw, measure, points, spread, summary
 
 ROOT = Path(__file__).resolve().parents[1]

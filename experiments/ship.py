@@ -20,8 +20,8 @@ from typing import Any
 from wastejax.bundle import DEFAULT, Bundle, load_bundle, save_bundle
 from wastejax.data.pipeline import EvalBatches
 from wastejax.evaluation import robustness
-from wastejax.evaluation.command import asked_pictures
 from wastejax.evaluation.evaluate import evaluate
+from wastejax.evaluation.pictures import asked_pictures
 from wastejax.evaluation.report.markdown import code, percent, table
 from wastejax.evaluation.robustness import label, spread
 from wastejax.evaluation.trust import calibrate_bundle, score_trust

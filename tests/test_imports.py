@@ -72,7 +72,6 @@ def test_imports_point_backwards(module):
     assert used - {part(module)} <= ALLOWED[part(module)]
 
 
-@pytest.mark.xfail(strict=True, reason="two circles are still to be cut")
 def test_no_module_imports_itself_by_way_of_others():
     graph = {module: {name for name in imports(path) if name in FILES} for module, path in FILES.items()}
     try:

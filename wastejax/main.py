@@ -27,7 +27,7 @@ MODULES = {
     "audit": ("find what is wrong with a folder of pictures", "wastejax.cli.audit"),
     "compare": ("compare two models on the same pictures", "wastejax.evaluation.compare"),
     "robustness": ("accuracy as pictures get worse", "wastejax.evaluation.robustness"),
-    "predict": ("say what is in pictures", "wastejax.deployment.predict"),
+    "predict": ("say what is in pictures", "wastejax.cli.predict"),
     "export": ("write a model as a file for other programs, checked", "wastejax.deployment.export"),
     "serve": ("answer over HTTP, with a web page", "wastejax.cli.serve"),
     "web": ("write the web page with a model inside, for any web host", "wastejax.deployment.website"),
@@ -105,7 +105,7 @@ def dispatch(argv: Sequence[str]) -> None:
 
             train(args.config, rest, args.workdir, say, args)
         case "eval":
-            from wastejax.evaluation.command import run as evaluate
+            from wastejax.cli.evaluate import run as evaluate
 
             evaluate(args, say)
         case name if name in MODULES:

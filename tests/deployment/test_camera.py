@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wastejax.cli.predict import run
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.camera import _read, is_stream, only_stream, stream
-from wastejax.deployment.predict import run
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
 from wastejax.main import parser
@@ -70,7 +70,7 @@ def test_what_is_a_stream():
 
 
 def test_mistakes_are_one_line(monkeypatch, tmp_path):
-    monkeypatch.setattr("wastejax.deployment.predict.load_predictor", lambda *_: FAKE)
+    monkeypatch.setattr("wastejax.cli.predict.load_predictor", lambda *_: FAKE)
 
     def predict(*options: str) -> int:
         return run(parser("predict").parse_args(["predict", *options]), print)
@@ -88,7 +88,7 @@ def test_mistakes_are_one_line(monkeypatch, tmp_path):
 def test_predict_reads_a_video(monkeypatch, tmp_path, capsys):
     import cv2
 
-    monkeypatch.setattr("wastejax.deployment.predict.load_predictor", lambda *_: FAKE)
+    monkeypatch.setattr("wastejax.cli.predict.load_predictor", lambda *_: FAKE)
     path = tmp_path / "film.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
     for colour in [RED] * 10 + [BLUE] * 10:

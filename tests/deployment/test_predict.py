@@ -15,11 +15,12 @@ from PIL import Image
 from small_models import CLASSES, draw_pictures, write_bundle
 
 from wastejax.bundle import load_bundle
+from wastejax.cli.predict import run
 from wastejax.data.images import BadImage
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import open_folder
+from wastejax.deployment.answers import Answer, Guess, answers, csv_lines, json_lines, table
 from wastejax.deployment.pictures import find, squares
-from wastejax.deployment.predict import Answer, Guess, answers, csv_lines, json_lines, run, table
 from wastejax.deployment.predictor import load_predictor
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import predict_logits

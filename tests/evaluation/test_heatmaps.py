@@ -11,10 +11,10 @@ from PIL import Image
 from small_models import CLASSES, draw_pictures, write_bundle
 
 from wastejax.bundle import load_bundle
+from wastejax.cli.predict import run
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.heatmaps import heat_map, save_drawn
-from wastejax.deployment.predict import run
 from wastejax.deployment.predictor import Predictor, load_predictor
 from wastejax.errors import UserError
 from wastejax.evaluation.heatmaps import OPACITY, blend, evidence
@@ -127,7 +127,7 @@ def test_predict_writes_one_heat_map_per_picture(tmp_path, capsys):
 def test_an_exported_file_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
     model = load_predictor(write_bundle(tmp_path / "bundle"))
     exported = dataclasses.replace(model, path=Path("model.onnx"), dense=None)
-    monkeypatch.setattr("wastejax.deployment.predict.load_predictor", lambda *_: exported)
+    monkeypatch.setattr("wastejax.cli.predict.load_predictor", lambda *_: exported)
     args = parser("predict").parse_args(["predict", "x.jpg", "--heatmap=maps"])
     with pytest.raises(UserError, match=r"model\.onnx: an exported file cannot give heat maps"):
         run(args, print)

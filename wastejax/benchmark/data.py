@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from wastejax.benchmark.command import facts
+from wastejax.benchmark.about import facts
 from wastejax.benchmark.networks import Case
 from wastejax.benchmark.peers import Peer, PeerError
 from wastejax.benchmark.timing import Runner, interleave, ratio, timed

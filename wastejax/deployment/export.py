@@ -18,8 +18,8 @@ from wastejax.data import images
 from wastejax.data.drawing import dataset as synthetic
 from wastejax.deployment.predictor import Predictor, load_jax, load_predictor
 from wastejax.errors import UserError
-from wastejax.evaluation.command import asked_pictures
 from wastejax.evaluation.evaluate import match_classes
+from wastejax.evaluation.pictures import asked_pictures
 from wastejax.files import write_json
 
 SUFFIXES = {"onnx": ".onnx", "stablehlo": ".stablehlo", "litert": ".tflite"}

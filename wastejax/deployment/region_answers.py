@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from wastejax.data.images import BadImage
+from wastejax.deployment.answers import csv_line, json_lines
 from wastejax.deployment.heatmaps import LARGEST, save_drawn
 from wastejax.deployment.pictures import read
-from wastejax.deployment.predict import csv_line, json_lines
 from wastejax.deployment.predictor import Predictor
 from wastejax.deployment.regions import Region, Settings, find_regions
 

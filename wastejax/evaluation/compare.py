@@ -15,9 +15,9 @@ from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import Source, open_source
 from wastejax.data.split import SPLITS, load_manifest
 from wastejax.errors import UserError
-from wastejax.evaluation.command import asked_pictures, readable
 from wastejax.evaluation.evaluate import evaluate, match_classes
 from wastejax.evaluation.metrics import bin_answers, log_softmax
+from wastejax.evaluation.pictures import asked_pictures, readable
 from wastejax.files import write_json
 
 Say = Callable[[str], None]

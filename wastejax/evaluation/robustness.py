@@ -13,10 +13,10 @@ from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import Source
 from wastejax.data.split import SPLITS
 from wastejax.errors import UserError, nearest
-from wastejax.evaluation.command import asked_pictures, readable
 from wastejax.evaluation.corruptions import KINDS, corrupted
 from wastejax.evaluation.evaluate import evaluate, match_classes
 from wastejax.evaluation.metrics import bootstrap_interval, bootstrap_statistic
+from wastejax.evaluation.pictures import asked_pictures, readable
 from wastejax.evaluation.report.markdown import code, percent, table
 from wastejax.evaluation.report.plots import BLUE, GREEN, ORANGE, RED, save, styled
 from wastejax.files import write_json, write_text

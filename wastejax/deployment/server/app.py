@@ -25,9 +25,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wastejax.data import images
+from wastejax.deployment.answers import Answer, interpret
 from wastejax.deployment.heatmaps import heat_map
 from wastejax.deployment.labels import describe
-from wastejax.deployment.predict import Answer, interpret
 from wastejax.deployment.predictor import Predictor
 from wastejax.deployment.server.api import openapi
 from wastejax.deployment.server.batching import Batches

@@ -1,0 +1,143 @@
+"""What a model says to images: the class, the bin and the probability, and how that is written."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from wastejax.data.images import BadImage
+from wastejax.deployment.pictures import squares
+from wastejax.deployment.predictor import Predictor
+
+
+class Guess(NamedTuple):
+    """One class that a picture may show: its bin ('' where no rule is known), its probability in [0, 1]."""
+
+    label: str
+    bin: str
+    probability: float
+
+
+class Answer(NamedTuple):
+    """What a model says to a picture.
+
+    Attributes:
+        file: its name.
+        guesses: the likeliest classes, best first; empty where the picture cannot be read.
+        rejected: the best is less likely than was asked for: better ask a person.
+        error: why the picture cannot be read; '' where it can.
+    """
+
+    file: str
+    guesses: tuple[Guess, ...] = ()
+    rejected: bool = False
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what `predict --format=json` and the server say, JSON-ready."""
+        if self.error:
+            return {"file": self.file, "error": self.error}
+        top = [
+            {"class": label, "bin": bin_name, "probability": round(probability, 6)}
+            for label, bin_name, probability in self.guesses
+        ]
+        return {"file": self.file, "rejected": self.rejected, "top": top}
+
+
+def answers(
+    predictor: Predictor,
+    names: Sequence[str],
+    top: int = 3,
+    batch_size: int = 32,
+    reject_below: float = 0.5,
+) -> Iterator[Answer]:
+    """Yields one answer per picture, in order.
+
+    Args:
+        predictor: the model.
+        names: of `pictures.find`.
+        top: guesses per picture.
+        batch_size: pictures that are computed at once; all batches have this size, so that one program does.
+        reject_below: probability under which an answer is rejected.
+    """
+    decoded = squares(names, predictor.preprocessing)
+    while chunk := list(islice(decoded, batch_size)):
+        good = [square for _, square in chunk if not isinstance(square, BadImage)]
+        rows = iter(_probabilities(predictor, good, batch_size))
+        for name, square in chunk:
+            if isinstance(square, BadImage):
+                yield Answer(name, error=str(square))
+            else:
+                yield interpret(predictor, name, next(rows), top, reject_below)
+
+
+def _probabilities(predictor: Predictor, good: list[np.ndarray], batch_size: int) -> np.ndarray:
+    size = predictor.preprocessing.image_size
+    batch = np.zeros((batch_size, size, size, 3), np.uint8)
+    if not good:
+        return np.zeros((0, len(predictor.classes)), np.float32)
+    batch[: len(good)] = good
+    return predictor.probabilities(batch)[: len(good)]
+
+
+def interpret(predictor: Predictor, name: str, row: np.ndarray, top: int, reject_below: float) -> Answer:
+    """Returns what the probabilities of one picture, float32 [C], say; see `answers` for the arguments."""
+    best = np.argsort(-row, kind="stable")[:top]
+    labels = [predictor.classes[i] for i in best]
+    guesses = tuple(
+        Guess(label, predictor.bin_of(label), float(row[i])) for label, i in zip(labels, best, strict=True)
+    )
+    return Answer(name, guesses, rejected=not row[best[0]] >= reject_below)
+
+
+def table(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
+    """Yields lines for people: a file, what it shows, and what else it may be."""
+    width = max(len("file"), *map(len, names))
+    yield f"{'file':{width}}  {'class':26} {'bin':16} {'p':>6}  or else"
+    for file, guesses, rejected, error in rows:
+        if error:
+            yield f"{file:{width}}  - {error}"
+            continue
+        best, *others = guesses
+        mark = "?" if rejected else " "
+        rest = ", ".join(f"{guess.label} {guess.probability:.1%}" for guess in others)
+        yield f"{file:{width}}  {best.label:26} {best.bin:16} {best.probability:6.1%}{mark} {rest}".rstrip()
+
+
+def json_lines(rows: Iterable[Any], names: Sequence[str]) -> Iterator[str]:
+    """Yields a JSON list, one picture a line."""
+    del names
+    yield "["
+    line = ""  # held back until it is known whether another follows
+    for row in rows:
+        if line:
+            yield line + ","
+        line = json.dumps(row.to_dict(), ensure_ascii=False)
+    if line:
+        yield line
+    yield "]"
+
+
+def csv_lines(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
+    """Yields CSV: a header, and one line per guess."""
+    del names
+    yield csv_line("file", "rank", "class", "bin", "probability", "rejected", "error")
+    for file, guesses, rejected, error in rows:
+        if error:
+            yield csv_line(file, "", "", "", "", "", error)
+        for rank, (label, bin_name, probability) in enumerate(guesses, 1):
+            yield csv_line(file, rank, label, bin_name, f"{probability:.6f}", str(rejected).lower(), "")
+
+
+def csv_line(*cells: object) -> str:
+    """Returns one line of CSV, without its end."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
+
+
+WRITERS = {"table": table, "json": json_lines, "csv": csv_lines}
