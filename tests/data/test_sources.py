@@ -133,7 +133,7 @@ def test_links(tmp_path):
 @pytest.mark.parametrize(
     "names, words",
     [
-        ((), "no images (bmp, jpeg, jpg, png, webp)"),
+        ((), "no images (JPEG, PNG, WebP, AVIF,"),
         (("a/notes.txt",), "there are 1 .txt files"),
         (("1.png", "2.png"), "one sub-folder per class"),
         (("train/a/1.png", "test/a/2.png", "extra/a/3.png"), "extra"),

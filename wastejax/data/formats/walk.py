@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from wastejax.data.images.formats import NAMES, extensions
 from wastejax.errors import ConfigError
 
 Parts = tuple[str, ...]  # a path below the root
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+EXTENSIONS = extensions()
 
 # Made by systems and programs, for themselves: thumbnails, recycle bins, snapshots. Compared in lower case.
 SYSTEM = frozenset(
@@ -116,9 +117,8 @@ def by_ending(counts: Mapping[str, int], most: int = 8) -> str:
 
 def no_images(found: Walk, root: str) -> str:
     """Returns what to say of a folder without images."""
-    kinds = ", ".join(sorted(extension[1:] for extension in EXTENSIONS))
     others = by_ending(found.left_out())
-    return f"no images ({kinds}) below {root!r}" + (f"; there are {others} files" if others else "")
+    return f"no images ({NAMES}) below {root!r}" + (f"; there are {others} files" if others else "")
 
 
 def listed(names: Iterable[str], most: int = 4) -> str:

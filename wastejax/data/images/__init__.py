@@ -2,14 +2,16 @@
 
 import io
 import warnings
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
-# Formats that are decoded in process. PIL's full list would hand a PostScript file named .jpg to Ghostscript.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+from wastejax.data.images.formats import FORMATS, HEIF, MAGIC, extensions, heif_brand, reads_heif
+
 Image.init()  # loads PIL's plugins now: the first pictures may come from several threads at once
+EXTENSIONS = extensions()
 # PIL's own warning level: larger pictures take more than 256 MiB to decode.
 MAX_PIXELS = 89_478_485
 
@@ -24,7 +26,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
 
 
 class BadImage(ValueError):  # noqa: N818 - a statement about the file, named as the reports name it
@@ -55,7 +56,7 @@ def read_header(data: bytes) -> Header | None:
     """Reads the header of an encoded file; None where it has none that can be read."""
     _quieten_pil()
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = _open(data)
         rotated = image.getexif().get(_ORIENTATION_TAG) in _UPRIGHT
         animated = bool(getattr(image, "is_animated", False))
     except Exception:  # as in `decode`
@@ -85,7 +86,7 @@ def decode(data: bytes, min_side: int | None = None, max_pixels: int = MAX_PIXEL
         raise BadImage("empty file")
     _quieten_pil()
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = _open(data)
         if image.width * image.height > max_pixels:
             raise BadImage(f"too large ({image.width} x {image.height} pixels; decompression bomb?)")
         if min_side:
@@ -98,11 +99,28 @@ def decode(data: bytes, min_side: int | None = None, max_pixels: int = MAX_PIXEL
         raise BadImage("too large (decompression bomb?)") from error
     except UnidentifiedImageError as error:
         raise BadImage(
-            "truncated or damaged header" if data.startswith(_MAGIC) else "not an image"
+            "truncated or damaged header" if data.startswith(tuple(MAGIC)) else "not an image"
         ) from error
     # On damaged files PIL's plugins raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise BadImage(_reason(error, data)) from error
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    formats = FORMATS
+    if heif_brand(data) == HEIF:
+        if not reads_heif():
+            raise BadImage("HEIC needs pillow-heif: pip install pillow-heif")
+        _register_heif()
+        formats = (HEIF,)
+    return Image.open(io.BytesIO(data), formats=formats)
+
+
+@cache
+def _register_heif() -> None:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False)
 
 
 def _quieten_pil() -> None:
