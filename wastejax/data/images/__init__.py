@@ -107,7 +107,7 @@ def decode(data: bytes, min_side: int | None = None, max_pixels: int = MAX_PIXEL
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    formats = FORMATS
+    formats: tuple[str, ...] = FORMATS
     if heif_brand(data) == HEIF:
         if not reads_heif():
             raise BadImage("HEIC needs pillow-heif: pip install pillow-heif")
