@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 
 from wastejax.data.duplicates import agreement
+from wastejax.data.hamming import near_pairs
 
 # Smallest `agreement` of mirrored and cropped copies. Looking for them tries many more pairs than looking for plain
 # copies, and so meets more look-alikes: of the pairs found in TrashNet and the household waste set those above 0.8
@@ -24,7 +25,7 @@ def mirrored_pairs(grey: np.ndarray, groups: np.ndarray, hamming: int) -> np.nda
     """
     mirror = grey[:, :, ::-1]
     found = [np.empty((0, 2), np.int64)]
-    for pairs in near_pairs(_hashes(grey), _hashes(mirror), groups, hamming):
+    for pairs in _pairs_between(_hashes(grey), _hashes(mirror), groups, hamming):
         pairs = pairs[pairs[:, 0] < pairs[:, 1]]
         found.append(pairs[agreements(grey, mirror, pairs) >= MIN_CHANGED_AGREEMENT])
     return np.concatenate(found)
@@ -43,26 +44,14 @@ def cropped_pairs(grey: np.ndarray, groups: np.ndarray, hamming: int) -> np.ndar
             windows = _hashes(grey[:, y : y + side, x : x + side])
             found += [
                 pairs[agreements(grey, grey, pairs) >= MIN_CHANGED_AGREEMENT]
-                for pairs in near_pairs(windows, whole, groups, hamming)
+                for pairs in _pairs_between(windows, whole, groups, hamming)
             ]
     return np.unique(np.concatenate(found), axis=0)
 
 
-def near_pairs(
-    a: np.ndarray, b: np.ndarray, groups: np.ndarray, hamming: int, chunk: int = 512
-) -> Iterator[np.ndarray]:
-    """Yields int64 [P, 2], all i, j for which two hashes are near, in chunks.
-
-    Args:
-        a: uint64 [N].
-        b: uint64 [N].
-        groups: int [N]; pairs of one group are left out.
-        hamming: largest number of bits in which a[i] and b[j] differ.
-        chunk: rows of `a` at once.
-    """
-    for start in range(0, max(len(a), 1), chunk):
-        i, j = np.nonzero(np.bitwise_count(a[start : start + chunk, None] ^ b) <= hamming)
-        pairs = np.stack([i + start, j], 1)
+def _pairs_between(a: np.ndarray, b: np.ndarray, groups: np.ndarray, hamming: int) -> Iterator[np.ndarray]:
+    """Yields int64 [P, 2], all i, j of different groups (int [N]) for which hashes a[i] and b[j] are near."""
+    for pairs in near_pairs(a, b, hamming):
         yield pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]]
 
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from wastejax.data.hamming import near_pairs
 from wastejax.data.images import BadImage, decode
 from wastejax.data.sources import Source
 
@@ -32,6 +33,7 @@ _MIN_COARSE_AGREEMENT = 0.5  # no pair below it was found to agree on a closer l
 _TEMPLATE = 0.8  # side of the middle part that is looked for, relative to the picture
 _FLAT = 10.0  # norm of the detail, grey levels, below which a picture counts as flat
 _SCALES = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15)
+_ROWS_AT_ONCE = 4096  # images whose grey versions are summed or compared in one step
 _CACHE_FILE = "scan-v2.npz"  # count up when what is computed per picture changes
 _DECODE_SIDE = 256  # JPEGs may be decoded down to this, in their own steps of two
 
@@ -112,24 +114,39 @@ def group_duplicates(phash: np.ndarray, grey: np.ndarray, hamming: int = 8) -> n
     """
     if not len(phash):
         return np.empty(0, np.int32)
-    # Exact copies first: a hundred copies of one picture are 4,950 pairs.
-    looks = np.concatenate([phash.view(np.uint8).reshape(-1, 8), grey.reshape(len(grey), -1)], 1)
-    _, first, inverse = np.unique(looks, axis=0, return_index=True, return_inverse=True)
+    first, inverse = _exact_copies(phash, grey)  # a hundred copies of one image are 4,950 pairs
     phash, grey = phash[first], grey[first]
     n = len(phash)
-    pairs = np.concatenate([_confirmed(near, grey) for near in _near_pairs(phash, hamming)])
+    pairs = np.concatenate(
+        [np.empty((0, 2), np.int64), *(_confirmed(near, grey) for near in near_pairs(phash, hamming=hamming))]
+    )
     edges = coo_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     groups = connected_components(edges, directed=False)[1][inverse]
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int32)
 
 
-def _near_pairs(phash: np.ndarray, hamming: int, chunk: int = 512) -> Iterator[np.ndarray]:
-    """Yields int64 [P, 2], pairs i < j whose hashes (uint64 [N]) differ in at most `hamming` bits."""
-    for start in range(0, len(phash), chunk):
-        distance = np.bitwise_count(phash[start : start + chunk, None] ^ phash[None, start:])
-        i, j = np.nonzero(distance <= hamming)
-        yield np.stack([i, j], 1)[i < j] + start
+def _exact_copies(phash: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns int64 [M], one image of each look (hash and grey version), and int64 [N], which of them each is.
+
+    Images are sorted by a sum of their greys that fits 64 bits, and neighbors compared, so that memory stays that
+    of a few numbers an image.
+    """
+    factors = np.random.default_rng(0).integers(2**64, size=grey[0].size, dtype=np.uint64)
+    sums = phash.copy()
+    for start in range(0, len(grey), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        sums[rows] += grey[rows].reshape(-1, len(factors)).astype(np.uint64) @ factors
+    order = np.argsort(sums, kind="stable")
+    new = np.ones(len(order), bool)
+    candidates = np.flatnonzero(sums[order[1:]] == sums[order[:-1]]) + 1
+    for start in range(0, len(candidates), _ROWS_AT_ONCE):
+        at = candidates[start : start + _ROWS_AT_ONCE]
+        i, j = order[at - 1], order[at]
+        new[at] = (phash[i] != phash[j]) | (grey[i] != grey[j]).any((1, 2))
+    inverse = np.empty(len(order), np.int64)
+    inverse[order] = np.cumsum(new) - 1
+    return order[new], inverse
 
 
 def _confirmed(pairs: np.ndarray, grey: np.ndarray, chunk: int = 128) -> np.ndarray:
