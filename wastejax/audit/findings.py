@@ -13,8 +13,9 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from wastejax.audit.changed_copies import agreements, cropped_pairs, mirrored_pairs, near_pairs
+from wastejax.audit.changed_copies import agreements, cropped_pairs, mirrored_pairs
 from wastejax.data.duplicates import MIN_AGREEMENT, group_duplicates, scan
+from wastejax.data.hamming import near_pairs
 from wastejax.data.images import Header, read_header
 from wastejax.data.sources import Source
 from wastejax.data.split import stratified_group_split
@@ -109,16 +110,18 @@ def audit(
     progress("comparing", 2, 4)
     cropped = cropped_pairs(grey, twins, hamming)
     progress("comparing", 3, 4)
-    near = np.concatenate(list(near_pairs(seen.phash[good], seen.phash[good], labels, hamming)))
-    near = near[near[:, 0] < near[:, 1]]
-    confirmed = agreements(grey, grey, near) >= MIN_AGREEMENT
+    near = confirmed = 0  # pairs across classes
+    for pairs in near_pairs(seen.phash[good], hamming=hamming):
+        pairs = pairs[labels[pairs[:, 0]] != labels[pairs[:, 1]]]
+        near += len(pairs)
+        confirmed += int(np.sum(agreements(grey, grey, pairs) >= MIN_AGREEMENT))
     progress("comparing", 4, 4)
 
     groups = np.arange(len(source), dtype=np.int32)
     groups[good] = good[_first_of(twins)]
     mirrored, cropped = good[mirrored], good[cropped]
     groups = _merged(groups, np.concatenate([mirrored, cropped]))
-    return Audit(source, seen.bad, headers, exact, groups, mirrored, cropped, len(near), int(confirmed.sum()))
+    return Audit(source, seen.bad, headers, exact, groups, mirrored, cropped, near, confirmed)
 
 
 def summary(
