@@ -4,7 +4,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: train test test-all web lint clean
+.PHONY: install train test test-all web lint clean
+
+install: $(VENV)/.installed
 
 train: $(VENV)/.installed
 	$(PY) -m wastejax.main --config=configs/mobilevit_ir.py
@@ -25,6 +27,7 @@ lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) docs/check.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wastejax needs Python 3.11 or newer; give one: make PYTHON=python3.11 …")'

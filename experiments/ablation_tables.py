@@ -15,7 +15,7 @@ NOT_RUN = "not run"
 SIZES = {
     "64 px": "",
     "128 px": "trashnet_128",
-}  # of the pictures of TrashNet, and the folder of their results
+}  # of the images of TrashNet, and the folder of their results
 
 # What a row changes, and what the study said of it.
 IR = "inverted residuals for attention"
@@ -144,7 +144,7 @@ def seeds() -> str:
                 f"{statistics.mean(gains):+.1f} points" if gains else "–",
             )
         )
-    return table(("change", "pictures", "seeds", "test top-1 before", "after", "mean gain"), rows)
+    return table(("change", "image size", "seeds", "test top-1 before", "after", "mean gain"), rows)
 
 
 def _list(values: Any) -> str:

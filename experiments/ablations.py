@@ -7,7 +7,7 @@ Command: python experiments/ablations.py --data=TRASHNET --state=DIR [--tables=m
          python experiments/ablations.py --full          prints the commands of the full size, for a GPU
 A table is a list of runs, and a run may stand in several. What is done is skipped and what was stopped goes on, so
 that it can be ended at any time. The small size: TrashNet, MobileViT-XXS and EfficientNetV2-B0 at 64 and at 128 px,
-30 epochs; the main rows also on household waste, four times as many pictures, at 64 px for 15 epochs. The full
+30 epochs; the main rows also on household waste, four times as many images, at 64 px for 15 epochs. The full
 size: each recipe as it is, at 256 px and 100 epochs, on the 30 classes.
 """
 

@@ -1,4 +1,4 @@
-"""Fills the tables of the READMEs from the committed results, so that none of their numbers is typed by hand.
+"""Fills the tables of the pages from the committed results, so that none of their numbers is typed by hand.
 
 Command: python experiments/readme.py [--check]
 A table stands between `<!-- results: NAME -->` and `<!-- end -->`; NAME is a key of `TABLES`. With --check nothing
@@ -7,6 +7,7 @@ is written, and the exit code is 1 where a table is not what its results say.
 
 import argparse
 import json
+import os
 import re
 import statistics
 import sys
@@ -22,7 +23,11 @@ from experiments.cells import percent, table, with_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
-FILES = (ROOT / "README.md", ROOT / "experiments" / "README.md")
+FILES = (
+    ROOT / "README.md",
+    ROOT / "experiments" / "README.md",
+    *sorted((ROOT / "docs" / "results").glob("*.md")),
+)
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 # Runs in the table of trained models: file, what was trained on what.
@@ -43,7 +48,7 @@ TRUST = {
     "TrashNet, MobileViT-XXS-IR from scratch": "trust_trashnet_mobilevit_xxs_ir",
 }
 FOREIGN = {
-    "no_waste": "no waste",
+    "no_waste": "images without waste",
     "unlike": "shoes, clothing, food waste",
     "shoes_clothing_food_waste": "shoes, clothing, food waste",
 }
@@ -70,7 +75,7 @@ def trained() -> str:
                 f"[json](experiments/results/{name}.json)",
             )
         )
-    return table(("data", "network", "test top-1 (95 % interval)", "pictures tested", "file"), rows)
+    return table(("data", "network", "test top-1 (95 % interval)", "test images", "file"), rows)
 
 
 def speed() -> str:
@@ -91,14 +96,14 @@ def speed() -> str:
         )
     head = (
         "network",
-        "picture",
+        "image",
         "batch 1",
-        "over timm: batch 1",
+        "relative to timm: batch 1",
         "batch 32",
-        "over stock Flax: batch 1",
+        "relative to stock Flax: batch 1",
         "batch 32",
     )
-    return table((*head, "training step over timm", "over stock Flax", "processor"), rows)
+    return table((*head, "training step relative to timm", "relative to stock Flax", "processor"), rows)
 
 
 def ratio(result: dict[str, Any], runtime: str, batch: int) -> str:
@@ -110,7 +115,7 @@ def ratio(result: dict[str, Any], runtime: str, batch: int) -> str:
 
 
 def forms() -> str:
-    """One trained model in every form, on the same pictures."""
+    """One trained model in every form, on the same images."""
     result, browser = load("agreement")["lite0"], load("browser")["lite0"]
     rows = [
         (
@@ -124,12 +129,12 @@ def forms() -> str:
         for name, form in {**result["forms"], browser["browser"]: browser}.items()
     ]
     return table(
-        ("form", "same class", "largest difference of a probability", "top-1", "MB", "ms a picture"), rows
+        ("form", "same class", "largest difference in probability", "top-1", "MB", "ms per image"), rows
     )
 
 
 def trust() -> str:
-    """Calibration, rejection and foreign pictures of trained models."""
+    """Calibration, rejection and out-of-distribution detection of trained models."""
     rows = []
     for network, name in TRUST.items():
         result = load(name)
@@ -152,15 +157,15 @@ def trust() -> str:
     head = (
         "data, network",
         "right bin",
-        "calibration error before, after",
-        "answered at 90 % (of these right)",
+        "ECE before, after calibration",
+        "coverage at 90 % (accuracy of those)",
         "at 95 %",
     )
-    return table((*head, "at 99 %", "AUROC of foreign pictures"), rows)
+    return table((*head, "at 99 %", "AUROC, out-of-distribution"), rows)
 
 
 def serving() -> str:
-    """What `serve` takes of load."""
+    """What load `serve` can take."""
     rows = [
         (
             row["clients"],
@@ -175,7 +180,7 @@ def serving() -> str:
 
 
 def robustness() -> str:
-    """Accuracy on worse pictures."""
+    """Accuracy on degraded images."""
     rows = []
     for model in load("robustness")["models"].values():
         clean, relative = model["clean"], model["relative_accuracy"]
@@ -187,7 +192,7 @@ def robustness() -> str:
             )
         )
     return table(
-        ("model", "clean top-1", "share of it that is left, mean over all kinds and strengths"), rows
+        ("model", "clean top-1", "relative accuracy, mean over all corruptions and severities"), rows
     )
 
 
@@ -198,7 +203,7 @@ def strong() -> str:
         (kind, f"{100 * gain['top1']:+.1f} ({100 * gain['ci95'][0]:+.1f} to {100 * gain['ci95'][1]:+.1f})")
         for kind, gain in gains.items()
     ]
-    return table(("pictures", "points gained by strong augmentation"), rows)
+    return table(("test images", "points gained by strong augmentation"), rows)
 
 
 def regions() -> str:
@@ -226,13 +231,13 @@ def leakage() -> str:
             with_interval(pair[split]["test"]["top1"], pair[split]["test"]["ci95"]),
             with_interval(pair[split]["unseen"]["top1"], pair[split]["unseen"]["ci95"]),
         )
-        for split, name in (("random", "plain random"), ("grouped", "near-duplicates on one side"))
+        for split, name in (("random", "plain random"), ("grouped", "near-duplicates kept together"))
     ]
-    return table(("split", "test top-1", "on pictures without a twin in training"), rows)
+    return table(("split", "test top-1", "on images without a near-duplicate in training"), rows)
 
 
 def pipeline() -> str:
-    """Pictures a second of decoding and augmenting, and what is left of training's rate beside it."""
+    """Images per second of decoding and augmenting, and how much of training's rate is left beside it."""
     result = load("speed/data")
     rows = [
         (row["format"], row["what"], f"{row['images_per_second']:,.0f}", f"{row['value']:.2f}")
@@ -243,8 +248,9 @@ def pipeline() -> str:
         for row in result["feeding"]
     ]
     return (
-        table(("format", "256 px pictures from", "images/s", "time over that of ours from files"), rows)
-        + "\nThe rate of training with data, as a share of that on one fixed batch in memory; 95 % was the aim:\n\n"
+        table(("format", "256 px images from", "images/s", "time relative to ours from files"), rows)
+        + "\nTraining throughput when fed from the data set, as a share of that on one fixed batch in memory\n"
+        + "(target: 95 %):\n\n"
         + table(("network", "px", "with data (95 % interval)"), fed)
     )
 
@@ -269,7 +275,7 @@ def study() -> str:
         (change, claim, *(times(load(f"speed/{name}"), new, old, batch) for batch in (1, 32)))
         for change, name, old, new, claim in claims
     ]
-    return table(("change", "the study", "time over that before: batch 1", "batch 32"), rows)
+    return table(("change", "the study", "time relative to before: batch 1", "batch 32"), rows)
 
 
 def times(result: dict[str, Any], new: str, old: str, batch: int) -> str:
@@ -282,7 +288,7 @@ def times(result: dict[str, Any], new: str, old: str, batch: int) -> str:
 
 
 def resolution() -> str:
-    """How attention and inverted residuals grow with the picture."""
+    """How attention and inverted residuals scale with image size."""
     cases = load("speed/resolution")["cases"]
     sizes = sorted({case["size"] for case in cases})
     rows = []
@@ -293,7 +299,7 @@ def resolution() -> str:
 
 
 def frames() -> str:
-    """Pictures a second of every recipe's network, one at a time."""
+    """Images per second of every recipe's network, one at a time."""
     cases = [case for name in ("recipes", "shipped") for case in load(f"speed/{name}")["cases"]]
     cases.sort(key=lambda case: -case["images_per_second"])
     rows = [
@@ -305,7 +311,7 @@ def frames() -> str:
         )
         for case in cases
     ]
-    return table(("network", "picture", "ms", "frames per second"), rows)
+    return table(("network", "image", "ms", "frames per second"), rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -334,9 +340,11 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
-def filled(text: str) -> str:
-    """Returns a README with every table made anew."""
-    return BLOCK.sub(lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n{match[3]}", text)
+def filled(text: str, path: Path) -> str:
+    """Returns the text of a page with every table made anew; links lead from where `path` lies."""
+    up = os.path.relpath(ROOT, path.parent)
+    text = BLOCK.sub(lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n{match[3]}", text)
+    return text if up == "." else text.replace("](experiments/", f"]({up}/experiments/")
 
 
 def main() -> None:
@@ -345,7 +353,7 @@ def main() -> None:
     args = parser.parse_args()
     for path in FILES:
         old = path.read_text()
-        new = filled(old)
+        new = filled(old, path)
         if args.check and new != old:
             sys.exit(
                 f"{path.relative_to(ROOT)}: its tables are not what experiments/results says; "
