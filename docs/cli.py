@@ -19,8 +19,10 @@ HEAD = """\
 <!-- Made by `python docs/cli.py` from the commands' parsers; do not edit. -->
 
 `wastejax COMMAND [OPTION …]`, which is the same as `python -m wastejax.main COMMAND [OPTION …]`. Without a command,
-`--config=…` trains. Exit codes: 0 for success, 1 where `predict` could not read some images, 2 after a mistake in the input
-(one line on standard error says what, where and what to do), 130 when interrupted.
+`--config=…` trains.
+
+Exit codes: 0 for success, 1 where `predict` could not read some images, 2 after a mistake in the input (one line on
+standard error says what, where and what to do), 130 when interrupted.
 """
 
 
