@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "wastejax"
 # What each folder or module may import; itself is always allowed.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "config": {"errors"},
     "data": {"errors", "files"},
     "runtime": {"data"},

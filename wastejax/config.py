@@ -52,7 +52,10 @@ def load_recipe(recipe: str) -> ConfigDict:
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        raise UserError(f"--config={recipe}: imports {error.name}, which is not installed") from None
     if not hasattr(module, "get_config"):
         raise UserError(f"--config={recipe}: the file has no get_config(); see configs/common.py")
     return module.get_config().lock()

@@ -1,7 +1,12 @@
 """What a user did wrong, in one line: what, where, and what to do."""
 
 import difflib
+import re
+import shlex
+import shutil
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -26,3 +31,58 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     choices = sorted(choices)
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; choices: {', '.join(choices)}"
+
+
+class MissingPackage(UserError):  # noqa: N818 - named after what is wrong, like the message
+    """A package that this installation lacks, with the command that installs it.
+
+    Args:
+        what: needs it: a command, an option or a file.
+        package: its name, as pip knows it.
+        extra: of ours that holds it; '' for a dependency that every full installation has; None where the package
+            alone will do, as on a small device.
+        advice: what else would do.
+    """
+
+    def __init__(self, what: str, package: str, extra: str | None = "", advice: str = ""):
+        command = f"{_python()} -m pip install {package}" if extra is None else install(extra)
+        super().__init__(f"{what}: needs {package}, which is not installed: {command}{advice}")
+
+
+def install(extra: str = "") -> str:
+    """Returns the command that installs what an extra of ours needs, or with '' what every command needs.
+
+    No package index knows wastejax. In a checkout the command names its folder; where a wheel was installed, the
+    packages themselves, or, for what every command needs, wastejax, which pip then finds installed and completes.
+    """
+    checkout = Path(__file__).resolve().parents[1]
+    if (checkout / "pyproject.toml").is_file():
+        where = "." if checkout == Path.cwd() else str(checkout)
+        target = ["-e", where + (f"[{extra}]" if extra else "")]
+    else:
+        target = _packages(extra) if extra else ["wastejax"]
+    return f"{_python()} -m pip install {shlex.join(target)}"
+
+
+def _packages(extra: str) -> list[str]:
+    """Returns the requirements of an extra, as this installation's metadata has them."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        listed = [line.partition(";") for line in requires("wastejax") or ()]
+    except PackageNotFoundError:  # a copied folder
+        listed = []
+    found = [
+        name.strip() for name, _, marker in listed if re.search(rf"extra == .{re.escape(extra)}\b", marker)
+    ]
+    return found or [f"wastejax[{extra}]"]
+
+
+def _python() -> str:
+    """Returns how to call this Python: short where it is the one on the path, or lies below this folder."""
+    python = Path(sys.executable)
+    if shutil.which("python") == str(python):
+        return "python"
+    if python.is_relative_to(Path.cwd()):
+        return str(python.relative_to(Path.cwd()))
+    return shlex.quote(str(python))

@@ -1,15 +1,30 @@
-"""Files written in one move: a reader, or a kill, sees the old one or the new one, never half."""
+"""Files written in one move: a reader, or a kill, sees the old one or the new one, never half.
+
+And what may go wrong on the way: whether a place can be written is asked before slow work begins.
+"""
 
 import json
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from wastejax.errors import UserError
+
+_PROBE = bytes(4096)  # a full disk may still take an empty file
+
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replaces a file's content."""
+    """Replaces a file's content; where that fails, the old file is as it was and nothing lies beside it."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # a failed write names no file
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -20,3 +35,70 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Replaces a file's content by indented JSON."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Returns why a file cannot be had, without its name: 'no space left on device'."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return text[:1].lower() + text[1:]
+
+
+def check_folder(path: str | Path, option: str) -> None:
+    """Checks that files can be written into a folder, which need not be there yet; leaves no trace.
+
+    Args:
+        path: the folder.
+        option: what named it, for the message: '--out', or 'WASTEJAX_CACHE'.
+
+    Raises:
+        UserError: it is a file, lies below one, or cannot be written.
+    """
+    path = Path(path)
+    try:
+        there = _existing(path)
+        if not there.is_dir():
+            what = "is a file" if there == path else f"lies below a file, {there}"
+            raise UserError(f"{option}={path}: {what}, give a folder")
+        for part in path.parts[len(there.parts) :]:
+            with suppress(FileNotFoundError):
+                (there / part).stat()  # its name may be too long
+        with tempfile.TemporaryFile(dir=there) as probe:
+            probe.write(_PROBE)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{option}={path}: cannot be written ({reason(error)}); name another folder"
+        ) from None
+
+
+def check_file(path: str | Path, option: str) -> None:
+    """Checks that a file can be written into a folder that is there; leaves no trace.
+
+    Raises:
+        UserError: it is a folder, there is no folder for it, or that cannot be written.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir() or not path.name:
+            raise UserError(f"{option}={path}: is a folder; name a file in it")
+        if not path.parent.exists():
+            raise UserError(f"{option}={path}: there is no folder {path.parent}; make it first")
+        with suppress(FileNotFoundError):
+            path.stat()  # its name may be too long
+    except (OSError, ValueError) as error:
+        raise UserError(f"{option}={path}: cannot be written ({reason(error)}); name another file") from None
+    check_folder(path.parent, option)
+
+
+def _existing(path: Path) -> Path:
+    """Returns the path, or the nearest one above it that exists.
+
+    Raises:
+        OSError or ValueError: there cannot be such a path, or nobody may look.
+    """
+    for there in (path, *path.parents):
+        try:
+            there.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        return there
+    raise FileNotFoundError(2, "the current folder is gone")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from wastejax import __version__
-from wastejax.errors import UserError
+from wastejax.errors import MissingPackage, UserError
+from wastejax.files import reason
 from wastejax.runtime import process
 
 EXAMPLES = """\
@@ -128,12 +129,27 @@ def main() -> None:
     try:
         dispatch(sys.argv[1:])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "wastejax", "configs"):
+            raise
+        command = next((word for word in sys.argv[1:2] if not word.startswith("-")), "train")
+        fail(str(MissingPackage(command, package)))
+    except OSError as error:
+        # What was checked beforehand may fail later all the same: a disk fills up, a share goes away.
+        where = f"{error.filename}: " if error.filename else ""
+        fail(f"{where}{reason(error)}; what was complete before is kept")
+
+
+def fail(message: str) -> NoReturn:
+    """Says what is wrong in one line and ends with exit code 2."""
+    print("error: " + " ".join(message.splitlines()), file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 from wastejax.benchmark.about import facts
 from wastejax.errors import UserError, nearest
-from wastejax.files import write_json
+from wastejax.files import check_folder, write_json
 
 Say = Callable[[str], None]
 
@@ -48,6 +48,8 @@ def run(args: Any, say: Say) -> None:
     Raises:
         UserError: an argument makes no sense.
     """
+    if args.out:
+        check_folder(args.out, "--out")
     threads = _use_threads(args.threads)
     # Before jax starts: a program from the cache would tell nothing about the time that compiling takes.
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)

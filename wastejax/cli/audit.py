@@ -13,7 +13,7 @@ from wastejax.data.cache import cache_dir
 from wastejax.data.sources import Source, open_folder
 from wastejax.data.split import load_manifest, save_manifest, stratified_group_split
 from wastejax.errors import UserError
-from wastejax.files import write_json
+from wastejax.files import check_folder, write_json
 
 SEED = 17  # of the split that the cleaned manifest gets where none is given
 
@@ -53,6 +53,7 @@ def run(args: Any, say: Callable[[str], None]) -> None:
     out = Path(args.out)
     if out.resolve().is_relative_to(Path(args.data).expanduser().resolve()):
         raise UserError(f"--out={args.out}: lies in the data, where its pictures would become data too")
+    check_folder(out, "--out")
     source = open_folder(args.data, key="--data")
     splits = _splits(args.split, source)
     with _Display() as display:

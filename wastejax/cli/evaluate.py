@@ -17,7 +17,7 @@ from wastejax.errors import UserError, nearest
 from wastejax.evaluation.evaluate import evaluate, match_classes, predict_logits
 from wastejax.evaluation.pictures import asked_pictures, readable
 from wastejax.evaluation.trust import Calibration, calibrate_bundle, score_trust
-from wastejax.files import write_json
+from wastejax.files import check_file, check_folder, write_json
 
 Say = Callable[[str], None]
 
@@ -35,7 +35,11 @@ def run(args: Any, say: Say) -> None:
     """
     if args.split not in (None, *SPLITS):
         raise UserError(f"--split={args.split}: no such split{nearest(args.split, SPLITS)}")
+    if args.out:
+        check_file(args.out, "--out")
     bundle = load_bundle(args.model or default_bundle())
+    if args.calibrate:
+        check_folder(bundle.path, "--calibrate: --model")
     source, indices = asked_pictures(args, bundle.config["data"])
     match_classes(bundle.classes, source.classes)
     foreign, origin = _foreign(args, bundle.config["data"])

@@ -14,6 +14,7 @@ from wastejax.deployment.heatmaps import dense_of, heat_map, save_drawn
 from wastejax.deployment.pictures import find, read
 from wastejax.deployment.predictor import ONNX_LOADERS, Predictor, load_predictor
 from wastejax.errors import UserError
+from wastejax.files import check_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +80,9 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
         raise UserError("--draw: only with --regions")
     if args.heatmap and args.regions:
         raise UserError("--heatmap and --regions: give one of them")
+    for option in ("draw", "heatmap"):
+        if getattr(args, option):
+            check_folder(getattr(args, option), f"--{option}")
     video = only_stream(args.pictures)
     names = [] if video else find(args.pictures, _warn)
     predictor = load_predictor(args.model, args.runtime)
@@ -124,10 +128,10 @@ def _frames(args: argparse.Namespace, predictor: Predictor, video: str) -> tuple
 
 def _regions(args: argparse.Namespace, predictor: Predictor, names: Sequence[str]) -> tuple[Any, Any]:
     """Returns the objects to come and their writer."""
+    dense_of(predictor, "regions")
     # Here, because an installation for exported files has no SciPy.
     from wastejax.deployment import region_answers
 
-    dense_of(predictor, "regions")
     least = args.reject_below if args.accuracy is None else predictor.reject_below(args.accuracy)
     rows = region_answers.region_answers(predictor, names, least, args.draw)
     return rows, region_answers.WRITERS[args.format]

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 
 from wastejax.deployment.predictor import load_predictor
-from wastejax.errors import UserError
+from wastejax.errors import MissingPackage, UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
         from wastejax.deployment.server.app import Limits, create_app
         from wastejax.deployment.server.connection import Connection
     except ImportError as error:
-        raise UserError(f"serve: needs {error.name}: pip install 'wastejax[serve]'") from None
+        raise MissingPackage("serve", error.name or "a package", "serve") from None
     predictor = load_predictor(args.model)
     reject_below = predictor.reject_below(args.accuracy) if args.reject_below is None else args.reject_below
     limits = Limits(

@@ -14,8 +14,8 @@ from wastejax import config as configs
 from wastejax.data.cache import cache_dir
 from wastejax.data.prepare import Dataset, prepare
 from wastejax.data.taxonomy import load_taxonomy
-from wastejax.errors import ConfigError, UserError
-from wastejax.files import write_text
+from wastejax.errors import ConfigError
+from wastejax.files import check_folder, write_text
 
 Say = Callable[[str], None]
 
@@ -105,8 +105,7 @@ def run(recipe: str, overrides: list[str], workdir: str | None, say: Say, cluste
     config = resolve(recipe, overrides, say)
     devices.check(config, mesh)
     folder = Path(workdir or Path("runs") / Path(recipe).stem)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--workdir={folder}: is a file, give a folder")
+    check_folder(folder, "--workdir")
     from wastejax.training import loop
 
     known = mesh.agreed(loop.claim(folder, config))

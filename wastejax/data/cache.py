@@ -2,14 +2,20 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import platformdirs
+
+from wastejax.files import reason
+
+log = logging.getLogger("wastejax")
 
 Progress = Callable[[int, int], None]
 
@@ -17,6 +23,15 @@ Progress = Callable[[int, int], None]
 def cache_dir() -> Path:
     """Returns the folder for everything that can be made again: WASTEJAX_CACHE, or the user's cache folder."""
     return Path(os.environ.get("WASTEJAX_CACHE") or platformdirs.user_cache_dir("wastejax"))
+
+
+def go_without(path: Path, error: OSError) -> None:
+    """Says, on standard error, that a cache cannot be written: all goes on without it, but slower."""
+    folder = path.parent
+    log.warning(
+        f"note: {folder}: cannot be written ({reason(error)}); going on without that cache "
+        "(WASTEJAX_CACHE=FOLDER names another place)"
+    )
 
 
 def stamp(*parts: Any) -> str:
@@ -49,37 +64,63 @@ class ArrayStore:
         return {**self.__dict__, "_bytes": None}
 
 
+class _Unread(Exception):  # noqa: N818 - carries an error of another kind past those of writing
+    """An item could not be read."""
+
+
 def build_store(
     path: Path, items: Iterable[int], make: Callable[[int], np.ndarray], progress: Progress | None = None
-) -> ArrayStore:
+) -> ArrayStore | None:
     """Returns the store at `path`, and makes it first where it is not there yet.
 
     Args:
         path: the file; its shapes lie beside it as `.npy`. The name must say what went into it (`stamp`).
         items: what to call `make` with, one array each, in this order.
-        make: item -> uint8 [h, w, 3]; called in threads.
+        make: item -> uint8 [h, w, 3]; called in threads. What it raises is raised here.
         progress: called with (done, total).
+
+    Returns:
+        None where it cannot be written, for which `go_without` has said why.
 
     A killed build leaves only a file that the next one overwrites: the shapes, written last, make it valid.
     """
     if path.with_suffix(".npy").is_file():
         return ArrayStore(path)
     items = list(items)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
+    partial_shapes = Path(f"{partial}.npy")
     shapes = np.zeros((len(items), 3), np.int32)
+
+    def made(item: int) -> np.ndarray:
+        try:
+            return make(item)
+        except OSError as error:
+            raise _Unread from error
+
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
             # In slices, since map() would otherwise run ahead and hold every picture in memory.
             for start in range(0, len(items), 256):
-                for i, array in enumerate(pool.map(make, items[start : start + 256]), start):
+                for i, array in enumerate(pool.map(made, items[start : start + 256]), start):
                     shapes[i] = array.shape
                     file.write(array.tobytes())
                     if progress:
                         progress(i + 1, len(items))
         partial.replace(path)
         np.save(partial, shapes)
-        Path(f"{partial}.npy").replace(path.with_suffix(".npy"))
+        partial_shapes.replace(path.with_suffix(".npy"))
+    except _Unread as error:
+        raise error.__cause__ or error from None
+    except OSError as error:
+        go_without(path, error)
+        return None
     finally:
-        partial.unlink(missing_ok=True)
+        _remove(partial, partial_shapes)
     return ArrayStore(path)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        with suppress(OSError):  # a folder that cannot be had holds nothing of ours either
+            path.unlink(missing_ok=True)

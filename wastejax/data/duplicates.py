@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from wastejax.data.cache import go_without
 from wastejax.data.hamming import near_pairs
 from wastejax.data.images import BadImage, decode
 from wastejax.data.sources import Source
@@ -294,7 +295,14 @@ def _load_cache(cache_dir: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 def _save_cache(cache_dir: Path, keys: np.ndarray, phash: np.ndarray, grey: np.ndarray) -> None:
     """Replaces the cache in one step, so that a run that is killed leaves the old one."""
-    Path(cache_dir).mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=cache_dir, suffix=".tmp", delete=False) as file:
-        np.savez(file, keys=keys, phash=phash, grey=grey)
-    Path(file.name).replace(Path(cache_dir) / _CACHE_FILE)
+    path, partial = Path(cache_dir) / _CACHE_FILE, None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cache_dir, suffix=".tmp", delete=False) as file:
+            partial = Path(file.name)
+            np.savez(file, keys=keys, phash=phash, grey=grey)
+        partial.replace(path)
+    except OSError as error:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
+        go_without(path, error)

@@ -88,6 +88,8 @@ def reader(
         return files
     path = _cache_path("train", source, indices, side)
     store = build_store(path, indices.tolist(), files, progress)
+    if store is None:
+        return files
     return Reader(source, side, store, {index: i for i, index in enumerate(indices.tolist())})
 
 
@@ -251,14 +253,17 @@ class EvalBatches:
         def square(index: int) -> np.ndarray:
             return preprocessing(images.decode(source.read(index)))
 
+        store = None
         if cache:
             shape = (preprocessing.image_size, preprocessing.crop, preprocessing.interpolation)
             store = build_store(
                 _cache_path("eval", source, indices, shape), indices.tolist(), square, progress
             )
-            self._dataset = grain.MapDataset.source(store)
-        else:
-            self._dataset = grain.MapDataset.source(indices).map(lambda i: square(int(i)))
+        self._dataset = (
+            grain.MapDataset.source(indices).map(lambda i: square(int(i)))
+            if store is None
+            else grain.MapDataset.source(store)
+        )
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch_size)

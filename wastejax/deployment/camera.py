@@ -4,6 +4,7 @@ A frame is named as a media fragment (W3C 2012, section 4.2.1): clip.mp4#t=1.500
 frames are reported like pictures.
 """
 
+import importlib.util
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from wastejax.deployment.predictor import Predictor
-from wastejax.errors import UserError
+from wastejax.errors import MissingPackage, UserError
 
 CAMERA = "camera:"
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
@@ -39,9 +40,7 @@ def frames(name: str, every: float) -> Iterator[tuple[float, Image.Image]]:
     try:
         import cv2
     except ImportError:
-        raise UserError(
-            f"{name}: needs opencv-python-headless, which is not installed: pip install 'wastejax[camera]'"
-        ) from None
+        raise MissingPackage(name, "opencv-python-headless", None) from None
     live = name.startswith(CAMERA)
     number = name.removeprefix(CAMERA)
     if live and not (number.isascii() and number.isdigit()):
@@ -98,9 +97,11 @@ def only_stream(names: Sequence[str]) -> str | None:
     """Returns the one stream among what a user names; None where there is none.
 
     Raises:
-        UserError: there are several, or pictures beside it.
+        UserError: there are several, or pictures beside it, or OpenCV is not installed.
     """
     streams = [name for name in names if is_stream(name)]
     if streams and len(names) > 1:
         raise UserError(f"{streams[0]}: a camera or video comes alone, without other pictures")
+    if streams and importlib.util.find_spec("cv2") is None:
+        raise MissingPackage(streams[0], "opencv-python-headless", None)
     return streams[0] if streams else None

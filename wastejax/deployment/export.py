@@ -1,6 +1,7 @@
 """`wastejax export`: a trained model as one file that other programs run, checked against the model itself."""
 
 import argparse
+import importlib.util
 import json
 import statistics
 import tempfile
@@ -17,13 +18,19 @@ from wastejax.bundle import Bundle, default_bundle, load_bundle, save_bundle
 from wastejax.data import images
 from wastejax.data.drawing import dataset as synthetic
 from wastejax.deployment.predictor import Predictor, load_jax, load_predictor
-from wastejax.errors import UserError
+from wastejax.errors import MissingPackage, UserError
 from wastejax.evaluation.evaluate import match_classes
 from wastejax.evaluation.pictures import asked_pictures
-from wastejax.files import write_json
+from wastejax.files import check_file, check_folder, write_json
 
 SUFFIXES = {"onnx": ".onnx", "stablehlo": ".stablehlo", "litert": ".tflite"}
-EXTRAS = {"onnx": "export", "stablehlo": "export", "litert": "litert"}  # what to install for each
+# What writes and reads each form, and the extra of ours that brings it.
+NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
+    "onnx": (("jax2onnx", "onnx", "onnxruntime"), "export"),
+    "stablehlo": (("flatbuffers",), "export"),
+    "litert": (("litert_converter", "ai_edge_litert"), "litert"),
+    "bundle": ((), ""),
+}
 PRECISIONS = ("none", "fp16", "int8")
 STORED = {"none": "float32", "fp16": "float16", "int8": "int8"}  # of a bundle's kernels
 CALIBRATION_PICTURES = 256
@@ -245,19 +252,12 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     Raises:
         UserError: no such model, a form that cannot be, a package that is missing, or a failed check.
     """
+    _check_out(args)
     bundle = load_bundle(args.model or default_bundle())
     if args.format == "bundle":
         return _copy(args, bundle, say)
-    if args.quantize != "none" and args.format != "onnx":
-        raise UserError(f"--quantize={args.quantize}: only for --format=onnx")
-    if args.pictures < 1:
-        raise UserError(f"--pictures: must be >= 1, is {args.pictures}")
     suffix = SUFFIXES[args.format]
     out = Path(args.out or f"wastejax{suffix}")
-    if out.suffix != suffix:
-        raise UserError(f"--out={out}: must end with {suffix}")
-    if not out.parent.is_dir():
-        raise UserError(f"--out={out}: there is no folder {out.parent}")
     calibration = (
         checking_pictures(args, bundle, "val", CALIBRATION_PICTURES) if args.quantize == "int8" else None
     )
@@ -266,12 +266,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     pictures = checking_pictures(args, bundle, "test", args.pictures)
     with tempfile.TemporaryDirectory(prefix=".export.", dir=out.parent) as scratch:
         fresh = Path(scratch) / f"model{suffix}"
-        try:
-            write_export(bundle, fresh, args.input, args.quantize, calibration)
-        except ImportError as error:
-            raise UserError(
-                f"--format={args.format}: needs {error.name}: pip install 'wastejax[{EXTRAS[args.format]}]'"
-            ) from None
+        write_export(bundle, fresh, args.input, args.quantize, calibration)
         comparison = compare(load_jax(bundle.path), load_predictor(fresh), pictures)
         check(comparison, args.quantize, pictures.origin)
         fresh.replace(out)
@@ -285,6 +280,28 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
         }
         write_json(Path(args.report), facts | {"checked_on": pictures.origin} | comparison._asdict())
     return 0
+
+
+def _check_out(args: argparse.Namespace) -> None:
+    """Raises a UserError where what is asked for cannot be written, before anything is loaded."""
+    packages, extra = NEEDS[args.format]
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingPackage(f"--format={args.format}", package, extra)
+    if args.report:
+        check_file(args.report, "--report")
+    if args.format == "bundle":
+        check_folder(args.out or "bundle", "--out")
+        return
+    if args.quantize != "none" and args.format != "onnx":
+        raise UserError(f"--quantize={args.quantize}: only for --format=onnx")
+    if args.pictures < 1:
+        raise UserError(f"--pictures: must be >= 1, is {args.pictures}")
+    suffix = SUFFIXES[args.format]
+    out = Path(args.out or f"wastejax{suffix}")
+    if out.suffix != suffix:
+        raise UserError(f"--out={out}: must end with {suffix}")
+    check_file(out, "--out")
 
 
 def _tell(out: Path, comparison: Comparison, origin: str, say: Callable[[str], None]) -> None:

@@ -4,6 +4,7 @@ Imports nothing but NumPy and Pillow by itself; each form brings in its own runt
 ONNX file answers on a machine that has no jax.
 """
 
+import importlib.util
 import json
 import math
 import os
@@ -19,7 +20,7 @@ import numpy as np
 from wastejax.bundle import default_bundle, load_bundle, parse_thresholds
 from wastejax.data.taxonomy import Taxonomy, parse_taxonomy
 from wastejax.data.transforms import Preprocessing
-from wastejax.errors import ConfigError, UserError, nearest
+from wastejax.errors import ConfigError, MissingPackage, UserError, nearest
 
 ABOUT = "wastejax"  # the key of the JSON text in an exported file that says what `export.about` writes
 
@@ -115,6 +116,9 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 def load_jax(path: Path) -> Predictor:
     """Returns a run or bundle, computed by jax as it was when it was evaluated."""
+    if importlib.util.find_spec("jax") is None:
+        advice = "; an exported file needs less: --model=FILE.onnx"
+        raise MissingPackage(f"{path}, a run or bundle,", "jax", advice=advice)
     bundle = load_bundle(path)
 
     def probabilities(images: np.ndarray) -> np.ndarray:
@@ -137,7 +141,7 @@ def load_onnx(path: Path) -> Predictor:
     try:
         import onnxruntime
     except ImportError:
-        raise missing(path, "onnxruntime", "edge") from None
+        raise MissingPackage(str(path), "onnxruntime", None) from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; they are raised as well
     try:
@@ -160,7 +164,7 @@ def load_openvino(path: Path) -> Predictor:
     try:
         import openvino
     except ImportError:
-        raise missing(path, "openvino", "openvino") from None
+        raise MissingPackage(str(path), "openvino", None) from None
     try:
         core = openvino.Core()
         model = core.read_model(path)
@@ -184,7 +188,7 @@ def load_litert(path: Path) -> Predictor:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
-        raise missing(path, "ai-edge-litert", "edge") from None
+        raise MissingPackage(str(path), "ai-edge-litert", None) from None
     try:
         with zipfile.ZipFile(path) as archive:  # at the end of the file
             about = parse_about(path, archive.read(ABOUT_FILE))
@@ -214,7 +218,7 @@ def load_stablehlo(path: Path) -> Predictor:
 
         from wastejax.runtime.jit import jit
     except ImportError:
-        raise missing(path, "jax", "edge") from None
+        raise MissingPackage(str(path), "jax") from None
     try:
         with zipfile.ZipFile(path) as archive:
             about, program = archive.read(ABOUT_FILE), archive.read(PROGRAM)
@@ -274,11 +278,6 @@ def parse_about(path: Path, text: str | bytes | None) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
         raise UserError(f"{path}: what it says of itself is damaged; export it again") from None
     return about
-
-
-def missing(path: Path, package: str, extra: str) -> UserError:
-    """Returns the error for a runtime that is not installed."""
-    return UserError(f"{path}: needs {package}, which is not installed: pip install 'wastejax[{extra}]'")
 
 
 def damaged(path: Path, kind: str, error: Exception) -> UserError:

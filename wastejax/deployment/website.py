@@ -9,7 +9,7 @@ from wastejax.bundle import default_bundle
 from wastejax.deployment.labels import describe
 from wastejax.deployment.predictor import ABOUT, load_onnx, parse_about
 from wastejax.errors import UserError
-from wastejax.files import write_bytes, write_json
+from wastejax.files import check_folder, write_bytes, write_json
 
 PAGE = Path(__file__).parent / "web"
 KINDS = {
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     if missing:
         raise UserError(f"--runtime={runtime}: there is no {missing[0]}; `make web` in a checkout fetches it")
     out = Path(args.out)
+    check_folder(out, "--out")
     (out / "ort").mkdir(parents=True, exist_ok=True)
     source = Path(args.model or default_bundle())
     if source.suffix == ".onnx":

@@ -18,7 +18,7 @@ from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import evaluate, match_classes
 from wastejax.evaluation.metrics import bin_answers, log_softmax
 from wastejax.evaluation.pictures import asked_pictures, readable
-from wastejax.files import write_json
+from wastejax.files import check_file, write_json
 
 Say = Callable[[str], None]
 SCORES = ("top1", "bin_top1", "macro_f1", "loss", "ece")  # those of each model in the table
@@ -107,6 +107,8 @@ def run(args: Any, say: Say) -> None:
     Raises:
         UserError: models or data are not there or do not fit each other, or the runs share no test pictures.
     """
+    if args.out:
+        check_file(args.out, "--out")
     bundles = [load_bundle(path) for path in (args.a, args.b)]
     if args.data:
         asked = SimpleNamespace(model=None, data=args.data, split=args.split)

@@ -19,7 +19,7 @@ from wastejax.evaluation.metrics import bootstrap_interval, bootstrap_statistic
 from wastejax.evaluation.pictures import asked_pictures, readable
 from wastejax.evaluation.report.markdown import code, percent, table
 from wastejax.evaluation.report.plots import BLUE, GREEN, ORANGE, RED, save, styled
-from wastejax.files import write_json, write_text
+from wastejax.files import check_folder, write_json, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,8 +60,7 @@ def run(args: Any, say: Say) -> None:
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit={args.limit}: must be at least 1")
     out = Path(args.out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out={args.out}: is a file, give a folder")
+    check_folder(out, "--out")
     if args.data and out.resolve().is_relative_to(Path(args.data).expanduser().resolve()):
         raise UserError(f"--out={args.out}: lies in the data, where its figure would become data too")
     bundle = load_bundle(args.model)

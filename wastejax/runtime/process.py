@@ -144,6 +144,10 @@ def use_compilation_cache() -> None:
 
     # Programs compiled for one processor may not run on another that shares the home folder.
     folder = cache_dir() / "xla" / stamp(platform.machine(), _processor())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # jax would warn of it for every program; what else the cache is for says it
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
 
 

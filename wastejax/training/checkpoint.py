@@ -3,7 +3,9 @@
 Orbax writes into a temporary folder and renames it, so a kill in the middle of a save leaves the one before.
 """
 
+import errno
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,11 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from wastejax.errors import UserError
+from wastejax.files import reason
 from wastejax.training.state import TrainState
+
+# What disks answer when they cannot take more; TensorStore has it in the text of a ValueError.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
 
 
 class Checkpoints:
@@ -48,11 +54,21 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return  # stopped before its first new step
-        saved = self._manager.save(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)),
-            metrics={"score": score if math.isfinite(score) else -1e30},  # Orbax ranks NaN best
-        )
+        try:
+            saved = self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
+                ),
+                metrics={"score": score if math.isfinite(score) else -1e30},  # Orbax ranks NaN best
+            )
+        except Exception as error:  # Orbax, TensorStore and the system each have their own
+            if (why := _not_written(error)) is None:
+                raise
+            raise UserError(
+                f"{self._manager.directory / str(step)}: the checkpoint cannot be written ({why}); the one "
+                "before it is kept, and the same command goes on from there once there is room"
+            ) from error
         if not saved:
             raise RuntimeError(f"Orbax did not save step {step}")
 
@@ -82,3 +98,16 @@ class Checkpoints:
                 "version that wrote it, or begin anew with another --workdir"
             ) from error
         return restored.state, restored.progress
+
+
+def _not_written(error: BaseException) -> str | None:
+    """Returns what the disk said, where that is what an error comes down to; None where it is something else."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError):
+            return reason(seen)
+        for number in _DISK:
+            if os.strerror(number) in str(seen):
+                return os.strerror(number).lower()
+        seen = seen.__cause__ or seen.__context__
+    return None

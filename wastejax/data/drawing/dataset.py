@@ -21,6 +21,7 @@ from wastejax.data import drawing
 from wastejax.data.cache import cache_dir
 from wastejax.data.drawing.pen import BLACK, KRAFT, WHITE, Pen, tone
 from wastejax.errors import UserError
+from wastejax.files import check_folder
 
 CLASSES: tuple[str, ...] = tuple(sorted(drawing.SKETCHES))
 DOMAINS = ("default", "real_world")
@@ -232,4 +233,5 @@ def _draw_all(root: Path, per_class: int, seed: int, progress: Callable[[int, in
 
 def embedded() -> Path:
     """Returns the set that stands in where no pictures are given, drawn into the cache folder the first time."""
+    check_folder(cache_dir(), "WASTEJAX_CACHE")
     return write(cache_dir() / "synthetic")

