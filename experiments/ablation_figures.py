@@ -20,7 +20,7 @@ def main() -> None:
 
 
 def steps() -> None:
-    """Draws how each step of the study's two ablations learnt."""
+    """Draws how each step of the study's two ablations learned."""
     figure, panels = plt.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
     for panel, name in zip(panels, ("efficientnet", "mobilevit"), strict=True):
         for run in TABLES[name]:

@@ -35,7 +35,7 @@ SETS: dict[str, Keys] = {  # what more each changes
     "household_waste": {"train.epochs": 15},
 }
 
-# The study's plain training, and what it calls training techniques; its third, He initialisation, is in both.
+# The study's plain training, and what it calls training techniques; its third, He initialization, is in both.
 PLAIN: Keys = {
     "optim.name": "adam",
     "optim.learning_rate": 1e-3,

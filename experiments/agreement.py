@@ -1,8 +1,8 @@
 """Does every form of a model give the same answers? experiments/results/agreement.json and agreement.md.
 
 Command: python experiments/agreement.py [RUN...] [--keep=DIR]
-RUN is a finished run whose pictures are still where it found them. Each form is exported, then all of them see the
-same 200 pictures of the test split, as bytes after preprocessing, and are timed on one picture in turn, round by
+RUN is a finished run whose images are still where it found them. Each form is exported, then all of them see the
+same 200 images of the test split, as bytes after preprocessing, and are timed on one image in turn, round by
 round. The forms with fewer bits see the whole test split too. Wants a quiet machine, for the times alone.
 
 The browser is measured by experiments/browser.py; what it left in browser.json, {run: row}, comes into the table.
@@ -161,7 +161,7 @@ def probabilities(predictor: Predictor, squares: np.ndarray) -> np.ndarray:
 
 
 def compare(reference: np.ndarray, rows: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
-    """Returns how far two forms agree on the same pictures, and how often the second is right."""
+    """Returns how far two forms agree on the same images, and how often the second is right."""
     correct = rows.argmax(1) == labels
     return {
         "pictures": len(rows),
@@ -173,7 +173,7 @@ def compare(reference: np.ndarray, rows: np.ndarray, labels: np.ndarray | None) 
 
 
 def latencies(loaded: dict[str, Predictor], squares: np.ndarray) -> dict[str, list[float]]:
-    """Returns seconds for one picture, `ROUNDS` of each form, the forms in turn."""
+    """Returns seconds for one image, `ROUNDS` of each form, the forms in turn."""
     for predictor in loaded.values():
         predictor.probabilities(squares[:1])
     seconds: dict[str, list[float]] = {name: [] for name in loaded}
@@ -203,7 +203,7 @@ def report(result: dict[str, Any]) -> list[str]:
         lines += [
             f"## {title}, {of_run['image_size']} px, {of_run['classes']} classes",
             "",
-            f"{of_run['hardware']}, {of_run['date']}, commit {of_run['commit']}. One picture at a time, median of "
+            f"{of_run['hardware']}, {of_run['date']}, commit {of_run['commit']}. One image at a time, median of "
             f"{of_run['rounds']} interleaved rounds; interval: 95 % bootstrap.",
             "",
             *table(

@@ -1,4 +1,4 @@
-"""Keeps what an audit found: experiments/results/audit_NAME.json, file names and numbers, no pictures.
+"""Keeps what an audit found: experiments/results/audit_NAME.json, file names and numbers, no images.
 
 Command: python experiments/audit.py AUDIT_JSON NAME [--seconds=S]
 """

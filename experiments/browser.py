@@ -1,8 +1,8 @@
-"""Does the page in a browser answer as `predict` does? experiments/results/browser.json, and pictures of the page.
+"""Does the page in a browser answer as `predict` does? experiments/results/browser.json, and images of the page.
 
 Command: python experiments/browser.py RUN
-RUN is a finished run whose pictures are still where it found them. The page is written with its model inside
-(`wastejax web`), and headless Chromium, from Debian's packages, looks at 200 pictures of the test split in it.
+RUN is a finished run whose images are still where it found them. The page is written with its model inside
+(`wastejax web`), and headless Chromium, from Debian's packages, looks at 200 images of the test split in it.
 """
 
 import argparse
@@ -127,7 +127,7 @@ def write_site(model: Path | None, folder: Path) -> Path:
 def agreement(
     driver: Any, address: str, predictor: Predictor, pictures: list[bytes], labels: np.ndarray
 ) -> dict[str, Any]:
-    """Compares the page at an address with a model on encoded pictures, whose classes are int [N]."""
+    """Compares the page at an address with a model on encoded images, whose classes are int [N]."""
     driver.get(address)
     rows, expected, ms, apart = [], [], [], []
     for data in pictures:
@@ -149,7 +149,7 @@ def agreement(
 
 
 def split_pictures(run: Path, count: int) -> tuple[list[bytes], np.ndarray]:
-    """Returns encoded pictures of a run's test split, the same as experiments/agreement.py, and their classes."""
+    """Returns encoded images of a run's test split, the same as experiments/agreement.py, and their classes."""
     bundle = load_bundle(run)
     asked = SimpleNamespace(data=None, model=str(run), split="test")
     source, indices = asked_pictures(asked, bundle.config["data"])
@@ -159,7 +159,7 @@ def split_pictures(run: Path, count: int) -> tuple[list[bytes], np.ndarray]:
 
 
 def photograph(driver: Any, address: str) -> None:
-    """Keeps what the page says about a drawn picture, in both languages."""
+    """Keeps what the page says about a drawn image, in both languages."""
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "drawn.png"
         synthetic.draw("plastic_detergent_bottles", 5, "default").save(picture)

@@ -1,9 +1,9 @@
-"""The last fit of the model that comes along: a run goes on with most of the pictures that it was judged by.
+"""The last fit of the bundled model: a run continues with most of the images that it was judged by.
 
 Command: python experiments/final_fit.py RUN --state=DIR
-RUN is a finished run of configs/efficientnet_lite2.py; its recipe is settled, and its score on its test pictures
-stands for it. A quarter of its validation pictures and two fifths of its test pictures stay out of the fit, to
-calibrate on and to check with; the rest it learns from. No picture that RUN has learnt from or was chosen by gets
+RUN is a finished run of configs/efficientnet_lite2.py; its recipe is settled, and its score on its test images
+stands for it. A quarter of its validation images and two fifths of its test images stay out of the fit, to
+calibrate on and to check with; the rest it learns from. No image that RUN has learned from or was chosen by gets
 among those it is tested with. Writes DIR/final, a run for `experiments/ship.py`.
 """
 
@@ -20,9 +20,9 @@ from wastejax.bundle import load_bundle
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = {"val": 0.25, "test": 0.4}
 SEED = 17
-# Four more epochs from half the rate that RUN began with, on pictures closer to those that it will be asked about:
+# Four more epochs from half the rate that RUN began with, on images closer to those that it will be asked about:
 # strong augmentation helps to learn, and is better left out at the end (He et al. 2019, arXiv:1909.09148), as is
-# the mixing of pictures. RUN teaches, in whose answers wrong labels of pictures new to it count less.
+# the mixing of images. RUN teaches, in whose answers wrong labels of images new to it count less.
 KEYS = (
     "data.augmentation=basic",
     "loss.mixup=0.0",
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def mostly_train(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Moves most groups of near-duplicates of the validation and test pictures, as wholes, to the training ones."""
+    """Moves most groups of near-duplicates of the validation and test images, as wholes, to the training ones."""
     rng = np.random.default_rng(SEED)
     moved: set[str] = set()
     for split, share in KEPT.items():

@@ -1,9 +1,9 @@
-"""Makes a folder of pictures that show no waste: photographs that come with Python packages, whole and in crops.
+"""Makes a folder of images that show no waste: photographs that come with Python packages, whole and in crops.
 
 Command: pip download --no-deps scikit-image==0.26.0 && unzip scikit_image-*.whl 'skimage/data/*'
          python experiments/foreign_pictures.py skimage/data OUT
 Those of scikit-learn and Matplotlib are found where these are installed. Seven random crops of each make
-nearly 200 pictures of 23: they are no independent sample, but no two of them are the same.
+nearly 200 images of 23: they are no independent sample, but no two of them are the same.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def main() -> None:
             side = int(min(image.size) * rng.uniform(0.4, 0.9))
             x, y = (int(rng.integers(0, extent - side + 1)) for extent in image.size)
             image.crop((x, y, x + side, y + side)).save(args.out / f"{file.stem}_{k}.png")
-    print(f"{len(files)} photographs, {len(files) * (1 + CROPS)} pictures in {args.out}")
+    print(f"{len(files)} photographs, {len(files) * (1 + CROPS)} images in {args.out}")
 
 
 if __name__ == "__main__":

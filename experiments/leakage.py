@@ -1,11 +1,11 @@
 """What a leaking split is worth: one network on a plain random and on grouped splits of a set with planted copies.
 
 Command: python experiments/leakage.py --data=TRASHNET --state=DIR
-Half of the pictures get one changed copy each, so that a third of the set is redundant, as in the study's data. The
+Half of the images get one changed copy each, so that a third of the set is redundant, as in the study's data. The
 splits: "random"; "grouped", as training does it, by perceptual hash; "audited", by the groups that `audit` finds,
 which looks for mirrored and cropped copies too.
 What is done already is skipped, so it can be stopped at any time. Writes experiments/results/leakage.json; the
-pictures stay in DIR.
+images stay in DIR.
 """
 
 import argparse
@@ -71,7 +71,7 @@ CHANGES = {f.__name__: f for f in (resized, recompressed, flipped, recoloured, c
 
 
 def plant(data: Path, to: Path, seed: int = 17) -> None:
-    """Writes every picture of a class folder and one changed copy of each second one; nothing where it is done."""
+    """Writes every image of a class folder and one changed copy of each second one; nothing where it is done."""
     done = to.with_name(f"{to.name}.done")
     if done.is_file():
         return
@@ -89,7 +89,7 @@ def plant(data: Path, to: Path, seed: int = 17) -> None:
 
 
 def original(name: str) -> str:
-    """Returns the class and stem of the picture that a file shows, or was copied from."""
+    """Returns the class and stem of the image that a file shows, or was copied from."""
     return str(Path(name).with_suffix("")).partition(MARK)[0]
 
 
@@ -112,7 +112,7 @@ def train(pictures: Path, workdir: Path, keys: list[str]) -> str:
 
 
 def rate(correct: np.ndarray) -> dict:
-    """Returns top-1 of some pictures with its 95 % bootstrap interval."""
+    """Returns top-1 of some images with its 95 % bootstrap interval."""
     if not len(correct):
         return {"num_images": 0, "top1": None, "ci95": None}
     top1, interval = float(correct.mean()), bootstrap_interval(correct)
@@ -120,7 +120,7 @@ def rate(correct: np.ndarray) -> dict:
 
 
 def score(pictures: Path, workdir: Path, groups: dict[str, str]) -> dict:
-    """Scores a run on its test pictures, and on those of them whose twins were and were not trained on.
+    """Scores a run on its test images, and on those whose near-duplicates were and were not trained on.
 
     Args:
         pictures: the set.

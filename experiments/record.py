@@ -1,7 +1,7 @@
 """Keeps what a finished run measured: experiments/results/NAME.json, its curves and its confusion matrix.
 
 Command: python experiments/record.py WORKDIR NAME [--commit=SHA]
-No picture of a data set is copied, and no path: data folders are named by their last part.
+No image of a data set is copied, and no path: data folders are named by their last part.
 """
 
 import argparse

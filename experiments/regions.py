@@ -1,7 +1,7 @@
-"""How well several objects in one picture are found: mosaics of 2 to 9 objects on plain and on cluttered ground.
+"""How well several objects in one image are found: mosaics of 2 to 9 objects on plain and on cluttered ground.
 
 Command: python experiments/regions.py --model=RUN --data=HOUSEHOLD_WASTE --state=DIR
-Settings are chosen on mosaics of validation pictures and scored once on mosaics of test pictures. Studio pictures
+Settings are chosen on mosaics of validation images and scored once on mosaics of test images. Studio images
 are cut out along their white ground; others are pasted as tiles, frame and all, so that their boxes are looser than
 the objects. Mosaics and boxes are kept in DIR, what is done is skipped; writes experiments/results/regions.json.
 """
@@ -56,7 +56,7 @@ class Thing(NamedTuple):
 
 
 def cut_out(picture: Image.Image) -> Image.Image | None:
-    """Returns a studio picture's object as RGBA, cropped to it; None where the ground is not plain white."""
+    """Returns a studio image's object as RGBA, cropped to it; None where the ground is not plain white."""
     pixels = np.asarray(picture)
     bright = pixels.min(axis=-1) >= 232
     border = np.concatenate([bright[0], bright[-1], bright[:, 0], bright[:, -1]])
@@ -67,7 +67,7 @@ def cut_out(picture: Image.Image) -> Image.Image | None:
     mask = ndimage.binary_opening(~np.isin(marked, edges[edges > 0]), iterations=2)
     parts, count = ndimage.label(mask)
     sizes = np.bincount(parts.ravel(), minlength=2)[1:]
-    # Several things in one picture have no box that is theirs.
+    # Several things in one image have no box that is theirs.
     if not count or not 0.08 < mask.mean() < 0.85 or sizes.max() < 0.9 * sizes.sum():
         return None
     mask = parts == 1 + sizes.argmax()
@@ -79,7 +79,7 @@ def cut_out(picture: Image.Image) -> Image.Image | None:
 
 
 def trimmed(picture: Image.Image) -> Image.Image:
-    """Returns the picture without white bars at its edges, which belong to no tile."""
+    """Returns the image without white bars at its edges, which belong to no tile."""
     dark = np.asarray(picture).min(axis=-1) < 245
     sides = []
     for axis in (0, 1):
@@ -118,7 +118,7 @@ def place(
 def mosaic(
     objects: list[tuple[str, Image.Image]], kind: str, rng: random.Random
 ) -> tuple[Image.Image, list[Thing]]:
-    """Composes a picture of all objects on ground of a kind."""
+    """Composes an image of all objects on ground of a kind."""
     size = rng.choice([(LONGER, SHORTER), (SHORTER, LONGER)])
     canvas, things = ground(kind, size, rng), []
     usual = (FILL * LONGER * SHORTER / len(objects)) ** 0.5
@@ -306,7 +306,7 @@ def by_kind(scored: list[dict]) -> dict[str, dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="a finished run, with its manifest")
-    parser.add_argument("--data", type=Path, required=True, help="the pictures it was trained on")
+    parser.add_argument("--data", type=Path, required=True, help="the images it was trained on")
     parser.add_argument("--state", type=Path, required=True, help="where mosaics are kept: a folder of yours")
     parser.add_argument("--split", choices=PER_CELL, help="stop after this one")
     args = parser.parse_args()

@@ -1,11 +1,11 @@
-"""What the "strong" augmentation gains when pictures get worse: experiments/results/robustness.json and its curves.
+"""What the "strong" augmentation gains when images get worse: experiments/results/robustness.json and its curves.
 
 Commands, all of which skip what is done already, so that they can be stopped at any time:
     python experiments/robustness.py train --state=DIR --data=TRASHNET
         MobileViT-XXS with inverted residuals on TrashNet twice, with the augmentations "basic" and "strong" and the
         same split, in DIR/basic and DIR/strong
     python experiments/robustness.py measure --state=DIR --run=RUN --name=NAME [--limit=N]
-        a finished run on its test pictures, or on N of them; `basic` and `strong` are names of the pair above
+        a finished run on its test images, or on N of them; `basic` and `strong` are names of the pair above
     python experiments/robustness.py report --state=DIR
         all that was measured
 """
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--keys", nargs="*", default=[], help="train: other keys, such as train.epochs=30")
     parser.add_argument("--run", type=Path, help="measure: a finished run")
     parser.add_argument("--name", help="measure: what to call it")
-    parser.add_argument("--limit", type=int, help="measure: so many of its test pictures")
+    parser.add_argument("--limit", type=int, help="measure: so many of its test images")
     parser.add_argument("--commit", help="report: what was run (default: HEAD)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="report: for the JSON and the figure")
     args = parser.parse_args()

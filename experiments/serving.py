@@ -1,7 +1,7 @@
 """Nothing that a client sends may harm the server, and how fast it answers: experiments/results/serving.json.
 
 Command: python experiments/serving.py [MODEL] [--requests=5000] [--seconds=8]
-MODEL is a run, a bundle or an exported file; without it, the model that comes along. The server runs as
+MODEL is a run, a bundle or an exported file; without it, the bundled model. The server runs as
 `wastejax serve` does, in a process of its own; clients are threads of this one, on the same processor. Wants a
 quiet machine for the load.
 """
@@ -102,7 +102,7 @@ def serving(model: str | None) -> Iterator[Server]:
 
 
 def encoded(kind: str, size: tuple[int, int] = (256, 256), seed: int = 0) -> bytes:
-    """Returns a drawn picture as a file."""
+    """Returns a drawn image as a file."""
     data = io.BytesIO()
     picture = synthetic.draw(synthetic.CLASSES[seed % len(synthetic.CLASSES)], seed, "real_world")
     picture.resize(size, Image.Resampling.BICUBIC).save(data, kind)
@@ -252,7 +252,7 @@ def fuzz(server: Server, requests: int) -> dict[str, Any]:
     weights = [0.1 if name in rare else 1.0 for name in makers]
     good = encoded("JPEG", seed=3)
     temporary = set(server.scratch.rglob("*"))
-    for _ in range(2):  # what the largest pictures need, in every decoding thread, is no growth
+    for _ in range(2):  # what the largest images need, in every decoding thread, is no growth
         threads = [threading.Thread(target=server.post, args=(largest(), {})) for _ in range(4)]
         for thread in threads:
             thread.start()

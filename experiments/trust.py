@@ -1,8 +1,8 @@
 """Keeps how far a run's answers can be trusted: experiments/results/NAME.json.
 
 Command: python experiments/trust.py WORKDIR NAME [--ood=DIR …]
-Calibrates the run's bundle on its validation pictures, then scores it on its test pictures, once more for each
-folder of foreign pictures. Data folders are named by their last part.
+Calibrates the run's bundle on its validation images, then scores it on its test images, once more for each
+folder of out-of-distribution images. Data folders are named by their last part.
 """
 
 import argparse

@@ -80,7 +80,7 @@ def test_its_scores_are_those_of_these_weights_and_its_card_says_them():
     assert test["top1"] == pytest.approx(np.trace(confusion) / confusion.sum())
     assert test["ci95"][0] < test["top1"] < test["ci95"][1]
     assert (DEFAULT / "MODEL_CARD.md").read_text() == ship.card(EVALUATION)
-    assert f"right for {100 * test['top1']:.1f} % of {test['num_images']:,} test pictures" in ship.card(
+    assert f"right for {100 * test['top1']:.1f} % of {test['num_images']:,} test images" in ship.card(
         EVALUATION
     )
 
