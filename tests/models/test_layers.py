@@ -24,7 +24,7 @@ from wastejax.models.layers.blocks import (
     gated_linear_unit,
     linear,
 )
-from wastejax.models.layers.conv import Conv
+from wastejax.models.layers.conv import Conv, conv2d
 from wastejax.models.layers.init import he_normal, linear_init, on_host
 from wastejax.models.layers.norm import BatchNorm, LayerNorm
 
@@ -310,3 +310,18 @@ def test_attention_and_its_gradients_are_those_of_flax(tokens, masked):
     ]
     for got, wanted in zip(*gradients, strict=True):
         assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6", "leaky_relu", "silu", "hard_swish"])
+def test_pooling_behind_convolutions_in_bfloat16_gives_numbers(activation):
+    # jaxlib 0.11.2 to 0.12 on a CPU: NaN, from 32 channels on.
+    rng = np.random.default_rng(0)
+    kernel = jnp.asarray(rng.normal(0, 0.1, (3, 3, 32, 32)), jnp.bfloat16)
+    act = layers.ACTIVATIONS[activation]
+
+    def pooled(x):
+        return layers.pool(act(conv2d(act(x), kernel, lowering="direct")))
+
+    x = jnp.asarray(rng.normal(size=(4, 16, 16, 32)), jnp.bfloat16)
+    np.testing.assert_allclose(jax.jit(pooled)(x), pooled(x), atol=0.02)
+    assert np.isfinite(jax.jit(jax.grad(lambda x: pooled(x).sum()))(x).astype(np.float32)).all()

@@ -24,7 +24,6 @@ from wastejax.models.weights.published import (
     PYPI,
     convert,
     find_weights,
-    layer_index,
     load_pretrained,
     published_weights,
     pypi_package,
@@ -461,26 +460,3 @@ def test_a_local_file_without_a_description(tmp_path):
     _, report = load_pretrained(str(path), model.config, variables)
     assert report.preprocessing is None
     assert report.notes == ["how these weights want their pictures is not known: config.data stays as it is"]
-
-
-# Depth
-
-
-def test_layer_index():
-    _, variables = zeros({**MODELS["efficientnetv2_tiny"], "head_attention": "cbam"})
-    depth = layer_index(variables["params"])
-    assert jax.tree.structure(depth) == jax.tree.structure(variables["params"])
-    found = {name: set(jax.tree.leaves(tree)) for name, tree in depth.items()}
-    names = ["stem", "stage0_block0", "stage1_block0", "stage1_block1", "stage2_block0"]
-    names += ["stage3_block0", "stage3_block1", "stage4_block0", "stage4_block1", "head", "classifier"]
-    assert [found[name] for name in names] == [{i} for i in range(len(names))]
-    assert found["head_attention"] == found["classifier"]
-
-
-def test_layer_index_of_swin_counts_merging_with_the_block_after_it():
-    _, variables = zeros("swin_tiny")
-    depth = layer_index(variables["params"])
-    found = {name: set(jax.tree.leaves(tree)) for name, tree in depth.items()}
-    assert found["patch_embed"] == found["patch_norm"] == {0}
-    assert found["stage1_merge"] == found["stage1_block0"] == {3}
-    assert [found[name] for name in ("stage1_block1", "norm", "classifier")] == [{4}, {5}, {6}]

@@ -12,7 +12,7 @@ from wastejax.config import apply_overrides, load_recipe
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import ConfigError
 from wastejax.models import create_model
-from wastejax.models.weights.published import first_blocks, layer_index
+from wastejax.models.structure import first_blocks, layer_index
 from wastejax.training import optim
 from wastejax.training.sharpness import ascend
 from wastejax.training.state import create_train_state

@@ -72,7 +72,7 @@ def resolve(recipe: str, overrides: list[str], say: Say) -> ConfigDict:
 def _check_fine_tuning(config: ConfigDict) -> None:
     """Raises a ConfigError, before any slow work, where there is no such teacher or not so many blocks."""
     from wastejax.models import create_model
-    from wastejax.models.weights.published import first_blocks
+    from wastejax.models.structure import first_blocks
     from wastejax.training.teacher import open_teacher
 
     if config.distill.teacher:

@@ -6,6 +6,7 @@ row in `FAMILIES`, its variants in `MODELS`, and their parameter counts in tests
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
@@ -21,6 +22,8 @@ from wastejax.models.layers.conv import LOWERINGS
 from wastejax.models.layers.init import on_host
 
 Variables = dict[str, Any]
+
+_EVALUATING = {"train": False, "use_running_average": True}
 
 
 class Family(NamedTuple):
@@ -157,9 +160,14 @@ class Model:
         rngs = None if rng is None else {"dropout": rng}
 
         def still(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-            # Every block is called as block(x, train).
-            path = context.module.path
-            return call(args[0], False) if len(path) == 1 and path[0] in frozen else call(*args, **kwargs)
+            module = context.module
+            if context.method_name != "__call__" or len(module.path) != 1 or module.path[0] not in frozen:
+                return call(*args, **kwargs)
+            # A block is told by `train`, a norm of its own by `use_running_average`; others have one way alone.
+            given = signature(type(module).__call__).bind(module, *args, **kwargs)
+            known = given.signature.parameters
+            given.arguments |= {name: value for name, value in _EVALUATING.items() if name in known}
+            return call(*given.args[1:], **given.kwargs)
 
         with nn.intercept_methods(still):
             logits, new = self.module.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])

@@ -90,10 +90,13 @@ def average_2x2(x: Array) -> Array:
     """Averages 2x2 neighbours of [B, H, W, C]; at the end of an odd side, those that there are.
 
     In slices, not by a pooling window: jaxlib 0.10.2 makes one fusion of that and the blocks around it and
-    crashes on a CPU (YNNPACK).
+    crashes on a CPU (YNNPACK). An even side is left as it is: jax2onnx makes a wrong graph of padding by nothing.
     """
     _, H, W, _ = x.shape
-    x = jnp.pad(x, ((0, 0), (0, H % 2), (0, W % 2), (0, 0)), "edge")
+    if H % 2:
+        x = jnp.concatenate([x, x[:, -1:]], 1)
+    if W % 2:
+        x = jnp.concatenate([x, x[:, :, -1:]], 2)
     return (x[:, ::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, ::2] + x[:, 1::2, 1::2]) / 4
 
 
@@ -178,7 +181,8 @@ class PyramidNet(nn.Module):
         else:
             start = 64
             x = layer(start, 7, 2, activation="relu", name="stem")(images, train)
-            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+            # Zeros around it are as good as nothing behind a ReLU; jax2onnx drops a pool's own padding in silence.
+            x = nn.max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (2, 2))
         stages = blocks_per_stage(self.stem, self.depth, self.bottleneck)
         rates = iter(drop_path_rates(self.drop_path, sum(stages)))
         width = iter(widths(start, self.alpha, sum(stages)))
@@ -189,7 +193,7 @@ class PyramidNet(nn.Module):
                     conv, norm, next(width), strides, self.bottleneck, next(rates), name=f"stage{s}_block{b}"
                 )
                 x = block(x, train)
-        x = nn.relu(norm(use_running_average=not train, name="norm")(x))
+        x = nn.relu(norm(name="norm")(x, use_running_average=not train))
         if self.head_attention == "cbam":
             x = CBAM(conv, name="head_attention")(x)
         if features_only:

@@ -34,7 +34,7 @@ from wastejax.evaluation.evaluate import predict_logits
 from wastejax.evaluation.metrics import score
 from wastejax.files import write_text
 from wastejax.models import Model, create_model
-from wastejax.models.weights.published import layer_index
+from wastejax.models.structure import layer_index
 from wastejax.runtime.jit import jit
 from wastejax.training import losses, optim
 from wastejax.training.checkpoint import Checkpoints

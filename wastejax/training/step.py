@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from wastejax.data.transforms import Preprocessing
 from wastejax.models import Model
-from wastejax.models.weights.published import first_blocks
+from wastejax.models.structure import first_blocks
 from wastejax.runtime.jit import jit
 from wastejax.training import losses
 from wastejax.training.sharpness import ascend

@@ -82,7 +82,18 @@ class DropPath(nn.Module):
 
 def pool(x: Array) -> Array:
     """Returns the mean over positions of [B, H, W, C] as float32 [B, C]."""
-    return x.mean((1, 2), dtype=jnp.float32)
+    return _settled(x).mean((1, 2), dtype=jnp.float32)
+
+
+def _settled(x: Array) -> Array:
+    """Returns `x`, which on a CPU in bfloat16 is written before it is reduced.
+
+    jaxlib 0.11.2 and 0.12.0 (YNNPACK) make one fusion of ReLU, convolution, ReLU and any reduction there, and that
+    gives NaN.
+    """
+    if x.dtype != jnp.bfloat16:
+        return x
+    return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
 
 
 def _scale(x: Array, logits: Array) -> Array:
@@ -205,6 +216,7 @@ class CBAM(nn.Module):
         dense = partial(nn.Dense, use_bias=False, kernel_init=he_normal, dtype=x.dtype)
         squeeze = dense(max(1, channels // self.reduction), name="channel_reduce")
         excite = dense(channels, name="channel_expand")
+        x = _settled(x)
         x = _scale(x, excite(nn.relu(squeeze(pool(x)))) + excite(nn.relu(squeeze(x.max((1, 2))))))
         spatial = jnp.stack([x.mean(-1, dtype=jnp.float32).astype(x.dtype), x.max(-1)], axis=-1)
         return x * nn.sigmoid(self.conv(1, 7, name="spatial")(spatial))

@@ -137,32 +137,37 @@ class BatchNorm(nn.Module):
     statistics that it stores.
 
     Attributes:
-        use_running_average: normalise by the running statistics instead of the batch's, and leave them alone.
+        use_running_average: normalise by the running statistics instead of the batch's, and leave them alone; may
+            be given to the call instead, as in flax.
         momentum: decay rate of the running statistics; the variance is that of the batch, without n / (n - 1).
         epsilon: added to the variance.
         dtype: of the result; statistics and parameters are float32.
     """
 
-    use_running_average: bool
+    use_running_average: bool | None = None
     momentum: float = 0.9
     epsilon: float = 1e-3
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, kernel: Array | None = None) -> Array:
+    def __call__(
+        self, x: Array, kernel: Array | None = None, use_running_average: bool | None = None
+    ) -> Array:
         """Normalises each channel of [B, H, W, C].
 
         Args:
             x: in training with a kernel, the input of the 1x1 convolution whose result is to be normalised.
             kernel: [1, 1, C, F], of the dtype of `x`.
+            use_running_average: where the attribute is None.
         """
+        still = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
         shape = (x.shape[-1] if kernel is None else kernel.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         x = x.astype(self.dtype)
-        if self.use_running_average:
+        if still:
             factor = scale * jax.lax.rsqrt(var.value + self.epsilon)
             return (x.astype(jnp.float32) * factor + (bias - mean.value * factor)).astype(self.dtype)
         if kernel is None:

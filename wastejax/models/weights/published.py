@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -277,38 +276,3 @@ def load_pretrained(
     if preprocessing is None:
         notes.append("how these weights want their pictures is not known: config.data stays as it is")
     return new, Report(weights, preprocessing, notes)
-
-
-def first_blocks(params: Variables, count: int) -> frozenset[str]:
-    """Returns the keys of `params` that hold the stem and the blocks after it, `count` of them in all.
-
-    Raises:
-        ConfigError: there are fewer before the classifier.
-    """
-    depths = {name: jax.tree.leaves(tree)[0] for name, tree in layer_index(params).items()}
-    if count > max(depths.values()):
-        most = max(depths.values())
-        raise ConfigError("config.optim.frozen_blocks", f"must be <= {most} for this network, is {count}")
-    return frozenset(name for name, depth in depths.items() if depth < count)
-
-
-def layer_index(params: Variables) -> Variables:
-    """Returns the depth of each parameter, for learning rates that fall from the head to the stem.
-
-    Returns:
-        A tree like `params` of ints: 0 for the stem, then one more for every block, and the highest for what starts
-        anew in fine-tuning, the classifier and the attention before it.
-    """
-
-    def rank(name: str) -> tuple[int, ...]:
-        if name in ("classifier", "head_attention"):
-            return (3,)
-        if block := re.fullmatch(r"stage(\d+)_(?:block(\d+)|merge)", name):
-            return 1, int(block[1]), int(block[2] or 0)
-        return (2,) if name in ("head", "norm") else (0,)
-
-    ranks = sorted({rank(name) for name in params})
-    return {
-        name: jax.tree.map(lambda _, name=name: ranks.index(rank(name)), tree)
-        for name, tree in params.items()
-    }
