@@ -108,7 +108,7 @@ def measure(run: Path, stored: Bundle) -> dict[str, Any]:
     scores = scored.scores | score_trust(scored.logits, scored.labels, calibration)
     # Of each bin the scores, and what people call it.
     for name, of_bin in scores["per_bin"].items():
-        of_bin["name"] = stored.taxonomy.bins[name].en
+        of_bin["name"] = stored.taxonomy.bins[name].name()
     about = json.loads((DEFAULT / "bundle.json").read_bytes())
     kept = {"test_pictures": scores["num_images"]}
     kept |= {

@@ -5,7 +5,7 @@ import pytest
 
 from wastejax.bundle import load_bundle, save_bundle
 from wastejax.data.drawing.dataset import CLASSES
-from wastejax.data.taxonomy import KOREA, load_taxonomy, parse_taxonomy
+from wastejax.data.taxonomy import COUNTRIES, KOREA, LANGUAGES, load_taxonomy, parse_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import ConfigError
 from wastejax.evaluation.metrics import score
@@ -25,8 +25,8 @@ def test_every_class_of_both_sets_has_a_bin_a_name_advice_and_a_source(korea):
     for item in korea.classes.values():
         assert item.sources and all(korea.sources[s]["url"].startswith("http") for s in item.sources)
     for named in (*korea.bins.values(), *korea.classes.values()):
-        assert any("가" <= letter <= "힣" for letter in named.ko) and named.en.isascii()
-        assert "\n" not in named.advice_en + named.advice_ko and len(named.advice_en) <= 110
+        assert any("가" <= letter <= "힣" for letter in named.name("ko")) and named.name().isascii()
+        assert "\n" not in named.advice() + named.advice("ko") and len(named.advice()) <= 110
 
 
 def test_the_counter_intuitive_rules(korea):
@@ -47,6 +47,45 @@ def test_the_counter_intuitive_rules(korea):
         "aerosol_cans": "metal_cans",
     }
     assert {name: korea.classes[name].bin for name in expected} == expected
+
+
+@pytest.mark.parametrize("country", COUNTRIES)
+def test_every_country_has_a_dated_rule_for_every_class_in_english_and_its_own_language(country):
+    rules = load_taxonomy(country)
+    assert set(rules.classes) == {*CLASSES, *TRASHNET}
+    local = {"korea": "ko", "england": "en", "germany": "de", "japan": "ja", "france": "fr"}[country]
+    for rule in rules.bins.values():
+        assert {"en", "advice_en", local, f"advice_{local}"} <= rule.texts.keys()
+    for item in rules.classes.values():
+        assert item.sources and set(LANGUAGES) <= item.texts.keys()
+        assert ("advice_en" in item.texts) == (f"advice_{local}" in item.texts)
+        assert all(rules.sources[s]["url"].startswith("http") for s in item.sources)
+    assert {item.bin for item in rules.classes.values()} <= rules.bins.keys()
+    cited = {source for item in rules.classes.values() for source in item.sources}
+    assert cited == rules.sources.keys() if country != "korea" else cited <= rules.sources.keys()
+    if country != "korea":  # the Korean sources carry theirs in the title
+        assert all(source["date"][:2] == "20" for source in rules.sources.values())
+
+
+def test_countries_differ_where_their_rules_do():
+    # SI 2024/666 schedule 1 (England), BMUV list of the Biotonne (Germany), Yokohama's list, French sorting rules
+    bins = {country: load_taxonomy(country).bins_of(["tea_bags", "styrofoam_cups"]) for country in COUNTRIES}
+    assert bins == {
+        "korea": ("general", "styrofoam"),
+        "england": ("food", "general"),
+        "germany": ("organic", "yellow"),
+        "japan": ("burnable", "plastics"),
+        "france": ("organic", "sorting"),
+    }
+
+
+def test_texts_fall_back_to_english_and_a_class_without_rule_to_its_own_name(tmp_path):
+    rules = KOREA.read_text() + '\n[classes.light_bulbs]\nbin = "general"\nsources = ["guideline"]\n'
+    (tmp_path / "town.toml").write_text(rules)
+    bulbs = load_taxonomy(tmp_path / "town.toml").classes["light_bulbs"]
+    assert bulbs.name("ko") == "light bulbs" and bulbs.advice("ko") == ""
+    assert load_taxonomy("germany").bins["yellow"].name("ja") == "yellow bin or bag (packaging)"
+    assert load_taxonomy("germany").classes["tea_bags"].name("fr") == "sachet de thé"
 
 
 def test_names_are_matched_without_regard_to_spelling(korea):
@@ -77,10 +116,11 @@ def test_a_municipality_of_ones_own(tmp_path):
     [
         ('bin = "food"', 'bin = "fod"', "[classes.food_waste] has bin 'fod'; did you mean 'food'?"),
         ('sources = ["yeonsu_food"]', 'sources = ["yeonsu"]', "did you mean 'yeonsu_food'?"),
-        ('ko = "생수병"\n', "", "[classes.plastic_water_bottles] lacks ko"),
+        ('ko = "유리병류"\n', "", "[bins.glass] lacks ko"),
+        ('bin = "food"\n', "", "[classes.food_waste] lacks bin"),
         ('en = "paper"\n', "en = 3\n", "en in [bins.paper] must be text"),
         ("[bins.paper]", "[bins.paper", "cannot read"),
-        ('en = "tea bag"', 'colour = "red"\nen = "tea bag"', "[classes.tea_bags] has colour"),
+        ('bin = "food"\n', 'bin = "food"\ncolor = "red"\n', "[classes.food_waste] has color"),
     ],
 )
 def test_a_wrong_file_is_named_with_the_place(tmp_path, old, new, problem):
@@ -93,8 +133,10 @@ def test_a_wrong_file_is_named_with_the_place(tmp_path, old, new, problem):
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(ConfigError, match=r"cannot read /nowhere\.toml"):
+    with pytest.raises(ConfigError, match=r"/nowhere\.toml: no such taxonomy; choices: england, france, germany, japan, korea; give"):
         load_taxonomy("/nowhere.toml")
+    with pytest.raises(ConfigError, match=r"germny: no such taxonomy; did you mean 'germany'\?"):
+        load_taxonomy("germny")
 
 
 def test_bin_accuracy_sums_the_probabilities_of_the_classes():
@@ -137,7 +179,7 @@ def test_a_bundle_keeps_its_bins(tmp_path):
     save(tmp_path / "b", ["glass", "tea_bags"], taxonomy=load_taxonomy(tmp_path / "town.toml"))
     bundle = load_bundle(tmp_path / "b")
     assert bundle.bins == ("glass", "general") and bundle.taxonomy.name == "A town"
-    assert bundle.taxonomy.find("tea_bags").ko == "티백"
+    assert bundle.taxonomy.find("tea_bags").name("ko") == "티백"
 
 
 def test_a_bundle_from_before_there_were_bins_has_koreas(tmp_path, korea):

@@ -216,7 +216,7 @@ def test_what_else_it_answers(port):
     assert status == 200 and [entry["name"] for entry in labels["classes"]] == list(CLASSES)
     glass = labels["classes"][1]
     korea = load_taxonomy()
-    assert glass["bin"] == "glass" and glass["ko"] == korea.classes["glass"].ko
+    assert glass["bin"] == "glass" and glass["ko"] == korea.classes["glass"].name("ko")
     assert labels["bins"]["glass"]["advice_ko"] == korea.bins["glass"].advice_ko
     assert labels["classes"][-1]["bin"] == "" and labels["classes"][-1]["en"] == "종이"
     assert labels["preprocessing"]["image_size"] == SIZE and labels["reject_below"] == 0.5

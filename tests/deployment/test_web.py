@@ -174,7 +174,7 @@ def test_the_page_with_a_model_inside(driver, npm, tmp_path):
             predictor.probabilities(predictor.preprocessing(decode(paths[0].read_bytes()))[None]).argmax()
         ]
         rule = load_taxonomy().find(best)
-        assert text(driver, "label") == (rule.ko if rule else best)
+        assert text(driver, "label") == (rule.name("ko") if rule else best)
         found = agreement(driver, address, predictor, [p.read_bytes() for p in paths], np.zeros(len(paths)))
         assert asked_hosts(driver) == {urlsplit(address).netloc}
     assert found["agreement"] == 1 and found["largest_difference"] < 1e-4

@@ -114,7 +114,7 @@ def _say_bins(bundle: Bundle, scores: dict[str, Any], say: Say) -> None:
     say(f"right bin {scores['bin_top1']:.1%}  (95 % interval {low:.1%} to {high:.1%})")
     for name, of_bin in scores["per_bin"].items():
         if of_bin["support"]:
-            english = bundle.taxonomy.bins[name].en
+            english = bundle.taxonomy.bins[name].name()
             say(f"  {english}: {of_bin['recall']:.1%} of {of_bin['support']:,} found")
 
 

@@ -1,39 +1,66 @@
-"""Which bin each class of waste belongs to, with names and advice in English and Korean.
+"""Which bin each class of waste belongs to, with names and advice in several languages.
 
-The rules are data: `taxonomies/korea.toml`, or a file of the user's in the same form.
+The rules are data: one of `taxonomies/`, or a file of the user's in the same form.
 """
 
 import re
 import tomllib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from wastejax.errors import ConfigError, nearest
 
-KOREA = Path(__file__).with_name("taxonomies") / "korea.toml"
+_FOLDER = Path(__file__).with_name("taxonomies")
+KOREA = _FOLDER / "korea.toml"
+COUNTRIES = ("korea", "england", "germany", "japan", "france")
+LANGUAGES = ("en", "ko", "de", "ja", "fr")  # of the names and of the web page; a file may hold others too
+_TEXT = re.compile(r"(advice_)?[a-z]{2}")
 _KEY = "config.data.taxonomy"
 
 
-class Bin(NamedTuple):
-    """A bin: its name, and how things are put into it, one line, in English and Korean."""
+@dataclass(frozen=True)
+class Texts:
+    """A name and one line of advice.
 
-    en: str
-    ko: str
-    advice_en: str
-    advice_ko: str
+    Attributes:
+        texts: the name by language code, 'en' always among them, and the advice as 'advice_en' and so on.
+    """
+
+    texts: dict[str, str]
+
+    def name(self, language: str = "en") -> str:
+        """Returns the name, the English one where there is none in that language."""
+        return self.texts.get(language, self.texts["en"])
+
+    def advice(self, language: str = "en") -> str:
+        """Returns the advice, the English one where there is none in that language, '' where there is none."""
+        return self.texts.get(f"advice_{language}", self.texts.get("advice_en", ""))
+
+    def in_all_languages(self) -> dict[str, str]:
+        """Returns name and advice in each of `LANGUAGES`, JSON-ready."""
+        names = {language: self.name(language) for language in LANGUAGES}
+        return names | {f"advice_{language}": self.advice(language) for language in LANGUAGES}
 
 
-class Item(NamedTuple):
-    """A class of waste: its bin (a key of `Taxonomy.bins`), names, advice, and sources (keys of `sources`)."""
+@dataclass(frozen=True)
+class Bin(Texts):
+    """A bin: its name, and how things are put into it."""
+
+
+@dataclass(frozen=True)
+class Item(Texts):
+    """A class of waste.
+
+    Attributes:
+        bin: a key of `Taxonomy.bins`.
+        sources: keys of `Taxonomy.sources`.
+    """
 
     bin: str
-    en: str
-    ko: str
-    advice_en: str
-    advice_ko: str
     sources: tuple[str, ...]
 
 
@@ -83,31 +110,36 @@ class Taxonomy:
         return {
             "name": self.name,
             "sources": self.sources,
-            "bins": {name: b._asdict() for name, b in self.bins.items()},
+            "bins": {name: b.texts for name, b in self.bins.items()},
             "classes": {
-                name: item._asdict() | {"sources": list(item.sources)} for name, item in self.classes.items()
+                name: {"bin": item.bin, **item.texts, "sources": list(item.sources)}
+                for name, item in self.classes.items()
             },
         }
 
 
-def load_taxonomy(path: str | Path = "", key: str = _KEY) -> Taxonomy:
-    """Reads a file of rules.
+def load_taxonomy(name: str | Path = "", key: str = _KEY) -> Taxonomy:
+    """Reads rules.
 
     Args:
-        path: a TOML file; '' for Korea's.
+        name: one of `COUNTRIES`, or a TOML file in the form of theirs; '' for Korea's.
         key: what to call it in error messages.
 
     Raises:
         ConfigError: the file is missing, is not TOML, lacks a value, or names an unknown bin or source.
     """
-    file = Path(path).expanduser() if path else KOREA
+    shipped = str(name or "korea")
+    file = _FOLDER / f"{shipped}.toml" if shipped in COUNTRIES else Path(name).expanduser()
+    advice = f"give a country or a changed copy of {KOREA}"
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(key, f"{name}: no such taxonomy{nearest(shipped, COUNTRIES)}; {advice}") from None
     except (OSError, ValueError) as error:  # ValueError: neither UTF-8 nor TOML
-        raise ConfigError(key, f"cannot read {file}: {error}; copy {KOREA} and change that") from None
+        raise ConfigError(key, f"cannot read {file}: {error}; {advice}") from None
     taxonomy = parse_taxonomy(content, str(file), key)
     if not taxonomy.classes:
-        raise ConfigError(key, f"{file}: has no [classes.NAME]; copy {KOREA} and change that")
+        raise ConfigError(key, f"{file}: has no [classes.NAME]; {advice}")
     return taxonomy
 
 
@@ -120,35 +152,46 @@ def parse_taxonomy(content: Mapping[str, Any], where: str, key: str = _KEY) -> T
             raise ConfigError(key, f"{where}: [{name}] must hold tables, such as [{name}.glass]")
         return found
 
-    def entry(kind: Any, table: str, values: dict[str, Any]) -> Any:
-        missing = [field for field in kind._fields if field not in values]
-        extra = [field for field in values if field not in kind._fields]
+    def texts(
+        table: str, values: dict[str, Any], needed: Collection[str], others: tuple[str, ...] = ()
+    ) -> dict[str, str]:
+        missing = sorted({*needed, *others} - values.keys())
         if missing:
             raise ConfigError(key, f"{where}: [{table}] lacks {', '.join(missing)}")
-        if extra:
-            raise ConfigError(key, f"{where}: [{table}] has {extra[0]}{nearest(extra[0], kind._fields)}")
-        text = [field for field in kind._fields if field != "sources" and not isinstance(values[field], str)]
-        if text:
-            raise ConfigError(key, f"{where}: {text[0]} in [{table}] must be text")
-        return kind(**values)
+        found = {name: text for name, text in values.items() if name not in others}
+        for name, text in found.items():
+            if not _TEXT.fullmatch(name):
+                known = (*others, "en", "advice_en", *sorted(needed))
+                raise ConfigError(key, f"{where}: [{table}] has {name}{nearest(name, known)}")
+            if not isinstance(text, str):
+                raise ConfigError(key, f"{where}: {name} in [{table}] must be text")
+        return found
 
     sources = section("sources")
-    bins = {name: entry(Bin, f"bins.{name}", values) for name, values in section("bins").items()}
+    # What one bin has in a language, all of them have.
+    used = {name for values in section("bins").values() for name in values if _TEXT.fullmatch(name)}
+    needed = used | {"en", "advice_en"}
+    bins = {name: Bin(texts(f"bins.{name}", values, needed)) for name, values in section("bins").items()}
     classes: dict[str, Item] = {}
     for name, values in section("classes").items():
-        cited = values.get("sources", [])
+        table = f"classes.{name}"
+        own = texts(table, values, (), ("bin", "sources"))
+        bin_, cited = values["bin"], values["sources"]
         if not isinstance(cited, (list, tuple)):
-            raise ConfigError(key, f"{where}: sources in [classes.{name}] must be a list")
-        item = entry(Item, f"classes.{name}", values | {"sources": tuple(cited)})
-        if item.bin not in bins:
-            raise ConfigError(key, f"{where}: [classes.{name}] has bin {item.bin!r}{nearest(item.bin, bins)}")
-        for source in item.sources:
+            raise ConfigError(key, f"{where}: sources in [{table}] must be a list")
+        if bin_ not in bins:
+            raise ConfigError(key, f"{where}: [{table}] has bin {bin_!r}{nearest(str(bin_), bins)}")
+        for source in cited:
             if source not in sources:
-                raise ConfigError(
-                    key, f"{where}: [classes.{name}] cites {source!r}{nearest(source, sources)}"
-                )
-        classes[name] = item
+                raise ConfigError(key, f"{where}: [{table}] cites {source!r}{nearest(str(source), sources)}")
+        given = {"en": name.replace("_", " ")} | _class_names().get(_folded(name), {})
+        classes[name] = Item(given | own, bin_, tuple(cited))
     return Taxonomy(str(content.get("name", where)), bins, classes, sources)
+
+
+@cache
+def _class_names() -> dict[str, dict[str, str]]:
+    return tomllib.loads((_FOLDER / "class_names.toml").read_text(encoding="utf-8"))
 
 
 def _folded(name: str) -> str:
