@@ -13,7 +13,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -197,12 +197,20 @@ def default_bundle() -> Path:
     return DEFAULT
 
 
-def load_bundle(path: str | Path) -> Bundle:
+def load_bundle(path: str | Path, taxonomy: str | Path | None = None) -> Bundle:
     """Returns the bundle in a folder, or in the `bundle` folder of a run.
+
+    Args:
+        path: the folder.
+        taxonomy: whose rules it follows, see `load_taxonomy`; None for those that it was made with.
 
     Raises:
         UserError: there is none, or it is damaged or of another format.
     """
+    if taxonomy is not None:
+        rules = load_taxonomy(taxonomy, "--taxonomy")
+        bundle = load_bundle(path)
+        return replace(bundle, taxonomy=rules.only(bundle.classes))
     from safetensors.numpy import load
 
     path = Path(path)

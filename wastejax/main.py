@@ -70,6 +70,11 @@ def parser(asked: str = "") -> argparse.ArgumentParser:
 
     evaluate = command("eval", "score a run or bundle on pictures")
     evaluate.add_argument("--model", metavar="RUN_OR_BUNDLE", help="(default: the model that comes along)")
+    evaluate.add_argument(
+        "--taxonomy",
+        metavar="RULES",
+        help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
+    )
     evaluate.add_argument("--data", metavar="DIR", help="class folders (default: the run's own pictures)")
     evaluate.add_argument(
         "--split", metavar="SPLIT", help="train, val or test (default: all of DIR, or test)"

@@ -7,6 +7,8 @@ from wastejax.bundle import load_bundle, save_bundle
 from wastejax.data.drawing.dataset import CLASSES
 from wastejax.data.taxonomy import COUNTRIES, KOREA, LANGUAGES, load_taxonomy, parse_taxonomy
 from wastejax.data.transforms import Preprocessing
+from wastejax.deployment.labels import describe
+from wastejax.deployment.predictor import load_predictor
 from wastejax.errors import ConfigError
 from wastejax.evaluation.metrics import score
 from wastejax.evaluation.report.run import write_report
@@ -133,7 +135,10 @@ def test_a_wrong_file_is_named_with_the_place(tmp_path, old, new, problem):
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(ConfigError, match=r"/nowhere\.toml: no such taxonomy; choices: england, france, germany, japan, korea; give"):
+    with pytest.raises(
+        ConfigError,
+        match=r"/nowhere\.toml: no such taxonomy; choices: england, france, germany, japan, korea; give",
+    ):
         load_taxonomy("/nowhere.toml")
     with pytest.raises(ConfigError, match=r"germny: no such taxonomy; did you mean 'germany'\?"):
         load_taxonomy("germny")
@@ -202,3 +207,16 @@ def test_the_report_has_a_section_on_bins(tmp_path):
     assert text.index("| metal cans |") < text.index("| glass | 100.0 % | 50.0 % | 1 |")
     path = write_report(tmp_path, {}, [], score(logits, labels, classes), {"without_bin": ["spaceship"]})
     assert "Not judged: the rules in use (`config.data.taxonomy`) lack `spaceship`." in path.read_text()
+
+
+def test_answers_follow_the_rules_that_are_asked_for_after_training(tmp_path):
+    save(tmp_path / "b", ["glass", "tea_bags"])
+    assert load_bundle(tmp_path / "b").bins == ("glass", "general")
+    assert load_bundle(tmp_path / "b", "germany").bins == ("glass", "organic")
+    predictor = load_predictor(None, taxonomy="england")
+    assert predictor.bin_of("tea_bags") == "food" and predictor.bin_of("styrofoam_cups") == "general"
+    shown = describe(predictor, 0.5)
+    assert shown["region"] == "England" and shown["bins"]["food"]["ja"] == "food waste"
+    assert next(c["de"] for c in shown["classes"] if c["name"] == "tea_bags") == "Teebeutel"
+    with pytest.raises(ConfigError, match=r"--taxonomy: atlantis: no such taxonomy"):
+        load_predictor(None, taxonomy="atlantis")

@@ -27,7 +27,7 @@ def run(args: Any, say: Say) -> None:
 
     Args:
         args: model (run or bundle, or None for the one that comes along), data (folder, or None for the run's),
-            split (or None), ood (folder, or None), calibrate (bool), skip_bad (bool), out (JSON, or None).
+            split, taxonomy, ood (folder; each or None), calibrate (bool), skip_bad (bool), out (JSON, or None).
         say: prints a line.
 
     Raises:
@@ -37,7 +37,7 @@ def run(args: Any, say: Say) -> None:
         raise UserError(f"--split={args.split}: no such split{nearest(args.split, SPLITS)}")
     if args.out:
         check_file(args.out, "--out")
-    bundle = load_bundle(args.model or default_bundle())
+    bundle = load_bundle(args.model or default_bundle(), args.taxonomy)
     if args.calibrate:
         check_folder(bundle.path, "--calibrate: --model")
     source, indices = asked_pictures(args, bundle.config["data"])

@@ -16,6 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add = parser.add_argument
     add("--model", metavar="MODEL", help="run, bundle or exported file (default: the model that comes along)")
+    add(
+        "--taxonomy",
+        metavar="RULES",
+        help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
+    )
     add("--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)")
     add("--port", type=int, default=8000, metavar="N", help="0 takes a free one (8000)")
     add("--max_body", type=float, default=16, metavar="MIB", help="of a request (16)")
@@ -47,7 +52,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
         from wastejax.deployment.server.connection import Connection
     except ImportError as error:
         raise MissingPackage("serve", error.name or "a package", "serve") from None
-    predictor = load_predictor(args.model)
+    predictor = load_predictor(args.model, taxonomy=args.taxonomy)
     reject_below = predictor.reject_below(args.accuracy) if args.reject_below is None else args.reject_below
     limits = Limits(
         body=int(args.max_body * 2**20),

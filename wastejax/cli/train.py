@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from wastejax import config as configs
 from wastejax.data.cache import cache_dir
 from wastejax.data.prepare import Dataset, prepare
-from wastejax.data.taxonomy import load_taxonomy
+from wastejax.data.taxonomy import COUNTRIES, load_taxonomy
 from wastejax.errors import ConfigError
 from wastejax.files import check_folder, write_text
 
@@ -54,7 +54,7 @@ def resolve(recipe: str, overrides: list[str], say: Say) -> ConfigDict:
         say(f"and, to end within minutes, a small variant: {' '.join(arguments)}")
     elif config.data.dir:
         config.data.dir = str(Path(config.data.dir).expanduser().resolve())
-    if config.data.taxonomy:
+    if config.data.taxonomy and config.data.taxonomy not in COUNTRIES:
         config.data.taxonomy = str(Path(config.data.taxonomy).expanduser().resolve())
     load_taxonomy(config.data.taxonomy)
     configs.check(config)

@@ -226,6 +226,11 @@ def checking_pictures(args: Any, bundle: Bundle, split: str, count: int) -> Pict
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add = parser.add_argument
+    add(
+        "--taxonomy",
+        metavar="RULES",
+        help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
+    )
     add("--model", metavar="MODEL", help="run or bundle (default: the model that comes along)")
     add("--format", required=True, choices=[*SUFFIXES, "bundle"], help="of the file")
     add("--out", metavar="FILE", help="where to write it (default: wastejax.<format>)")
@@ -253,7 +258,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
         UserError: no such model, a form that cannot be, a package that is missing, or a failed check.
     """
     _check_out(args)
-    bundle = load_bundle(args.model or default_bundle())
+    bundle = load_bundle(args.model or default_bundle(), args.taxonomy)
     if args.format == "bundle":
         return _copy(args, bundle, say)
     suffix = SUFFIXES[args.format]

@@ -11,14 +11,14 @@ import os
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wastejax.bundle import default_bundle, load_bundle, parse_thresholds
-from wastejax.data.taxonomy import Taxonomy, parse_taxonomy
+from wastejax.data.taxonomy import Taxonomy, load_taxonomy, parse_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import ConfigError, MissingPackage, UserError, nearest
 
@@ -85,16 +85,23 @@ class Predictor:
         return math.inf if threshold is None else threshold
 
 
-def load_predictor(model: str | Path | None, runtime: str | None = None) -> Predictor:
+def load_predictor(
+    model: str | Path | None, runtime: str | None = None, taxonomy: str | Path | None = None
+) -> Predictor:
     """Returns the model at a path; None is the one that comes along.
 
     Args:
         model: a run, a bundle, or a file that `export` wrote.
         runtime: what computes an .onnx file, a key of `ONNX_LOADERS`; None for the first.
+        taxonomy: whose rules its answers follow, see `load_taxonomy`; None for those that the model was made with.
 
     Raises:
         UserError: there is none, it is damaged or foreign, or its runtime is not installed.
     """
+    if taxonomy is not None:
+        rules = load_taxonomy(taxonomy, "--taxonomy")
+        predictor = load_predictor(model, runtime)
+        return replace(predictor, taxonomy=rules.only(predictor.classes))
     path = default_bundle() if model is None else Path(model)
     if runtime is not None:
         if not path.is_file() or path.suffix != ".onnx":

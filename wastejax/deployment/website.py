@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wastejax.bundle import default_bundle
 from wastejax.deployment.labels import describe
-from wastejax.deployment.predictor import ABOUT, load_onnx, parse_about
+from wastejax.deployment.predictor import ABOUT, load_predictor, parse_about
 from wastejax.errors import UserError
 from wastejax.files import check_folder, write_bytes, write_json
 
@@ -37,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--model", metavar="MODEL", help="run, bundle or exported .onnx (default: the model that comes along)"
     )
+    add(
+        "--taxonomy",
+        metavar="RULES",
+        help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
+    )
     add("--out", required=True, metavar="DIR", help="the folder; files of the same name are replaced")
     add("--runtime", metavar="DIR", help="onnxruntime-web's dist folder (default: where `make web` puts it)")
     add("--reject_below", type=float, metavar="P", help="mark answers less likely than this")
@@ -62,7 +67,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
         write_bytes(out / MODEL, source.read_bytes())
     else:
         _export(source, out / MODEL, say)
-    predictor = load_onnx(out / MODEL)
+    predictor = load_predictor(out / MODEL, taxonomy=args.taxonomy)
     reject_below = predictor.reject_below() if args.reject_below is None else args.reject_below
     labels = describe(predictor, reject_below) | {"onnx": {"file": MODEL, "input": _entry(out / MODEL)}}
     write_json(out / LABELS, labels)
