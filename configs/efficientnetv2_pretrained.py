@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.model.head_attention = "cbam"
     config.init.weights = "timm/tf_efficientnetv2_s.in1k"
     config.data.augmentation = "strong"
-    config.optim.backbone_lr = 0.1
+    config.optim.backbone_lr_factor = 0.1
     config.train.epochs = 20
     config.train.batch_size = 32
     return config

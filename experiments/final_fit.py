@@ -30,7 +30,7 @@ KEYS = (
     "data.progressive=192,224",
     "train.epochs=4",
     "optim.learning_rate=1e-3",
-    "optim.backbone_lr=0.5",
+    "optim.backbone_lr_factor=0.5",
     "optim.warmup_epochs=0.3",
     "optim.ema_decay=0.995",
 )

@@ -21,8 +21,8 @@ RUNS = {
     "efficientnetv2_eca": B0,
     "efficientnetv2_glu": B0,
     # Its ImageNet weights are on the hub; here the attention module trains from random ones.
-    "efficientnetv2_pretrained": [*B0, "init.weights=", "optim.backbone_lr=1.0"],
-    "efficientnet_lite0": ["init.weights=", "data.image_size=96", "optim.backbone_lr=1.0"],
+    "efficientnetv2_pretrained": [*B0, "init.weights=", "optim.backbone_lr_factor=1.0"],
+    "efficientnet_lite0": ["init.weights=", "data.image_size=96", "optim.backbone_lr_factor=1.0"],
     "mobilevit": XXS,
     "mobilevit_ir": XXS,
     "mobilevit_conv5": XXS,

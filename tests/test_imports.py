@@ -13,16 +13,17 @@ PACKAGE = Path(__file__).resolve().parents[1] / "wastejax"
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
-    "config": {"errors"},
+    "keys": {"errors"},
+    "config": {"errors", "keys"},
     "data": {"errors", "files"},
     "runtime": {"data"},
-    "models": {"errors", "files", "runtime"},
-    "bundle": {"errors", "files", "runtime", "data", "models"},
+    "models": {"errors", "files", "config", "runtime"},
+    "bundle": {"errors", "files", "config", "runtime", "data", "models"},
 }
 ALLOWED["evaluation"] = ALLOWED["bundle"] | {"bundle"}
 ALLOWED["audit"] = ALLOWED["evaluation"] | {"evaluation"}
-ALLOWED["training"] = ALLOWED["evaluation"] | {"evaluation", "config"}
-ALLOWED["deployment"] = ALLOWED["evaluation"] | {"evaluation", "config"}
+ALLOWED["training"] = ALLOWED["evaluation"] | {"evaluation"}
+ALLOWED["deployment"] = ALLOWED["evaluation"] | {"evaluation"}
 ALLOWED["benchmark"] = ALLOWED["training"] | {"training"}
 ALLOWED["cli"] = ALLOWED["benchmark"] | {"benchmark", "audit", "deployment"}
 ALLOWED["main"] = ALLOWED["cli"] | {"cli"}

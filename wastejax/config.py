@@ -1,21 +1,20 @@
 """Recipes and their overrides: found by path or name, checked, stored with the run, compared on resuming."""
 
-import ast
+import importlib
 import importlib.util
 import json
 import sys
-import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from wastejax.errors import ConfigError, UserError, nearest
+from wastejax.keys import Key, old_names
 
 PREFIX = "--config."
-NAMES = ("data.leave_out",)  # keys that hold names, given with commas between them
-ANY_LENGTH = ("data.progressive",)  # keys that hold as many numbers as one likes
 
 
 def recipes_dir() -> Path:
@@ -44,11 +43,7 @@ def load_recipe(recipe: str) -> ConfigDict:
         path = recipes_dir() / f"{recipe}.py"
     if not path.is_file():
         raise UserError(f"--config={recipe}: no such recipe{nearest(Path(recipe).stem, recipe_names())}")
-    if "configs" not in sys.modules and importlib.util.find_spec("configs") is None:
-        # Recipes say `from configs import common`; installed, that package lives inside ours.
-        package = types.ModuleType("configs")
-        package.__path__ = [str(recipes_dir())]
-        sys.modules["configs"] = package
+    _find_recipes()
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -58,7 +53,52 @@ def load_recipe(recipe: str) -> ConfigDict:
         raise UserError(f"--config={recipe}: imports {error.name}, which is not installed") from None
     if not hasattr(module, "get_config"):
         raise UserError(f"--config={recipe}: the file has no get_config(); see configs/common.py")
-    return module.get_config().lock()
+    config = module.get_config()
+    _rename(config)
+    return config.lock()
+
+
+def _rename(config: ConfigDict) -> None:
+    """Moves what a recipe set by the old name of a key to where it is now, in place."""
+    for old, new in old_names(keys(config)).items():
+        *parents, last = old.split(".")
+        section = config
+        for parent in parents:
+            section = section[parent]
+        if last in section:
+            _set(config, new, section[last])
+            del section[last]
+
+
+def common() -> ModuleType:
+    """Returns configs/common.py, where every key is said."""
+    _find_recipes()
+    return importlib.import_module("configs.common")
+
+
+def _find_recipes() -> None:
+    """Makes `from configs import common` in a recipe mean ours, wherever the package is installed."""
+    if "configs" not in sys.modules:
+        package = ModuleType("configs")
+        package.__path__ = [str(recipes_dir())]
+        sys.modules["configs"] = package
+
+
+def keys(config: Mapping[str, Any]) -> dict[str, Key]:
+    """Returns the keys of a config: those of all recipes, and those of its network's family."""
+    family = config.get("model", {}).get("name", "")
+    own = common().FAMILIES.get(family, {})
+    return {**common().KEYS, **{f"model.{name}": key for name, key in own.items()}}
+
+
+def family_keys(family: str) -> dict[str, Key]:
+    """Returns the keys that `config.model` has for a family, but for its name and size."""
+    shared = {
+        name.removeprefix("model."): key
+        for name, key in common().KEYS.items()
+        if name.startswith("model.") and name not in ("model.name", "model.size")
+    }
+    return {**shared, **common().FAMILIES.get(family, {})}
 
 
 def apply_overrides(config: ConfigDict, overrides: Iterable[str]) -> set[str]:
@@ -70,55 +110,32 @@ def apply_overrides(config: ConfigDict, overrides: Iterable[str]) -> set[str]:
     Raises:
         UserError: an argument that is no override; ConfigError: an unknown key or a value of another type.
     """
-    flat = flatten(config)
+    flat, known = flatten(config), keys(config)
+    renamed = old_names(known)
     given = set()
     for argument in overrides:
-        key, equals, text = argument.removeprefix(PREFIX).partition("=")
+        name, equals, text = argument.removeprefix(PREFIX).partition("=")
         if not argument.startswith(PREFIX):
             raise UserError(f"{argument}: unknown option; overrides look like --config.train.epochs=3")
-        if key not in flat:
-            if any(name.startswith(f"{key}.") for name in flat):
-                raise ConfigError(f"config.{key}", "is a group of keys; set one of them")
-            raise ConfigError(f"config.{key}", f"unknown key{nearest(key, flat)}")
+        name = renamed.get(name, name)
+        if name not in flat:
+            if any(key.startswith(f"{name}.") for key in flat):
+                raise ConfigError(f"config.{name}", "is a group of keys; set one of them")
+            raise ConfigError(f"config.{name}", f"unknown key{nearest(name, flat)}")
         if not equals:
-            raise ConfigError(f"config.{key}", f"needs a value: {PREFIX}{key}=…")
-        owner = config
-        *parents, name = key.split(".")
-        for parent in parents:
-            owner = owner[parent]
-        owner[name] = _parse(key, text, flat[key], owner.get_type(name))
-        given.add(key)
+            raise ConfigError(f"config.{name}", f"needs a value: {PREFIX}{name}=…")
+        # A recipe may have keys of its own, whose type is that of their value.
+        key = known.get(name) or Key(default=flat[name], text="")
+        _set(config, name, key.parse(name, text))
+        given.add(name)
     return given
 
 
-def _parse(key: str, text: str, default: Any, wanted: type) -> Any:
-    """Returns `text` as a value of the type `wanted`; a default of None may also be asked for again."""
-    if wanted is str:
-        return text
-    if default is None and text.lower() == "none":
-        return None
-    if key in NAMES:
-        return tuple(name for part in text.strip("()[]").split(",") if (name := part.strip(" '\"")))
-    try:
-        if wanted is bool:
-            return {"true": True, "false": False}[text.lower()]
-        value = ast.literal_eval(text)
-        if wanted is tuple:
-            return _as_tuple(value, () if key in ANY_LENGTH else default)
-        if isinstance(value, bool) or (wanted is int and not isinstance(value, int)):
-            raise ValueError
-        return wanted(value)
-    except (KeyError, ValueError, TypeError, SyntaxError):
-        example = f" such as {default}" if default not in (None, ()) else ""
-        raise ConfigError(f"config.{key}", f"expects {wanted.__name__}{example}, is {text!r}") from None
-
-
-def _as_tuple(value: Any, default: tuple[Any, ...] | None) -> tuple[Any, ...]:
-    """Returns a tuple of numbers, of the length and types of the default where there is one."""
-    value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    if any(isinstance(v, (str, bool)) for v in value) or (default and len(value) != len(default)):
-        raise ValueError
-    return tuple(type(d)(v) for d, v in zip(default, value, strict=True)) if default else value
+def _set(config: ConfigDict, name: str, value: Any) -> None:
+    *parents, last = name.split(".")
+    for parent in parents:
+        config = config[parent]
+    config[last] = value
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -160,74 +177,28 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def hindrances(stored: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Returns the `differences` that keep a stored run from being resumed with a config.
+
+    A run that was stored before there was a key had that key's default in effect.
+    """
+    known = keys(config)
+    renamed = old_names(known)
+    old = {renamed.get(name, name): value for name, value in flatten(stored).items()}
+    new = flatten(config)
+    for name, key in known.items():
+        if name in new:
+            old[name] = new[name] if key.resumable else old.get(name, key.default)
+    return differences(old, new)
+
+
 def check(config: ConfigDict) -> None:
-    """Raises a ConfigError for the first impossible value, the model's own keys excepted."""
+    """Raises a ConfigError for the first impossible value; what a network cannot be is for `models.check`."""
     flat = flatten(config)
-    choices = {
-        "data.augmentation": ("none", "basic", "strong"),
-        "data.interpolation": ("bilinear", "bicubic", "lanczos"),
-        "data.channels": ("rgb", "bgr"),
-        "data.on_bad_image": ("raise", "skip"),
-        "data.split.group": ("phash", "none"),
-        "optim.name": ("adamw", "adam", "sgd"),
-        "optim.schedule": ("cosine", "plateau", "constant"),
-        "optim.sharpness.name": ("none", "sam", "asam"),
-    }
-    for key, allowed in choices.items():
-        if flat[key] not in allowed:
-            raise ConfigError(f"config.{key}", f"is {flat[key]!r}{nearest(flat[key], allowed)}")
-    # key: (smallest, largest); a smallest value given as a string is excluded itself.
-    ranges: dict[str, tuple[Any, float]] = {
-        "data.image_size": (16, 2048),
-        "data.min_crop_area": (0.01, 1),
-        "data.crop": (0.1, 1),
-        "data.workers": (0, 256),
-        "data.split.hamming": (0, 32),
-        "loss.label_smoothing": (0, 0.99),
-        "loss.mixup": (0, 100),
-        "loss.cutmix": (0, 100),
-        "distill.weight": ("0", 1),
-        "distill.temperature": ("0", 100),
-        "optim.learning_rate": ("0", 1000),
-        "optim.weight_decay": (0, 1000),
-        "optim.momentum": (0, 0.9999),
-        "optim.clip_norm": (0, float("inf")),
-        "optim.warmup_epochs": (0, float("inf")),
-        "optim.final_lr": (0, 1),
-        "optim.plateau_factor": ("0", 0.9999),
-        "optim.plateau_patience": (1, float("inf")),
-        "optim.ema_decay": (0, 0.99999),
-        "optim.backbone_lr": (0, 1000),
-        "optim.layer_decay": ("0", 1),
-        "optim.frozen_blocks": (0, float("inf")),
-        "optim.sharpness.rho": ("0", 100),
-        "optim.sharpness.eta": (0, 100),
-        "train.epochs": (1, 100_000),
-        "train.batch_size": (1, 65_536),
-        "train.accumulate": (1, 4096),
-        "train.early_stopping": (0, float("inf")),
-        "train.checkpoint_minutes": (0, float("inf")),
-        "eval.batch_size": (1, 65_536),
-        "eval.bootstrap": (10, 1_000_000),
-    }
-    for key, (low, high) in ranges.items():
-        value, above = flat[key], isinstance(low, str)
-        if not (float(low) < value if above else low <= value) or not value <= high:
-            bound = f"> {low}" if above else f">= {low}"
-            limit = "" if high == float("inf") else f" and <= {high}"
-            raise ConfigError(f"config.{key}", f"must be {bound}{limit}, is {value}")
-    if config.train.batch_size % config.train.accumulate:
-        raise ConfigError(
-            "config.train.accumulate", f"must divide train.batch_size={config.train.batch_size}"
-        )
-    if min(config.data.split.ratios) <= 0:
-        raise ConfigError("config.data.split.ratios", f"must be positive, are {config.data.split.ratios}")
-    for size in config.data.progressive:
-        if not (isinstance(size, int) and 16 <= size <= 2048):
-            raise ConfigError("config.data.progressive", f"must be sides of 16 to 2048 pixels, are {size}")
-    if len(config.data.progressive) > config.train.epochs:
-        raise ConfigError("config.data.progressive", f"has more sizes than the {config.train.epochs} epochs")
-    if min(config.data.std) <= 0:
-        raise ConfigError("config.data.std", f"must be > 0, is {config.data.std}")
-    if config.data.source != "folder" and not config.data.source.startswith("tfds:"):
-        raise ConfigError("config.data.source", f"is {config.data.source!r}; choices: folder, tfds:NAME")
+    for name, key in keys(config).items():
+        key.check(name, flat[name])
+    train = config.train
+    if train.batch_size % train.accumulate:
+        raise ConfigError("config.train.accumulate", f"must divide train.batch_size={train.batch_size}")
+    if len(config.data.progressive) > train.epochs:
+        raise ConfigError("config.data.progressive", f"has more sizes than the {train.epochs} epochs")

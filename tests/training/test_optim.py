@@ -67,7 +67,7 @@ def test_plateau_counts_epochs(config):
 
 def test_fine_tuning_slows_layers_by_their_distance_from_the_head(config):
     config.name, config.momentum, config.weight_decay = "sgd", 0.0, 0.0
-    config.backbone_lr, config.layer_decay = 0.1, 0.5
+    config.backbone_lr_factor, config.layer_decay = 0.1, 0.5
     factors = optim.layer_factors(config, {"stem": 0, "block": 1, "classifier": 2})
     assert factors == {"stem": 0.1 * 0.25, "block": 0.1 * 0.5, "classifier": 1.0}
     tx = optim.make_optimizer(config, optax.constant_schedule(2.0), factors)
@@ -79,7 +79,7 @@ def test_fine_tuning_slows_layers_by_their_distance_from_the_head(config):
 
 
 def test_a_backbone_rate_of_zero_freezes_it(config):
-    config.backbone_lr = 0.0
+    config.backbone_lr_factor = 0.0
     factors = optim.layer_factors(config, {"stem": 0, "classifier": 1})
     tx = optim.make_optimizer(config, optax.constant_schedule(0.1), factors)
     params = {"stem": jnp.ones((2, 2)), "classifier": jnp.ones((2, 2))}

@@ -58,7 +58,6 @@ def prepare(
         ConfigError: a value is impossible, there are not enough pictures or classes, files are unreadable and
             `on_bad_image` is 'raise', or the manifest does not fit the data.
     """
-    _check(data_config)
     split_config = data_config.split
     source = open_source(data_config.source, data_config.dir)
     notes = list(source.notes)
@@ -130,21 +129,6 @@ def pictures_of(source: Source, names: Sequence[str]) -> np.ndarray:
     if names and len(set(source.classes) - set(names)) < 2:
         raise ConfigError(key, "leaves fewer than two classes to train on")
     return np.flatnonzero(np.isin(source.labels, [source.classes.index(name) for name in names]))
-
-
-def _check(config: Any) -> None:
-    """Checks the values of `config.data` that this module reads."""
-    for key, value, choices in (
-        ("on_bad_image", config.on_bad_image, ("raise", "skip")),
-        ("split.group", config.split.group, ("phash", "none")),
-    ):
-        if value not in choices:
-            raise ConfigError(f"config.data.{key}", f"unknown value {value!r}{nearest(str(value), choices)}")
-    ratios = tuple(config.split.ratios)
-    if len(ratios) != len(SPLITS) or not all(ratio > 0 for ratio in ratios):
-        raise ConfigError("config.data.split.ratios", f"must be three positive numbers, is {ratios}")
-    if not 0 <= config.split.hamming <= 64:
-        raise ConfigError("config.data.split.hamming", f"must be from 0 to 64, is {config.split.hamming}")
 
 
 def _check_classes(source: Source, least: int) -> None:

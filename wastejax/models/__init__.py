@@ -1,7 +1,8 @@
 """The networks by name. Outside this package a network is `Model.apply(variables, images, train=…)`.
 
-To add a family: a module with SIZES, DEFAULTS, CHOICES, `build` and `check` as `efficientnetv2` has them, a
-row in `FAMILIES`, its variants in `MODELS`, and their parameter counts in tests/models/test_models.py.
+To add a family: a module with SIZES, `build` and `check` as `efficientnetv2` has them, its keys in
+configs/common.py, a row in `FAMILIES`, its variants in `MODELS`, and their parameter counts in
+tests/models/test_models.py.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -16,9 +17,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
+from wastejax.config import family_keys
 from wastejax.errors import ConfigError, nearest
 from wastejax.models import efficientnetv2, mobilevit, pyramidnet, swin
-from wastejax.models.layers.conv import LOWERINGS
 from wastejax.models.layers.init import on_host
 
 Variables = dict[str, Any]
@@ -31,21 +32,17 @@ class Family(NamedTuple):
 
     Attributes:
         sizes: by name; each has a field for every key whose default is None, and its usual `image_size`.
-        defaults: the family's own config keys; None stands for the default of the size.
-        choices: the allowed values of the keys that have a closed list.
         build: (complete config, classes) -> module, called as `module(images, train, features_only)`.
         check: (complete config, image size) raises ConfigError for anything else that cannot be.
     """
 
     sizes: Mapping[str, Any]
-    defaults: Mapping[str, Any]
-    choices: Mapping[str, tuple[Any, ...]]
     build: Callable[[Mapping[str, Any], int], nn.Module]
     check: Callable[[Mapping[str, Any], int], None]
 
 
 def _family(module: Any) -> Family:
-    return Family(module.SIZES, module.DEFAULTS, module.CHOICES, module.build, module.check)
+    return Family(module.SIZES, module.build, module.check)
 
 
 FAMILIES: dict[str, Family] = {
@@ -53,20 +50,6 @@ FAMILIES: dict[str, Family] = {
     "mobilevit": _family(mobilevit),
     "pyramidnet": _family(pyramidnet),
     "swin": _family(swin),
-}
-
-COMMON_DEFAULTS: dict[str, Any] = {
-    "dropout": None,
-    "drop_path": None,
-    "dtype": "float32",
-    "lowering": "auto",
-    "head_attention": "none",
-}
-
-COMMON_CHOICES: dict[str, tuple[str, ...]] = {
-    "dtype": ("float32", "bfloat16"),
-    "lowering": LOWERINGS,
-    "head_attention": ("none", "cbam"),
 }
 
 
@@ -207,23 +190,15 @@ def complete(model_config: Mapping[str, Any]) -> dict[str, Any]:
     size = str(given.get("size"))
     if size not in family.sizes:
         raise ConfigError("config.model.size", f"{name} has no size {size!r}{nearest(size, family.sizes)}")
-    defaults = {**COMMON_DEFAULTS, **family.defaults}
-    for key in given.keys() - defaults.keys() - {"name", "size"}:
-        raise ConfigError(f"config.model.{key}", f"{name} has no such key{nearest(key, defaults)}")
+    keys = family_keys(name)
+    for key in given.keys() - keys.keys() - {"name", "size"}:
+        raise ConfigError(f"config.model.{key}", f"{name} has no such key{nearest(key, keys)}")
     config: dict[str, Any] = {"name": name, "size": size}
-    for key, default in defaults.items():
+    for key, known in keys.items():
         value = given.get(key)
-        value = default if value is None else value
+        value = known.default if value is None else value
         config[key] = getattr(family.sizes[size], key) if value is None else value
-    for key, choices in {**COMMON_CHOICES, **family.choices}.items():
-        if config[key] not in choices:
-            hint = nearest(str(config[key]), map(str, choices))
-            raise ConfigError(f"config.model.{key}", f"cannot be {config[key]!r}{hint}")
-    for key in ("dropout", "drop_path"):
-        if not isinstance(config[key], int | float) or not 0 <= config[key] < 1:
-            raise ConfigError(
-                f"config.model.{key}", f"must be a number from 0 to below 1, is {config[key]!r}"
-            )
+        known.check(f"model.{key}", config[key])
     return config
 
 
@@ -237,8 +212,8 @@ def create_model(model_config: Mapping[str, Any], num_classes: int) -> Model:
     """Builds a network.
 
     Args:
-        model_config: a row of `MODELS`, or the family's `name`, a `size`, and any keys of `COMMON_DEFAULTS`
-            and of the family's DEFAULTS; those left out or None take their defaults.
+        model_config: a row of `MODELS`, or the family's `name`, a `size`, and any keys of `config.model` for this
+            family, see configs/common.py; those left out or None take their defaults.
         num_classes: number of logits.
 
     Raises:

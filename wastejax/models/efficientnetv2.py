@@ -158,14 +158,6 @@ SIZES: dict[str, Size] = {
     ),
 }
 
-DEFAULTS: dict[str, Any] = {"attention": None, "fused_attention": "none", "activation": None}
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "attention": ("se", "eca", "glu", "none"),
-    "fused_attention": ("eca", "none"),
-    "activation": ("silu", "leaky_relu", "relu6", "hard_swish"),
-}
-
 
 class FusedMBConv(nn.Module):
     """One dense convolution in place of expansion and depthwise convolution (Tan & Le 2021, fig. 2).
@@ -203,7 +195,7 @@ class FusedMBConv(nn.Module):
 
 
 class EfficientNetV2(nn.Module):
-    """The network; see `SIZES` for the sizes and `CHOICES` for the keys' values.
+    """The network; see `SIZES` for the sizes and configs/common.py for the keys.
 
     Attributes:
         size: widths and depths.
@@ -277,5 +269,5 @@ def check(config: Mapping[str, Any], image_size: int) -> None:
 
 def build(config: Mapping[str, Any], num_classes: int) -> EfficientNetV2:
     """Builds the module of a complete config (see `wastejax.models.complete`)."""
-    options = {key: config[key] for key in (*DEFAULTS, "dropout", "drop_path", "head_attention", "lowering")}
+    options = {key: value for key, value in config.items() if key not in ("name", "size", "dtype")}
     return EfficientNetV2(SIZES[config["size"]], num_classes, dtype=jnp.dtype(config["dtype"]), **options)

@@ -52,20 +52,6 @@ SIZES: dict[str, Size] = {
     "tiny": Size((16, 24, 32, 48, 64), (48, 64, 80), 2, depths=(1, 2, 1), image_size=128),
 }
 
-DEFAULTS: dict[str, Any] = {
-    "mixer": "attention",
-    "expansion": 2,
-    "depths": None,
-    "local_kernel": "3x3",
-    "local_depthwise": True,
-}
-
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "mixer": ("attention", "inverted_residual"),
-    "local_kernel": ("3x3", "add_5x5", "replace_5x5"),
-    "local_depthwise": (True, False),
-}
-
 
 class TransformerLayer(nn.Module):
     """Pre-norm self-attention and feed-forward layer (Dosovitskiy et al. 2021, eqs. 2 and 3).
@@ -252,6 +238,6 @@ def check(config: Mapping[str, Any], image_size: int) -> None:
 
 def build(config: Mapping[str, Any], num_classes: int) -> MobileViT:
     """Builds the module of a complete config (see `wastejax.models.complete`)."""
-    options = {key: config[key] for key in (*DEFAULTS, "dropout", "drop_path", "head_attention", "lowering")}
+    options = {key: value for key, value in config.items() if key not in ("name", "size", "dtype")}
     options["depths"] = tuple(options["depths"])
     return MobileViT(SIZES[config["size"]], num_classes, dtype=jnp.dtype(config["dtype"]), **options)

@@ -51,10 +51,6 @@ SIZES: dict[str, Size] = {
     "tiny": Size("cifar", 8, 16, False, 32),
 }
 
-DEFAULTS: dict[str, Any] = {"stem": None, "depth": None, "alpha": None, "bottleneck": None}
-
-CHOICES: dict[str, tuple[Any, ...]] = {"stem": ("cifar", "imagenet"), "bottleneck": (True, False)}
-
 
 def blocks_per_stage(stem: str, depth: int, bottleneck: bool) -> tuple[int, ...]:
     """Returns how many residual blocks each stage has.
@@ -213,5 +209,5 @@ def check(config: Mapping[str, Any], image_size: int) -> None:
 
 def build(config: Mapping[str, Any], num_classes: int) -> PyramidNet:
     """Builds the module of a complete config (see `wastejax.models.complete`)."""
-    options = {key: config[key] for key in (*DEFAULTS, "dropout", "drop_path", "head_attention", "lowering")}
+    options = {key: value for key, value in config.items() if key not in ("name", "size", "dtype")}
     return PyramidNet(num_classes, dtype=jnp.dtype(config["dtype"]), **options)

@@ -36,10 +36,6 @@ SIZES: dict[str, Size] = {
     "tiny": Size(24, (2, 2), (1, 2), window=4, image_size=64, drop_path=0.0),
 }
 
-DEFAULTS: dict[str, Any] = {"window": None}
-
-CHOICES: dict[str, tuple[Any, ...]] = {"window": (4, 7, 8)}
-
 
 def relative_positions(window: int) -> np.ndarray:
     """Returns the row of the bias table for each pair of positions in a window, int [window^2, window^2].
@@ -242,5 +238,5 @@ def check(config: Mapping[str, Any], image_size: int) -> None:
 
 def build(config: Mapping[str, Any], num_classes: int) -> Swin:
     """Builds the module of a complete config (see `wastejax.models.complete`)."""
-    options = {key: config[key] for key in (*DEFAULTS, "dropout", "drop_path", "head_attention", "lowering")}
+    options = {key: value for key, value in config.items() if key not in ("name", "size", "dtype")}
     return Swin(SIZES[config["size"]], num_classes, dtype=jnp.dtype(config["dtype"]), **options)

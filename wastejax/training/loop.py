@@ -47,18 +47,6 @@ from wastejax.training.teacher import load_teacher
 
 Say = Callable[[str], None]
 
-# Keys that recipes gained since runs were first stored, with the value that such a run had in effect.
-LATER_KEYS: dict[str, Any] = {
-    "data.leave_out": (),
-    "data.progressive": (),
-    "data.taxonomy": "",
-    "distill.teacher": "",
-    "distill.temperature": 2.0,
-    "distill.weight": 0.5,
-    "init.preprocessing": True,
-    "optim.frozen_blocks": 0,
-}
-
 
 @dataclass
 class Progress:
@@ -116,9 +104,7 @@ def claim(workdir: Path, config: ConfigDict) -> bool:
     path = workdir / "config.json"
     if not path.is_file():
         return False
-    stored = LATER_KEYS | configs.flatten(configs.from_json(path.read_text()))
-    stored["data.workers"] = config.data.workers  # who reads changes nothing of what comes out
-    changed = configs.differences(stored, configs.flatten(config))
+    changed = configs.hindrances(configs.from_json(path.read_text()), config)
     if changed:
         raise UserError(
             f"--workdir={workdir}: holds a run with another config: {', '.join(changed)}; "

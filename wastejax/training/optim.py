@@ -32,7 +32,7 @@ def layer_factors(optim: ConfigDict, depths: Any) -> Any:
     """Returns what each parameter's learning rate is multiplied with; all 1 means no fine-tuning keys are set.
 
     Args:
-        optim: read are backbone_lr, layer_decay and frozen_blocks.
+        optim: read are backbone_lr_factor, layer_decay and frozen_blocks.
         depths: tree of ints, `layer_index`: 0 for the stem, the highest for the head.
     """
     head = max(jax.tree.leaves(depths))
@@ -40,7 +40,7 @@ def layer_factors(optim: ConfigDict, depths: Any) -> Any:
     def factor(depth: int) -> float:
         if depth < optim.frozen_blocks:
             return 0.0
-        return 1.0 if depth == head else optim.backbone_lr * optim.layer_decay ** (head - depth)
+        return 1.0 if depth == head else optim.backbone_lr_factor * optim.layer_decay ** (head - depth)
 
     return jax.tree.map(factor, depths)
 
