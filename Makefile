@@ -23,6 +23,11 @@ test-all: $(VENV)/.installed-all
 web: $(VENV)/.installed-test web/node_modules
 	$(PY) -m wastejax.main web --out=build/web $(if $(MODEL),--model=$(MODEL))
 
+# The pages of docs/reference that are made from the code.
+docs: $(VENV)/.installed
+	$(PY) docs/cli.py
+	$(PY) docs/configuration.py
+
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .

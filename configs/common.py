@@ -107,7 +107,6 @@ KEYS: dict[str, Key] = {
     "data.split.ratios": Key(
         default=(3.0, 1.0, 1.0),
         above=0,
-        most=1e9,
         text="Shares of train, validation and test, relative to each other: 3,1,1 or 0.6,0.2,0.2.",
     ),
     "data.split.group": Key(

@@ -1,5 +1,8 @@
+import importlib.util
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -7,6 +10,10 @@ from wastejax import config as configs
 from wastejax import models
 from wastejax.cli.train import resolve
 from wastejax.errors import ConfigError, UserError
+from wastejax.keys import Key
+from wastejax.training.loop import claim
+
+REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "configuration.md"
 
 
 @pytest.fixture
@@ -23,22 +30,102 @@ def test_every_recipe_loads_by_name_and_passes_its_own_checks():
         models.check(config.model, config.data.image_size)
 
 
-def test_every_key_has_a_comment():
-    lines = (configs.recipes_dir() / "common.py").read_text().splitlines()
-    keys = [
-        i for i, line in enumerate(lines) if "." in line.split("=")[0] and " = " in line and line[0] == " "
-    ]
-    keys = [i for i in keys if "ConfigDict()" not in lines[i] and not lines[i].lstrip().startswith("config.")]
-    assert len(keys) > 40
+def test_every_key_says_what_it_does_and_takes_its_own_default():
+    common = configs.common()
+    families = {f"model.{name}": key for keys in common.FAMILIES.values() for name, key in keys.items()}
+    for name, key in (common.KEYS | families).items():
+        assert len(key.text) > 10 and key.text.endswith("."), name
+        key.check(name, key.default)
+        if key.default is not None and key.default != () and key.kind is not str:
+            text = ",".join(map(str, key.default)) if key.kind is tuple else str(key.default)
+            assert key.parse(name, text) == key.default
 
-    def commented(i: int) -> bool:
-        while (
-            lines[i - 1].lstrip().split(".")[0] == lines[i].lstrip().split(".")[0] and " = " in lines[i - 1]
-        ):
-            i -= 1  # pairs of keys share a comment
-        return lines[i - 1].lstrip().startswith("#") or ".name = " in lines[i]
 
-    assert [lines[i] for i in keys if not commented(i)] == []
+def load(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_one_new_entry_can_be_overridden_is_checked_and_documented_and_older_runs_resume(
+    monkeypatch, tmp_path
+):
+    (tmp_path / "config.json").write_text(configs.to_json(configs.load_recipe("mobilevit_ir")))
+    common = configs.common()
+    monkeypatch.setitem(common.KEYS, "train.grace", Key(default=2, least=1, most=5, text="Epochs of grace."))
+    config = configs.load_recipe("mobilevit_ir")
+    assert claim(tmp_path, config)
+    assert configs.apply_overrides(config, ["--config.train.grace=3"]) == {"train.grace"}
+    assert config.train.grace == 3
+    configs.check(config)
+    with pytest.raises(UserError, match=r"another config: config\.train\.grace \(2 -> 3\)"):
+        claim(tmp_path, config)
+    with pytest.raises(ConfigError, match=r"config\.train\.grace: expects an integer such as 2, is 'a'"):
+        configs.apply_overrides(config, ["--config.train.grace=a"])
+    config.train.grace = 6
+    with pytest.raises(ConfigError, match=r"config\.train\.grace: must be an integer >= 1 and <= 5, is 6"):
+        configs.check(config)
+    page = load(REFERENCE.parents[1] / "configuration.py").page()
+    assert "| `train.grace` | `2` | an integer >= 1 and <= 5 | Epochs of grace. |" in page
+
+
+def test_the_reference_is_made_from_the_keys():
+    assert REFERENCE.read_text() == load(REFERENCE.parents[1] / "configuration.py").page(), "run make docs"
+
+
+def test_a_run_resumes_with_another_value_where_that_changes_nothing(tmp_path):
+    config = configs.load_recipe("mobilevit_ir")
+    (tmp_path / "config.json").write_text(configs.to_json(config))
+    configs.apply_overrides(
+        config,
+        [
+            "--config.data.cache=False",
+            "--config.data.workers=0",
+            "--config.train.checkpoint_minutes=1",
+            "--config.eval.batch_size=2",
+        ],
+    )
+    assert claim(tmp_path, config)
+
+
+def test_an_old_name_is_understood_in_overrides_recipes_and_stored_runs(recipe, tmp_path):
+    assert configs.apply_overrides(recipe, ["--config.optim.backbone_lr=0.5"]) == {"optim.backbone_lr_factor"}
+    assert recipe.optim.backbone_lr_factor == 0.5
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from configs import mobilevit_ir\n\ndef get_config():\n"
+        "    config = mobilevit_ir.get_config()\n    config.optim.backbone_lr = 0.5\n    return config\n"
+    )
+    mine = configs.load_recipe(str(path))
+    assert configs.differences(mine, recipe) == []
+    stored = json.loads(configs.to_json(recipe))
+    stored["optim"]["backbone_lr"] = stored["optim"].pop("backbone_lr_factor")
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert claim(tmp_path, recipe)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.epochs", 1.5),
+        ("train.epochs", True),
+        ("optim.learning_rate", float("inf")),
+        ("optim.learning_rate", float("nan")),
+        ("data.mean", (0.5, 0.5)),
+        ("data.mean", 0.5),
+        ("data.leave_out", "shoes"),
+        ("data.cache", 1),
+        ("data.dir", 3),
+        ("model.dropout", 1.0),
+        ("data.split.hamming", 33),
+        ("data.split.group", "no"),
+        ("data.on_bad_image", "ignore"),
+    ],
+)
+def test_a_value_that_a_recipe_set_wrongly_is_refused(key, value):
+    with pytest.raises(ConfigError, match=f"^config.{key}: "):
+        configs.common().KEYS[key].check(key, value)
 
 
 def test_overrides_take_the_type_of_the_default(recipe):
@@ -67,14 +154,14 @@ def test_overrides_take_the_type_of_the_default(recipe):
     ("argument", "key", "hint"),
     [
         ("--config.train.epoch=3", "config.train.epoch", "did you mean 'train.epochs'?"),
-        ("--config.train.epochs=abc", "config.train.epochs", "expects int"),
-        ("--config.train.epochs=3.5", "config.train.epochs", "expects int"),
-        ("--config.train.epochs=True", "config.train.epochs", "expects int"),
+        ("--config.train.epochs=abc", "config.train.epochs", "expects an integer such as 100"),
+        ("--config.train.epochs=3.5", "config.train.epochs", "expects an integer such as 100"),
+        ("--config.train.epochs=True", "config.train.epochs", "expects an integer such as 100"),
         ("--config.train.epochs", "config.train.epochs", "needs a value"),
         ("--config.train=3", "config.train", "group of keys"),
-        ("--config.data.cache=maybe", "config.data.cache", "expects bool"),
-        ("--config.data.mean=(1,2)", "config.data.mean", "expects tuple"),
-        ("--config.data.mean=0.5", "config.data.mean", "expects tuple"),
+        ("--config.data.cache=maybe", "config.data.cache", "expects True or False"),
+        ("--config.data.mean=(1,2)", "config.data.mean", "expects 3 numbers such as 0.0,0.0,0.0"),
+        ("--config.data.mean=0.5", "config.data.mean", "expects 3 numbers such as 0.0,0.0,0.0"),
     ],
 )
 def test_a_wrong_override_names_key_and_remedy(recipe, argument, key, hint):
@@ -88,16 +175,19 @@ def test_a_wrong_override_names_key_and_remedy(recipe, argument, key, hint):
 @pytest.mark.parametrize(
     ("argument", "hint"),
     [
-        ("--config.train.epochs=-3", "must be >= 1"),
+        ("--config.train.epochs=-3", ">= 1"),
         ("--config.data.augmentation=stronk", "did you mean 'strong'?"),
-        ("--config.optim.learning_rate=0", "must be > 0"),
+        ("--config.optim.learning_rate=0", "> 0"),
         ("--config.optim.name=adamww", "did you mean 'adamw'?"),
         ("--config.train.accumulate=7", "must divide"),
-        ("--config.data.std=(0,1,1)", "must be > 0"),
+        ("--config.data.std=(0,1,1)", "> 0"),
         ("--config.data.source=kaggle", "tfds:NAME"),
-        ("--config.data.split.ratios=(0,1,1)", "must be positive"),
-        ("--config.data.progressive=8,64", "16 to 2048 pixels"),
-        ("--config.data.progressive=8", "16 to 2048 pixels"),
+        ("--config.data.split.ratios=(0,1,1)", "> 0"),
+        ("--config.data.split.hamming=-1", ">= 0 and <= 32"),
+        ("--config.data.split.group=hash", "did you mean 'phash'?"),
+        ("--config.data.on_bad_image=skipp", "did you mean 'skip'?"),
+        ("--config.data.progressive=8,64", ">= 16 and <= 2,048"),
+        ("--config.data.progressive=8", ">= 16 and <= 2,048"),
     ],
 )
 def test_an_impossible_value_is_refused(recipe, argument, hint):
@@ -149,7 +239,7 @@ def test_names_are_given_with_commas(recipe, text):
 
 
 def test_one_size_to_grow_from_is_a_list_of_one(recipe):
-    with pytest.raises(ConfigError, match=r"config\.data\.progressive: expects tuple, is 'a'"):
+    with pytest.raises(ConfigError, match=r"config\.data\.progressive: expects integers, is 'a'"):
         configs.apply_overrides(recipe, ["--config.data.progressive=a"])
     configs.apply_overrides(recipe, ["--config.data.progressive=128"])
     assert recipe.data.progressive == (128,)

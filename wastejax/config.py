@@ -78,10 +78,10 @@ def common() -> ModuleType:
 
 def _find_recipes() -> None:
     """Makes `from configs import common` in a recipe mean ours, wherever the package is installed."""
-    if "configs" not in sys.modules:
-        package = ModuleType("configs")
-        package.__path__ = [str(recipes_dir())]
-        sys.modules["configs"] = package
+    package = sys.modules.setdefault("configs", ModuleType("configs"))
+    where = list(getattr(package, "__path__", ()))
+    if str(recipes_dir()) not in where:
+        package.__path__ = [*where, str(recipes_dir())]
 
 
 def keys(config: Mapping[str, Any]) -> dict[str, Key]:

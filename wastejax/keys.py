@@ -13,6 +13,8 @@ from ml_collections.config_dict import placeholder
 from wastejax.errors import ConfigError, nearest
 
 INFINITY = float("inf")
+NAMES = {int: "an integer", float: "a number", bool: "True or False", str: "text"}
+PLURALS = {int: "integers", float: "numbers", str: "names"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +61,13 @@ class Key:
         """What it takes, in words: the type, choices or bounds."""
         if self.choices:
             return " or ".join(repr(choice) for choice in self.choices)
-        name = self.kind.__name__
-        if self.kind is tuple:
-            count = f"{len(self.default)} " if self.default else ""
-            name = f"{count}{'name' if self.items is str else self.items.__name__}s"
-        return f"{name}, {self._bounds}" if self._bounds else name
+        return " ".join(filter(None, (self._type, self._bounds)))
+
+    @property
+    def _type(self) -> str:
+        if self.kind is not tuple:
+            return NAMES[self.kind]
+        return f"{len(self.default)} {PLURALS[self.items]}" if self.default else PLURALS[self.items]
 
     @property
     def _bounds(self) -> str:
@@ -92,12 +96,13 @@ class Key:
             if self.kind is not tuple:
                 return _number(value, self.kind)
             value = tuple(value) if isinstance(value, tuple | list) else (value,)
+            if self.default and len(value) != len(self.default):
+                raise ValueError
             return tuple(_number(item, self.items) for item in value)
         except (KeyError, ValueError, TypeError, SyntaxError, OverflowError):
-            example = f" such as {self.default}" if self.default not in (None, ()) else ""
-            raise ConfigError(
-                f"config.{name}", f"expects {self.kind.__name__}{example}, is {text!r}"
-            ) from None
+            shown = ",".join(map(str, self.default)) if self.kind is tuple and self.default else self.default
+            example = "" if self.kind is bool or shown in (None, ()) else f" such as {shown}"
+            raise ConfigError(f"config.{name}", f"expects {self._type}{example}, is {text!r}") from None
 
     def check(self, name: str, value: Any) -> None:
         """Raises a ConfigError that names the key where a value is none that it takes."""
@@ -112,13 +117,13 @@ class Key:
         if kind is tuple:
             kind, items = self.items, value if isinstance(value, tuple | list) else (None,)
         wrong_length = self.kind is tuple and self.default and len(items) != len(self.default)
-        if wrong_length or not all(_is_a(item, kind) for item in items):
+        if wrong_length or not all(_is_a(item, kind) and self._is_within(item) for item in items):
             raise ConfigError(key, f"must be {self.values}, is {value!r}")
-        if kind in (int, float) and not all(self._is_within(item) for item in items):
-            raise ConfigError(key, f"must be {self._bounds}, is {value!r}")
 
-    def _is_within(self, number: float) -> bool:
-        low = number >= self.least and (number > self.above or self.above == -INFINITY)
+    def _is_within(self, number: Any) -> bool:
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            return True
+        low = INFINITY > number >= self.least and (number > self.above or self.above == -INFINITY)
         return low and number <= self.most and (number < self.below or self.below == INFINITY)
 
 

@@ -256,11 +256,6 @@ def test_a_class_without_a_readable_picture(folder):
     "changes, key, words",
     [
         ({"source": "folders"}, "config.data.source", "'folder' or 'tfds:NAME'"),
-        ({"on_bad_image": "skipp"}, "config.data.on_bad_image", "did you mean 'skip'?"),
-        ({"split__group": "hash"}, "config.data.split.group", "did you mean 'phash'?"),
-        ({"split__ratios": (3, 1, 0)}, "config.data.split.ratios", "three positive numbers"),
-        ({"split__ratios": (3, 1)}, "config.data.split.ratios", "three positive numbers"),
-        ({"split__hamming": -1}, "config.data.split.hamming", "from 0 to 64"),
         ({"split__manifest": "nowhere.csv"}, "config.data.split.manifest", "cannot read nowhere.csv"),
     ],
 )

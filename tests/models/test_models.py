@@ -272,7 +272,7 @@ def test_both_lowerings_are_one_network():
             {"name": "mobilevit", "size": "s", "mixer": "atention"},
             r"model\.mixer: .* did you mean 'attention'",
         ),
-        ({"name": "efficientnetv2", "size": "s", "dropout": 1.0}, r"model\.dropout: .* below 1, is 1\.0"),
+        ({"name": "efficientnetv2", "size": "s", "dropout": 1.0}, r"model\.dropout: .* < 1, is 1\.0"),
         ({"name": "efficientnetv2", "size": "s", "drop_path": "a"}, r"model\.drop_path: .*, is 'a'"),
         ({"name": "efficientnetv2", "size": "s", "dtype": "float16"}, r"model\.dtype: cannot be 'float16'"),
     ],
