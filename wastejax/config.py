@@ -60,13 +60,14 @@ def load_recipe(recipe: str) -> ConfigDict:
 
 def _rename(config: ConfigDict) -> None:
     """Moves what a recipe set by the old name of a key to where it is now, in place."""
+    flat = flatten(config)
     for old, new in old_names(keys(config)).items():
-        *parents, last = old.split(".")
-        section = config
-        for parent in parents:
-            section = section[parent]
-        if last in section:
-            _set(config, new, section[last])
+        if old in flat:
+            _set(config, new, flat[old])
+            *parents, last = old.split(".")
+            section = config
+            for parent in parents:
+                section = section[parent]
             del section[last]
 
 

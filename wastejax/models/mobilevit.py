@@ -219,12 +219,8 @@ class MobileViT(nn.Module):
 
 def check(config: Mapping[str, Any], image_size: int) -> None:
     """Raises ConfigError for impossible mixers, and for image sizes that they cannot take."""
-    expansion, depths = config["expansion"], config["depths"]
-    if not isinstance(expansion, int) or expansion < 1:
-        raise ConfigError("config.model.expansion", f"must be an integer >= 1, is {expansion!r}")
-    counts = depths if isinstance(depths, list | tuple) else ()
-    if len(counts) != 3 or not all(isinstance(depth, int) and depth >= 1 for depth in counts):
-        raise ConfigError("config.model.depths", f"must be three integers >= 1, is {depths}")
+    if len(config["depths"]) != 3:
+        raise ConfigError("config.model.depths", f"must be three integers, is {config['depths']}")
     if image_size < TOTAL_STRIDE:
         raise ConfigError("config.data.image_size", f"must be >= {TOTAL_STRIDE}, is {image_size}")
     step = TOTAL_STRIDE * PATCH
