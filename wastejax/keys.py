@@ -113,9 +113,9 @@ class Key:
             if not any(_matches(value, choice) for choice in self.choices):
                 raise ConfigError(key, f"cannot be {value!r}{nearest(str(value), map(str, self.choices))}")
             return
-        kind, items = self.kind, (value,)
+        kind, items = self.kind, [value]
         if kind is tuple:
-            kind, items = self.items, value if isinstance(value, tuple | list) else (None,)
+            kind, items = self.items, list(value) if isinstance(value, tuple | list) else [None]
         wrong_length = self.kind is tuple and self.default and len(items) != len(self.default)
         if wrong_length or not all(_is_a(item, kind) and self._is_within(item) for item in items):
             raise ConfigError(key, f"must be {self.values}, is {value!r}")
