@@ -17,13 +17,13 @@ from wastejax.audit.changed_copies import agreements, cropped_pairs, mirrored_pa
 from wastejax.data.duplicates import MIN_AGREEMENT, group_duplicates, scan
 from wastejax.data.hamming import near_pairs
 from wastejax.data.images import Header, read_header
+from wastejax.data.images.formats import ENDINGS
 from wastejax.data.sources import Source
 from wastejax.data.split import stratified_group_split
 
 SMALL = 64  # shorter side, pixels, below which a picture is called small
 LONG = 3  # ratio of the sides above which it is called elongated
 SEEDS = tuple(range(17, 22))  # of the plain random splits whose leaks are counted
-_ENDINGS = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "BMP": (".bmp",)}
 
 Progress = Callable[[str, int, int], None]  # what is being done, items done, items in all
 
@@ -322,7 +322,7 @@ def _oddities(name: str, header: Header) -> list[str]:
         "animated": header.animated,
         f"small, a side under {SMALL} px": short < SMALL,
         f"elongated, sides over {LONG}:1": long > LONG * short,
-        f"{header.format} named {ending}": ending not in _ENDINGS.get(header.format, ()),
+        f"{header.format} named {ending}": ending not in ENDINGS.get(header.format, (ending,)),
     }
     return [what for what, true in checks.items() if true]
 

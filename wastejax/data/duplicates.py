@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from wastejax.data.cache import go_without
 from wastejax.data.hamming import near_pairs
-from wastejax.data.images import BadImage, decode
+from wastejax.data.images import VERSION, BadImage, decode
 from wastejax.data.sources import Source
 
 GREY = 32  # side of the small grey versions, pixels
@@ -35,7 +35,7 @@ _TEMPLATE = 0.8  # side of the middle part that is looked for, relative to the p
 _FLAT = 10.0  # norm of the detail, grey levels, below which a picture counts as flat
 _SCALES = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15)
 _ROWS_AT_ONCE = 4096  # images whose grey versions are summed or compared in one step
-_CACHE_FILE = "scan-v2.npz"  # count up when what is computed per picture changes
+_CACHE_FILE = f"scan-v2.{VERSION}.npz"  # count up when what is computed per image changes
 _DECODE_SIDE = 256  # JPEGs may be decoded down to this, in their own steps of two
 
 

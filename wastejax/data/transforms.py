@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from wastejax.data.images import to_rgb
 from wastejax.data.resampling import FILTERS, resized_crop
 
 
@@ -52,7 +53,13 @@ class Preprocessing:
         return cls(**plain)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """Resizes the short side and cuts the centre; uint8 [image_size, image_size, 3]."""
+        """Resizes the short side and cuts the centre; uint8 [image_size, image_size, 3].
+
+        Args:
+            image: of any mode; what is not RGB is converted as `images.to_rgb` does.
+        """
+        if image.mode != "RGB":
+            image = to_rgb(image)
         size = (self.image_size, self.image_size)
         # Resample only what is kept.
         return np.asarray(image.resize(size, FILTERS[self.interpolation], box=self.box(*image.size)))

@@ -1,22 +1,34 @@
-"""Encoded bytes in, an RGB picture out: every kind of file that turns up in a folder of photographs."""
+"""Encoded bytes in, an RGB image out: every kind of file that turns up in a folder of photographs.
+
+One function, `decode`, for training, evaluation, `predict`, the server and exported files; deployment/web does the
+same in a browser, and tests/deployment/test_file_kinds.py holds them together.
+"""
 
 import io
 import warnings
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
 
-from wastejax.data.images.formats import FORMATS, HEIF, MAGIC, extensions, heif_brand, reads_heif
+from wastejax.data.images import depth, profiles, repair
+from wastejax.data.images.formats import FORMATS, HEIF, MAGIC, extensions, foreign, heif_brand, reads_heif
 
-Image.init()  # loads PIL's plugins now: the first pictures may come from several threads at once
+Image.init()  # loads PIL's plugins now: the first images may come from several threads at once
 EXTENSIONS = extensions()
-# PIL's own warning level: larger pictures take more than 256 MiB to decode.
+VERSION = 2  # count up when the pixels of any kind of file change: caches of pixels carry it
+# PIL's own warning level: larger images take more than 256 MiB to decode.
 MAX_PIXELS = 89_478_485
+# JPEGs above this are decoded at half, a quarter or an eighth of their size, whatever limit is set, so that every
+# command sees the same pixels.
+REDUCE_ABOVE = 50_000_000
+_LARGEST_JPEG = (
+    8  # times the limit: reduced, it is below the limit, and decoding takes a row of blocks at a time
+)
+_LARGEST_PROGRESSIVE = 1.5  # times the limit: keeps the coefficients of the whole image, whatever the scale
 
 _ORIENTATION_TAG = 0x0112
-# EXIF 2.3, tag Orientation: what brings the stored picture upright.
+# EXIF 2.3, tag Orientation: what brings the stored image upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -29,11 +41,19 @@ _UPRIGHT = {
 
 
 class BadImage(ValueError):  # noqa: N818 - a statement about the file, named as the reports name it
-    """A file that cannot be decoded; `str(error)` is the reason, short enough for a list."""
+    """A file that cannot be decoded; `str(error)` is the reason, short enough for a list.
+
+    Attributes:
+        kind: 'format' where it is none that is read, 'size' where it is too large, else 'damage'.
+    """
+
+    def __init__(self, reason: str, kind: Literal["format", "size", "damage"] = "damage") -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 class Header(NamedTuple):
-    """What a file says of its picture before any pixel is decoded.
+    """What a file says of its image before any pixel is decoded.
 
     Attributes:
         format: PIL's name, 'JPEG', 'PNG', …
@@ -56,8 +76,8 @@ def read_header(data: bytes) -> Header | None:
     """Reads the header of an encoded file; None where it has none that can be read."""
     _quieten_pil()
     try:
-        image = _open(data)
-        rotated = image.getexif().get(_ORIENTATION_TAG) in _UPRIGHT
+        image = _open(_prepared(data))
+        rotated = _orientation(image, data) in _UPRIGHT
         animated = bool(getattr(image, "is_animated", False))
     except Exception:  # as in `decode`
         return None
@@ -65,55 +85,102 @@ def read_header(data: bytes) -> Header | None:
 
 
 def decode(data: bytes, min_side: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decodes a picture of any common kind to RGB.
+    """Decodes an image of any common kind to RGB.
 
-    EXIF orientation is applied, transparency composited on white, 16-bit and float samples scaled to 8 bits,
-    CMYK converted; of an animation the first frame is taken.
+    EXIF orientation is applied, colors are taken to sRGB from the profile in the file, transparency is composited
+    on white, samples of more than 8 bits are scaled to 8; of an animation the first frame is taken. A JPEG above
+    `REDUCE_ABOVE` pixels is decoded at a reduced scale; one without an end marker is read if no pixel is missing.
 
     Args:
         data: the encoded file.
         min_side: if given, a JPEG may be decoded smaller than it is, which is much faster for photographs, as
             long as both sides keep this many pixels.
-        max_pixels: larger pictures are refused before they are decoded.
+        max_pixels: larger images are refused before they are decoded.
 
     Returns:
-        A picture of mode RGB, fully loaded.
+        An image of mode RGB, fully loaded.
 
     Raises:
-        BadImage: the data is empty, truncated, damaged, not a picture, or has more than `max_pixels` pixels.
+        BadImage: the data is empty, truncated, damaged, not an image, or has more than `max_pixels` pixels.
     """
     if not data:
         raise BadImage("empty file")
     _quieten_pil()
     try:
-        image = _open(data)
-        if image.width * image.height > max_pixels:
-            raise BadImage(f"too large ({image.width} x {image.height} pixels; decompression bomb?)")
-        if min_side:
-            image.draft(None, (min_side, min_side))
-        image.load()
-        return _to_rgb(_upright(image))
+        if data.startswith(repair.JPEG) and not repair.jpeg_has_end(data):
+            return _without_end(data, max_pixels)
+        return _decode(_prepared(data), min_side, max_pixels)
     except BadImage:
         raise
-    except Image.DecompressionBombError as error:
-        raise BadImage("too large (decompression bomb?)") from error
     except UnidentifiedImageError as error:
-        raise BadImage(
-            "truncated or damaged header" if data.startswith(tuple(MAGIC)) else "not an image"
-        ) from error
+        raise _unidentified(data) from error
     # On damaged files PIL's plugins raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise BadImage(_reason(error, data)) from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Returns an image of any mode as RGB: transparency on white, more than 8 bits scaled, its profile applied."""
+    profile, gamma = image.info.get("icc_profile"), image.info.get("gamma")
+    if image.mode.startswith("I") or image.mode == "F":
+        image = depth.grey_to_8bit(image)
+    if image.mode == "LAB":
+        image = profiles.lab_to_srgb(image)
+    if "transparency" in image.info or image.mode in ("PA", "RGBa", "La"):
+        image = image.convert("RGBA")
+    if profile:
+        image = profiles.to_srgb(image, profile)
+    elif gamma and "srgb" not in image.info:
+        image = profiles.gamma_to_srgb(image.convert("RGB") if image.mode == "P" else image, gamma)
+    if image.mode in ("RGBA", "LA"):
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _decode(data: bytes, min_side: int | None, max_pixels: int) -> Image.Image:
+    image = _open(data)
+    _reduce(image, min_side, max_pixels)
+    orientation = _orientation(image, data)
+    deep = depth.uses_low_bits(image)
+    image.load()
+    shown: Image.Image = image
+    if deep and depth.darkened(image):
+        shown = depth.from_low_bits(image, _open(data))
+        shown.info = image.info
+    method = _UPRIGHT.get(orientation)
+    shown = to_rgb(shown)
+    return shown.transpose(method) if method is not None else shown
+
+
+def _without_end(data: bytes, max_pixels: int) -> Image.Image:
+    """Returns a JPEG that lacks its end marker, where no pixel depends on what is missing; always at full scale."""
+    first, second = (_decode(ended, None, max_pixels) for ended in repair.jpeg_endings(data))
+    if ImageChops.difference(first, second).getbbox() is not None:
+        raise BadImage("truncated")
+    return first
+
+
+def _prepared(data: bytes) -> bytes:
+    return repair.without_texts(data) if data.startswith(repair.PNG) else data
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
     formats: tuple[str, ...] = FORMATS
     if heif_brand(data) == HEIF:
         if not reads_heif():
-            raise BadImage("HEIC needs pillow-heif: pip install pillow-heif")
+            raise BadImage("HEIC needs pillow-heif: pip install pillow-heif", "format")
         _register_heif()
         formats = (HEIF,)
-    return Image.open(io.BytesIO(data), formats=formats)
+    try:
+        return Image.open(io.BytesIO(data), formats=formats)
+    except Image.DecompressionBombError:
+        # Pillow's own limit is the whole process's and comes before its reduced decoding; ours is in `_reduce`.
+        kind = next((name for magic, name in MAGIC.items() if data.startswith(magic)), None)
+        if kind is None:
+            raise BadImage("too large (decompression bomb?)", "size") from None
+        return Image.OPEN[kind][0](io.BytesIO(data), "")
 
 
 @cache
@@ -121,6 +188,44 @@ def _register_heif() -> None:
     import pillow_heif
 
     pillow_heif.register_heif_opener(thumbnails=False)
+
+
+def _reduce(image: ImageFile.ImageFile, min_side: int | None, max_pixels: int) -> None:
+    """Has a JPEG decoded smaller where it is large, or where `min_side` allows it.
+
+    Raises:
+        BadImage: the image is too large.
+    """
+    width, height = image.size
+    pixels = width * height
+    most = float(max_pixels)
+    if image.format in ("JPEG", "MPO"):
+        most *= _LARGEST_PROGRESSIVE if image.info.get("progressive") else _LARGEST_JPEG
+        scale = next((k for k in (1, 2, 4, 8) if pixels <= k * k * min(REDUCE_ABOVE, max_pixels)), 8)
+        if min_side:
+            scale = max(scale, *(k for k in (1, 2, 4, 8) if k * min_side <= min(width, height)), 1)
+        if scale > 1:
+            image.draft(None, (max(1, width // scale), max(1, height // scale)))
+        if pixels <= most:
+            most = float(max_pixels)
+            pixels = image.width * image.height
+    if pixels > most:
+        raise BadImage(
+            f"too large ({width} x {height} pixels; decompression bomb?): at most {max_pixels:,} pixels",
+            "size",
+        )
+
+
+def _orientation(image: ImageFile.ImageFile, data: bytes) -> int:
+    """Returns EXIF's orientation, 1 where there is none. XMP's is not looked at, as browsers do not."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns these itself
+    try:
+        exif = Image.Exif()
+        exif.load(repair.png_exif(data) if image.format == "PNG" else image.info.get("exif", b""))
+        return int(exif.get(_ORIENTATION_TAG, 1))
+    except Exception:  # a broken EXIF block says nothing against the pixels
+        return 1
 
 
 def _quieten_pil() -> None:
@@ -132,43 +237,17 @@ def _quieten_pil() -> None:
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
+def _unidentified(data: bytes) -> BadImage:
+    if name := foreign(data):
+        return BadImage(f"{name} is not read: convert it to JPEG or PNG", "format")
+    if data.startswith(tuple(MAGIC)) or heif_brand(data):
+        return BadImage("truncated or damaged header")
+    return BadImage("not an image", "format")
+
+
 def _reason(error: Exception, data: bytes) -> str:
     text = str(error).lower()
     cut_riff = data[:4] == b"RIFF" and len(data) < int.from_bytes(data[4:8], "little") + 8  # WebP
     if cut_riff or any(word in text for word in ("truncated", "end of", "broken data stream", "not enough")):
         return "truncated"
     return f"damaged ({error})" if text else f"damaged ({type(error).__name__})"
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(_ORIENTATION_TAG)
-    except Exception:  # a broken EXIF block says nothing against the pixels
-        orientation = None
-    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image.transpose(method) if method is not None else image
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_8bit(image)
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8bit(image: Image.Image) -> Image.Image:
-    """Scales integer samples of 16 bits by 1/257, and others by their largest where that exceeds 255."""
-    values = np.nan_to_num(np.asarray(image, np.float64))
-    top = values.max(initial=0)
-    if (image.mode.startswith("I") and 255 < top <= 65535) or image.mode.startswith("I;16"):
-        scale = 65535.0
-    elif image.mode == "F" and top <= 1:
-        scale = 1.0
-    else:
-        scale = max(top, 255.0)
-    return Image.fromarray(np.clip(np.rint(values * (255.0 / scale)), 0, 255).astype(np.uint8))

@@ -210,9 +210,7 @@ class Service:
         try:
             return self.predictor.preprocessing(images.decode(data, max_pixels=self.limits.pixels))
         except images.BadImage as error:
-            reason = str(error)
-            status = 415 if reason == "not an image" else 413 if reason.startswith("too large") else 400
-            raise Refused(status, reason) from None
+            raise Refused({"format": 415, "size": 413, "damage": 400}[error.kind], str(error)) from None
         except MemoryError:
             raise Refused(413, "too large") from None
 

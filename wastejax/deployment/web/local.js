@@ -1,5 +1,6 @@
 // The model in the browser: an exported ONNX file, run by ONNX Runtime. Pictures do not leave the machine.
 
+import { decode, isNearlyBlack, pixelsOf } from "./files.js";
 import { centre, margin, resizeSquare } from "./resize.js";
 
 /** Loads the model of labels.json; returns a function of a picture's blob that gives its probabilities. */
@@ -21,12 +22,9 @@ export async function loadModel(labels) {
 
 /** The square that the model sees: RGB bytes, as Python's `Preprocessing` makes them. */
 export async function squareOf(blob, preprocessing) {
-  const bitmap = await createImageBitmap(blob, {
-    imageOrientation: "from-image",
-    colorSpaceConversion: "none",
-    premultiplyAlpha: "none",
-  });
-  const { width, height } = bitmap;
+  const { bitmap, orientation, deep } = await decode(blob);
+  const upright = orientation < 5 ? bitmap : { width: bitmap.height, height: bitmap.width };
+  const { width, height } = upright;
   const { image_size: size, interpolation } = preprocessing;
   const box = centre(width, height, preprocessing);
   const extra = margin(box.side, size, interpolation);
@@ -34,15 +32,9 @@ export async function squareOf(blob, preprocessing) {
   const y0 = Math.max(0, Math.floor(box.top) - extra);
   const columns = Math.min(width, Math.ceil(box.left + box.side) + extra) - x0;
   const rows = Math.min(height, Math.ceil(box.top + box.side) + extra) - y0;
-  const canvas = document.createElement("canvas");
-  canvas.width = columns;
-  canvas.height = rows;
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.fillStyle = "white"; // behind what is transparent
-  context.fillRect(0, 0, columns, rows);
-  context.drawImage(bitmap, -x0, -y0);
+  const data = pixelsOf(bitmap, orientation, x0, y0, columns, rows);
   bitmap.close();
-  const { data } = context.getImageData(0, 0, columns, rows);
+  if (deep && isNearlyBlack(data)) throw { reason: "16 bits" };
   return resizeSquare({ data, columns, x0, y0 }, width, height, box, size, interpolation);
 }
 
