@@ -156,7 +156,12 @@ def _decode(data: bytes, min_side: int | None, max_pixels: int) -> Image.Image:
 
 def _without_end(data: bytes, max_pixels: int) -> Image.Image:
     """Returns a JPEG that lacks its end marker, where no pixel depends on what is missing; always at full scale."""
-    first, second = (_decode(ended, None, max_pixels) for ended in repair.jpeg_endings(data))
+    try:
+        first, second = (_decode(ended, None, max_pixels) for ended in repair.jpeg_endings(data))
+    except (BadImage, UnidentifiedImageError):
+        raise
+    except Exception as error:  # as in `decode`
+        raise BadImage("truncated") from error
     if ImageChops.difference(first, second).getbbox() is not None:
         raise BadImage("truncated")
     return first
