@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,7 +34,7 @@ from wastejax.data.drawing import dataset as synthetic
 from wastejax.deployment import website
 from wastejax.deployment.predictor import Predictor, load_predictor
 from wastejax.evaluation.evaluate import match_classes
-from wastejax.evaluation.pictures import asked_pictures
+from wastejax.evaluation.pictures import Asked, asked_pictures
 from wastejax.files import write_json
 from wastejax.main import parser as options
 
@@ -151,7 +150,7 @@ def agreement(
 def split_pictures(run: Path, count: int) -> tuple[list[bytes], np.ndarray]:
     """Returns encoded images of a run's test split, the same as experiments/agreement.py, and their classes."""
     bundle = load_bundle(run)
-    asked = SimpleNamespace(data=None, model=str(run), split="test")
+    asked = Asked(data=None, model=str(run), split="test")
     source, indices = asked_pictures(asked, bundle.config["data"])
     chosen = np.random.default_rng(17).permutation(indices)[:count]
     known = match_classes(bundle.classes, source.classes)

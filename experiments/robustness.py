@@ -17,7 +17,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,9 @@ import numpy as np
 from wastejax.bundle import load_bundle
 from wastejax.evaluation.corruptions import KINDS
 from wastejax.evaluation.metrics import bootstrap_statistic
-from wastejax.evaluation.pictures import asked_pictures
-from wastejax.evaluation.robustness import CLEAN, Point, draw, measure, points, spread, summary
+from wastejax.evaluation.pictures import Asked, asked_pictures
+from wastejax.evaluation.report.robustness import draw
+from wastejax.evaluation.robustness import CLEAN, Point, measure, points, spread, summary
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -56,7 +56,7 @@ def measure_run(state: Path, run: Path, name: str, limit: int | None) -> None:
     """Keeps whether each answer of a run is right, by kind and severity, and what was measured."""
     bundle = load_bundle(run)
     config = bundle.config
-    asked = SimpleNamespace(model=str(run), data=None, split=None)
+    asked = Asked(model=str(run), data=None, split=None)
     source, indices = asked_pictures(asked, config["data"])
     keep = state / f"{name}.npz"
     if not keep.is_file():

@@ -14,16 +14,16 @@ import platform
 import re
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from wastejax.bundle import DEFAULT, Bundle, load_bundle, save_bundle
 from wastejax.data.pipeline import EvalBatches
 from wastejax.evaluation import robustness
 from wastejax.evaluation.evaluate import evaluate
-from wastejax.evaluation.pictures import asked_pictures
+from wastejax.evaluation.pictures import Asked, asked_pictures
 from wastejax.evaluation.report.markdown import code, percent, table
-from wastejax.evaluation.robustness import label, spread
+from wastejax.evaluation.report.robustness import label
+from wastejax.evaluation.robustness import spread
 from wastejax.evaluation.trust import calibrate_bundle, score_trust
 from wastejax.files import write_json, write_text
 
@@ -94,8 +94,7 @@ def measure(run: Path, stored: Bundle) -> dict[str, Any]:
     """Calibrates the stored bundle on validation images and scores it on test images; it keeps both."""
     data = load_bundle(run).config["data"]
     parts = {
-        split: asked_pictures(SimpleNamespace(model=run, data=None, split=split), data)
-        for split in ("val", "test")
+        split: asked_pictures(Asked(model=run, data=None, split=split), data) for split in ("val", "test")
     }
     calibration = calibrate_bundle(stored, *parts["val"])
     source, indices = parts["test"]

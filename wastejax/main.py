@@ -25,9 +25,10 @@ COMPUTING = ("train", "eval", "compare", "robustness", "predict", "export", "ser
 
 # Commands with a module of their own for their many options; it is imported for that command alone.
 MODULES = {
+    "eval": ("score a run or bundle on pictures", "wastejax.cli.evaluate"),
     "audit": ("find what is wrong with a folder of pictures", "wastejax.cli.audit"),
-    "compare": ("compare two models on the same pictures", "wastejax.evaluation.compare"),
-    "robustness": ("accuracy as pictures get worse", "wastejax.evaluation.robustness"),
+    "compare": ("compare two models on the same pictures", "wastejax.cli.compare"),
+    "robustness": ("accuracy as pictures get worse", "wastejax.cli.robustness"),
     "predict": ("say what is in pictures", "wastejax.cli.predict"),
     "export": ("write a model as a file for other programs, checked", "wastejax.deployment.export"),
     "serve": ("answer over HTTP, with a web page", "wastejax.cli.serve"),
@@ -68,24 +69,6 @@ def parser(asked: str = "") -> argparse.ArgumentParser:
     train.add_argument("--processes", type=int, metavar="N", help="several machines: how many processes")
     train.add_argument("--process", type=int, metavar="K", help="several machines: which this is, from 0")
 
-    evaluate = command("eval", "score a run or bundle on pictures")
-    evaluate.add_argument("--model", metavar="RUN_OR_BUNDLE", help="(default: the model that comes along)")
-    evaluate.add_argument(
-        "--taxonomy",
-        metavar="RULES",
-        help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
-    )
-    evaluate.add_argument("--data", metavar="DIR", help="class folders (default: the run's own pictures)")
-    evaluate.add_argument(
-        "--split", metavar="SPLIT", help="train, val or test (default: all of DIR, or test)"
-    )
-    evaluate.add_argument("--ood", metavar="DIR", help="foreign pictures: are they told from the others?")
-    evaluate.add_argument(
-        "--calibrate", action="store_true", help="first fit the model's confidence on the validation pictures"
-    )
-    evaluate.add_argument("--out", metavar="JSON", help="also write the scores there")
-    evaluate.add_argument("--skip_bad", action="store_true", help="leave unreadable pictures out")
-
     for name, (text, module) in MODULES.items():
         own = command(name, text)
         if name == asked:
@@ -110,10 +93,6 @@ def dispatch(argv: Sequence[str]) -> None:
             from wastejax.cli.train import run as train
 
             train(args.config, rest, args.workdir, say, args)
-        case "eval":
-            from wastejax.cli.evaluate import run as evaluate
-
-            evaluate(args, say)
         case name if name in MODULES:
             sys.exit(importlib.import_module(MODULES[name][1]).run(args, say))
         case "models":

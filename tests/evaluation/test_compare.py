@@ -9,12 +9,13 @@ import pytest
 from scipy.stats import binomtest
 from small_models import CLASSES, draw_pictures, write_bundle
 
+from wastejax.cli.compare import run
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import open_folder
 from wastejax.data.split import save_manifest
 from wastejax.deployment.predictor import load_predictor
 from wastejax.errors import UserError
-from wastejax.evaluation.compare import compare, mcnemar, paired_interval, run
+from wastejax.evaluation.compare import compare, mcnemar, paired_interval
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (5, 5), (3, 12), (40, 21), (700, 800)])

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wastejax.cli import robustness as command
 from wastejax.data.images import decode
 from wastejax.data.sources import open_folder
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
 from wastejax.evaluation import corruptions, robustness
 from wastejax.evaluation.corruptions import KINDS, corrupted
+from wastejax.evaluation.report import robustness as report
 from wastejax.evaluation.robustness import CLEAN, measure, points, spread, summary
 
 
@@ -231,7 +233,7 @@ def test_the_command_writes_numbers_words_and_curves(drawn, tmp_path, monkeypatc
     monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(robustness, "load_bundle", lambda path: fake_bundle())
     lines = []
-    robustness.run(arguments(drawn, tmp_path / "out", limit=10), lines.append)
+    command.run(arguments(drawn, tmp_path / "out", limit=10), lines.append)
     assert lines[0] == "10 of 12 pictures; clean top-1 100.0%"
     assert "  brightness keeps  80.0%; top-1 at worst 50.0%, at 0.2 times as bright" in lines
     result = json.loads((tmp_path / "out" / "robustness.json").read_text())
@@ -246,7 +248,7 @@ def test_the_command_writes_numbers_words_and_curves(drawn, tmp_path, monkeypatc
 
 def test_the_curves_hold_the_clean_pictures_at_their_place(drawn, tmp_path):
     result = summary(*measure(fake_bundle(), open_folder(drawn), np.arange(12)), CLASSES)
-    figure = robustness.draw({"fake": result}, tmp_path / "r.png", ("brightness", "occlusion"))
+    figure = report.draw({"fake": result}, tmp_path / "r.png", ("brightness", "occlusion"))
     brightness, occlusion = figure.axes
     (line,) = brightness.get_lines()
     assert line.get_xydata().tolist() == [[0.2, 50], [0.4, 50], [0.7, 100], [1, 100], [1.5, 100], [2, 100]]
@@ -269,7 +271,7 @@ def test_mistakes_are_told_in_one_line(drawn, tmp_path, changed, message):
     changed = {"out": "out"} | changed
     out = tmp_path / changed.pop("out")
     with pytest.raises(UserError) as error:
-        robustness.run(arguments(drawn, out, **changed), print)
+        command.run(arguments(drawn, out, **changed), print)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -279,9 +281,9 @@ def test_unreadable_pictures_are_named_or_left_out(drawn, tmp_path, monkeypatch)
     monkeypatch.setattr(robustness, "load_bundle", lambda path: fake_bundle())
     (drawn / "dark" / "7.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"1 pictures cannot be read \(dark/7.png: empty file\)"):
-        robustness.run(arguments(drawn, tmp_path / "out"), print)
+        command.run(arguments(drawn, tmp_path / "out"), print)
     lines = []
-    robustness.run(arguments(drawn, tmp_path / "out", skip_bad=True), lines.append)
+    command.run(arguments(drawn, tmp_path / "out", skip_bad=True), lines.append)
     assert lines[0] == "left out: dark/7.png: empty file"
 
 

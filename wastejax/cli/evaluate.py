@@ -1,66 +1,50 @@
-"""`wastejax eval`: a run or bundle, scored on a folder of pictures or on its run's own test split."""
+"""`wastejax eval`: a run or bundle, scored on a folder of images or on its run's own test split."""
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
-from wastejax.bundle import Bundle, default_bundle, load_bundle
-from wastejax.data.drawing.dataset import embedded
-from wastejax.data.pipeline import EvalBatches
-from wastejax.data.prepare import pictures_of
-from wastejax.data.sources import Source, open_folder, open_pictures, open_source
-from wastejax.data.split import SPLITS, shorten
-from wastejax.errors import UserError, nearest
-from wastejax.evaluation.evaluate import evaluate, match_classes, predict_logits
-from wastejax.evaluation.pictures import asked_pictures, readable
-from wastejax.evaluation.trust import Calibration, calibrate_bundle, score_trust
-from wastejax.files import check_file, check_folder, write_json
+from wastejax.bundle import Bundle
+from wastejax.data.split import shorten
+from wastejax.evaluation.pictures import Asked
+from wastejax.evaluation.run import evaluate_model
+from wastejax.files import check_file, write_json
 
 Say = Callable[[str], None]
 
 
-def run(args: Any, say: Say) -> None:
-    """Evaluates and prints.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("--model", metavar="RUN_OR_BUNDLE", help="(default: the model that comes along)")
+    parser.add_argument(
+        "--taxonomy",
+        metavar="RULES",
+        help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
+    )
+    parser.add_argument("--data", metavar="DIR", help="class folders (default: the run's own pictures)")
+    parser.add_argument("--split", metavar="SPLIT", help="train, val or test (default: all of DIR, or test)")
+    parser.add_argument("--ood", metavar="DIR", help="foreign pictures: are they told from the others?")
+    parser.add_argument(
+        "--calibrate", action="store_true", help="first fit the model's confidence on the validation pictures"
+    )
+    parser.add_argument("--out", metavar="JSON", help="also write the scores there")
+    parser.add_argument("--skip_bad", action="store_true", help="leave unreadable pictures out")
 
-    Args:
-        args: model (run or bundle, or None for the one that comes along), data (folder, or None for the run's),
-            split, taxonomy, ood (folder; each or None), calibrate (bool), skip_bad (bool), out (JSON, or None).
-        say: prints a line.
+
+def run(args: argparse.Namespace, say: Say) -> None:
+    """Evaluates and prints.
 
     Raises:
         UserError: model or data are not there, unreadable, or do not fit each other.
     """
-    if args.split not in (None, *SPLITS):
-        raise UserError(f"--split={args.split}: no such split{nearest(args.split, SPLITS)}")
+    asked = Asked(args.model, args.data, args.split, args.skip_bad)
     if args.out:
         check_file(args.out, "--out")
-    bundle = load_bundle(args.model or default_bundle(), args.taxonomy)
-    if args.calibrate:
-        check_folder(bundle.path, "--calibrate: --model")
-    source, indices = asked_pictures(args, bundle.config["data"])
-    match_classes(bundle.classes, source.classes)
-    foreign, origin = _foreign(args, bundle.config["data"])
-    calibration = Calibration(bundle.temperature, bundle.thresholds)
-    if args.calibrate:
-        calibration = _calibrate(args, bundle, say)
-    indices = readable(source, indices, args, bundle, say)
-    batch_size = bundle.config["eval"]["batch_size"]
-    batches = EvalBatches(source, indices, bundle.preprocessing, batch_size)
-    result = evaluate(bundle.logits, batches, source, bundle.classes, indices, bundle.bins)
-    outside = None
-    if foreign is not None:
-        chosen = readable(foreign, np.arange(len(foreign)), args, bundle, say)
-        outside, _ = predict_logits(
-            bundle.logits, EvalBatches(foreign, chosen, bundle.preprocessing, batch_size)
-        )
-    scores = result.scores | score_trust(result.logits, result.labels, calibration, outside)
-    if outside is not None:
-        scores["ood"]["pictures"] = origin
+    bundle, scores = evaluate_model(asked, args.taxonomy, args.ood, args.calibrate, say)
     low, high = scores["ci95"]
-    say(f"{scores['num_images']:,} pictures of {len(source.classes)} classes")
+    classes = sum(1 for of_class in scores["per_class"].values() if of_class["support"])
+    say(f"{scores['num_images']:,} pictures of {classes} classes")
     say(f"top-1 {scores['top1']:.1%}  (95 % interval {low:.1%} to {high:.1%})   top-5 {scores['top5']:.1%}")
     say(
         f"macro-F1 {scores['macro_f1']:.1%}   loss {scores['loss']:.3f}   calibration error {scores['ece']:.1%}"
@@ -116,27 +100,3 @@ def _say_bins(bundle: Bundle, scores: dict[str, Any], say: Say) -> None:
         if of_bin["support"]:
             english = bundle.taxonomy.bins[name].name()
             say(f"  {english}: {of_bin['recall']:.1%} of {of_bin['support']:,} found")
-
-
-def _foreign(args: Any, data: dict[str, Any]) -> tuple[Source | None, str]:
-    """Returns pictures that show none of the classes, if there are any, and what to call them."""
-    if args.ood:
-        return open_pictures(args.ood, "--ood"), Path(args.ood).resolve().name
-    names = data.get("leave_out", ())
-    if args.data or not names:
-        return None, ""
-    source = open_source(data["source"], data["dir"] or str(embedded()))
-    return source.select(pictures_of(source, names)), f"left out of training: {', '.join(names)}"
-
-
-def _calibrate(args: Any, bundle: Bundle, say: Say) -> Calibration:
-    """Calibrates the bundle on the validation pictures of the run, or of the folder that is given."""
-    if args.data and "val" not in (open_folder(args.data, key="--data").splits or ()):
-        raise UserError(f"--calibrate: {args.data} has no val/ folder of pictures to do it on")
-    asked = SimpleNamespace(model=args.model, data=args.data, split="val")
-    source, indices = asked_pictures(asked, bundle.config["data"])
-    match_classes(bundle.classes, source.classes)
-    indices = readable(source, indices, args, bundle, say)
-    calibration = calibrate_bundle(bundle, source, indices)
-    say(f"calibrated on {len(indices):,} validation pictures; kept in {bundle.path}")
-    return calibration

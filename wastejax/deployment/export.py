@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from wastejax.data.drawing import dataset as synthetic
 from wastejax.deployment.predictor import Predictor, load_jax, load_predictor
 from wastejax.errors import MissingPackage, UserError
 from wastejax.evaluation.evaluate import match_classes
-from wastejax.evaluation.pictures import asked_pictures
+from wastejax.evaluation.pictures import Asked, asked_pictures
 from wastejax.files import check_file, check_folder, write_json
 
 SUFFIXES = {"onnx": ".onnx", "stablehlo": ".stablehlo", "litert": ".tflite"}
@@ -205,7 +204,7 @@ def checking_pictures(args: Any, bundle: Bundle, split: str, count: int) -> Pict
         names = synthetic.CLASSES
         drawn = [synthetic.draw(names[i % len(names)], i, "real_world") for i in range(min(count, 64))]
         return Pictures(np.stack([size(picture) for picture in drawn]), None, "drawn pictures")
-    asked = SimpleNamespace(data=args.data, model=args.model, split=None if args.data else split)
+    asked = Asked(args.model, args.data, None if args.data else split)
     source, indices = asked_pictures(asked, bundle.config["data"])
     if args.data and source.splits is not None:
         indices = np.flatnonzero(np.array(source.splits) == split)

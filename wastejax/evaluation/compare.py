@@ -1,10 +1,8 @@
-"""`wastejax compare`: two models on the same pictures, and whether the difference may be chance."""
+"""Two models on the same images, and whether the difference may be chance."""
 
-import argparse
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,12 +11,11 @@ from wastejax.bundle import Bundle, load_bundle
 from wastejax.data.drawing.dataset import embedded
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import Source, open_source
-from wastejax.data.split import SPLITS, load_manifest
+from wastejax.data.split import load_manifest
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import evaluate, match_classes
 from wastejax.evaluation.metrics import bin_answers, log_softmax
-from wastejax.evaluation.pictures import asked_pictures, readable
-from wastejax.files import check_file, write_json
+from wastejax.evaluation.pictures import Asked, asked_pictures, readable
 
 Say = Callable[[str], None]
 SCORES = ("top1", "bin_top1", "macro_f1", "loss", "ece")  # those of each model in the table
@@ -85,39 +82,27 @@ def compare(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, Any]:
     }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
-    parser.add_argument("a", metavar="RUN_A", help="a run, or with --data a bundle")
-    parser.add_argument("b", metavar="RUN_B", help="another one")
-    parser.add_argument(
-        "--data", metavar="DIR", help="class folders (default: the test pictures that the two runs share)"
-    )
-    parser.add_argument("--split", choices=SPLITS, help="of DIR (default: all of it)")
-    parser.add_argument("--out", metavar="JSON", help="also write the comparison there")
-    parser.add_argument("--skip_bad", action="store_true", help="leave unreadable pictures out")
-
-
-def run(args: Any, say: Say) -> None:
-    """Compares and prints.
+def compare_models(a: str, b: str, asked: Asked, say: Say = lambda line: None) -> dict[str, Any]:
+    """Scores two models on the same images and compares their answers.
 
     Args:
-        args: a, b, data (or None), split (or None), out (or None), skip_bad.
-        say: prints a line.
+        a: a run; with `asked.data` also a bundle.
+        b: another one.
+        asked: the images; its `model` is not read.
+        say: is told what is left out.
+
+    Returns:
+        `num_images`; `a` and `b`: their `SCORES` and `model`; `top1`, and `bin_top1` where both follow the same
+        rules: see `compare`.
 
     Raises:
-        UserError: models or data are not there or do not fit each other, or the runs share no test pictures.
+        UserError: models or data are not there or do not fit each other, or the runs share no test images.
     """
-    if args.out:
-        check_file(args.out, "--out")
-    bundles = [load_bundle(path) for path in (args.a, args.b)]
-    if args.data:
-        asked = SimpleNamespace(model=None, data=args.data, split=args.split)
-        source, indices = asked_pictures(asked, {})
-    else:
-        source, indices = _shared((args.a, args.b), bundles, say)
+    bundles = [load_bundle(path) for path in (a, b)]
+    source, indices = asked_pictures(asked, {}) if asked.data else _shared((a, b), bundles, say)
     for bundle in bundles:
         match_classes(bundle.classes, source.classes)
-    indices = readable(source, indices, args, bundles[0], say)
+    indices = readable(source, indices, asked, bundles[0], say)
     scores, correct, right_bins = [], [], []
     same_bins = bundles[0].bins is not None and _rules(bundles[0]) == _rules(bundles[1])
     for bundle in bundles:
@@ -128,50 +113,13 @@ def run(args: Any, say: Say) -> None:
         if same_bins and bundle.bins:
             chosen, truth = bin_answers(log_softmax(result.logits), result.labels, bundle.bins)
             right_bins.append(chosen == truth)
-    answer = {
+    return {
         "num_images": len(indices),
-        "a": {"model": args.a, **scores[0]},
-        "b": {"model": args.b, **scores[1]},
+        "a": {"model": a, **scores[0]},
+        "b": {"model": b, **scores[1]},
         "top1": compare(*correct),
         **({"bin_top1": compare(*right_bins)} if same_bins else {}),
     }
-    for line in lines(answer):
-        say(line)
-    if args.out:
-        write_json(Path(args.out), answer)
-        say(f"written: {args.out}")
-
-
-def lines(answer: dict[str, Any]) -> list[str]:
-    """Returns a comparison for people; see `run` for its keys."""
-    a, b = answer["a"], answer["b"]
-    text = [f"{answer['num_images']:,} pictures", f"A: {a['model']}", f"B: {b['model']}", ""]
-    text.append(f"{'':12} {'A':>8} {'B':>8} {'B - A':>9}")
-    text += [_row(key, a[key], b[key], answer.get(key)) for key in SCORES if key in a and key in b]
-    for key, what in (("top1", "class"), ("bin_top1", "bin")):
-        if key in answer:
-            text += ["", *_verdict(what, answer[key])]
-    return text
-
-
-def _row(key: str, a: float, b: float, compared: dict[str, Any] | None) -> str:
-    if key == "loss":
-        return f"{key:12} {a:8.3f} {b:8.3f} {b - a:+9.3f}"
-    interval = ""
-    if compared:
-        low, high = compared["difference_ci95"]
-        interval = f"  (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
-    return f"{key:12} {a:8.1%} {b:8.1%} {100 * (b - a):+9.1f}{interval}"
-
-
-def _verdict(what: str, compared: dict[str, Any]) -> list[str]:
-    p = compared["p_value"]
-    said = "unlikely to be chance" if p < 0.05 else "may be chance"
-    return [
-        f"the right {what}: both {compared['both_right']:,}, only A {compared['only_a_right']:,}, only B "
-        f"{compared['only_b_right']:,}, neither {compared['both_wrong']:,}",
-        f"McNemar's exact test: p = {p:.2g}, the difference {said}",
-    ]
 
 
 def _shared(paths: Sequence[str], bundles: Sequence[Bundle], say: Say) -> tuple[Source, np.ndarray]:

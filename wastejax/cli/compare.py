@@ -1,0 +1,72 @@
+"""`wastejax compare`: two models on the same images, and whether the difference may be chance."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from wastejax.data.split import SPLITS
+from wastejax.evaluation.compare import SCORES, compare_models
+from wastejax.evaluation.pictures import Asked
+from wastejax.files import check_file, write_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("a", metavar="RUN_A", help="a run, or with --data a bundle")
+    parser.add_argument("b", metavar="RUN_B", help="another one")
+    parser.add_argument(
+        "--data", metavar="DIR", help="class folders (default: the test pictures that the two runs share)"
+    )
+    parser.add_argument("--split", choices=SPLITS, help="of DIR (default: all of it)")
+    parser.add_argument("--out", metavar="JSON", help="also write the comparison there")
+    parser.add_argument("--skip_bad", action="store_true", help="leave unreadable pictures out")
+
+
+def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """Compares and prints.
+
+    Raises:
+        UserError: models or data are not there or do not fit each other, or the runs share no test images.
+    """
+    if args.out:
+        check_file(args.out, "--out")
+    asked = Asked(None, args.data, args.split, args.skip_bad)
+    answer = compare_models(args.a, args.b, asked, say)
+    for line in lines(answer):
+        say(line)
+    if args.out:
+        write_json(Path(args.out), answer)
+        say(f"written: {args.out}")
+
+
+def lines(answer: dict[str, Any]) -> list[str]:
+    """Returns a comparison for people; see `compare_models` for its keys."""
+    a, b = answer["a"], answer["b"]
+    text = [f"{answer['num_images']:,} pictures", f"A: {a['model']}", f"B: {b['model']}", ""]
+    text.append(f"{'':12} {'A':>8} {'B':>8} {'B - A':>9}")
+    text += [_row(key, a[key], b[key], answer.get(key)) for key in SCORES if key in a and key in b]
+    for key, what in (("top1", "class"), ("bin_top1", "bin")):
+        if key in answer:
+            text += ["", *_verdict(what, answer[key])]
+    return text
+
+
+def _row(key: str, a: float, b: float, compared: dict[str, Any] | None) -> str:
+    if key == "loss":
+        return f"{key:12} {a:8.3f} {b:8.3f} {b - a:+9.3f}"
+    interval = ""
+    if compared:
+        low, high = compared["difference_ci95"]
+        interval = f"  (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{key:12} {a:8.1%} {b:8.1%} {100 * (b - a):+9.1f}{interval}"
+
+
+def _verdict(what: str, compared: dict[str, Any]) -> list[str]:
+    p = compared["p_value"]
+    said = "unlikely to be chance" if p < 0.05 else "may be chance"
+    return [
+        f"the right {what}: both {compared['both_right']:,}, only A {compared['only_a_right']:,}, only B "
+        f"{compared['only_b_right']:,}, neither {compared['both_wrong']:,}",
+        f"McNemar's exact test: p = {p:.2g}, the difference {said}",
+    ]

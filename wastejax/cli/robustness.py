@@ -1,0 +1,62 @@
+"""`wastejax robustness`: how a model's accuracy falls as its images get worse, by kind and by degree."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wastejax.errors import UserError
+from wastejax.evaluation.pictures import Asked
+from wastejax.evaluation.report.robustness import draw, headlines, report
+from wastejax.evaluation.robustness import measure_model
+from wastejax.files import check_folder, write_json, write_text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument(
+        "--model", required=True, metavar="RUN_OR_BUNDLE", help="a run, or with --data a bundle"
+    )
+    parser.add_argument("--data", metavar="DIR", help="class folders (default: the run's test pictures)")
+    parser.add_argument("--split", metavar="SPLIT", help="train, val or test (default: all of DIR, or test)")
+    parser.add_argument("--out", required=True, metavar="DIR", help="for robustness.json, .md and .png")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="only N pictures, evenly spread over all (default: all)"
+    )
+    parser.add_argument("--skip_bad", action="store_true", help="leave unreadable pictures out")
+
+
+def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """Measures, prints, and writes figure, JSON and Markdown.
+
+    Raises:
+        UserError: model or data are not there, unreadable, or do not fit each other.
+    """
+    asked = Asked(args.model, args.data, args.split, args.skip_bad)
+    if args.limit is not None and args.limit < 1:
+        raise UserError(f"--limit={args.limit}: must be at least 1")
+    out = Path(args.out)
+    check_folder(out, "--out")
+    if args.data and out.resolve().is_relative_to(Path(args.data).expanduser().resolve()):
+        raise UserError(f"--out={args.out}: lies in the data, where its figure would become data too")
+    with _progress_bar() as progress:
+        result = measure_model(asked, args.limit, progress, say)
+    out.mkdir(parents=True, exist_ok=True)
+    draw({result["model"]: result}, out / "robustness.png")
+    write_text(out / "robustness.md", "\n".join(report(result)) + "\n")
+    write_json(out / "robustness.json", result)
+    for line in headlines(result):
+        say(line)
+    say(f"written: {out / 'robustness.md'}, {out / 'robustness.json'}, {out / 'robustness.png'}")
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[int, int], None]]:
+    """Yields what shows (done, total) on the terminal; nothing is shown where there is none."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("corruptions", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,143 @@
+"""What `robustness.measure_model` found, as lines, as Markdown and as a figure."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wastejax.evaluation.corruptions import KINDS
+from wastejax.evaluation.report.markdown import code, percent, table
+from wastejax.evaluation.report.plots import BLUE, GREEN, ORANGE, RED, save, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLORS = (BLUE, ORANGE, GREEN, RED)
+
+
+def headlines(result: Mapping[str, Any]) -> list[str]:
+    """Returns the result of `summary`, with `available_images`, in a few lines."""
+    low, high = result["relative_ci95"]
+    of_all = f" of {result['available_images']:,}" * (result["available_images"] > result["num_images"])
+    lines = [
+        f"{result['num_images']:,}{of_all} pictures; clean top-1 {result['clean']['top1']:.1%}",
+        f"kept of it under corruption: {result['relative_accuracy']:.1%}  (95 % interval {low:.1%} to {high:.1%})",
+    ]
+    for name, kind in result["kinds"].items():
+        worst = min(kind["points"], key=lambda point: point["top1"])
+        lines.append(
+            f"  {name:10} keeps {kind['relative_accuracy']:6.1%}; top-1 at worst {worst['top1']:.1%}, at "
+            f"{label(name, worst['severity'])}"
+        )
+    return lines
+
+
+def label(kind: str, severity: float, unit: bool = True) -> str:
+    """Returns a severity for people: '45 degrees', '60 % of the area covered'."""
+    of_kind = KINDS[kind]
+    number = f"{100 * severity:g} %" if of_kind.percent else f"{severity:g}"
+    if not unit:
+        return number
+    return f"{of_kind.unit} {number}" if kind == "jpeg" else f"{number} {of_kind.unit}"
+
+
+def report(result: Mapping[str, Any]) -> list[str]:
+    """Returns the lines of robustness.md; see `headlines` for the argument."""
+    low, high = map(percent, result["relative_ci95"])
+    clean = f"{percent(result['clean']['top1'])} ({' to '.join(map(percent, result['clean']['ci95']))})"
+    part = f", of {result['available_images']:,}" * (result["available_images"] > result["num_images"])
+    classes = sorted(result["per_class"].items(), key=lambda item: item[1]["worst"])
+    return [
+        f"# Robustness: {result['model']}",
+        "",
+        f"{result['num_images']:,} pictures of {result['data']}{part}. Top-1 on clean ones: {clean}; in brackets, "
+        "here and below, 95 % bootstrap intervals.",
+        "",
+        f"Over all corruptions the model keeps **{percent(result['relative_accuracy'])}** ({low} to {high}) of it: "
+        "the mean over the kinds of the mean accuracy over their severities, relative to clean pictures.",
+        "",
+        "![Accuracy by kind and severity](robustness.png)",
+        "",
+        "## By kind",
+        "",
+        *table(
+            ("corruption", "keeps", "top-1 by severity"), [_row(*item) for item in result["kinds"].items()]
+        ),
+        "",
+        "## By class",
+        "",
+        "The share recognised on clean pictures, and under the corruption that hurts the class most.",
+        "",
+        *table(
+            ("class", "pictures", "clean", "worst", "under"),
+            [
+                (
+                    code(name),
+                    f"{row['num_images']:,}",
+                    percent(row["clean"]),
+                    percent(row["worst"]),
+                    f"{row['kind']}, {label(row['kind'], row['severity'])}",
+                )
+                for name, row in classes
+            ],
+        ),
+    ]
+
+
+def _row(name: str, kind: Mapping[str, Any]) -> tuple[str, str, str]:
+    cells = [
+        f"{label(name, point['severity'], unit=False)}: {percent(point['top1'])} "
+        f"({' to '.join(map(percent, point['ci95']))})"
+        for point in kind["points"]
+    ]
+    return f"{name}, {kind['unit']}", percent(kind["relative_accuracy"]), "; ".join(cells)
+
+
+def draw(
+    results: Mapping[str, Mapping[str, Any]], path: Path | str, kinds: Sequence[str] = tuple(KINDS)
+) -> "Figure":
+    """Draws accuracy by severity with its intervals, one panel a kind, one curve a model.
+
+    Args:
+        results: see `summary`, by what to call them in the legend; at most four.
+        path: where the PNG goes.
+        kinds: which kinds.
+
+    Returns:
+        The figure, its axes in the order of `kinds`.
+    """
+    columns = min(4, len(kinds))
+    rows = -(-len(kinds) // columns)
+    with styled() as new_figure:
+        legend_columns = max(1, columns // 2)
+        legend_rows = -(-len(results) // legend_columns)
+        figure = new_figure(figsize=(2.5 * columns, 2.3 * rows + 0.1 + 0.2 * legend_rows))
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+        for ax, name in zip(grid, kinds, strict=False):
+            for (model, result), color in zip(results.items(), COLORS, strict=False):
+                _curve(ax, name, result, color, model)
+            ax.set_title(name)
+            ax.set_xlabel(f"% {KINDS[name].unit}" if KINDS[name].percent else KINDS[name].unit)
+            ax.set_ylim(0, 100)
+            ax.grid(axis="y", linewidth=0.6)
+        for ax in grid[len(kinds) :]:
+            ax.axis("off")
+        for ax in grid[::columns]:
+            ax.set_ylabel("top-1 (%)")
+        handles, labels = grid[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=legend_columns)
+        save(figure, path)
+    return figure
+
+
+def _curve(ax: "Axes", name: str, result: Mapping[str, Any], color: str, model: str) -> None:
+    """Draws one model's accuracy under one kind of corruption, the clean pictures among them."""
+    kind = KINDS[name]
+    rows = [{"severity": kind.clean, **result["clean"]}, *result["kinds"][name]["points"]]
+    rows.sort(key=lambda row: row["severity"])
+    at = np.array([row["severity"] for row in rows]) * (100 if kind.percent else 1)
+    low, high = 100 * np.array([row["ci95"] for row in rows]).T
+    ax.fill_between(at, low, high, color=color, alpha=0.15, linewidth=0)
+    ax.plot(at, [100 * row["top1"] for row in rows], color=color, marker="o", markersize=3, label=model)

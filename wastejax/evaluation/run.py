@@ -1,0 +1,91 @@
+"""A run or bundle scored on images, from paths to numbers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wastejax.bundle import Bundle, default_bundle, load_bundle
+from wastejax.data.drawing.dataset import embedded
+from wastejax.data.pipeline import EvalBatches
+from wastejax.data.prepare import pictures_of
+from wastejax.data.sources import Source, open_folder, open_pictures, open_source
+from wastejax.errors import UserError
+from wastejax.evaluation.evaluate import evaluate, match_classes, predict_logits
+from wastejax.evaluation.pictures import Asked, asked_pictures, readable
+from wastejax.evaluation.trust import Calibration, calibrate_bundle, score_trust
+from wastejax.files import check_folder
+
+Say = Callable[[str], None]
+
+
+def evaluate_model(
+    asked: Asked,
+    taxonomy: str | Path | None = None,
+    ood: str | Path | None = None,
+    calibrate: bool = False,
+    say: Say = lambda line: None,
+) -> tuple[Bundle, dict[str, Any]]:
+    """Scores a model.
+
+    Args:
+        asked: the model and the images.
+        taxonomy: whose sorting rules, see `load_taxonomy`; None for those that the model was made with.
+        ood: a folder of images that show none of the classes: how well are they told from the others?
+        calibrate: first fit the model's confidence on the validation images, and keep that in the bundle.
+        say: is told what is left out and what was calibrated.
+
+    Returns:
+        The model, and the scores of `metrics.score` and `score_trust`, ready for `json.dumps`.
+
+    Raises:
+        UserError: model or data are not there, unreadable, or do not fit each other.
+    """
+    bundle = load_bundle(asked.model or default_bundle(), taxonomy)
+    if calibrate:
+        check_folder(bundle.path, "--calibrate: --model")
+    source, indices = asked_pictures(asked, bundle.config["data"])
+    match_classes(bundle.classes, source.classes)
+    foreign, origin = _foreign(asked, ood, bundle.config["data"])
+    calibration = Calibration(bundle.temperature, bundle.thresholds)
+    if calibrate:
+        calibration = _calibrate(asked, bundle, say)
+    indices = readable(source, indices, asked, bundle, say)
+    batch_size = bundle.config["eval"]["batch_size"]
+    batches = EvalBatches(source, indices, bundle.preprocessing, batch_size)
+    result = evaluate(bundle.logits, batches, source, bundle.classes, indices, bundle.bins)
+    outside = None
+    if foreign is not None:
+        chosen = readable(foreign, np.arange(len(foreign)), asked, bundle, say)
+        outside, _ = predict_logits(
+            bundle.logits, EvalBatches(foreign, chosen, bundle.preprocessing, batch_size)
+        )
+    scores = result.scores | score_trust(result.logits, result.labels, calibration, outside)
+    if outside is not None:
+        scores["ood"]["pictures"] = origin
+    return bundle, scores
+
+
+def _foreign(asked: Asked, ood: str | Path | None, data: Mapping[str, Any]) -> tuple[Source | None, str]:
+    """Returns pictures that show none of the classes, if there are any, and what to call them."""
+    if ood:
+        return open_pictures(ood, "--ood"), Path(ood).resolve().name
+    names = data.get("leave_out", ())
+    if asked.data or not names:
+        return None, ""
+    source = open_source(data["source"], data["dir"] or str(embedded()))
+    return source.select(pictures_of(source, names)), f"left out of training: {', '.join(names)}"
+
+
+def _calibrate(asked: Asked, bundle: Bundle, say: Say) -> Calibration:
+    """Calibrates the bundle on the validation pictures of the run, or of the folder that is given."""
+    if asked.data and "val" not in (open_folder(asked.data, key="--data").splits or ()):
+        raise UserError(f"--calibrate: {asked.data} has no val/ folder of pictures to do it on")
+    source, indices = asked_pictures(replace(asked, split="val"), bundle.config["data"])
+    match_classes(bundle.classes, source.classes)
+    indices = readable(source, indices, asked, bundle, say)
+    calibration = calibrate_bundle(bundle, source, indices)
+    say(f"calibrated on {len(indices):,} validation pictures; kept in {bundle.path}")
+    return calibration
