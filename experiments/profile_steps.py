@@ -60,7 +60,7 @@ def main() -> None:
             [sys.executable, *sys.argv],
             os.environ | {"GLIBC_TUNABLES": with_huge_pages("")},
         )
-    from wastejax.cli.train import facts
+    from wastejax.training.train import facts
 
     commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
     about = {

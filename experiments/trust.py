@@ -13,8 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from wastejax.cli.train import facts
 from wastejax.files import write_json
+from wastejax.training.train import facts
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BEFORE = ("num_images", "top1", "ci95", "bin_top1", "bin_ci95", "loss", "ece")

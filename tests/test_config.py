@@ -8,10 +8,10 @@ import pytest
 
 from wastejax import config as configs
 from wastejax import models
-from wastejax.cli.train import resolve
 from wastejax.errors import ConfigError, UserError
 from wastejax.keys import Key
 from wastejax.training.loop import claim
+from wastejax.training.train import resolve
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "configuration.md"
 

@@ -33,6 +33,10 @@ MODULES = {
     "export": ("write a model as a file for other programs, checked", "wastejax.deployment.export"),
     "serve": ("answer over HTTP, with a web page", "wastejax.cli.serve"),
     "web": ("write the web page with a model inside, for any web host", "wastejax.deployment.website"),
+    "models": (
+        "list the networks: parameters, multiply-adds, weights they can take",
+        "wastejax.cli.models",
+    ),
     "benchmark": ("time networks, on this machine, against each other", "wastejax.benchmark.command"),
 }
 
@@ -74,7 +78,6 @@ def parser(asked: str = "") -> argparse.ArgumentParser:
         if name == asked:
             importlib.import_module(module).add_arguments(own)
 
-    command("models", "list the networks: parameters, multiply-adds, weights they can take")
     return top
 
 
@@ -90,15 +93,13 @@ def dispatch(argv: Sequence[str]) -> None:
         process.prepare()
     match args.command:
         case "train":
-            from wastejax.cli.train import run as train
+            from wastejax.training.devices import Cluster
+            from wastejax.training.train import train
 
-            train(args.config, rest, args.workdir, say, args)
+            cluster = Cluster(args.coordinator, args.processes, args.process) if args.coordinator else None
+            train(args.config, rest, args.workdir, say, cluster)
         case name if name in MODULES:
             sys.exit(importlib.import_module(MODULES[name][1]).run(args, say))
-        case "models":
-            from wastejax.models.cost import run as models
-
-            models(say)
         case _:
             parser().print_help()
 

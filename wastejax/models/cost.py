@@ -1,14 +1,13 @@
 """What each network costs: parameters, and multiply-adds counted from its computation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from math import prod
 from typing import Any
 
 import jax
 
-from wastejax.models import FAMILIES, MODELS, create_model
-from wastejax.models.weights.published import published_weights
+from wastejax.models import FAMILIES, create_model
 
 NUM_CLASSES = 30  # the study's
 
@@ -42,15 +41,3 @@ def _macs(jaxpr: Any) -> int:
 def image_size(config: Mapping[str, Any]) -> int:
     """Returns the usual input size of a row of MODELS, pixels."""
     return int(FAMILIES[config["name"]].sizes[config["size"]].image_size)
-
-
-def run(say: Callable[[str], None]) -> None:
-    """Prints the table of the `models` command."""
-    say(
-        f"parameters at {NUM_CLASSES} classes, multiply-adds at the usual size, published weights it can take"
-    )
-    say(f"{'name':28} {'parameters':>12} {'size':>5} {'GMACs':>7}  weights")
-    for name, config in MODELS.items():
-        size = image_size(config)
-        parameters, macs = cost(config, size)
-        say(f"{name:28} {parameters:12,} {size:5} {macs / 1e9:7.3f}  {' '.join(published_weights(config))}")

@@ -1,12 +1,12 @@
-"""`wastejax train`: from a recipe and a folder of pictures to a bundle and a report."""
+"""A training run: from a recipe and a folder of images to a bundle and a report."""
 
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
@@ -16,6 +16,9 @@ from wastejax.data.prepare import Dataset, prepare
 from wastejax.data.taxonomy import COUNTRIES, load_taxonomy
 from wastejax.errors import ConfigError
 from wastejax.files import check_folder, write_text
+
+if TYPE_CHECKING:
+    from wastejax.training.devices import Cluster
 
 Say = Callable[[str], None]
 
@@ -32,7 +35,7 @@ DEMO = {
 }
 
 
-def resolve(recipe: str, overrides: list[str], say: Say) -> ConfigDict:
+def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
     """Returns the checked config of a recipe under the user's overrides, and the demo's where no data is given.
 
     Raises:
@@ -85,7 +88,13 @@ def _check_fine_tuning(config: ConfigDict) -> None:
         first_blocks(shapes["params"], config.optim.frozen_blocks)
 
 
-def run(recipe: str, overrides: list[str], workdir: str | None, say: Say, cluster: Any = None) -> None:
+def train(
+    recipe: str,
+    overrides: Sequence[str] = (),
+    workdir: str | Path | None = None,
+    say: Say = lambda line: None,
+    cluster: "Cluster | None" = None,
+) -> Path:
     """Trains, or goes on with, the run in a work directory.
 
     Args:
@@ -93,13 +102,18 @@ def run(recipe: str, overrides: list[str], workdir: str | None, say: Say, cluste
         overrides: `--config.key=value` arguments.
         workdir: None for runs/<recipe>.
         say: prints a line.
-        cluster: has `coordinator`, `processes` and `process`, see `devices.Cluster`; None, or a coordinator of
-            None, for one process. Several ones must see the same work directory and the same pictures.
+        cluster: None for one process. Several ones must see the same work directory and the same images.
+
+    Returns:
+        The work directory.
+
+    Raises:
+        UserError: the recipe, a key, a value or the data are wrong, or the work directory holds another run.
     """
     from wastejax.training import devices
 
-    if cluster is not None and cluster.coordinator:
-        devices.connect(devices.Cluster(cluster.coordinator, cluster.processes, cluster.process))
+    if cluster is not None:
+        devices.connect(cluster)
     mesh = devices.use_devices()
     say = devices.only_first(mesh, say)
     config = resolve(recipe, overrides, say)
@@ -111,7 +125,7 @@ def run(recipe: str, overrides: list[str], workdir: str | None, say: Say, cluste
     known = mesh.agreed(loop.claim(folder, config))
     if known and (folder / "report.json").is_file():
         say(f"this run is finished: see {folder / 'report.md'}; give another --workdir to train anew")
-        return
+        return folder
     dataset = _data(config, folder, known, say)
     if not known and mesh.first:
         _take(folder, config, dataset)
@@ -121,6 +135,7 @@ def run(recipe: str, overrides: list[str], workdir: str | None, say: Say, cluste
         from wastejax.training.finish import finish
 
         finish(run, progress, facts(recipe, overrides, workdir))
+    return folder
 
 
 def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
@@ -151,7 +166,7 @@ def _take(folder: Path, config: ConfigDict, dataset: Dataset) -> None:
     write_text(folder / "config.json", configs.to_json(config))
 
 
-def facts(recipe: str, overrides: list[str], workdir: str | None) -> dict[str, Any]:
+def facts(recipe: str, overrides: Sequence[str], workdir: str | Path | None) -> dict[str, Any]:
     """Returns what a report says about how a run was made."""
     from importlib.metadata import version
 
