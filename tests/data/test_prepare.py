@@ -5,7 +5,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageDraw, ImageEnhance
 
 from wastejax.data import prepare as prepare_module
 from wastejax.data.prepare import Dataset, prepare
@@ -222,7 +222,7 @@ def test_manifest_without_a_split(folder, tmp_path):
     splits = np.where(first.splits == "val", "train", first.splits)
     save_manifest(tmp_path / "m.csv", first.source, first.groups, splits)
     message = fails(folder, "config.data.split.manifest", split__manifest=str(tmp_path / "m.csv"))
-    assert "no picture is left for val" in message
+    assert "no image is left for val" in message
 
 
 def test_sets_that_cannot_be_split(folder, tmp_path):
@@ -237,7 +237,9 @@ def test_sets_that_cannot_be_split(folder, tmp_path):
         save(photo(200), folder / "paper" / f"{i:02d}.png")  # nine files, but two pictures
     message = fails(folder, "config.data.dir")
     assert (
-        "class 'paper' has none of its 9 pictures in" in message and "2 groups of near-duplicates" in message
+        "class 'paper' has no image in" in message
+        and "its 9 form" in message
+        and "2 groups of near-duplicates" in message
     )
     assert len(ready(folder, split__group="none").source) == 29
 
@@ -323,3 +325,99 @@ def test_classes_left_out_must_be_there_and_leave_two(folder):
     assert "did you mean 'metal'?" in fails(folder, "config.data.leave_out", leave_out=("metall",))
     assert "fewer than two classes" in fails(folder, "config.data.leave_out", leave_out=("metal",))
     assert ready(folder, leave_out=()).left_out is None
+
+
+def test_fractions_are_ratios_too(folder):
+    dataset = ready(folder, split__ratios=(0.8, 0.1, 0.1))
+    assert [len(dataset.indices(split)) for split in SPLITS] == [16, 2, 2]
+
+
+@pytest.mark.parametrize("odd, hint", [("Cardboard", "did you mean 'cardboard'?"), ("cardbord", "did you mean"),
+                                       ("shoes", "add images of it there, or remove it")])  # fmt: skip
+@pytest.mark.parametrize("where", ["val", "test"])
+def test_a_class_that_train_lacks_is_named_with_its_split(tmp_path, odd, hint, where):
+    for k, split in enumerate(("train", "val", "test")):
+        for c, name in enumerate(("cardboard", "glass")):
+            write_class(tmp_path / split / name, 2, 1000 * k + 100 * c)
+    write_class(tmp_path / where / odd, 2, 5000)
+    message = fails(tmp_path, "config.data.dir")
+    assert f"class {odd!r} is in {where}, and not in train" in message and hint in message
+    assert "near-duplicate" not in message
+
+
+def test_a_class_that_val_or_test_lack_is_noted(tmp_path):
+    for k, (split, names) in enumerate({"train": "abc", "val": "ab", "test": "bc"}.items()):
+        for c, name in enumerate(names):
+            write_class(tmp_path / split / name, 2, 1000 * k + 100 * c)
+    notes = ready(tmp_path).notes
+    assert "val has no images of c: they are learned, and not scored there" in notes
+    assert "test has no images of a: they are learned, and not scored there" in notes
+
+
+def test_splits_without_train_are_told_as_that(tmp_path):
+    for k, split in enumerate(("val", "test")):
+        for c, name in enumerate("ab"):
+            write_class(tmp_path / split / name, 4, 1000 * k + 100 * c)
+    assert "has val and test, and no train" in fails(tmp_path, "config.data.dir")
+
+
+def test_a_part_taken_from_train_is_noted(tmp_path):
+    for k, (split, count) in enumerate((("train", 8), ("test", 3))):
+        for c, name in enumerate(("glass", "metal")):
+            write_class(tmp_path / split / name, count, 1000 * k + 100 * c)
+    assert "the data come without it, so of train's images are set aside 4 as val" in ready(tmp_path).notes
+
+
+def test_a_class_too_small_for_the_parts_taken_from_train(tmp_path):
+    for k, split in enumerate(("train", "test")):
+        for c, name in enumerate(("glass", "metal")):
+            write_class(tmp_path / split / name, 4, 1000 * k + 100 * c)
+        write_class(tmp_path / split / "paper", 1, 5000 + k)
+    message = fails(tmp_path, "config.data.dir")
+    assert "'paper' has no image in val: its 1 cannot be dealt to train and val" in message
+
+
+def test_three_images_of_a_class_are_noted(folder):
+    write_class(folder / "paper", 3, 200)
+    notes = ready(folder).notes
+    assert (
+        "classes with one image in val or test, whose scores mean little: paper (1/1/1) as train/val/test"
+        in notes
+    )
+
+
+def fixed_camera(root: Path, count: int = 20) -> None:
+    """Small objects of two kinds anywhere before one ground."""
+    rng = np.random.default_rng(0)
+    ground = photo(0).resize((128, 128))
+    for k, name in enumerate(("glass", "metal")):
+        for i in range(count):
+            image, (x, y) = ground.copy(), rng.integers(10, 100, 2).tolist()
+            draw = ImageDraw.Draw(image)
+            (draw.ellipse if k else draw.rectangle)(
+                (x, y, x + 9, y + 9), fill=tuple(rng.integers(0, 256, 3).tolist())
+            )
+            save(image, root / name / f"{i:02d}.png")
+
+
+def test_a_fixed_camera_is_named_with_the_ways_out(tmp_path):
+    fixed_camera(tmp_path)
+    message = fails(tmp_path, "config.data.dir")
+    assert "40 of 40 images look like copies of each other and yet differ: a fixed camera" in message
+    assert "config.data.split.hamming=2" in message and "config.data.split.group='none'" in message
+    dataset = ready(tmp_path, split__group="none")
+    assert [len(dataset.indices(split)) for split in SPLITS] == [24, 8, 8]
+
+
+def test_a_fixed_camera_among_other_images_is_noted(tmp_path):
+    fixed_camera(tmp_path)
+    for k, name in enumerate(("glass", "metal")):
+        write_class(tmp_path / name / "more", 20, 1000 * (k + 1))
+    note = next(note for note in ready(tmp_path).notes if "fixed camera" in note)
+    assert note.startswith("40 of 80 images") and note.endswith("They stay on one side of the split")
+
+
+def test_copies_of_one_image_are_no_fixed_camera(folder):
+    for i in range(20):
+        save(photo(0), folder / "glass" / f"copy{i}.png")
+    assert not any("fixed camera" in note for note in ready(folder).notes)

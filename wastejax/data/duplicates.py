@@ -35,6 +35,7 @@ _TEMPLATE = 0.8  # side of the middle part that is looked for, relative to the p
 _FLAT = 10.0  # norm of the detail, grey levels, below which a picture counts as flat
 _SCALES = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15)
 _ROWS_AT_ONCE = 4096  # images whose grey versions are summed or compared in one step
+SCENE_SHARE, SCENE_SIZE = 0.3, 10  # of a set, from which on a group of differing images is a scene
 _CACHE_FILE = f"scan-v2.{VERSION}.npz"  # count up when what is computed per image changes
 _DECODE_SIDE = 256  # JPEGs may be decoded down to this, in their own steps of two
 
@@ -115,7 +116,7 @@ def group_duplicates(phash: np.ndarray, grey: np.ndarray, hamming: int = 8) -> n
     """
     if not len(phash):
         return np.empty(0, np.int32)
-    first, inverse = _exact_copies(phash, grey)  # a hundred copies of one image are 4,950 pairs
+    first, inverse = exact_copies(phash, grey)  # a hundred copies of one image are 4,950 pairs
     phash, grey = phash[first], grey[first]
     n = len(phash)
     pairs = np.concatenate(
@@ -127,7 +128,7 @@ def group_duplicates(phash: np.ndarray, grey: np.ndarray, hamming: int = 8) -> n
     return np.argsort(np.argsort(first))[inverse].astype(np.int32)
 
 
-def _exact_copies(phash: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def exact_copies(phash: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns int64 [M], one image of each look (hash and grey version), and int64 [N], which of them each is.
 
     Images are sorted by a sum of their greys that fits 64 bits, and neighbors compared, so that memory stays that
@@ -148,6 +149,24 @@ def _exact_copies(phash: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.n
     inverse = np.empty(len(order), np.int64)
     inverse[order] = np.cumsum(new) - 1
     return order[new], inverse
+
+
+def scene_groups(groups: np.ndarray, looks: np.ndarray) -> np.ndarray:
+    """Returns the groups that are one scene rather than one image: large, and of images that differ.
+
+    A fixed camera in front of one ground makes small objects look like copies of each other.
+
+    Args:
+        groups: int [N], of near-duplicates.
+        looks: int [N], the same number for images that are the same.
+
+    Returns:
+        int64 [G], ids of such groups, the largest first.
+    """
+    sizes = np.bincount(groups)
+    distinct = np.bincount(np.unique(np.stack([groups, looks]), axis=1)[0])
+    found = np.flatnonzero((sizes >= max(SCENE_SIZE, SCENE_SHARE * len(groups))) & (2 * distinct >= sizes))
+    return found[np.argsort(-sizes[found], kind="stable")]
 
 
 def _confirmed(pairs: np.ndarray, grey: np.ndarray, chunk: int = 128) -> np.ndarray:

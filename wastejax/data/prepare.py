@@ -1,5 +1,6 @@
 """From a data config to labelled, checked, grouped and split pictures, before anything slow starts."""
 
+import difflib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -8,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from wastejax.data.duplicates import group_duplicates, scan
+from wastejax.data.duplicates import exact_copies, group_duplicates, scan, scene_groups
+from wastejax.data.formats.class_folders import same_name
 from wastejax.data.sources import Source, open_source
 from wastejax.data.split import SPLITS, Manifest, load_manifest, shorten, stratified_group_split
 from wastejax.errors import ConfigError, nearest
 
 _LARGE_GROUP = 0.05  # share of the set above which a group of near-duplicates is reported
+_FINE = 2  # Hamming distance that is advised where a scene makes all images alike
 _SECONDS_BETWEEN_PROGRESS = 5.0
 
 
@@ -67,6 +70,8 @@ def prepare(
             "config.data.dir", f"no pictures in {_listed(source.empty_folders)}; add some or remove it"
         )
     _check_classes(source, least=1 if manifest is not None or source.splits is not None else len(SPLITS))
+    if manifest is None and source.splits is not None:
+        notes += _check_given(source)
 
     seen = scan(source, cache_dir, _progress(say))
     good = _without_bad(source, seen.bad, data_config.on_bad_image)
@@ -79,14 +84,19 @@ def prepare(
         raise ConfigError("config.data.dir", f"no readable picture in {names}; add some or remove the folder")
     source = source.select(good)
 
-    twins = group_duplicates(seen.phash[good], seen.grey[good], split_config.hamming)
+    phash, grey = seen.phash[good], seen.grey[good]
+    twins = group_duplicates(phash, grey, split_config.hamming)
+    scene = _describe_scene(phash, grey, twins)
     if manifest is not None:
         groups, splits = manifest.groups[good], manifest.splits[good]
-        _check_splits(source, groups, splits, ("train",), "config.data.split.manifest")
+        _check_splits(source, groups, splits, ("train",), "config.data.split.manifest", "")
     else:
         groups = twins if split_config.group == "phash" else np.arange(len(source), dtype=np.int32)
         splits, dealt = _split(source, groups, split_config, seed)
-        _check_splits(source, groups, splits, dealt, "config.data.dir")
+        grouped = split_config.group == "phash"
+        _check_splits(source, groups, splits, dealt, "config.data.dir", scene if grouped else "")
+        notes += _notes_on_split(source, splits, dealt)
+        notes += [f"{scene}. They stay on one side of the split"] if scene and grouped else []
     notes += _notes_on_twins(source, twins, splits)
     if left_out is not None:
         bad = scan(left_out, cache_dir, _progress(say)).bad
@@ -194,26 +204,122 @@ def _split(source: Source, groups: np.ndarray, config: Any, seed: int) -> tuple[
     return splits, dealt
 
 
+def _check_given(source: Source) -> list[str]:
+    """Checks the splits that the data come in, and returns notes on classes that val or test lack.
+
+    Raises:
+        ConfigError: train is missing, or lacks a class.
+    """
+    splits = np.array(source.splits)
+    has = {split: {source.classes[i] for i in source.labels[splits == split]} for split in SPLITS}
+    if not has["train"]:
+        raise ConfigError(
+            "config.data.dir", f"has {' and '.join(s for s in SPLITS if has[s])}, and no train to learn from"
+        )
+    for name in sorted(set(source.classes) - has["train"]):
+        where = " and ".join(split for split in SPLITS if name in has[split])
+        raise ConfigError(
+            "config.data.dir",
+            f"class {name!r} is in {where}, and not in train{_near_class(name, has['train'])}",
+        )
+    return [
+        f"{split} has no images of {_listed(lacking)}: they are learned, and not scored there"
+        for split in SPLITS
+        if has[split] and (lacking := has["train"] - has[split])
+    ]
+
+
+def _near_class(name: str, classes: set[str]) -> str:
+    """Returns '; did you mean …?' where there is such a class, else what to do."""
+    alike = [other for other in sorted(classes) if same_name(other) == same_name(name)]
+    close = alike or difflib.get_close_matches(name, sorted(classes), n=1, cutoff=0.75)
+    return f"; did you mean {close[0]!r}?" if close else "; add images of it there, or remove it"
+
+
 def _check_splits(
-    source: Source, groups: np.ndarray, splits: np.ndarray, in_every_class: Sequence[str], key: str
+    source: Source, groups: np.ndarray, splits: np.ndarray, dealt: Sequence[str], key: str, scene: str
 ) -> None:
-    """Checks that no split is empty, and that every class has pictures in the splits `in_every_class`."""
+    """Checks that no split is empty, and that every class has images in the splits that were `dealt`.
+
+    Args:
+        source: N images.
+        groups: int [N], which were not torn apart.
+        splits: str [N].
+        dealt: splits that were made here; those of a manifest or of folders may lack classes.
+        key: what to blame.
+        scene: by `_describe_scene`: why there may be too few groups.
+    """
+    for label, name in enumerate(source.classes):
+        mine = source.labels == label
+        missing = [split for split in dealt if not np.any(mine & (splits == split))]
+        pool = mine & np.isin(splits, dealt)
+        if not missing:
+            continue
+        count, distinct = int(np.sum(pool)), len(np.unique(groups[pool]))
+        lacking = f"class {name!r} has no image in {' and '.join(missing)}"
+        if not count:
+            problem = f"{lacking}{_near_class(name, _classes_of(source, splits == missing[0]))}"
+        elif count < len(dealt):
+            problem = f"{lacking}: its {count} cannot be dealt to {' and '.join(dealt)}; add some"
+        elif scene:
+            problem = f"{lacking}: {scene}"
+        elif len(dealt) == 1:
+            problem = f"{lacking}; add some there, or remove the class"
+        else:
+            problem = (
+                f"{lacking}: its {count} form {distinct} groups of near-duplicates, which are not torn apart; add "
+                "images, remove the class, or set config.data.split.group='none'"
+            )
+        raise ConfigError(key, problem)
     empty = [split for split in SPLITS if split not in splits]
     if empty:
         raise ConfigError(
-            key, f"no picture is left for {' and '.join(empty)}; all of {', '.join(SPLITS)} are needed"
+            key, f"no image is left for {' and '.join(empty)}; all of {', '.join(SPLITS)} are needed"
         )
-    for label, name in enumerate(source.classes):
-        mine = source.labels == label
-        missing = [split for split in in_every_class if not np.any(mine & (splits == split))]
-        if missing:
-            count, distinct = int(np.sum(mine)), len(np.unique(groups[mine]))
-            raise ConfigError(
-                key,
-                f"class {name!r} has none of its {count} pictures in {' and '.join(missing)}: it forms {distinct} "
-                "groups of near-duplicates, which are not torn apart; add pictures, remove the class, or set "
-                "config.data.split.group='none'",
+
+
+def _classes_of(source: Source, chosen: np.ndarray) -> set[str]:
+    """Returns the names of the classes of some images, bool [N]."""
+    return {source.classes[label] for label in source.labels[chosen]}
+
+
+def _describe_scene(phash: np.ndarray, grey: np.ndarray, twins: np.ndarray) -> str:
+    """Returns what to say where most images look alike and yet differ, with the ways out; '' elsewhere."""
+    if not len(twins):
+        return ""
+    scenes = scene_groups(twins, exact_copies(phash, grey)[1])
+    if not len(scenes):
+        return ""
+    count = int(np.sum(np.isin(twins, scenes)))
+    finer = len(np.unique(group_duplicates(phash, grey, _FINE)))
+    return (
+        f"{count:,} of {len(twins):,} images look like copies of each other and yet differ: a fixed camera, or one "
+        f"ground behind small objects? config.data.split.hamming={_FINE} takes fewer for copies ({finer:,} groups "
+        "are then left), config.data.split.group='none' splits at random; or give train, val and test folders of "
+        "your own, by day or place"
+    )
+
+
+def _notes_on_split(source: Source, splits: np.ndarray, dealt: Sequence[str]) -> list[str]:
+    """Describes what was decided in splitting: parts taken from train, and classes too small to split well."""
+    notes = []
+    if source.splits is not None:
+        taken = [f"{int(np.sum(splits == split)):,} as {split}" for split in dealt if split != "train"]
+        if taken:
+            notes.append(
+                f"the data come without it, so of train's images are set aside {' and '.join(taken)}"
             )
+    small = []
+    for label, name in enumerate(source.classes):
+        counts = [int(np.sum(splits[source.labels == label] == split)) for split in SPLITS]
+        if min(counts[1:]) == 1:
+            small.append(f"{name} ({'/'.join(map(str, counts))})")
+    if small:
+        notes.append(
+            f"classes with one image in val or test, whose scores mean little: {', '.join(shorten(small))} as "
+            "train/val/test"
+        )
+    return notes
 
 
 def _notes_on_twins(source: Source, twins: np.ndarray, splits: np.ndarray) -> list[str]:
