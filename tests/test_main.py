@@ -41,6 +41,27 @@ finally:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_the_process_is_prepared_before_anything_brings_in_jax():
+    code = """
+import sys
+from wastejax import main
+from wastejax.runtime import process
+
+def prepare():
+    print(sorted({"jax", "flax", "ml_collections"} & set(sys.modules)))
+    raise KeyboardInterrupt
+
+process.prepare = prepare
+for command in main.COMPUTING:
+    try:
+        main.dispatch([command, "--config=mobilevit"])
+    except KeyboardInterrupt:
+        pass
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["[]"] * 9, done.stderr
+
+
 RECIPE = "--config=mobilevit_ir"
 
 
@@ -49,8 +70,8 @@ RECIPE = "--config=mobilevit_ir"
     [
         (["--config=mobilvit"], "did you mean 'mobilevit'?"),
         ([RECIPE, "--config.train.epoch=3"], "config.train.epoch: unknown key; did you mean 'train.epochs'?"),
-        ([RECIPE, "--config.train.epochs=-3"], "config.train.epochs: must be >= 1"),
-        ([RECIPE, "--config.train.epochs=many"], "config.train.epochs: expects int"),
+        ([RECIPE, "--config.train.epochs=-3"], "config.train.epochs: must be an integer >= 1"),
+        ([RECIPE, "--config.train.epochs=many"], "config.train.epochs: expects an integer"),
         ([RECIPE, "--config.model.name=mobilenet"], "config.model.name: unknown model 'mobilenet'"),
         ([RECIPE, "--config.model.size=xxl"], "config.model.size: mobilevit has no size 'xxl'"),
         (["--config=mobilevit", "--config.data.image_size=100"], "config.data.image_size: "),

@@ -86,11 +86,11 @@ def dispatch(argv: Sequence[str]) -> None:
     arguments = list(argv)
     if arguments and arguments[0].startswith("--config"):
         arguments.insert(0, "train")
+    if arguments[:1] and arguments[0] in COMPUTING and not {"-h", "--help"} & set(arguments):
+        process.prepare()  # before the command's module, which may bring in jax
     args, rest = parser(*arguments[:1]).parse_known_args(arguments)
     if rest and args.command != "train":
         raise UserError(f"{rest[0]}: unknown option; see wastejax {args.command or ''} --help")
-    if args.command in COMPUTING:
-        process.prepare()
     match args.command:
         case "train":
             from wastejax.training.devices import Cluster
