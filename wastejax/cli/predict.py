@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from wastejax.data.images import MAX_PIXELS, BadImage
 from wastejax.deployment.answers import WRITERS, Answer, answers, interpret
 from wastejax.deployment.camera import only_stream, stream
 from wastejax.deployment.heatmaps import dense_of, heat_map, save_drawn
@@ -37,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=3, metavar="N", help="classes per picture (3)")
     parser.add_argument("--format", choices=WRITERS, default="table", help="of the output (table)")
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="pictures at once (32)")
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"refuse larger pictures; JPEGs eight times as large are read reduced ({MAX_PIXELS:,})",
+    )
     parser.add_argument(
         "--accuracy",
         type=float,
@@ -76,7 +84,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     Raises:
         UserError: no pictures, or no such model.
     """
-    for name in ("top", "batch_size"):
+    for name in ("top", "batch_size", "max_pixels"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name}: must be >= 1, is {getattr(args, name)}")
     if args.accuracy is not None and args.reject_below is not None:
@@ -110,10 +118,15 @@ def _answers(args: argparse.Namespace, predictor: Predictor, names: Sequence[str
     )  # compiles; not part of the speed
 
     def rows() -> Iterator[Answer]:
-        for answer in answers(predictor, names, args.top, batch_size, reject_below):
+        for answer in answers(predictor, names, args.top, batch_size, reject_below, args.max_pixels):
             if args.heatmap and answer.guesses:
                 label = answer.guesses[0].label
-                save_drawn(heat_map(predictor, read(answer.file), label), args.heatmap, answer.file, label)
+                try:
+                    image = read(answer.file, args.max_pixels)
+                except (BadImage, OSError) as error:  # it was there a moment ago
+                    yield Answer(answer.file, error=str(error))
+                    continue
+                save_drawn(heat_map(predictor, image, label), args.heatmap, answer.file, label)
             yield answer
 
     return rows(), WRITERS[args.format]
@@ -138,7 +151,7 @@ def _regions(args: argparse.Namespace, predictor: Predictor, names: Sequence[str
     from wastejax.deployment import region_answers
 
     least = args.reject_below if args.accuracy is None else predictor.reject_below(args.accuracy)
-    rows = region_answers.region_answers(predictor, names, least, args.draw)
+    rows = region_answers.region_answers(predictor, names, least, args.draw, args.max_pixels)
     return rows, region_answers.WRITERS[args.format]
 
 

@@ -23,8 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)")
     add("--port", type=int, default=8000, metavar="N", help="0 takes a free one (8000)")
-    add("--max_body", type=float, default=16, metavar="MIB", help="of a request (16)")
-    add("--max_pixels", type=int, default=50_000_000, metavar="N", help="of a picture (50 million)")
+    add("--max-body", "--max_body", type=float, default=16, metavar="MIB", help="of a request (16)")
+    add(
+        "--max-pixels",
+        "--max_pixels",
+        type=int,
+        default=50_000_000,
+        metavar="N",
+        help="of a picture; JPEGs eight times as large are read reduced (50 million)",
+    )
     add("--max_waiting", type=int, default=32, metavar="N", help="pictures; more are refused with 503 (32)")
     add("--max_batch", type=int, default=8, metavar="N", help="pictures that are computed at once (8)")
     add("--timeout", type=float, default=30, metavar="S", help="to receive a request and to answer it (30)")

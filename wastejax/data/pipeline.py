@@ -24,6 +24,7 @@ from wastejax.data.resampling import FILTERS
 from wastejax.data.sources import Source
 from wastejax.data.transforms import Augmentation, Preprocessing
 from wastejax.data.workers import Workers
+from wastejax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 NICE = 5  # of threads that read pictures: a third of the weight of those that compute with them
@@ -72,7 +73,20 @@ class Reader:
         """Returns the picture with that index in the source, uint8 [H, W, 3]."""
         if self.store is not None and self.position is not None:
             return self.store[self.position[index]]
-        return np.asarray(shrink(images.decode(self.source.read(index)), self.side))
+        return np.asarray(shrink(_decoded(self.source, index), self.side))
+
+
+def _decoded(source: Source, index: int) -> Image.Image:
+    """Returns an image that was looked at before, and may be gone or another by now.
+
+    Raises:
+        UserError: it cannot be read any more.
+    """
+    try:
+        return images.decode(source.read(index))
+    except (images.BadImage, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(f"{source.names[index]}: cannot be read any more ({reason})") from error
 
 
 def reader(
@@ -95,7 +109,7 @@ def reader(
 
 def _cache_path(kind: str, source: Source, indices: np.ndarray, *parts: object) -> Path:
     files = [(source.names[i], source.stamps[i]) for i in indices.tolist()]
-    return cache_dir() / "decoded" / f"{kind}-{stamp(source.origin, files, parts)}.bin"
+    return cache_dir() / "decoded" / f"{kind}-{stamp(source.origin, files, parts, images.versions())}.bin"
 
 
 _stepped_back = threading.local()
@@ -251,7 +265,7 @@ class EvalBatches:
         self.image_size = preprocessing.image_size
 
         def square(index: int) -> np.ndarray:
-            return preprocessing(images.decode(source.read(index)))
+            return preprocessing(_decoded(source, index))
 
         store = None
         if cache:

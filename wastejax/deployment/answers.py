@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wastejax.data.images import BadImage
+from wastejax.data.images import MAX_PIXELS, BadImage
 from wastejax.deployment.pictures import squares
 from wastejax.deployment.predictor import Predictor
 
@@ -54,6 +54,7 @@ def answers(
     top: int = 3,
     batch_size: int = 32,
     reject_below: float = 0.5,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Answer]:
     """Yields one answer per picture, in order.
 
@@ -63,8 +64,9 @@ def answers(
         top: guesses per picture.
         batch_size: pictures that are computed at once; all batches have this size, so that one program does.
         reject_below: probability under which an answer is rejected.
+        max_pixels: see `images.decode`.
     """
-    decoded = squares(names, predictor.preprocessing)
+    decoded = squares(names, predictor.preprocessing, max_pixels)
     while chunk := list(islice(decoded, batch_size)):
         good = [square for _, square in chunk if not isinstance(square, BadImage)]
         rows = iter(_probabilities(predictor, good, batch_size))

@@ -66,13 +66,13 @@ def _below(folder: Path, say: Callable[[str], None]) -> list[str]:
 
 
 def squares(
-    names: Sequence[str], preprocessing: Preprocessing
+    names: Sequence[str], preprocessing: Preprocessing, max_pixels: int = images.MAX_PIXELS
 ) -> Iterator[tuple[str, np.ndarray | images.BadImage]]:
     """Yields each name with its picture, uint8 [S, S, 3], or with the reason why there is none; in order."""
 
     def square(name: str) -> np.ndarray | images.BadImage:
         try:
-            return preprocessing(read(name))
+            return preprocessing(read(name, max_pixels))
         except images.BadImage as error:
             return error
         except OSError as error:
@@ -92,14 +92,23 @@ def squares(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def read(name: str) -> Image.Image:
+def read(name: str, max_pixels: int = images.MAX_PIXELS) -> Image.Image:
     """Returns the picture of a name, upright and RGB; standard input is read once and kept.
+
+    Args:
+        name: of `find`.
+        max_pixels: larger ones are refused, JPEGs only where they are many times as large.
 
     Raises:
         BadImage: it cannot be decoded.
         OSError: it cannot be read.
     """
-    return images.decode(_stdin() if name == STDIN else Path(name).read_bytes())
+    try:
+        return images.decode(_stdin() if name == STDIN else images.read_file(name), max_pixels=max_pixels)
+    except images.BadImage as error:
+        if error.kind == "size":
+            raise images.BadImage(f"{error}; --max-pixels=N takes larger ones", "size") from error
+        raise
 
 
 @cache

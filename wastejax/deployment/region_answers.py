@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from wastejax.data.images import BadImage
+from wastejax.data.images import MAX_PIXELS, BadImage
 from wastejax.deployment.answers import csv_line, json_lines
 from wastejax.deployment.heatmaps import LARGEST, save_drawn
 from wastejax.deployment.pictures import read
@@ -43,7 +43,11 @@ class RegionAnswer(NamedTuple):
 
 
 def region_answers(
-    predictor: Predictor, names: Sequence[str], least: float | None = None, folder: str | Path | None = None
+    predictor: Predictor,
+    names: Sequence[str],
+    least: float | None = None,
+    folder: str | Path | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[RegionAnswer]:
     """Yields one answer per picture, in order.
 
@@ -52,6 +56,7 @@ def region_answers(
         names: of `pictures.find`.
         least: probability under which an object is not reported; None for that of `Settings`.
         folder: where the pictures are written with their boxes, if anywhere.
+        max_pixels: see `images.decode`.
 
     Raises:
         UserError: the model is an exported file, or the folder cannot be written.
@@ -59,7 +64,7 @@ def region_answers(
     settings = Settings() if least is None else replace(Settings(), least=least)
     for name in names:
         try:
-            picture = read(name)
+            picture = read(name, max_pixels)
         except BadImage as error:
             yield RegionAnswer(name, error=str(error))
             continue

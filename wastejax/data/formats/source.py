@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from wastejax.data.images import read_file
+
 DOMAINS = ("default", "real_world")
 
 
@@ -79,4 +81,4 @@ class ReadFiles:
 
     def __call__(self, index: int) -> bytes:
         """Returns the bytes of one file; raises OSError."""
-        return (self.root / self.paths[index]).read_bytes()
+        return read_file(self.root / self.paths[index])

@@ -4,9 +4,13 @@ One function, `decode`, for training, evaluation, `predict`, the server and expo
 same in a browser, and tests/deployment/test_file_kinds.py holds them together.
 """
 
+import errno
 import io
+import os
 import warnings
 from functools import cache
+from importlib import metadata
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from PIL import Image, ImageChops, ImageFile, UnidentifiedImageError
@@ -26,6 +30,8 @@ _LARGEST_JPEG = (
     8  # times the limit: reduced, it is below the limit, and decoding takes a row of blocks at a time
 )
 _LARGEST_PROGRESSIVE = 1.5  # times the limit: keeps the coefficients of the whole image, whatever the scale
+
+_LARGEST_FILE = 2**30  # bytes; no photograph, but a video, or a device that never ends
 
 _ORIENTATION_TAG = 0x0112
 # EXIF 2.3, tag Orientation: what brings the stored image upright.
@@ -70,6 +76,31 @@ class Header(NamedTuple):
     height: int
     rotated: bool
     animated: bool
+
+
+def read_file(path: str | Path) -> bytes:
+    """Returns the bytes of a file.
+
+    Raises:
+        OSError: it cannot be read, or is larger than any image.
+    """
+    with Path(path).open("rb") as file:
+        data = file.read(_LARGEST_FILE + 1)
+    if len(data) > _LARGEST_FILE:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return data
+
+
+def versions() -> tuple[str, ...]:
+    """Returns what decides which pixels a file becomes, to be part of the name of whatever keeps pixels."""
+    return (f"images {VERSION}", *map(_version, ("pillow", "pillow_heif", "cykooz.resizer")))
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
+        return f"no {package}"
 
 
 def read_header(data: bytes) -> Header | None:

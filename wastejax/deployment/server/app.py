@@ -181,7 +181,10 @@ class Service:
             yield chunk
 
     def _too_long(self) -> Refused:
-        return Refused(413, f"the request is too long: at most {self.limits.body / 2**20:g} MiB")
+        return Refused(
+            413,
+            f"the request is too long: at most {self.limits.body / 2**20:g} MiB (--max-body of the server)",
+        )
 
     async def _answer(self, upload: Upload, top: int, heatmap: bool) -> tuple[dict[str, Any], int]:
         """Returns what a picture shows and 0, or why it cannot be read and the status that says so."""
@@ -210,7 +213,9 @@ class Service:
         try:
             return self.predictor.preprocessing(images.decode(data, max_pixels=self.limits.pixels))
         except images.BadImage as error:
-            raise Refused({"format": 415, "size": 413, "damage": 400}[error.kind], str(error)) from None
+            option = " (--max-pixels of the server)" if error.kind == "size" else ""
+            status = {"format": 415, "size": 413, "damage": 400}[error.kind]
+            raise Refused(status, f"{error}{option}") from None
         except MemoryError:
             raise Refused(413, "too large") from None
 
