@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from wastejax.audit.findings import audit
+from wastejax.auditing.findings import audit
 from wastejax.bundle import load_bundle
 from wastejax.data.images import decode
 from wastejax.data.pipeline import EvalBatches

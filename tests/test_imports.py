@@ -21,11 +21,11 @@ ALLOWED: dict[str, set[str]] = {
     "bundle": {"errors", "files", "config", "runtime", "data", "models"},
 }
 ALLOWED["evaluation"] = ALLOWED["bundle"] | {"bundle"}
-ALLOWED["audit"] = ALLOWED["evaluation"] | {"evaluation"}
+ALLOWED["auditing"] = ALLOWED["evaluation"] | {"evaluation"}
 ALLOWED["training"] = ALLOWED["evaluation"] | {"evaluation"}
 ALLOWED["deployment"] = ALLOWED["evaluation"] | {"evaluation"}
 ALLOWED["benchmark"] = ALLOWED["training"] | {"training"}
-ALLOWED["cli"] = ALLOWED["benchmark"] | {"benchmark", "audit", "deployment"}
+ALLOWED["cli"] = ALLOWED["benchmark"] | {"benchmark", "auditing", "deployment"}
 ALLOWED["main"] = ALLOWED["cli"] | {"cli"}
 
 FILES = {

@@ -1,10 +1,11 @@
 """`wastejax robustness`: how a model's accuracy falls as its images get worse, by kind and by degree."""
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from wastejax.cli.progress import Bars
 from wastejax.errors import UserError
 from wastejax.evaluation.pictures import Asked
 from wastejax.evaluation.report.robustness import draw, headlines, report
@@ -39,8 +40,8 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     check_folder(out, "--out")
     if args.data and out.resolve().is_relative_to(Path(args.data).expanduser().resolve()):
         raise UserError(f"--out={args.out}: lies in the data, where its figure would become data too")
-    with _progress_bar() as progress:
-        result = measure_model(asked, args.limit, progress, say)
+    with Bars() as progress:
+        result = measure_model(asked, args.limit, partial(progress, "corruptions"), say)
     out.mkdir(parents=True, exist_ok=True)
     draw({result["model"]: result}, out / "robustness.png")
     write_text(out / "robustness.md", "\n".join(report(result)) + "\n")
@@ -48,15 +49,3 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     for line in headlines(result):
         say(line)
     say(f"written: {out / 'robustness.md'}, {out / 'robustness.json'}, {out / 'robustness.png'}")
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Callable[[int, int], None]]:
-    """Yields what shows (done, total) on the terminal; nothing is shown where there is none."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("corruptions", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

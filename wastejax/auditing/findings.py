@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from wastejax.audit.changed_copies import agreements, cropped_pairs, mirrored_pairs
+from wastejax.auditing.changed_copies import agreements, cropped_pairs, mirrored_pairs
 from wastejax.data.duplicates import MIN_AGREEMENT, group_duplicates, scan
 from wastejax.data.hamming import near_pairs
 from wastejax.data.images import Header, read_header

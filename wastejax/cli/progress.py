@@ -1,0 +1,26 @@
+"""Progress on a terminal."""
+
+from typing import Any
+
+
+class Bars:
+    """A progress bar for each thing that is done, on standard error; nothing where that is no terminal."""
+
+    def __enter__(self) -> "Bars":
+        from rich.console import Console
+        from rich.progress import Progress
+
+        console = Console(stderr=True)
+        self._bars = Progress(console=console, transient=True, disable=not console.is_terminal)
+        self._tasks: dict[str, Any] = {}
+        self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Shows how far it is."""
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total)
+        self._bars.update(self._tasks[what], completed=done, total=total)
