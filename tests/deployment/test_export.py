@@ -168,14 +168,15 @@ def test_tidying_makes_one_clip_of_relu6_and_moves_biases_into_convolutions(tmp_
     stored = [onnx.numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
     graph = onnx.helper.make_graph(nodes, "raw", ends[:1], ends[1:], stored)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-    tidy(model.SerializeToString(), tmp_path / "tidy.onnx", "{}")
+    raw_bytes = model.SerializeToString()
+    tidy(model, tmp_path / "tidy.onnx", "{}")
     tidied = onnx.load(tmp_path / "tidy.onnx").graph.node
     assert [node.op_type for node in tidied] == ["Conv", "Clip", "Conv", "Transpose"]
     assert len(tidied[2].input) == 3
     x = rng.normal(size=(1, 3, 8, 8)).astype(np.float32)
     raw, less = (
         onnxruntime.InferenceSession(form).run(None, {"x": x})[0]
-        for form in (model.SerializeToString(), str(tmp_path / "tidy.onnx"))
+        for form in (raw_bytes, str(tmp_path / "tidy.onnx"))
     )
     np.testing.assert_allclose(less, raw, atol=1e-5)
     assert np.ptp(raw) > 1
@@ -398,6 +399,8 @@ def test_damaged_and_foreign_files_are_refused(onnx_file, stablehlo_file, litert
         (["--format=onnx", "--out=model.tflite"], r"--out=model\.tflite: must end with \.onnx"),
         (["--format=onnx", "--out=/nowhere/m.onnx"], "there is no folder /nowhere"),
         (["--format=onnx", "--pictures=0"], "--pictures: must be >= 1"),
+        (["--format=stablehlo", "--profile"], "--profile: only for --format=onnx"),
+        (["--format=onnx", "--quantize=int8"], "--quantize=int8: .* give --data=DIR"),
     ],
 )
 def test_mistakes_are_named(place, arguments, message):

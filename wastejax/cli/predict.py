@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
     )
     parser.add_argument("--runtime", choices=ONNX_LOADERS, help="for an .onnx file (onnxruntime)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="for an exported file (default: the cores it may use)"
+    )
     parser.add_argument("--top", type=int, default=3, metavar="N", help="classes per picture (3)")
     parser.add_argument("--format", choices=WRITERS, default="table", help="of the output (table)")
     parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="pictures at once (32)")
@@ -98,7 +101,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
             check_folder(getattr(args, option), f"--{option}")
     video = only_stream(args.pictures)
     names = [] if video else find(args.pictures, _warn)
-    predictor = load_predictor(args.model, args.runtime, args.taxonomy)
+    predictor = load_predictor(args.model, args.runtime, args.taxonomy, args.threads)
     if video:
         return _report(*_frames(args, predictor, video), [f"{video}#t=0000.000"], predictor.runtime, say)
     if args.regions:

@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max_waiting", type=int, default=32, metavar="N", help="pictures; more are refused with 503 (32)")
     add("--max_batch", type=int, default=8, metavar="N", help="pictures that are computed at once (8)")
     add("--timeout", type=float, default=30, metavar="S", help="to receive a request and to answer it (30)")
+    add("--threads", type=int, metavar="N", help="for an exported file (default: the cores it may use)")
     add("--accuracy", type=float, metavar="A", help="mark unsure answers, see predict (0.95)")
     add("--reject_below", type=float, metavar="P", help="mark answers less likely than this")
 
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
         from wastejax.deployment.server.connection import Connection
     except ImportError as error:
         raise MissingPackage("serve", error.name or "a package", "serve") from None
-    predictor = load_predictor(args.model, taxonomy=args.taxonomy)
+    predictor = load_predictor(args.model, taxonomy=args.taxonomy, threads=args.threads)
     reject_below = predictor.reject_below(args.accuracy) if args.reject_below is None else args.reject_below
     limits = Limits(
         body=int(args.max_body * 2**20),

@@ -7,6 +7,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,16 +100,22 @@ def forward_function(bundle: Bundle, entry: str, lowering: str) -> Callable[[Any
     import jax
 
     from wastejax.models import create_model
-    from wastejax.models.folding import apply_folded, fold_batch_norm
+    from wastejax.models.folding import apply_folded, fold_batch_norm, fold_entry
+    from wastejax.models.layers.plain import plain_forms
 
     config = {**bundle.config["model"], "lowering": lowering, "dtype": "float32"}
-    model = create_model(config, len(bundle.classes))
-    variables = fold_batch_norm(model, bundle.variables, bundle.preprocessing.image_size)
+    model, preprocessing = create_model(config, len(bundle.classes)), bundle.preprocessing
+    variables = fold_batch_norm(model, bundle.variables, preprocessing.image_size)
+    if entry == "uint8":
+        variables = fold_entry(variables, preprocessing.std, preprocessing.channels == "bgr")
 
     def forward(pictures: Any) -> Any:
         if entry == "uint8":
-            pictures = bundle.preprocessing.normalise(pictures)
-        return jax.nn.softmax(apply_folded(model, variables, pictures) / bundle.temperature)
+            pictures = pictures.astype(np.float32)
+            if any(preprocessing.mean):
+                pictures -= 255 * np.asarray(preprocessing.mean, np.float32)
+        with plain_forms() if lowering == "direct" else nullcontext():
+            return jax.nn.softmax(apply_folded(model, variables, pictures) / bundle.temperature)
 
     return forward
 
@@ -197,10 +204,15 @@ def check(comparison: Comparison, precision: str, origin: str) -> None:
         )
 
 
+def _has_pictures(args: Any) -> bool:
+    """Returns whether there are photographs to check with: the user's, or a run's own."""
+    return bool(args.data) or (Path(args.model or "") / "manifest.csv").is_file()
+
+
 def checking_pictures(args: Any, bundle: Bundle, split: str, count: int) -> Pictures:
     """Returns up to `count` pictures of a split of `args.data`, or of the run's; else drawn ones."""
     size = bundle.preprocessing
-    if not args.data and not (Path(args.model or "") / "manifest.csv").is_file():
+    if not _has_pictures(args):
         names = synthetic.CLASSES
         drawn = [synthetic.draw(names[i % len(names)], i, "real_world") for i in range(min(count, 64))]
         return Pictures(np.stack([size(picture) for picture in drawn]), None, "drawn pictures")
@@ -248,6 +260,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="DIR", help="class folders to check and calibrate with (default: the run's own)")
     add("--pictures", type=int, default=200, metavar="N", help="to check with (200)")
     add("--report", metavar="JSON", help="also write the comparison there")
+    add("--profile", action="store_true", help="onnx: also say which operators take the time, in per cent")
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
@@ -265,16 +278,25 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     calibration = (
         checking_pictures(args, bundle, "val", CALIBRATION_PICTURES) if args.quantize == "int8" else None
     )
-    if calibration is not None and calibration.labels is None:
-        say("calibrating on drawn pictures, for want of --data=DIR; with pictures like yours int8 errs less")
     pictures = checking_pictures(args, bundle, "test", args.pictures)
     with tempfile.TemporaryDirectory(prefix=".export.", dir=out.parent) as scratch:
         fresh = Path(scratch) / f"model{suffix}"
-        write_export(bundle, fresh, args.input, args.quantize, calibration)
+        _convert(bundle, fresh, args, calibration)
         comparison = compare(load_jax(bundle.path), load_predictor(fresh), pictures)
         check(comparison, args.quantize, pictures.origin)
         fresh.replace(out)
     _tell(out, comparison, pictures.origin, say)
+    if args.format == "stablehlo":
+        from wastejax.deployment.formats.stablehlo import provenance
+
+        say("written by jax {jax}; later ones promise to run it until {expires}".format(**provenance()))
+    if args.profile:
+        from wastejax.deployment.formats.onnx_profile import profile
+
+        squares = pictures.images[:1]
+        given = squares if args.input == "uint8" else bundle.preprocessing.normalise(squares)
+        for line in profile(out, given):
+            say(line)
     if args.report:
         facts = {
             "file": out.name,
@@ -286,17 +308,36 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     return 0
 
 
+def _convert(bundle: Bundle, path: Path, args: argparse.Namespace, calibration: Pictures | None) -> None:
+    """Writes the export; whatever a converter raises is one line for the user."""
+    try:
+        write_export(bundle, path, args.input, args.quantize, calibration)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        name = bundle.config["model"]["name"]
+        raise UserError(f"--format={args.format}: {name} cannot be written so: {reason}") from error
+
+
 def _check_out(args: argparse.Namespace) -> None:
     """Raises a UserError where what is asked for cannot be written, before anything is loaded."""
     packages, extra = NEEDS[args.format]
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise MissingPackage(f"--format={args.format}", package, extra)
+    if args.profile and args.format != "onnx":
+        raise UserError("--profile: only for --format=onnx")
     if args.report:
         check_file(args.report, "--report")
     if args.format == "bundle":
         check_folder(args.out or "bundle", "--out")
         return
+    if args.quantize == "int8" and args.format == "onnx" and not _has_pictures(args):
+        raise UserError(
+            "--quantize=int8: the ranges of 8 bits are taken from images like yours: give --data=DIR, class"
+            " folders (a run finds its own); --quantize=fp16 needs none"
+        )
     if args.quantize != "none" and args.format != "onnx":
         raise UserError(f"--quantize={args.quantize}: only for --format=onnx")
     if args.pictures < 1:

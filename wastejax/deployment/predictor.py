@@ -86,7 +86,10 @@ class Predictor:
 
 
 def load_predictor(
-    model: str | Path | None, runtime: str | None = None, taxonomy: str | Path | None = None
+    model: str | Path | None,
+    runtime: str | None = None,
+    taxonomy: str | Path | None = None,
+    threads: int | None = None,
 ) -> Predictor:
     """Returns the model at a path; None is the one that comes along.
 
@@ -94,24 +97,35 @@ def load_predictor(
         model: a run, a bundle, or a file that `export` wrote.
         runtime: what computes an .onnx file, a key of `ONNX_LOADERS`; None for the first.
         taxonomy: whose rules its answers follow, see `load_taxonomy`; None for those that the model was made with.
+        threads: that an exported file computes with; None for the processor cores that this process may use.
 
     Raises:
         UserError: there is none, it is damaged or foreign, or its runtime is not installed.
     """
     if taxonomy is not None:
         rules = load_taxonomy(taxonomy, "--taxonomy")
-        predictor = load_predictor(model, runtime)
+        predictor = load_predictor(model, runtime, threads=threads)
         return replace(predictor, taxonomy=rules.only(predictor.classes))
     path = default_bundle() if model is None else Path(model)
+    if threads is not None:
+        if not path.is_file() or path.suffix == ".stablehlo":
+            raise UserError(f"--threads={threads}: only for an .onnx or .tflite file; --model={path} is none")
+        if threads < 1:
+            raise UserError(f"--threads: must be >= 1, is {threads}")
     if runtime is not None:
         if not path.is_file() or path.suffix != ".onnx":
             raise UserError(f"--runtime={runtime}: only for an .onnx file; --model={path} is none")
-        return ONNX_LOADERS[runtime](path)
+        return ONNX_LOADERS[runtime](path, threads)
     if path.is_file():
         if path.suffix not in LOADERS:
             raise UserError(f"{path}: not a form of model that can be run{nearest(path.suffix, LOADERS)}")
-        return LOADERS[path.suffix](path)
+        return LOADERS[path.suffix](path, threads)
     return load_jax(path)
+
+
+def usable_cores() -> int:
+    """Returns how many processor cores this process may use: in a container, fewer than the host has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -143,7 +157,7 @@ def load_jax(path: Path) -> Predictor:
     )
 
 
-def load_onnx(path: Path) -> Predictor:
+def load_onnx(path: Path, threads: int | None = None) -> Predictor:
     """Returns an .onnx file that `export` wrote, computed by ONNX Runtime on the CPU."""
     try:
         import onnxruntime
@@ -151,6 +165,7 @@ def load_onnx(path: Path) -> Predictor:
         raise MissingPackage(str(path), "onnxruntime", None) from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; they are raised as well
+    options.intra_op_num_threads = threads or usable_cores()
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # whatever the parser or the kernels make of a damaged file
@@ -164,7 +179,7 @@ def load_onnx(path: Path) -> Predictor:
     return exported(path, "onnxruntime", about, compute)
 
 
-def load_openvino(path: Path) -> Predictor:
+def load_openvino(path: Path, threads: int | None = None) -> Predictor:
     """Returns an .onnx file that `export` wrote, computed by OpenVINO on the CPU in float32."""
     # OpenVINO reports over the network, from a forked process, that it reads an ONNX file; ours tells nobody.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
@@ -176,7 +191,8 @@ def load_openvino(path: Path) -> Predictor:
         core = openvino.Core()
         model = core.read_model(path)
         # Left to itself it computes in bfloat16 where the processor can.
-        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads or usable_cores()}
+        compiled = core.compile_model(model, "CPU", settings)
     except Exception as error:  # whatever the parser or the kernels make of a damaged file
         raise damaged(path, "ONNX", error) from None
     where = ["framework", ABOUT]  # where OpenVINO keeps the metadata of an ONNX file
@@ -188,7 +204,7 @@ def load_openvino(path: Path) -> Predictor:
     return exported(path, "openvino", parse_about(path, text), compute)
 
 
-def load_litert(path: Path) -> Predictor:
+def load_litert(path: Path, threads: int | None = None) -> Predictor:
     """Returns a .tflite file that `export` wrote, computed by LiteRT on the CPU, one picture after the other."""
     from wastejax.deployment.formats.stablehlo import ABOUT_FILE
 
@@ -199,7 +215,7 @@ def load_litert(path: Path) -> Predictor:
     try:
         with zipfile.ZipFile(path) as archive:  # at the end of the file
             about = parse_about(path, archive.read(ABOUT_FILE))
-        interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
+        interpreter = Interpreter(model_path=str(path), num_threads=threads or usable_cores())
         interpreter.allocate_tensors()
     except (zipfile.BadZipFile, KeyError, OSError, ValueError, RuntimeError) as error:
         raise damaged(path, "LiteRT", error) from None
@@ -216,9 +232,9 @@ def load_litert(path: Path) -> Predictor:
     return exported(path, "litert", about, compute)
 
 
-def load_stablehlo(path: Path) -> Predictor:
+def load_stablehlo(path: Path, threads: int | None = None) -> Predictor:
     """Returns a .stablehlo file that `export` wrote, computed by jax without the code of the network."""
-    from wastejax.deployment.formats.stablehlo import ABOUT_FILE, PROGRAM
+    from wastejax.deployment.formats.stablehlo import ABOUT_FILE, PROGRAM, written_by
 
     try:
         import jax
@@ -226,21 +242,41 @@ def load_stablehlo(path: Path) -> Predictor:
         from wastejax.runtime.jit import jit
     except ImportError:
         raise MissingPackage(str(path), "jax") from None
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise MissingPackage(str(path), "flatbuffers", "export")
     try:
         with zipfile.ZipFile(path) as archive:
-            about, program = archive.read(ABOUT_FILE), archive.read(PROGRAM)
-        call = jit(jax.export.deserialize(bytearray(program)).call)
-    except (zipfile.BadZipFile, KeyError, OSError, ValueError) as error:
+            about, program = parse_about(path, archive.read(ABOUT_FILE)), archive.read(PROGRAM)
+    except (zipfile.BadZipFile, KeyError, OSError) as error:
         raise damaged(path, "StableHLO", error) from None
-    return exported(path, "stablehlo", parse_about(path, about), call)
+
+    def refused(error: Exception) -> UserError:
+        reason = str(error).strip().partition("\n")[0]
+        return UserError(f"{path}: jax {jax.__version__} cannot run it: {written_by(about)} ({reason})")
+
+    try:
+        call = jit(jax.export.deserialize(bytearray(program)).call)
+    except Exception as error:  # another jax may fail at any part of what it does not know
+        raise refused(error) from None
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        try:
+            return call(images)
+        except Exception as error:  # some of it is read only when it is compiled
+            raise refused(error) from None
+
+    return exported(path, "stablehlo", about, compute)
 
 
-LOADERS: dict[str, Callable[[Path], Predictor]] = {
+LOADERS: dict[str, Callable[[Path, int | None], Predictor]] = {
     ".onnx": load_onnx,
     ".stablehlo": load_stablehlo,
     ".tflite": load_litert,
 }
-ONNX_LOADERS: dict[str, Callable[[Path], Predictor]] = {"onnxruntime": load_onnx, "openvino": load_openvino}
+ONNX_LOADERS: dict[str, Callable[[Path, int | None], Predictor]] = {
+    "onnxruntime": load_onnx,
+    "openvino": load_openvino,
+}
 
 
 def exported(

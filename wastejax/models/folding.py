@@ -5,6 +5,7 @@ into the kernel and the shift becomes a bias (Jacob et al. 2018, section 3.2). R
 them and not always; an exported file should not depend on it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -59,6 +60,28 @@ def apply_folded(model: Model, variables: Variables, images: Array, dense: bool 
 
     with nn.intercept_methods(only_shift):
         return (model.dense if dense else model.apply)(variables, images)
+
+
+def fold_entry(variables: Variables, std: Sequence[float], reverse: bool) -> Variables:
+    """Returns variables of a network that takes RGB bytes less their mean, without dividing or turning channels.
+
+    A convolution that pads with zeros can take over a factor for each channel and their order, but no shift.
+
+    Args:
+        variables: of the network.
+        std: of the network's channels in RGB order, what the bytes would be divided by, over 255.
+        reverse: whether the network itself wants BGR.
+    """
+    params = dict(variables["params"])
+    first = params["stem"]["conv"] if "stem" in params else params["patch_embed"]
+    kernel = np.asarray(first["kernel"], np.float64)
+    kernel = kernel[:, :, ::-1] if reverse else kernel
+    folded = {**first, "kernel": (kernel / (255 * np.asarray(std)[:, None])).astype(np.float32)}
+    if "stem" in params:
+        params["stem"] = {**params["stem"], "conv": folded}
+    else:
+        params["patch_embed"] = folded
+    return {**variables, "params": params}
 
 
 def _is_foldable(module: nn.Module) -> bool:

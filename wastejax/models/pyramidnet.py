@@ -13,6 +13,7 @@ from wastejax.errors import ConfigError
 from wastejax.models.layers.blocks import CBAM, Classifier, ConvNormAct, DropPath, drop_path_rates
 from wastejax.models.layers.conv import Conv
 from wastejax.models.layers.norm import BatchNorm
+from wastejax.models.layers.plain import is_plain
 
 BOTTLENECK = 4  # output over inner width
 
@@ -93,6 +94,8 @@ def average_2x2(x: Array) -> Array:
         x = jnp.concatenate([x, x[:, -1:]], 1)
     if W % 2:
         x = jnp.concatenate([x, x[:, :, -1:]], 2)
+    if is_plain():
+        return nn.avg_pool(x, window_shape=(2, 2), strides=(2, 2))
     return (x[:, ::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, ::2] + x[:, 1::2, 1::2]) / 4
 
 
@@ -178,7 +181,7 @@ class PyramidNet(nn.Module):
             start = 64
             x = layer(start, 7, 2, activation="relu", name="stem")(images, train)
             # Zeros around it are as good as nothing behind a ReLU; jax2onnx drops a pool's own padding in silence.
-            x = nn.max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), (3, 3), (2, 2))
+            x = nn.max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), window_shape=(3, 3), strides=(2, 2))
         stages = blocks_per_stage(self.stem, self.depth, self.bottleneck)
         rates = iter(drop_path_rates(self.drop_path, sum(stages)))
         width = iter(widths(start, self.alpha, sum(stages)))

@@ -150,11 +150,15 @@ class SwinBlock(nn.Module):
         window = self.window
         rows, columns = (window // 2 if self.shifted and side > window else 0 for side in (H, W))
         mask = attention_mask(H, W, window, (rows, columns))
-        x = jnp.pad(x, ((0, 0), (0, -H % window), (0, -W % window), (0, 0)))
+        if H % window or W % window:
+            x = jnp.pad(x, ((0, 0), (0, -H % window), (0, -W % window), (0, 0)))
         padded = x.shape
-        x = jnp.roll(x, (-rows, -columns), (1, 2))
+        if rows or columns:
+            x = jnp.roll(x, (-rows, -columns), (1, 2))
         x = WindowAttention(self.heads, window, self.dtype, name="attention")(to_windows(x, window), mask)
-        x = jnp.roll(from_windows(x, *padded[1:3]), (rows, columns), (1, 2))
+        x = from_windows(x, *padded[1:3])
+        if rows or columns:
+            x = jnp.roll(x, (rows, columns), (1, 2))
         return x[:, :H, :W]
 
 
@@ -167,7 +171,8 @@ class PatchMerging(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Maps [B, H, W, D] to [B, ceil(H / 2), ceil(W / 2), 2 D]; odd sides are padded with zeros."""
         B, H, W, D = x.shape
-        x = jnp.pad(x, ((0, 0), (0, H % 2), (0, W % 2), (0, 0)))
+        if H % 2 or W % 2:
+            x = jnp.pad(x, ((0, 0), (0, H % 2), (0, W % 2), (0, 0)))
         H, W = x.shape[1:3]
         x = x.reshape(B, H // 2, 2, W // 2, 2, D).transpose(0, 1, 3, 4, 2, 5)  # columns first, as published
         x = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x.reshape(B, H // 2, W // 2, 4 * D))

@@ -1,6 +1,9 @@
 """A network as StableHLO: what `jax.export` serialises, in a zip beside what the file says of itself."""
 
+import json
 import zipfile
+from collections.abc import Mapping
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,8 @@ import numpy as np
 
 PROGRAM, ABOUT_FILE = "program.bin", "about.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
+# What jax.export promises: a later jax runs a program for six months. Of earlier ones it promises three weeks.
+PROMISED = timedelta(days=182)
 
 
 def write_stablehlo(path: Path, forward: Any, shape: tuple[int, ...], dtype: str, about: str) -> None:
@@ -19,4 +24,22 @@ def write_stablehlo(path: Path, forward: Any, shape: tuple[int, ...], dtype: str
     program = jax.export.export(jax.jit(forward), platforms=PLATFORMS)(entry).serialize()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(PROGRAM, bytes(program))
-        archive.writestr(ABOUT_FILE, about)
+        archive.writestr(ABOUT_FILE, json.dumps(json.loads(about) | provenance(), ensure_ascii=False))
+
+
+def provenance() -> dict[str, str]:
+    """Returns which jax writes a file now, when, and until when another promises to run it."""
+    import jax
+
+    today = date.today()
+    return {"jax": jax.__version__, "written": str(today), "expires": str(today + PROMISED)}
+
+
+def written_by(about: Mapping[str, Any]) -> str:
+    """Returns what to know about a file that this jax cannot run, from what it says of itself."""
+    if "jax" not in about:
+        return "it does not say which jax wrote it; export it again"
+    return (
+        f"jax {about['jax']} wrote it on {about['written']}, and later ones promise to run it"
+        f" until {about['expires']}; use that jax, or export it again"
+    )

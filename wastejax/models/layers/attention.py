@@ -5,9 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from wastejax.models.cpu.lowering import per_backend
+from wastejax.models.layers.plain import is_plain
 
 
 def attend(query: Array, key: Array, value: Array, bias: Array | None = None, mask: Any = None) -> Array:
@@ -32,8 +34,12 @@ def attend(query: Array, key: Array, value: Array, bias: Array | None = None, ma
     scores = _pairs(query, key)
     if bias is not None:
         scores += bias
-    if mask is not None:
+    if mask is not None and is_plain():
+        scores += np.where(mask, 0, np.finfo(np.float32).min)
+    elif mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    if is_plain():
+        return _product("...nm,...md->...nd", jax.nn.softmax(scores), value).swapaxes(-3, -2)
     # The softmax does not change with what is subtracted, so neither does its gradient.
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
     y = _weighted(weights.astype(value.dtype), value)

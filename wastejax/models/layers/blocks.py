@@ -16,13 +16,15 @@ from jax import Array
 from wastejax.models.cpu.linear_maps import dense_dot
 from wastejax.models.layers.conv import Conv
 from wastejax.models.layers.init import he_normal, linear_init, normal
+from wastejax.models.layers.plain import is_plain
 
+# Looked up when they are called: while it converts, jax2onnx replaces these functions of flax by operators.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "silu": nn.silu,
-    "relu": nn.relu,
-    "relu6": nn.relu6,
-    "leaky_relu": nn.leaky_relu,  # slope 0.01
-    "hard_swish": nn.hard_swish,
+    "silu": lambda x: nn.silu(x),
+    "relu": lambda x: nn.relu(x),
+    "relu6": lambda x: nn.relu6(x),
+    "leaky_relu": lambda x: nn.leaky_relu(x),  # slope 0.01
+    "hard_swish": lambda x: nn.hard_swish(x),
     "none": lambda x: x,
 }
 
@@ -82,6 +84,8 @@ class DropPath(nn.Module):
 
 def pool(x: Array) -> Array:
     """Returns the mean over positions of [B, H, W, C] as float32 [B, C]."""
+    if is_plain():
+        return jnp.mean(x, (1, 2))
     return _settled(x).mean((1, 2), dtype=jnp.float32)
 
 
@@ -139,11 +143,22 @@ class EfficientChannelAttention(nn.Module):
         channels = x.shape[-1]
         k = eca_kernel_size(channels)
         kernel = self.param("kernel", normal(math.sqrt(1 / k)), (k,), jnp.float32)
+        if is_plain():
+            return _scale(x, _along_channels(pool(x), kernel))
         pooled = jnp.pad(pool(x), ((0, 0), (k // 2, k // 2)))
         logits = jnp.zeros((x.shape[0], channels), jnp.float32)
         for i in range(k):
             logits += pooled[:, i : i + channels] * kernel[i]
         return _scale(x, logits)
+
+
+def _along_channels(x: Array, kernel: Array) -> Array:
+    """Convolves [B, C] with [k] over the channels, as an image of one column."""
+    pads = ((kernel.size // 2,) * 2, (0, 0))
+    kernel = kernel[:, None, None, None]
+    ends = ("NHWC", "HWIO", "NHWC")
+    y = jax.lax.conv_general_dilated(x[:, :, None, None], kernel, (1, 1), pads, dimension_numbers=ends)
+    return y.reshape(x.shape)
 
 
 def gated_linear_unit(x: Array) -> Array:

@@ -6,7 +6,7 @@ of activations are read and written: most of a step's time on a CPU goes there.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -22,6 +22,7 @@ from wastejax.models.cpu.linear_maps import (
 )
 from wastejax.models.cpu.lowering import per_backend
 from wastejax.models.layers.conv import conv2d
+from wastejax.models.layers.plain import is_plain
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -229,6 +230,9 @@ class LayerNorm(nn.Module):
         """Returns the tokens [..., N, C], normalised, and the `dot_general` of the `linear` that follows."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        if is_plain():
+            plain = nn.LayerNorm(self.epsilon, dtype=self.dtype, parent=None)
+            return cast(Array, plain.apply({"params": {"scale": scale, "bias": bias}}, x)), dense_dot
         x = _standardise(x.astype(self.dtype), self.epsilon)
         if not train:  # exports and int8 weights are to find the kernels as they are
             return (x * scale + bias).astype(self.dtype), dense_dot
