@@ -14,6 +14,8 @@ import orbax.checkpoint as ocp
 import pytest
 from PIL import Image, ImageDraw
 
+from wastejax.training.progress import time_left
+
 EPOCHS = 3
 PER_EPOCH = 4  # steps: 36 training pictures, 8 to a batch
 STEPS = PER_EPOCH * EPOCHS
@@ -224,6 +226,43 @@ def test_a_polite_stop_saves_and_exits_cleanly(place, undisturbed, number):
     assert "Traceback" not in text
     finished(command(place, name))
     assert_same_run(place / name, undisturbed)
+
+
+def test_a_stop_while_the_step_compiles_is_answered_at_once_and_loses_nothing(place):
+    # A size that no other run has, so that nothing comes from the cache.
+    process = command(place, "compiling", "--config.data.image_size=40")
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("compiling the training step for 40 px"):
+            process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0 and "Traceback" not in errors, errors
+    assert lines[-1] == "stopped; the same command begins anew\n"
+    assert not any(line.startswith("compiled in") for line in lines)
+
+
+@pytest.mark.slow
+def test_a_second_signal_stops_at_once_and_the_same_command_ends_in_the_same_bits(place, undisturbed):
+    process = command(place, "twice", "--config.train.checkpoint_minutes=1e-9")
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("compiled in"):
+            process.send_signal(signal.SIGTERM)
+        if line.startswith("stopping after the step"):
+            process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0 and "Traceback" not in errors, errors
+    finished(command(place, "twice", "--config.train.checkpoint_minutes=1e-9"))
+    assert_same_run(place / "twice", undisturbed)
+
+
+def test_the_time_left_is_told_from_the_first_steps():
+    # Two steps that waited for programs and images, then ten of two seconds, one of them disturbed.
+    ends = [100, 160, *(160 + 2 * i for i in range(1, 9)), 250, 252]
+    line = time_left([float(end) for end in ends], 1800)
+    assert line == "about 1 h 0 min left, by the first 12 steps, 2 s each; validation not counted"
 
 
 def test_a_loss_that_is_no_number_stops_with_step_rate_and_files(place):

@@ -14,7 +14,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,10 @@ from wastejax.training import losses, optim
 from wastejax.training.checkpoint import Checkpoints
 from wastejax.training.devices import Devices, on_devices
 from wastejax.training.init import initial_variables
-from wastejax.training.progress import Display, Stop
+from wastejax.training.progress import Display
 from wastejax.training.state import TrainState, create_train_state
 from wastejax.training.step import TrainStep, make_train_step
+from wastejax.training.stop import Stop
 from wastejax.training.teacher import load_teacher
 
 Say = Callable[[str], None]
@@ -217,22 +218,25 @@ def _augmentations(data: ConfigDict, preprocessing: Preprocessing) -> list[Augme
     ]
 
 
-def fit(run: Run, state: TrainState) -> Progress:
+def fit(run: Run, state: TrainState, stop: Stop) -> Progress:
     """Trains to the end, or until asked to stop, and returns how far it came.
 
-    On SIGTERM or Ctrl-C it saves after the step under way and returns with `stopped == ''`.
+    On SIGTERM or Ctrl-C it saves after the step under way and returns with `stopped == ''`; while the step is
+    compiled, when there is nothing to save, the process ends at once.
     """
     progress = Progress()
     with ExitStack() as leaving:
         checkpoints = leaving.enter_context(Checkpoints(run.workdir / "checkpoints"))
-        stop = leaving.enter_context(Stop())
         display = leaving.enter_context(Display(run.say))
+        stop.leaving.append(display.clear)
         restored = checkpoints.restore(state)
         if restored:
             state, saved = restored
             progress = Progress(**saved)
             run.say(f"going on from step {int(state.step)} of {run.total_steps}")
+        run = announced(run, stop)
         batches = leaving.enter_context(closing(run.batches(int(state.step), run.config.data.workers)))
+        leaving.enter_context(stop.after_the_step())
         while not progress.stopped:
             state = _train_epoch(run, state, progress, batches, checkpoints, stop, display)
             if int(state.step) % run.steps_per_epoch:
@@ -244,6 +248,37 @@ def fit(run: Run, state: TrainState) -> Progress:
                 run.say(f"stopped and saved at step {int(state.step)}; the same command goes on from here")
                 break
     return progress
+
+
+def announced(run: Run, stop: Stop) -> Run:
+    """Returns the run, which says when it compiles a program: the first step of each image size takes minutes.
+
+    There the process may end at once, as the state before such a step has always been saved or is the initial one.
+    Several processes stop together, after the step.
+    """
+    sizes: set[tuple[int, ...]] = set()
+    alone = jax.process_count() == 1
+
+    def train_step(state: TrainState, batch: Any) -> Any:
+        if batch["image"].shape in sizes:
+            return run.train_step(state, batch)
+        sizes.add(batch["image"].shape)
+        at, start = int(state.step), time.perf_counter()
+        stop.kept = f"the same command goes on from step {at}" if at else "the same command begins anew"
+        stop.code = 0
+        run.say(f"compiling the training step for {batch['image'].shape[1]} px: minutes for a large network")
+        with stop.at_once() if alone else nullcontext():
+            result = run.train_step(state, batch)
+        run.say(f"compiled in {time.perf_counter() - start:.0f} s")
+        return result
+
+    def predict(variables: Any, images: jax.Array) -> jax.Array:
+        if () not in sizes:
+            sizes.add(())
+            run.say("compiling the validation")
+        return run.predict(variables, images)
+
+    return replace(run, train_step=train_step, predict=predict)
 
 
 def _train_epoch(

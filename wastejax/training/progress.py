@@ -1,39 +1,29 @@
-"""What a run shows while it trains, and how it is asked to stop."""
+"""What a run shows while it trains."""
 
-import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
-from types import FrameType
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from wastejax.evaluation.report.markdown import duration
+
 if TYPE_CHECKING:
     from wastejax.training.loop import Run
 
 
-class Stop:
-    """SIGTERM and the first Ctrl-C ask for a stop after the step under way; a second Ctrl-C stops at once."""
+MEASURED = 12  # steps from which the time of a run is estimated; the first two wait for programs and images
 
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "Stop":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self.requested = True
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, self._before[signal.SIGINT])
+def time_left(ends: Sequence[float], steps: int) -> str:
+    """Returns how long it will be, by when the first steps ended (seconds) and how many are to come."""
+    each = median(after - before for before, after in pairwise(ends[1:]))
+    measured = f"by the first {len(ends)} steps, {each:.2g} s each; validation not counted"
+    return f"about {duration(each * steps)} left, {measured}"
 
 
 class Display:
@@ -52,19 +42,28 @@ class Display:
         )
         self._task: Any = None
         self._events: Any = None
+        self._ends: list[float] = []  # of the first steps, s
 
     def __enter__(self) -> "Display":
         if self._bar.console.is_terminal:
             self._bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def clear(self) -> None:
+        """Takes the bar away and gives the terminal its cursor back."""
         self._bar.stop()
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
         if self._events is not None:
             self._events.close()
 
     def step(self, step: int, run: "Run", sums: dict[str, float]) -> None:
-        """Moves the bar after a step."""
+        """Moves the bar after a step; after the first ones, says how long the run will take."""
+        if len(self._ends) < MEASURED:
+            self._ends.append(time.perf_counter())
+            if len(self._ends) == MEASURED and step < run.total_steps:
+                self._say(time_left(self._ends, run.total_steps - step))
         if not self._bar.console.is_terminal or not sums["steps"]:
             return
         if self._task is None:

@@ -110,6 +110,13 @@ def train(
     Raises:
         UserError: the recipe, a key, a value or the data are wrong, or the work directory holds another run.
     """
+    from wastejax.training.stop import Stop
+
+    with Stop(say) as stop:
+        _run(recipe, overrides, workdir, stop, say, cluster)
+
+
+def _run(recipe: str, overrides: list[str], workdir: str | None, stop: Any, say: Say, cluster: Any) -> None:
     from wastejax.training import devices
 
     if cluster is not None:
@@ -130,10 +137,12 @@ def train(
     if not known and mesh.first:
         _take(folder, config, dataset)
     run, state = loop.set_up(config, folder, dataset, mesh, say)
-    progress = loop.fit(run, state)
+    progress = loop.fit(run, state, stop)
     if progress.stopped and mesh.first:
         from wastejax.training.finish import finish
 
+        stop.kept, stop.code = "all epochs are done; the same command goes on with the test and the report", 0
+        say("scoring the best model on the test images")
         finish(run, progress, facts(recipe, overrides, workdir))
     return folder
 

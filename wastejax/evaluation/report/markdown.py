@@ -18,3 +18,12 @@ def code(name: Any) -> str:
 def percent(fraction: float) -> str:
     """Returns a fraction in per cent."""
     return f"{100 * fraction:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Returns a time as people say it: '3 h 20 min', '4 min 5 s'."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from wastejax.evaluation.report import plots
-from wastejax.evaluation.report.markdown import code, percent, table
+from wastejax.evaluation.report.markdown import code, duration, percent, table
 from wastejax.evaluation.report.trust import trust_section
 from wastejax.files import write_text
 
@@ -290,7 +290,7 @@ def _circumstances(history: Sequence[Mapping[str, Any]], facts: Mapping[str, Any
     if "seconds" in facts:
         speed = facts.get("images_per_second")
         rate = f", {speed:,.0f} pictures per second" if speed else ""
-        lines.append(f"- Training time: {_duration(facts['seconds'])}{rate}.")
+        lines.append(f"- Training time: {duration(facts['seconds'])}{rate}.")
     if "hardware" in facts:
         lines.append(f"- Hardware: {facts['hardware']}.")
     if facts.get("versions"):
@@ -327,11 +327,3 @@ def _get(config: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

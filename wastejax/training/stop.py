@@ -1,0 +1,99 @@
+"""How a run is asked to stop: SIGTERM and Ctrl-C are answered at once, also while XLA compiles.
+
+Python runs signal handlers in the main thread and between two of its own instructions, and compiling is a single
+one that lasts minutes. So the signal is taken by a thread that waits for it: Python's C handler writes the signal's
+number to a socket, and XLA lets other threads run while it compiles.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stop:
+    """Ends the process at once where nothing can be lost by it, and asks for a stop after the step elsewhere.
+
+    A second signal ends the process at once anywhere. A context manager, for the main thread.
+
+    Attributes:
+        requested: the step under way is to be the last.
+        kept: what to say of what was done so far, where the process ends at once.
+        code: the exit code there; None for 128 + the signal's number, as a shell has it.
+        leaving: called before such an end, as to tidy up a terminal.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.requested = False
+        self.kept = "nothing was trained yet; the same command begins anew"
+        self.code: int | None = None
+        self.leaving: list[Callable[[], None]] = []
+        self._say = say
+        self._waits = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        self._here, self._there = socket.socketpair()
+        self._there.setblocking(False)  # `set_wakeup_fd` asks for it: the C handler must not wait
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, lambda number, frame: None)
+        self._descriptor = signal.set_wakeup_fd(self._there.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._watch, name="stop", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._descriptor)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._there.close()  # which ends the thread
+        self._thread.join()
+        self._here.close()
+
+    @contextmanager
+    def after_the_step(self) -> Iterator[None]:
+        """Where something would be lost: a first signal only sets `requested`."""
+        before, self._waits = self._waits, True
+        try:
+            yield
+        finally:
+            self._waits = before
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside of `after_the_step`, for what takes long and loses nothing."""
+        before, self._waits = self._waits, False
+        try:
+            if self.requested:  # the signal came just before
+                self._end(signal.SIGTERM)
+            yield
+        finally:
+            self._waits = before
+
+    def _watch(self) -> None:
+        while numbers := self._here.recv(1):
+            if numbers[0] in SIGNALS:
+                self._answer(numbers[0])
+
+    def _answer(self, number: int) -> None:
+        if self._waits and not self.requested:
+            self.requested = True
+            self._say("stopping after the step under way, with a checkpoint; a second signal stops at once")
+        else:
+            self._end(number)
+
+    def _end(self, number: int) -> None:
+        for leave in self.leaving:
+            leave()
+        # The reader of a pipe may be gone, as is usual after Ctrl-C.
+        with suppress(OSError, ValueError):
+            self._say(f"stopped; {self.kept}")
+            sys.stderr.flush()
+        # Not by an exception: the main thread is not listening. Processes that read images end with this one.
+        os._exit(128 + number if self.code is None else self.code)
