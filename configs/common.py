@@ -292,7 +292,11 @@ KEYS: dict[str, Key] = {
         default=64, least=1, most=65_536, resumable=True, text="Images per evaluation batch."
     ),
     "eval.bootstrap": Key(
-        default=1000, least=10, most=1_000_000, text="Resamples of the bootstrap interval."
+        default=1000,
+        least=10,
+        most=1_000_000,
+        resumable=True,
+        text="Resamples of the bootstrap interval.",
     ),
 }
 

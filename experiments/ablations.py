@@ -168,10 +168,12 @@ def main() -> None:
         if run_name.partition("@")[0] not in RUNS:
             parser.error(f"--runs: no such run {run_name!r}; there are {', '.join(RUNS)}")
     if args.full:
-        for name, seed in seeds_of(wanted):
-            print(
-                "python -m wastejax.main", *flags(name, seed, args.set, small=False), "--config.data.dir=DIR"
+        # Several share a recipe, whose own folder takes one run; a teacher is trained before its pupil.
+        for name, seed in sorted(seeds_of(wanted), key=lambda run: run[0] == "ir_taught"):
+            given = with_teacher(
+                flags(name, seed, args.set, small=False), Path("runs") / f"pretrained_{seed}"
             )
+            print("python -m wastejax.main", *given, "--config.data.dir=DIR", f"--workdir=runs/{name}_{seed}")
         return
     if args.speed:
         speed()
@@ -219,6 +221,12 @@ def flags(name: str, seed: int, data_set: str, small: bool = True) -> list[str]:
     return [f"--config={recipe}", *(f"--config.{key}={value}" for key, value in keys.items())]
 
 
+def with_teacher(arguments: list[str], teacher: Path) -> list[str]:
+    """Returns the arguments with the run that is the teacher, where one is asked for."""
+    flag = "--config.distill.teacher="
+    return [flag + str(teacher) if argument.startswith(flag) else argument for argument in arguments]
+
+
 def run(name: str, seed: int, data_set: str, data: Path, state: Path) -> None:
     """Trains one run, or goes on with it, and keeps what it measured; nothing where that is there."""
     folder = Path("" if data_set == "trashnet" else data_set)
@@ -230,8 +238,7 @@ def run(name: str, seed: int, data_set: str, data: Path, state: Path) -> None:
     state = state.resolve() / folder
     workdir, commit = state / f"{name}_{seed}", head()
     print(f"== {name}, seed {seed}, {data_set}", flush=True)
-    teacher = f"--config.distill.teacher={state / f'pretrained_{seed}'}"
-    arguments = [teacher if "distill.teacher" in flag else flag for flag in flags(name, seed, data_set)]
+    arguments = with_teacher(flags(name, seed, data_set), state / f"pretrained_{seed}")
     command = [sys.executable, "-m", "wastejax.main", *arguments]
     command += [f"--config.data.dir={data.resolve()}", f"--workdir={workdir}"]
     if code := subprocess.run(command, cwd=ROOT).returncode:

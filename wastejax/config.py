@@ -178,6 +178,17 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def settings(config: Mapping[str, Any]) -> list[str]:
+    """Returns `--config.key=value` for each key that differs from its default."""
+    known, flat = keys(config), flatten(config)
+    changed = {name: flat[name] for name, key in known.items() if name in flat and flat[name] != key.default}
+    texts = {
+        name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for name, value in changed.items()
+    }
+    return [f"{PREFIX}{name}={text}" for name, text in texts.items()]
+
+
 def hindrances(stored: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     """Returns the `differences` that keep a stored run from being resumed with a config.
 

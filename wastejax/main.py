@@ -94,10 +94,12 @@ def dispatch(argv: Sequence[str]) -> None:
     match args.command:
         case "train":
             from wastejax.training.devices import Cluster
+            from wastejax.training.stop import Stop
             from wastejax.training.train import train
 
             cluster = Cluster(args.coordinator, args.processes, args.process) if args.coordinator else None
-            train(args.config, rest, args.workdir, say, cluster)
+            with Stop(say, exits=True) as stop:
+                train(args.config, rest, args.workdir, say, cluster, stop)
         case name if name in MODULES:
             sys.exit(importlib.import_module(MODULES[name][1]).run(args, say))
         case _:

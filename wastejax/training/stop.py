@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -20,7 +21,12 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Stop:
     """Ends the process at once where nothing can be lost by it, and asks for a stop after the step elsewhere.
 
-    A second signal ends the process at once anywhere. A context manager, for the main thread.
+    A second signal ends the process at once anywhere. A context manager.
+
+    Args:
+        say: prints a line.
+        exits: whether the process is ours to end. If not, as in a notebook, a signal does there what it did before,
+            once Python comes to it; and in another thread than the main one, signals are left alone.
 
     Attributes:
         requested: the step under way is to be the last.
@@ -29,32 +35,36 @@ class Stop:
         leaving: called before such an end, as to tidy up a terminal.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], exits: bool = False) -> None:
         self.requested = False
         self.kept = "nothing was trained yet; the same command begins anew"
         self.code: int | None = None
         self.leaving: list[Callable[[], None]] = []
-        self._say = say
+        self._say, self._exits = say, exits
         self._waits = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Stop":
-        self._here, self._there = socket.socketpair()
-        self._there.setblocking(False)  # `set_wakeup_fd` asks for it: the C handler must not wait
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in SIGNALS:
-            self._before[number] = signal.signal(number, lambda number, frame: None)
-        self._descriptor = signal.set_wakeup_fd(self._there.fileno(), warn_on_full_buffer=False)
-        self._thread = threading.Thread(target=self._watch, name="stop", daemon=True)
-        self._thread.start()
+            self._before[number] = signal.signal(number, self._hear)
+        if self._exits:
+            self._here, self._there = socket.socketpair()
+            self._there.setblocking(False)  # `set_wakeup_fd` asks for it: the C handler must not wait
+            self._descriptor = signal.set_wakeup_fd(self._there.fileno(), warn_on_full_buffer=False)
+            self._thread = threading.Thread(target=self._watch, name="stop", daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(self._descriptor)
+        if self._before and self._exits:
+            signal.set_wakeup_fd(self._descriptor)
+            self._there.close()  # which ends the thread
+            self._thread.join()
+            self._here.close()
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._there.close()  # which ends the thread
-        self._thread.join()
-        self._here.close()
 
     @contextmanager
     def after_the_step(self) -> Iterator[None]:
@@ -70,11 +80,17 @@ class Stop:
         """Inside of `after_the_step`, for what takes long and loses nothing."""
         before, self._waits = self._waits, False
         try:
-            if self.requested:  # the signal came just before
-                self._end(signal.SIGTERM)
+            if self.requested and self._before:  # the signal came just before
+                self._end(signal.SIGINT)
             yield
         finally:
             self._waits = before
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        """Is called between two instructions of the main thread; where the thread watches, it has answered."""
+        del frame
+        if not self._exits:
+            self._answer(number)
 
     def _watch(self) -> None:
         while numbers := self._here.recv(1):
@@ -89,6 +105,10 @@ class Stop:
             self._end(number)
 
     def _end(self, number: int) -> None:
+        if not self._exits:
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)
+            return
         for leave in self.leaving:
             leave()
         # The reader of a pipe may be gone, as is usual after Ctrl-C.

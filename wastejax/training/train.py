@@ -5,6 +5,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from wastejax.files import check_folder, write_text
 
 if TYPE_CHECKING:
     from wastejax.training.devices import Cluster
+    from wastejax.training.stop import Stop
 
 Say = Callable[[str], None]
 
@@ -46,7 +48,7 @@ def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
 
     config = configs.load_recipe(recipe)
     given = configs.apply_overrides(config, overrides)
-    if not config.data.dir and config.data.source == "folder":
+    if is_demo(config):
         say(
             "No pictures given: using the embedded drawn set, 30 classes. Give your own, one folder per class:"
         )
@@ -94,15 +96,17 @@ def train(
     workdir: str | Path | None = None,
     say: Say = lambda line: None,
     cluster: "Cluster | None" = None,
+    stop: "Stop | None" = None,
 ) -> Path:
     """Trains, or goes on with, the run in a work directory.
 
     Args:
         recipe: path or name.
         overrides: `--config.key=value` arguments.
-        workdir: None for runs/<recipe>.
+        workdir: None for runs/<recipe>, or runs/<recipe>-demo where no images are given.
         say: prints a line.
         cluster: None for one process. Several ones must see the same work directory and the same images.
+        stop: what answers SIGTERM and Ctrl-C; None for one that ends no process.
 
     Returns:
         The work directory.
@@ -112,11 +116,19 @@ def train(
     """
     from wastejax.training.stop import Stop
 
-    with Stop(say) as stop:
-        _run(recipe, overrides, workdir, stop, say, cluster)
+    with nullcontext(stop) if stop is not None else Stop(say) as answering:
+        return _train(recipe, overrides, workdir, say, cluster, answering)
 
 
-def _run(recipe: str, overrides: list[str], workdir: str | None, stop: Any, say: Say, cluster: Any) -> None:
+def _train(
+    recipe: str,
+    overrides: Sequence[str],
+    workdir: str | Path | None,
+    say: Say,
+    cluster: "Cluster | None",
+    stop: "Stop",
+) -> Path:
+    """Trains as `train` does, with what answers signals."""
     from wastejax.training import devices
 
     if cluster is not None:
@@ -125,14 +137,19 @@ def _run(recipe: str, overrides: list[str], workdir: str | None, stop: Any, say:
     say = devices.only_first(mesh, say)
     config = resolve(recipe, overrides, say)
     devices.check(config, mesh)
-    folder = Path(workdir or Path("runs") / Path(recipe).stem)
+    folder = Path(workdir) if workdir else default_folder(recipe, config)
     check_folder(folder, "--workdir")
     from wastejax.training import loop
+    from wastejax.training.claim import claim, is_longer, lengthen, unused
 
-    known = mesh.agreed(loop.claim(folder, config))
-    if known and (folder / "report.json").is_file():
-        say(f"this run is finished: see {folder / 'report.md'}; give another --workdir to train anew")
+    anew = command_line(recipe, overrides, str(unused(folder)))
+    known = mesh.agreed(claim(folder, config, anew))
+    longer = mesh.agreed(is_longer(folder, config))
+    if known and not longer and (folder / "report.json").is_file():
+        say(f"this run is finished: see {folder / 'report.md'}; to train anew: {anew}")
         return folder
+    if longer and mesh.first:
+        lengthen(folder, config)
     dataset = _data(config, folder, known, say)
     if not known and mesh.first:
         _take(folder, config, dataset)
@@ -143,8 +160,25 @@ def _run(recipe: str, overrides: list[str], workdir: str | None, stop: Any, say:
 
         stop.kept, stop.code = "all epochs are done; the same command goes on with the test and the report", 0
         say("scoring the best model on the test images")
-        finish(run, progress, facts(recipe, overrides, workdir))
+        settings = shlex.join(configs.settings(config))
+        finish(run, progress, facts(recipe, overrides, workdir) | {"settings": settings})
     return folder
+
+
+def default_folder(recipe: str, config: ConfigDict) -> Path:
+    """Returns runs/<recipe>; the demonstration on drawn images has a folder of its own, not to be in the way."""
+    return Path("runs") / (Path(recipe).stem + ("-demo" if is_demo(config) else ""))
+
+
+def is_demo(config: ConfigDict) -> bool:
+    """Returns whether no images were given."""
+    return not config.data.dir and config.data.source == "folder"
+
+
+def command_line(recipe: str, overrides: Sequence[str], workdir: str | Path | None) -> str:
+    """Returns the command that trains so, to be copied."""
+    where = [f"--workdir={workdir}"] if workdir else []
+    return shlex.join(["python", "-m", "wastejax.main", f"--config={recipe}", *where, *overrides])
 
 
 def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
@@ -181,11 +215,10 @@ def facts(recipe: str, overrides: Sequence[str], workdir: str | Path | None) -> 
 
     import jax
 
-    where = [f"--workdir={workdir}"] if workdir else []
     device = jax.devices()[0]
     name = _processor() if device.platform == "cpu" else device.device_kind
     return {
-        "command": shlex.join(["python", "-m", "wastejax.main", f"--config={recipe}", *where, *overrides]),
+        "command": command_line(recipe, overrides, workdir),
         "hardware": f"{name}, {os.cpu_count()} cores, {platform.machine()}",
         "versions": {
             "python": sys.version.split()[0],

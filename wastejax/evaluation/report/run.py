@@ -10,6 +10,7 @@ import numpy as np
 
 from wastejax.evaluation.report import plots
 from wastejax.evaluation.report.markdown import code, duration, percent, table
+from wastejax.evaluation.report.recipe import recipe_lines
 from wastejax.evaluation.report.trust import trust_section
 from wastejax.files import write_text
 
@@ -47,15 +48,15 @@ def write_report(
 
     Args:
         workdir: the run's folder.
-        config: the resolved config as nested dicts; `data.dir`, `data.source`, `data.split.group`, `model`
-            and `seed` are read.
+        config: the resolved config as nested dicts; any part may be absent.
         history: one dict per epoch, see `plots.curves`; may be empty.
         scores: of the test split, see `metrics.score`; and `trust.score_trust`, whose keys may be absent.
         facts: what else is known of the run. All keys may be absent, and then nothing is said of them:
             `command` str, `seconds` float, `images_per_second` float (training), `hardware` str, `versions`
             {package: version}, `splits` {split: number of images}, `num_groups` int and `largest_group` int
             (of near-duplicates), `skipped` {file: reason} or int, `parameters` int, `best_epoch` int,
-            `stopped_reason` str, `bins` {bin: what to call it}, `without_bin` (classes with no rule for a bin).
+            `stopped_reason` str, `settings` str (what differs from the default config, as arguments), `bins`
+            {bin: what to call it}, `without_bin` (classes with no rule for a bin).
 
     Returns:
         The path of the report.
@@ -76,7 +77,7 @@ def write_report(
         _classes(scores),
         trust_section(scores),
         _figures(figures),
-        _circumstances(history, facts),
+        _circumstances(config, history, facts),
         _next_steps(workdir, facts),
     ]
     text = "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
@@ -277,8 +278,10 @@ def _figures(folder: Path) -> list[str]:
     return lines
 
 
-def _circumstances(history: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> list[str]:
-    lines = []
+def _circumstances(
+    config: Mapping[str, Any], history: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]
+) -> list[str]:
+    lines = recipe_lines(config, facts.get("settings", ""))
     if "best_epoch" in facts:
         row = next((row for row in history if row["epoch"] == facts["best_epoch"]), {})
         top1 = row.get("val_top1")

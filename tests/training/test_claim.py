@@ -1,0 +1,119 @@
+"""What a folder that holds a run answers to the next command."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wastejax import config as configs
+from wastejax.errors import UserError
+from wastejax.training.claim import claim, is_longer, lengthen, unused
+from wastejax.training.train import command_line, default_folder
+
+
+def recipe(*overrides: str):
+    config = configs.load_recipe("mobilevit_ir")
+    configs.apply_overrides(config, [f"--config.{override}" for override in overrides])
+    return config
+
+
+@pytest.fixture
+def held(tmp_path) -> Path:
+    """A folder with a run of ten epochs at a constant rate."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(configs.to_json(recipe(*TEN)))
+    return run
+
+
+TEN = ("train.epochs=10", "optim.schedule=constant", "optim.warmup_epochs=1")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "data.cache=False",
+        "data.workers=0",
+        "train.checkpoint_minutes=1",
+        "eval.batch_size=7",
+        "eval.bootstrap=99",
+    ],
+)
+def test_what_changes_no_bit_may_differ_when_a_run_goes_on(held, key):
+    assert claim(held, recipe(*TEN, key))
+
+
+def test_another_config_is_named_with_a_command_that_can_be_copied(held):
+    overrides = ["--config.seed=3", "--config.data.dir=my images"]
+    anew = command_line("configs/mobilevit_ir.py", overrides, str(unused(held)))
+    with pytest.raises(UserError) as told:
+        claim(held, recipe(*TEN, "seed=3"), anew)
+    assert "config.seed (17 -> 3)" in str(told.value)
+    command = shlex.split(str(told.value).rpartition("begins anew: ")[2])
+    assert command[:3] == ["python", "-m", "wastejax.main"] and command[-2:] == overrides
+    assert f"--workdir={held}-2" in command
+
+
+@pytest.mark.parametrize(
+    ("changes", "may"),
+    [
+        (["train.epochs=20"], True),
+        (["train.epochs=20", "optim.schedule=plateau"], False),  # another schedule is another run
+        (["train.epochs=9"], False),
+        (["train.epochs=20", "seed=3"], False),
+    ],
+)
+def test_epochs_may_grow_where_the_rate_does_not_depend_on_them(held, changes, may):
+    config = recipe(*TEN, *changes)
+    if may:
+        assert claim(held, config) and is_longer(held, config)
+    else:
+        with pytest.raises(UserError, match=r"train\.epochs"):
+            claim(held, config)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("optim.schedule=cosine",),
+        ("data.progressive=32,64",),
+        ("optim.warmup_epochs=9.5",),  # cut short in ten epochs
+    ],
+)
+def test_where_epochs_may_not_grow_the_way_is_named(held, keys):
+    (held / "config.json").write_text(configs.to_json(recipe(*TEN, *keys)))
+    with pytest.raises(UserError) as told:
+        claim(held, recipe(*TEN, *keys, "train.epochs=20"))
+    assert "config.train.epochs (10 -> 20)" in str(told.value)
+    assert f"--config.init.weights={held}" in str(told.value)
+
+
+def test_a_lengthened_run_is_no_longer_finished(held):
+    (held / "report.json").write_text("{}")
+    config = recipe(*TEN, "train.epochs=20")
+    lengthen(held, config)
+    assert not (held / "report.json").exists()
+    assert json.loads((held / "config.json").read_text())["train"]["epochs"] == 20
+    assert claim(held, config) and not is_longer(held, config)
+
+
+def test_the_demonstration_is_in_nobodys_way():
+    assert default_folder("configs/mobilevit_ir.py", recipe()) == Path("runs/mobilevit_ir-demo")
+    own = recipe("data.dir=images")
+    assert default_folder("configs/mobilevit_ir.py", own) == Path("runs/mobilevit_ir")
+    assert default_folder("mobilevit_ir", recipe("data.source=tfds:x")) == Path("runs/mobilevit_ir")
+
+
+def test_the_full_ablations_go_to_folders_of_their_own():
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "experiments/ablations.py", "--full"]
+    said = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
+    folders = [part for line in said for part in shlex.split(line) if part.startswith("--workdir=")]
+    assert len(said) > 20 and len(set(folders)) == len(said)
+    teachers = [part.partition("=")[2] for line in said for part in line.split() if "distill.teacher" in part]
+    assert teachers and all(f"--workdir={teacher}" in folders for teacher in teachers)
+    pupil = next(i for i, line in enumerate(said) if "distill.teacher" in line)
+    assert folders.index(f"--workdir={teachers[0]}") < pupil  # it is trained before

@@ -1,0 +1,73 @@
+"""Whose a work directory is: a new run's, or one that a config resumes, as it is or with more epochs."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from wastejax import config as configs
+from wastejax.errors import UserError
+from wastejax.files import write_text
+
+EPOCHS = "train.epochs"
+
+
+def claim(workdir: Path, config: ConfigDict, anew: str = "") -> bool:
+    """Returns whether `workdir` already holds this run; takes nothing and changes nothing.
+
+    Args:
+        workdir: the folder.
+        config: the run's.
+        anew: the command that begins it in another folder, for the message.
+
+    Raises:
+        UserError: it holds a run with another config; the keys that differ are named.
+    """
+    stored = _stored(workdir)
+    if stored is None:
+        return False
+    changed = configs.hindrances(stored, config)
+    if not changed or (is_longer(workdir, config) and len(changed) == 1):
+        return True
+    ways = ["the same values resume it", f"another folder begins anew: {anew or '--workdir=NEW'}"]
+    if config.train.epochs > stored.train.epochs:
+        ways.append(
+            f"{EPOCHS} alone may grow where data.progressive is empty and optim.schedule 'constant' or 'plateau'; "
+            f"with another folder, --config.init.weights={workdir} starts from this run's weights"
+        )
+    raise UserError(
+        f"--workdir={workdir}: holds a run with another config: {', '.join(changed)}; {'; '.join(ways)}"
+    )
+
+
+def is_longer(workdir: Path, config: ConfigDict) -> bool:
+    """Returns whether a config asks for more epochs than the run there, which began as it would have itself.
+
+    A cosine, sizes that grow along the epochs, and a warm-up that was cut short depend on the number of epochs.
+    """
+    stored = _stored(workdir)
+    return (
+        stored is not None
+        and config.train.epochs > stored.train.epochs
+        and config.optim.schedule in ("constant", "plateau")
+        and not config.data.progressive
+        and config.optim.warmup_epochs <= stored.train.epochs - 1
+    )
+
+
+def lengthen(workdir: Path, config: ConfigDict) -> None:
+    """Makes a run that may be finished one that has more epochs to go; a kill in between leaves either."""
+    (workdir / "report.json").unlink(missing_ok=True)
+    write_text(workdir / "config.json", configs.to_json(config))
+
+
+def unused(workdir: Path) -> Path:
+    """Returns the first of workdir-2, workdir-3, … that is not there yet."""
+    number = 2
+    while (path := workdir.with_name(f"{workdir.name}-{number}")).exists():
+        number += 1
+    return path
+
+
+def _stored(workdir: Path) -> ConfigDict | None:
+    path = workdir / "config.json"
+    return configs.from_json(path.read_text()) if path.is_file() else None
