@@ -168,7 +168,7 @@ def photograph(driver: Any, address: str) -> None:
             wait = WebDriverWait(driver, 60)
             wait.until(lambda d: "…" not in d.find_element(By.ID, "status").get_property("textContent"))
             driver.find_element(By.ID, "file").send_keys(str(picture))
-            wait.until(lambda d: d.find_element(By.ID, "result").is_displayed())
+            wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, ".card"))
             shot = Path(folder) / "shot.png"
             driver.save_screenshot(str(shot))
             few = Image.open(shot).convert("RGB").quantize(96, dither=Image.Dither.NONE)

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -77,8 +78,8 @@ def wait(driver, condition):
     return WebDriverWait(driver, 60).until(condition)
 
 
-def text(driver, name: str) -> str:
-    return driver.find_element(By.ID, name).text
+def text(driver, selector: str) -> str:
+    return driver.find_element(By.CSS_SELECTOR, selector).text
 
 
 def status(driver) -> str:
@@ -86,7 +87,7 @@ def status(driver) -> str:
 
 
 def answered(driver) -> bool:
-    return driver.find_element(By.ID, "result").is_displayed()
+    return bool(driver.find_elements(By.CSS_SELECTOR, ".card"))
 
 
 def test_a_picture_in_both_languages(driver, served, dark):
@@ -98,14 +99,15 @@ def test_a_picture_in_both_languages(driver, served, dark):
     for language in ("en", "ko"):
         driver.find_element(By.CSS_SELECTOR, f"[data-language={language}]").click()
         assert driver.execute_script("return document.documentElement.lang") == language
-        assert text(driver, "label") == getattr(item, language)
-        assert text(driver, "bin") == getattr(bin_rule, language)
-        assert text(driver, "advice") == getattr(item, f"advice_{language}")
-        assert text(driver, "bin-advice") == getattr(bin_rule, f"advice_{language}")
-        assert getattr(item, language) in status(driver) and text(driver, "percent") in status(driver)
-        assert len(driver.find_elements(By.CSS_SELECTOR, "#others li")) == 2
-    assert driver.title == "어디에 버릴까요?" and text(driver, "percent").endswith("%")
-    assert not driver.find_element(By.ID, "heatmap").is_displayed()
+        assert text(driver, "h2") == text(driver, ".bin") == bin_rule.name(language)
+        assert text(driver, ".label") == item.name(language)
+        assert text(driver, ".advice") == item.advice(language)
+        assert text(driver, ".card").count(item.advice(language)) == 1
+        assert bin_rule.advice(language) not in text(driver, ".card")  # advice is given once
+        assert item.name(language) in status(driver) and text(driver, ".percent") in status(driver)
+        assert len(driver.find_elements(By.CSS_SELECTOR, ".others li")) == 2
+    assert driver.title == "어디에 버릴까요?" and text(driver, ".percent").endswith("%")
+    assert not driver.find_element(By.CSS_SELECTOR, ".heatmap").is_displayed()
     assert asked_hosts(driver) == {urlsplit(served).netloc}
     driver.get(served)  # the language is remembered
     assert driver.execute_script("return document.documentElement.lang") == "ko"
@@ -120,8 +122,8 @@ def test_the_camera(driver, served):
     wait(driver, answered)
     assert not driver.find_element(By.ID, "camera").is_displayed()
     assert driver.execute_script("return document.getElementById('video').srcObject") is None
-    width = driver.execute_script("return document.getElementById('picture').naturalWidth")
-    assert width >= 320 and text(driver, "label")
+    wait(driver, lambda d: d.execute_script("return document.querySelector('.picture').naturalWidth") >= 320)
+    assert text(driver, ".bin")
     assert asked_hosts(driver) == {urlsplit(served).netloc}
 
 
@@ -135,13 +137,74 @@ def test_by_keyboard_and_for_screen_readers(driver, served, dark):
     assert order == ["한국어", "English", "file", "open-camera"]
     driver.find_element(By.ID, "file").send_keys(dark)
     wait(driver, answered)
-    assert driver.switch_to.active_element.get_attribute("id") == "label"  # where reading goes on
+    assert driver.switch_to.active_element.get_attribute("class") == "bin"  # where reading continues
     assert driver.find_element(By.ID, "status").get_attribute("aria-live") == "polite"
     for element in driver.find_elements(By.CSS_SELECTOR, "button, input, meter, video, img"):
         if element.is_displayed() or element.get_attribute("id") == "file":
             assert element.accessible_name, element.get_attribute("outerHTML")
     pressed = driver.find_elements(By.CSS_SELECTOR, "[aria-pressed=true]")
     assert [button.text for button in pressed] == ["English"]
+
+
+def test_an_unsure_answer_names_no_class_as_the_answer(driver, dark):
+    def compute(pixels: np.ndarray) -> np.ndarray:
+        return np.full((len(pixels), len(CLASSES)), 1 / len(CLASSES), np.float32)
+
+    with server(replace(stand_in(), probabilities=compute)) as port:
+        open_page(driver, f"http://127.0.0.1:{port}/", "en")
+        driver.find_element(By.ID, "file").send_keys(dark)
+        wait(driver, answered)
+        for language, head in (("en", "Not sure"), ("ko", "확실하지 않습니다")):
+            driver.find_element(By.CSS_SELECTOR, f"[data-language={language}]").click()
+            assert text(driver, "h2") == head and status(driver).startswith(head)
+            assert text(driver, ".advice") == text(driver, ".label") == ""  # of a class that it may not be
+            assert len(driver.find_elements(By.CSS_SELECTOR, ".others li")) == 3
+        assert "물건이 하나만 나오도록 더 가까이에서" in text(driver, ".unsure")
+
+
+def test_several_files_are_all_answered(driver, served, dark, tmp_path):
+    Image.new("RGB", (60, 50), "white").save(tmp_path / "white.png")
+    (tmp_path / "none.png").write_text("hello")
+    open_page(driver, served, "en")
+    driver.find_element(By.ID, "file").send_keys(
+        "\n".join([dark, str(tmp_path / "none.png"), str(tmp_path / "white.png")])
+    )
+    wait(driver, lambda d: status(d) == "2 of 3 images answered.")
+    korea = load_taxonomy()
+    heads = [head.text for head in driver.find_elements(By.CSS_SELECTOR, ".card h2")]
+    bin_name = korea.bins[korea.classes["eggshells"].bin].name()
+    assert heads == [
+        bin_name,
+        "This image cannot be read (not an image)",
+        "종이",
+    ]  # no bin is known for the last
+    names = [name.text for name in driver.find_elements(By.CSS_SELECTOR, ".card .name")]
+    assert names == ["dark.png", "none.png", "white.png"]
+
+
+def test_the_bin_is_seen_first_on_a_phone(driver, served, dark):
+    driver.set_window_size(500, 844)
+    try:
+        open_page(driver, served, "en")
+        driver.find_element(By.ID, "file").send_keys(dark)
+        wait(driver, answered)
+        place = driver.find_element(By.CSS_SELECTOR, ".card h2").rect
+        seen = driver.execute_script("return [scrollY, scrollY + innerHeight]")
+        assert seen[0] <= place["y"] and place["y"] + place["height"] <= seen[1]
+        assert place["y"] < driver.find_element(By.CSS_SELECTOR, ".picture").rect["y"]
+    finally:
+        driver.set_window_size(900, 900)
+
+
+def test_without_a_live_camera_the_phones_own_is_opened(driver, served):
+    open_page(driver, served, "en")
+    driver.execute_script(
+        "Object.defineProperty(navigator, 'mediaDevices', { value: undefined });"  # as over plain http
+        "document.getElementById('capture').addEventListener('click', (e) => {"
+        "  e.preventDefault(); window.opened = e.target.getAttribute('capture'); });"
+    )
+    driver.find_element(By.ID, "open-camera").click()
+    assert driver.execute_script("return window.opened") == "environment"
 
 
 DROP = """
@@ -154,10 +217,21 @@ document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubb
 def test_what_is_no_picture_is_said_and_the_next_one_is_looked_at(driver, served, dark):
     open_page(driver, served, "en")
     driver.execute_script(DROP, "hello")
-    wait(driver, lambda d: status(d) == "This picture cannot be read (not an image)")
+    wait(driver, lambda d: status(d) == "This image cannot be read (not an image)")
+    driver.find_element(By.CSS_SELECTOR, "[data-language=ko]").click()
+    assert status(driver) == "사진을 읽을 수 없습니다 (이미지 파일이 아닙니다)"  # the reason too
     assert not answered(driver)
     driver.find_element(By.ID, "file").send_keys(dark)
     wait(driver, answered)
+
+
+# All that the status says while the page loads.
+HEARD = """
+window.heard = [];
+new MutationObserver(() => window.heard.push(document.getElementById("status")?.textContent))
+  .observe(document, { subtree: true, childList: true, characterData: true });
+"""
+DOWNLOADED = ("model.onnx", "ort/ort-wasm-simd-threaded.wasm")
 
 
 def test_the_page_with_a_model_inside(driver, npm, tmp_path):
@@ -166,15 +240,19 @@ def test_the_page_with_a_model_inside(driver, npm, tmp_path):
     predictor = load_predictor(model)
     paths = sorted(draw_pictures(tmp_path / "pictures").rglob("*.*"))
     with web_host(site) as address:
+        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": HEARD})
         open_page(driver, address, "ko")
-        assert "이 브라우저 안에만" in text(driver, "privacy")
+        heard = driver.execute_script("return window.heard")
+        total = f"{sum((site / name).stat().st_size for name in DOWNLOADED) / 1e6:.0f}"
+        assert f"모델을 불러오는 중 … ({total}/{total} MB)" in heard
+        assert "이 브라우저 안에만" in text(driver, "#privacy")
         driver.find_element(By.ID, "file").send_keys(str(paths[0]))
         wait(driver, answered)
         best = CLASSES[
             predictor.probabilities(predictor.preprocessing(decode(paths[0].read_bytes()))[None]).argmax()
         ]
         rule = load_taxonomy().find(best)
-        assert text(driver, "label") == (rule.name("ko") if rule else best)
+        assert (rule.name("ko") if rule else best) in text(driver, ".card")
         found = agreement(driver, address, predictor, [p.read_bytes() for p in paths], np.zeros(len(paths)))
         assert asked_hosts(driver) == {urlsplit(address).netloc}
     assert found["agreement"] == 1 and found["largest_difference"] < 1e-4

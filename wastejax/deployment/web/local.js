@@ -1,14 +1,19 @@
-// The model in the browser: an exported ONNX file, run by ONNX Runtime. Pictures do not leave the machine.
+// The model in the browser: an exported ONNX file, run by ONNX Runtime. Images do not leave the machine.
 
 import { decode, isNearlyBlack, pixelsOf } from "./files.js";
 import { centre, margin, resizeSquare } from "./resize.js";
 
-/** Loads the model of labels.json; returns a function of a picture's blob that gives its probabilities. */
-export async function loadModel(labels) {
+/**
+ * Loads the model of labels.json; returns a function of an image's blob that gives its probabilities.
+ * `progress` is called with the bytes loaded and those in all, 0 where the host does not say.
+ */
+export async function loadModel(labels, progress = () => {}) {
   const ort = await import("./ort/ort.wasm.min.mjs");
+  const [wasm, model] = await download(["./ort/ort-wasm-simd-threaded.wasm", `./${labels.onnx.file}`], progress);
   ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
+  ort.env.wasm.wasmBinary = wasm.buffer;
   ort.env.wasm.numThreads = 1; // more would need headers that plain web hosts do not send
-  const session = await ort.InferenceSession.create(labels.onnx.file);
+  const session = await ort.InferenceSession.create(model);
   return async (blob) => {
     const pixels = await squareOf(blob, labels.preprocessing);
     const size = labels.preprocessing.image_size;
@@ -18,6 +23,24 @@ export async function loadModel(labels) {
     const output = await session.run({ [session.inputNames[0]]: input });
     return Array.from(output[session.outputNames[0]].data);
   };
+}
+
+async function download(files, progress) {
+  const replies = await Promise.all(files.map((file) => fetch(new URL(file, import.meta.url))));
+  for (const reply of replies) if (!reply.ok) throw new Error(`${reply.url}: ${reply.status}`);
+  // The length of what is compressed on the way says nothing of what arrives.
+  const lengths = replies.map(({ headers }) => headers.has("content-encoding") ? 0 : Number(headers.get("content-length")));
+  const total = lengths.every(Boolean) ? lengths.reduce((a, b) => a + b) : 0;
+  let loaded = 0;
+  return Promise.all(replies.map(async (reply) => {
+    const reader = reply.body.getReader();
+    const chunks = [];
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      chunks.push(part.value);
+      progress(loaded += part.value.length, total);
+    }
+    return new Uint8Array(await new Blob(chunks).arrayBuffer());
+  }));
 }
 
 /** The square that the model sees: RGB bytes, as Python's `Preprocessing` makes them. */
