@@ -3,6 +3,9 @@ from pathlib import Path
 
 import pytest
 
+# Tests of answers are of the model itself; those of other engines ask for them.
+os.environ.setdefault("WASTEJAX_ENGINE", "jax")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the whole runs first: they are one file and the longest, and others can be tested beside them."""

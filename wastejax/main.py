@@ -20,8 +20,10 @@ examples:
 Every key of configs/common.py can be set: --config.train.epochs=3. `wastejax COMMAND --help` says more.
 """
 
-# Commands that run a network.
-COMPUTING = ("train", "eval", "compare", "robustness", "predict", "export", "serve", "web", "benchmark")
+# Commands that run a network with jax.
+COMPUTING = ("train", "eval", "compare", "robustness", "export", "web", "benchmark")
+# Commands that may run one with another engine than jax; their modules import none.
+ANSWERING = ("predict", "serve")
 
 # Commands with a module of their own for their many options; it is imported for that command alone.
 MODULES = {
@@ -91,6 +93,8 @@ def dispatch(argv: Sequence[str]) -> None:
     args, rest = parser(*arguments[:1]).parse_known_args(arguments)
     if rest and args.command != "train":
         raise UserError(f"{rest[0]}: unknown option; see wastejax {args.command or ''} --help")
+    if args.command in ANSWERING and not _without_jax(args):
+        process.prepare()
     match args.command:
         case "train":
             from wastejax.training.devices import Cluster
@@ -104,6 +108,14 @@ def dispatch(argv: Sequence[str]) -> None:
             sys.exit(importlib.import_module(MODULES[name][1]).run(args, say))
         case _:
             parser().print_help()
+
+
+def _without_jax(args: argparse.Namespace) -> bool:
+    """Returns whether another engine than jax answers, for which starting the process anew only costs time."""
+    from wastejax.deployment import engines
+
+    inside = getattr(args, "heatmap", None) or getattr(args, "regions", None)
+    return not inside and engines.choose(args.model, args.engine) != "jax"
 
 
 def say(line: str) -> None:

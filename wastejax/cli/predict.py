@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import numpy as np
 from wastejax.data.images import MAX_PIXELS, BadImage
 from wastejax.deployment.answers import WRITERS, Answer, answers, interpret
 from wastejax.deployment.camera import only_stream, stream
+from wastejax.deployment.engines import ENGINES, load_engine
 from wastejax.deployment.heatmaps import dense_of, heat_map, save_drawn
 from wastejax.deployment.pictures import find, read
-from wastejax.deployment.predictor import ONNX_LOADERS, Predictor, load_predictor
+from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
 from wastejax.files import check_folder
 
@@ -34,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RULES",
         help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
     )
-    parser.add_argument("--runtime", choices=ONNX_LOADERS, help="for an .onnx file (onnxruntime)")
+    parser.add_argument(
+        "--engine", "--runtime", choices=ENGINES, help="what computes (auto: the fastest that is installed)"
+    )
     parser.add_argument(
         "--threads", type=int, metavar="N", help="for an exported file (default: the cores it may use)"
     )
@@ -78,6 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def engine(args: argparse.Namespace) -> str | None:
+    """Returns the engine that is asked for; heat maps and regions look inside the network, which jax alone can."""
+    inside = (args.heatmap or args.regions) and not Path(args.model or "").is_file()
+    return "jax" if inside and args.engine in (None, "auto") else args.engine
+
+
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Answers on standard output; progress, unreadable files and speed go to standard error.
 
@@ -101,7 +111,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
             check_folder(getattr(args, option), f"--{option}")
     video = only_stream(args.pictures)
     names = [] if video else find(args.pictures, _warn)
-    predictor = load_predictor(args.model, args.runtime, args.taxonomy, args.threads)
+    predictor = load_engine(args.model, engine(args), args.taxonomy, args.threads)
     if video:
         return _report(*_frames(args, predictor, video), [f"{video}#t=0000.000"], predictor.runtime, say)
     if args.regions:

@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Callable
 
-from wastejax.deployment.predictor import load_predictor
+from wastejax.deployment.engines import ENGINES, load_engine
 from wastejax.errors import MissingPackage, UserError
 
 
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add = parser.add_argument
     add("--model", metavar="MODEL", help="run, bundle or exported file (default: the model that comes along)")
+    add("--engine", choices=ENGINES, help="what computes (auto: the fastest that is installed)")
     add(
         "--taxonomy",
         metavar="RULES",
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
         from wastejax.deployment.server.connection import Connection
     except ImportError as error:
         raise MissingPackage("serve", error.name or "a package", "serve") from None
-    predictor = load_predictor(args.model, taxonomy=args.taxonomy, threads=args.threads)
+    predictor = load_engine(args.model, args.engine, args.taxonomy, args.threads)
     reject_below = predictor.reject_below(args.accuracy) if args.reject_below is None else args.reject_below
     limits = Limits(
         body=int(args.max_body * 2**20),

@@ -209,13 +209,18 @@ def _has_pictures(args: Any) -> bool:
     return bool(args.data) or (Path(args.model or "") / "manifest.csv").is_file()
 
 
+def drawn(bundle: Bundle, count: int) -> Pictures:
+    """Returns drawn images, for want of others."""
+    names = synthetic.CLASSES
+    made = [synthetic.draw(names[i % len(names)], i, "real_world") for i in range(count)]
+    return Pictures(np.stack([bundle.preprocessing(image) for image in made]), None, "drawn images")
+
+
 def checking_pictures(args: Any, bundle: Bundle, split: str, count: int) -> Pictures:
     """Returns up to `count` pictures of a split of `args.data`, or of the run's; else drawn ones."""
     size = bundle.preprocessing
     if not _has_pictures(args):
-        names = synthetic.CLASSES
-        drawn = [synthetic.draw(names[i % len(names)], i, "real_world") for i in range(min(count, 64))]
-        return Pictures(np.stack([size(picture) for picture in drawn]), None, "drawn pictures")
+        return drawn(bundle, min(count, 64))
     asked = Asked(args.model, args.data, None if args.data else split)
     source, indices = asked_pictures(asked, bundle.config["data"])
     if args.data and source.splits is not None:

@@ -1,0 +1,128 @@
+"""Which engine answers, and that the file it computes is made once and is its bundle's equal."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from small_models import write_bundle
+
+from wastejax.deployment import engines, export
+from wastejax.deployment.engines import choose, load_engine
+from wastejax.deployment.predictor import load_predictor
+from wastejax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return write_bundle(tmp_path_factory.mktemp("engines") / "bundle", image_size=32, temperature=2.0)
+
+
+@pytest.fixture(autouse=True)
+def fresh(tmp_path, monkeypatch):
+    monkeypatch.delenv("WASTEJAX_ENGINE", raising=False)
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+
+
+def without(monkeypatch, *packages):
+    monkeypatch.setattr(engines, "_installed", lambda package: package not in packages)
+
+
+def test_auto_takes_onnx_runtime_where_all_it_takes_is_installed(bundle, monkeypatch):
+    without(monkeypatch)
+    assert choose(bundle) == "onnxruntime" and choose(None) == "onnxruntime"
+    without(monkeypatch, "jax2onnx")
+    assert choose(bundle) == "jax"
+    without(monkeypatch, "onnxruntime")
+    assert choose(bundle) == "jax"
+
+
+def test_a_file_that_is_kept_is_used_where_nothing_could_make_it(bundle, monkeypatch):
+    without(monkeypatch, "jax", "jax2onnx", "onnx")
+    kept = engines._kept(bundle, ".onnx")
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"")
+    assert choose(bundle) == "onnxruntime"
+
+
+def test_a_changed_bundle_has_another_file(bundle, tmp_path):
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    assert engines._kept(copy, ".onnx") == engines._kept(bundle, ".onnx")
+    about = json.loads((copy / "bundle.json").read_text())
+    (copy / "bundle.json").write_text(json.dumps(about | {"temperature": 3.0}))
+    assert engines._kept(copy, ".onnx") != engines._kept(bundle, ".onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "chosen"),
+    [
+        ("m.onnx", None, "onnxruntime"),
+        ("m.onnx", "openvino", "openvino"),
+        ("m.tflite", "auto", "litert"),
+        ("m.stablehlo", None, "jax"),
+    ],
+)
+def test_an_exported_file_has_its_own_engines(tmp_path, name, engine, chosen):
+    (tmp_path / name).write_bytes(b"")
+    assert choose(tmp_path / name, engine) == chosen
+
+
+def test_what_cannot_be_is_said(tmp_path, bundle, monkeypatch):
+    (tmp_path / "m.onnx").write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"--engine=litert: cannot compute .*m\.onnx; choices: onnxruntime, openvino"
+    ):
+        choose(tmp_path / "m.onnx", "litert")
+    with pytest.raises(UserError, match=r"--engine=onnx: no such engine; (did you mean|choices)"):
+        choose(bundle, "onnx")
+    monkeypatch.setenv("WASTEJAX_ENGINE", "fast")
+    with pytest.raises(UserError, match=r"WASTEJAX_ENGINE=fast: no such engine"):
+        choose(bundle)
+    without(monkeypatch, "openvino")
+    with pytest.raises(UserError, match=r"--engine=openvino: needs openvino, which is not installed"):
+        load_engine(bundle, "openvino")
+
+
+def test_the_environment_names_an_engine_for_bundles(tmp_path, bundle, monkeypatch):
+    (tmp_path / "m.onnx").write_bytes(b"")
+    monkeypatch.setenv("WASTEJAX_ENGINE", "jax")
+    assert choose(bundle) == "jax" and choose(tmp_path / "m.onnx") == "onnxruntime"
+
+
+def test_a_file_is_derived_once_and_answers_as_its_bundle_does(bundle):
+    pytest.importorskip("jax2onnx")
+    pytest.importorskip("onnxruntime")
+    said = []
+    derived = load_engine(bundle, "onnxruntime", say=said.append)
+    again = load_engine(bundle, "auto", say=said.append)
+    assert said == ["preparing the model for onnxruntime, once …"]
+    assert derived.runtime == again.runtime == "onnxruntime" and derived.path == bundle
+    images = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    plain = load_predictor(bundle)
+    assert np.abs(derived.probabilities(images) - plain.probabilities(images)).max() < 1e-4
+    assert (derived.classes, derived.taxonomy) == (plain.classes, plain.taxonomy)
+
+
+def test_auto_goes_back_to_jax_where_a_file_cannot_be_derived(bundle, monkeypatch):
+    without(monkeypatch)
+
+    def refuse(*_):
+        raise UserError("no such operator")
+
+    monkeypatch.setattr(export, "write_export", refuse)
+    said = []
+    assert load_engine(bundle, say=said.append).runtime == "jax"
+    assert said[-1] == "note: onnxruntime cannot be used, jax computes instead: no such operator"
+    with pytest.raises(UserError, match="no such operator"):
+        load_engine(bundle, "onnxruntime", say=said.append)
+    assert not list(engines._kept(bundle, ".onnx").parent.iterdir())
+
+
+def test_choosing_loads_no_engine():
+    code = (
+        "import sys; from wastejax.deployment.engines import choose; choose(None);"
+        "print({'jax', 'onnx', 'onnxruntime', 'PIL'} & set(sys.modules))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

@@ -1,0 +1,143 @@
+"""What computes a run or a bundle: jax, or a runtime that starts faster, from a file derived once and kept.
+
+Importing and compiling jax takes seconds where an answer takes milliseconds. A runtime for exported files
+needs neither, so that a bundle is exported once, checked against itself, and kept in the cache under a hash of its
+content. Imports only what is light: the command line asks `choose` before anything else is loaded.
+"""
+
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wastejax import __version__
+from wastejax.data.cache import cache_dir
+from wastejax.errors import MissingPackage, UserError, nearest
+
+if TYPE_CHECKING:
+    from wastejax.deployment.predictor import Predictor
+
+ENGINES = ("auto", "jax", "onnxruntime", "openvino", "litert")
+_SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".onnx", "litert": ".tflite"}
+_READERS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}
+_WRITERS = ("jax", "jax2onnx", "onnx", "onnxruntime")  # what deriving an .onnx file takes
+_FORMAT = 1  # count up when exported files change so that those kept before should not be used
+_CHECKED_IMAGES = 16
+
+
+def choose(model: str | Path | None, engine: str | None = None) -> str:
+    """Returns which engine computes a model, without loading either.
+
+    Args:
+        model: a run, a bundle, or a file that `export` wrote; None for the bundled model.
+        engine: one of `ENGINES`; None for that of WASTEJAX_ENGINE, or 'auto': ONNX Runtime where it and what
+            derives its file are installed, else jax.
+
+    Raises:
+        UserError: there is no such engine, or it cannot compute this form of model.
+    """
+    option = "WASTEJAX_ENGINE" if engine is None else "--engine"
+    engine = engine or os.environ.get("WASTEJAX_ENGINE") or "auto"
+    if engine not in ENGINES:
+        raise UserError(f"{option}={engine}: no such engine{nearest(engine, ENGINES)}")
+    path = _place(model)
+    if path.is_file():
+        able = [name for name, suffix in _SUFFIXES.items() if suffix == path.suffix] or ["jax"]
+        if engine in able:
+            return engine
+        if engine != "auto" and option == "--engine":
+            raise UserError(f"--engine={engine}: cannot compute {path}; choices: {', '.join(able)}")
+        return able[0]
+    if engine != "auto":
+        return engine
+    ready = _installed("onnxruntime") and (_kept(path, ".onnx").is_file() or all(map(_installed, _WRITERS)))
+    return "onnxruntime" if ready else "jax"
+
+
+def load_engine(
+    model: str | Path | None,
+    engine: str | None = None,
+    taxonomy: str | Path | None = None,
+    threads: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> "Predictor":
+    """Returns a model, computed by the engine that `choose` names.
+
+    Args:
+        model: see `choose`.
+        engine: see `choose`; where 'auto' fails to derive a file, jax computes.
+        taxonomy: see `load_predictor`.
+        threads: see `load_predictor`.
+        say: is told what takes long; None for standard error.
+
+    Raises:
+        UserError: as of `choose` and `load_predictor`; or a file cannot be derived, or is not its bundle's equal.
+    """
+    from wastejax.deployment.predictor import load_predictor
+
+    say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+    chosen, path = choose(model, engine), _place(model)
+    if path.is_file() or chosen == "jax":
+        return load_predictor(path, chosen if path.suffix == ".onnx" else None, taxonomy, threads)
+    if not _installed(_READERS[chosen]):
+        raise MissingPackage(f"--engine={chosen}", _READERS[chosen].replace("_", "-"), None)
+    try:
+        file = _derive(path, chosen, say)
+    except UserError as error:
+        if (engine or os.environ.get("WASTEJAX_ENGINE") or "auto") != "auto":
+            raise
+        say(f"note: {chosen} cannot be used, jax computes instead: {error}")
+        return load_predictor(path, None, taxonomy, threads)
+    runtime = chosen if file.suffix == ".onnx" else None
+    return replace(load_predictor(file, runtime, taxonomy, threads), path=path)
+
+
+def _place(model: str | Path | None) -> Path:
+    """Returns the exported file, or the folder of the bundle."""
+    path = Path(__file__).parents[1] / "default_model" if model is None else Path(model)
+    return path / "bundle" if (path / "bundle" / "bundle.json").is_file() else path
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _kept(bundle: Path, suffix: str) -> Path:
+    """Returns where the file derived from a bundle is kept, under a hash of all that it is made from."""
+    digest = hashlib.blake2b(f"{_FORMAT} {__version__}".encode(), digest_size=12)
+    for part in (bundle / "bundle.json", *sorted(bundle.glob("*.safetensors"))):
+        if part.is_file():
+            digest.update(part.read_bytes())
+    return cache_dir() / "engines" / f"{digest.hexdigest()}{suffix}"
+
+
+def _derive(bundle: Path, engine: str, say: Callable[[str], None]) -> Path:
+    """Returns the file derived from a bundle; makes and checks it where there is none yet."""
+    kept = _kept(bundle, _SUFFIXES[engine])
+    if kept.is_file():
+        return kept
+    from wastejax.bundle import load_bundle
+    from wastejax.deployment import export
+    from wastejax.deployment.predictor import load_jax, load_predictor
+
+    loaded = load_bundle(bundle)
+    say(f"preparing the model for {engine}, once …")
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+            fresh = Path(scratch) / kept.name
+            export.write_export(loaded, fresh)
+            images = export.drawn(loaded, _CHECKED_IMAGES)
+            comparison = export.compare(load_jax(bundle), load_predictor(fresh), images)
+            export.check(comparison, "none", images.origin)
+            fresh.replace(kept)
+    except ImportError as error:
+        raise MissingPackage(f"--engine={engine}", error.name or "a package", "export") from None
+    except OSError as error:
+        raise UserError(f"{kept.parent}: cannot be written ({error.strerror}); see WASTEJAX_CACHE") from None
+    return kept
