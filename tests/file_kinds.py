@@ -183,7 +183,7 @@ def _exif(orientation: int) -> Image.Exif:
 
 
 def _turned(kind: str, orientation: int, **options) -> bytes:
-    return encode(_stored(orientation), kind, exif=_exif(orientation), **options)
+    return encode(_stored(orientation), kind, exif=_exif(orientation).tobytes(), **options)
 
 
 def _seethrough() -> Image.Image:
