@@ -7,9 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from file_kinds import dark_grey, display_p3, png_of, press, srgb_profile
 from PIL import Image
 
-from wastejax.data.images import BadImage, decode
+from wastejax.data import images
+from wastejax.data.images import BadImage, decode, formats
+from wastejax.data.transforms import Preprocessing
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -217,3 +220,151 @@ def test_photographs_may_be_decoded_smaller():
     np.testing.assert_allclose(
         np.asarray(small).astype(int), np.asarray(picture(300, 400)).astype(int), atol=12
     )
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "RGB PNG"])
+def test_fewer_bits_in_sixteen_keep_their_levels(bits, kind):
+    levels = np.linspace(0, 2**bits - 1, 226).astype(np.uint16)
+    if kind == "RGB PNG":
+        data = png_of(levels[None, :, None].repeat(3, -1), 2)
+    else:
+        data = encode(Image.fromarray(levels[None]), kind)
+    shown = pixels(data)[0]
+    np.testing.assert_allclose(shown[:, 0], levels * (255 / (2**bits - 1)), atol=0.51)
+    assert (shown == shown[:, :1]).all()
+
+
+def test_low_bits_of_colors_with_alpha():
+    samples = np.array([[[4095, 2048, 0, 65535], [4095, 2048, 0, 0]]], np.uint16)
+    np.testing.assert_array_equal(pixels(png_of(samples, 6)), [[[255, 128, 0], [255, 255, 255]]])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}]
+)
+def test_a_jpeg_without_its_end_is_whole_or_refused(options):
+    """However much is missing, no pixel is made up; and the end marker alone is never missed."""
+    data = encode(picture(), "JPEG", quality=90, **options)
+    whole = pixels(data)
+    for missing in (*range(1, 40), *range(40, len(data) - 700, 61)):
+        try:
+            np.testing.assert_array_equal(pixels(data[:-missing]), whole)
+        except BadImage as error:
+            assert missing > 2 and "truncated" in str(error)
+
+
+def test_a_png_without_its_end_is_whole_or_refused():
+    data = encode(picture(), "PNG")
+    for missing in (*range(1, 40), *range(40, len(data) - 8, 61)):
+        try:
+            np.testing.assert_array_equal(pixels(data[:-missing]), np.asarray(picture()))
+        except BadImage as error:
+            assert missing > 12 and "truncated" in str(error)
+
+
+def test_an_end_marker_in_a_thumbnail_is_not_the_end():
+    thumbnail = encode(picture(10, 10), "JPEG")
+    whole = encode(picture(), "JPEG", exif=b"Exif\0\0" + thumbnail)
+    with pytest.raises(BadImage, match="truncated"):
+        decode(whole[: len(whole) * 3 // 4])
+
+
+def test_large_jpegs_are_decoded_at_a_reduced_scale(monkeypatch):
+    data = encode(picture(300, 400), "JPEG", quality=95)
+    monkeypatch.setattr(images, "REDUCE_ABOVE", 50_000)
+    small = decode(data)
+    assert small.size == (200, 150)
+    assert np.abs(np.asarray(small, int) - np.asarray(picture(150, 200), int)).mean() < 2
+    # Whatever the limit, within it the pixels are the same.
+    np.testing.assert_array_equal(np.asarray(decode(data, max_pixels=60_000)), np.asarray(small))
+    assert decode(data, max_pixels=15_000).size == (100, 75)
+    with pytest.raises(BadImage, match="at most 1,000 pixels") as error:
+        decode(data, max_pixels=1000)
+    assert error.value.kind == "size"
+
+
+def test_other_large_files_are_refused_with_the_limit():
+    for data in (
+        encode(picture(300, 400), "PNG"),
+        encode(
+            picture(300, 400), "JPEG", progressive=True
+        ),  # as large as it is in memory, whatever the scale
+    ):
+        with pytest.raises(BadImage, match="400 x 300") as error:
+            decode(data, max_pixels=60_000)
+        assert error.value.kind == "size"
+
+
+@pytest.mark.slow
+def test_photographs_of_108_and_200_megapixels():
+    for width, height in ((12_000, 9_000), (16_320, 12_240)):
+        y = np.linspace(0, 255, height).astype(np.uint8)[:, None]
+        data = encode(Image.fromarray(np.broadcast_to(y, (height, width))), "JPEG")
+        image = decode(data, max_pixels=50_000_000)
+        assert image.size in ((6000, 4500), (8160, 6120))
+        rows = np.asarray(image)[:, 0, 0].astype(int)
+        assert np.abs(rows - np.linspace(0, 255, len(rows))).max() <= 4
+
+
+def test_profiles_cost_nothing_where_they_say_nothing():
+    """Images without a profile, and those of sRGB by name, are not converted: the very same object comes back."""
+    plain = Image.open(io.BytesIO(encode(picture(), "JPEG")))
+    plain.load()
+    assert images.to_rgb(plain) is plain
+    plain.info["icc_profile"] = srgb_profile()
+    assert images.to_rgb(plain) is plain
+
+
+@pytest.mark.parametrize("profile", [b"", b"junk", bytes(200), display_p3()[:150], press(), dark_grey()])
+def test_profiles_that_do_not_fit_are_left_alone(profile):
+    data = encode(picture(), "PNG", icc_profile=profile)
+    np.testing.assert_array_equal(pixels(data), np.asarray(picture()))
+
+
+@pytest.mark.parametrize(
+    "mode", ["RGBA", "LA", "L", "1", "P", "CMYK", "YCbCr", "HSV", "LAB", "I", "I;16", "F", "RGBa"]
+)
+def test_images_of_any_mode_may_be_given_from_python(mode):
+    if mode in ("I;16", "F"):
+        image = Image.fromarray(
+            np.full((9, 12), 0.5 if mode == "F" else 2**15, np.float32 if mode == "F" else np.uint16)
+        )
+    elif mode == "LAB":
+        image = Image.new("LAB", (12, 9), (128, 0, 0))
+    elif mode == "RGBa":
+        image = picture(9, 12).convert("RGBA").convert("RGBa")
+    else:
+        image = picture(9, 12).convert(mode)
+    assert images.to_rgb(image).mode == "RGB"
+    assert Preprocessing(16)(image).shape == (16, 16, 3)
+
+
+def test_transparency_given_from_python_lies_on_white():
+    assert (Preprocessing(16)(Image.new("RGBA", (40, 30), (200, 0, 0, 0))) == 255).all()
+
+
+def test_heic_without_the_library_is_told(monkeypatch):
+    monkeypatch.setattr(images, "reads_heif", lambda: False)
+    with pytest.raises(BadImage, match="pip install pillow-heif") as error:
+        decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    assert error.value.kind == "format"
+
+
+@pytest.mark.parametrize("data", [b"\xff\x0a" + bytes(50), b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50)])
+def test_jpeg_xl_is_named(data):
+    with pytest.raises(BadImage, match="JPEG XL is not read") as error:
+        decode(data)
+    assert error.value.kind == "format"
+
+
+def test_files_without_end_are_not_read_for_ever(monkeypatch):
+    monkeypatch.setattr(images, "_LARGEST_FILE", 1000)
+    with pytest.raises(OSError, match=r"(?i)too large"):
+        images.read_file("/dev/zero")
+
+
+def test_endings_of_formats():
+    assert {".jpe", ".jfif", ".avif", ".tif", ".gif", ".jp2", ".mpo"} <= formats.extensions()
+    assert not formats.extensions() & formats.KNOWN_UNREADABLE
+    assert "JPEG" in formats.why_unreadable(".JXL") and formats.why_unreadable(".txt") == ""

@@ -51,7 +51,7 @@ from one small image. Written by `tests/deployment/test_file_kinds.py`, which fa
 - **`predict`**: whether it is read, else the reason that is given. What is read is also compared with the
   image that the file was made from.
 - **server**, **exported**: probabilities of `serve`, and of an ONNX file on ONNX Runtime, against those of
-  `predict` with the bundle: the same within 1e-6 and 1e-4.
+  `predict` with the bundle: the same within 1e-4.
 - **page**: the square that the page hands to the network in a browser ({browser}), against Python's, in
   levels of 255.
 
@@ -200,7 +200,7 @@ def test_the_table_of_all_forms(files, tmp_path, monkeypatch, browser):
         assert error == replied[name].get("error", "") == exported[name].get("error", "")
         cells = [error] * 3
         if not error:
-            assert difference(said[name], replied[name]) <= 1e-6
+            assert difference(said[name], replied[name]) <= 1e-4
             assert difference(said[name], exported[name]) <= 1e-4
             cells = ["read", "same", "same"]
         cells.append(looked_at(browser, name, path, bundle.preprocessing))
