@@ -23,7 +23,11 @@ class ConfigError(UserError):
 
     def __init__(self, key: str, problem: str):
         super().__init__(f"{key}: {problem}")
-        self.key = key
+        self.key, self.problem = key, problem
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[str, str]]:
+        """Has the error survive the way out of another process."""
+        return ConfigError, (self.key, self.problem)
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 import io
 import os
+import pickle
 import sys
 import threading
 
@@ -10,6 +11,7 @@ from PIL import Image
 from wastejax.data import images, pipeline
 from wastejax.data.sources import open_folder
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
+from wastejax.errors import ConfigError, UserError
 
 PREPROCESSING = Preprocessing(16)
 
@@ -128,3 +130,26 @@ def test_pictures_are_shrunk_alike_with_and_without_the_cache(source):
     assert cached(3).shape == (20, 29, 3)
     np.testing.assert_array_equal(cached(3), plain(3))
     assert pipeline.reader(source, np.arange(11), True).store.path != cached.store.path
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("change", ["gone", "damaged"])
+def test_a_file_that_vanishes_while_training_is_one_line(source, tmp_path, workers, change):
+    path = tmp_path / "data" / "bottle" / "05.png"
+    if change == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"")
+    why = {"gone": "No such file or directory", "damaged": "empty file"}[change]
+    line = f"bottle/05.png: cannot be read any more ({why}); it could be when this began"
+    with pytest.raises(UserError) as error:
+        batches(source, workers=workers)
+    assert str(error.value).startswith(line) and "\n" not in str(error.value)
+    with pytest.raises(UserError) as error:
+        list(pipeline.EvalBatches(source, np.arange(11), PREPROCESSING, 4))
+    assert str(error.value).startswith(line)
+
+
+def test_errors_survive_the_way_out_of_a_process():
+    error = pickle.loads(pickle.dumps(ConfigError("config.data.dir", "is gone")))
+    assert str(error) == "config.data.dir: is gone" and error.key == "config.data.dir"

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 from wastejax.data import prepare as prepare_module
 from wastejax.data.prepare import Dataset, prepare
 from wastejax.data.split import SPLITS, save_manifest
-from wastejax.errors import ConfigError
+from wastejax.errors import ConfigError, UserError
 
 
 def photo(seed: int) -> Image.Image:
@@ -421,3 +421,38 @@ def test_copies_of_one_image_are_no_fixed_camera(folder):
     for i in range(20):
         save(photo(0), folder / "glass" / f"copy{i}.png")
     assert not any("fixed camera" in note for note in ready(folder).notes)
+
+
+def test_a_manifest_tells_other_images_of_the_same_names(folder, tmp_path):
+    first = ready(folder)
+    path = tmp_path / "manifest.csv"
+    save_manifest(path, first.source, first.groups, first.splits, first.phash)
+    assert ready(folder, split__manifest=str(path)).notes == first.notes
+    save(photo(999), folder / "glass" / "03.png")
+    note = "1 of 20 images are not those that the manifest means, by their content: glass/03.png"
+    assert note in ready(folder, split__manifest=str(path)).notes
+    save(photo(998), folder / "glass" / "04.png")
+    message = fails(folder, "config.data.split.manifest", split__manifest=str(path))
+    assert "2 of 20 images are not those that the manifest means" in message
+
+
+def test_a_run_that_resumes_on_other_images_says_so(folder, tmp_path):
+    from wastejax import config as configs
+    from wastejax.training.train import _data, _take
+
+    config = configs.load_recipe("mobilevit_ir")
+    config.data.dir = str(folder)
+    run = tmp_path / "run"
+    _take(run, config, _data(config, run, False, print))
+    write_class(tmp_path / "other" / "glass", 12, 500)
+    write_class(tmp_path / "other" / "metal", 12, 600)
+    for other in (tmp_path / "other", tmp_path / "half"):
+        config.data.dir = str(other)
+        if other.name == "half":
+            write_class(other / "glass", 5, 0)
+            write_class(other / "metal", 5, 100)
+        with pytest.raises(UserError) as error:
+            _data(config, run, True, print)
+        text = str(error.value)
+        assert text.startswith(f"--workdir={run}: holds a run whose images are not those of {other}: ")
+        assert "give another --workdir" in text and "\n" not in text

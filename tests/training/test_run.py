@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from wastejax.training.progress import time_left
 
@@ -168,6 +169,8 @@ def test_a_finished_run_says_so_and_a_changed_one_names_the_keys(place, undistur
     before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")}
     said = finished(command(place, "undisturbed"))
     assert "this run is finished" in said and f"--workdir={undisturbed}-2" in said
+    text = finished(command(place, "undisturbed", "--config.data.dir=elsewhere"), 2)
+    assert "another config: config.data.dir" in text  # these may be other images: nothing looks any more
     text = finished(command(place, "undisturbed", "--config.train.epochs=9", "--config.seed=1"), 2)
     assert f"config.seed (17 -> 1), config.train.epochs ({EPOCHS} -> 9)" in text
     assert {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")} == before
@@ -225,7 +228,9 @@ def test_a_polite_stop_saves_and_exits_cleanly(place, undisturbed, number):
     text = finished(process)
     assert "stopped and saved at step" in text
     assert "Traceback" not in text
-    finished(command(place, name))
+    # The images may lie elsewhere by then.
+    shutil.copytree(place / "data", place / f"moved_{number.name}")
+    finished(command(place, name, f"--config.data.dir={place / f'moved_{number.name}'}"))
     assert_same_run(place / name, undisturbed)
 
 
@@ -308,10 +313,10 @@ def test_eval_agrees_with_the_report_and_takes_fewer_classes(place, undisturbed,
     fewer = tmp_path / "fewer"
     (fewer / "square").mkdir(parents=True)
     for path in sorted((place / "data" / "square").iterdir())[:5]:
-        (fewer / "square" / path.name).write_bytes(path.read_bytes())
+        ImageOps.invert(Image.open(path)).save(fewer / "square" / path.name)  # new to the run
     (fewer / "disc").mkdir()
-    picture = (place / "data" / "disc" / "00.png").read_bytes()
-    (fewer / "disc" / "a.png").write_bytes(picture)
+    ImageOps.invert(Image.open(place / "data" / "disc" / "00.png")).save(fewer / "disc" / "a.png")
+    picture = (fewer / "disc" / "a.png").read_bytes()
     subprocess.run([*evaluate, f"--data={fewer}"], check=True, env=env, capture_output=True)
     scores = json.loads(out.read_text())
     assert scores["num_images"] == 6

@@ -55,6 +55,22 @@ def shrink(image: Image.Image, side: int = CACHED_SIDE) -> Image.Image:
     return image.resize(size, FILTERS["bicubic"], reducing_gap=2.0)
 
 
+def decoded(source: Source, index: int) -> Image.Image:
+    """Returns an image that could be read when the run began, or before a model was asked.
+
+    Raises:
+        UserError: it has gone or was damaged since.
+    """
+    try:
+        return images.decode(source.read(index))
+    except (OSError, images.BadImage) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or error
+        raise UserError(
+            f"{source.names[index]}: cannot be read any more ({why}); it could be when this began: bring it "
+            "back and run the same command again"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Reader:
     """Pictures of a source, decoded and shrunk to `side`: from the cache where there is one, else from the file."""
@@ -73,20 +89,7 @@ class Reader:
         """Returns the picture with that index in the source, uint8 [H, W, 3]."""
         if self.store is not None and self.position is not None:
             return self.store[self.position[index]]
-        return np.asarray(shrink(_decoded(self.source, index), self.side))
-
-
-def _decoded(source: Source, index: int) -> Image.Image:
-    """Returns an image that was looked at before, and may be gone or another by now.
-
-    Raises:
-        UserError: it cannot be read any more.
-    """
-    try:
-        return images.decode(source.read(index))
-    except (images.BadImage, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise UserError(f"{source.names[index]}: cannot be read any more ({reason})") from error
+        return np.asarray(shrink(decoded(self.source, index), self.side))
 
 
 def reader(
@@ -265,7 +268,7 @@ class EvalBatches:
         self.image_size = preprocessing.image_size
 
         def square(index: int) -> np.ndarray:
-            return preprocessing(_decoded(source, index))
+            return preprocessing(decoded(source, index))
 
         store = None
         if cache:

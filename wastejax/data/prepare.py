@@ -12,7 +12,7 @@ import numpy as np
 from wastejax.data.duplicates import exact_copies, group_duplicates, scan, scene_groups
 from wastejax.data.formats.class_folders import same_name
 from wastejax.data.sources import Source, open_source
-from wastejax.data.split import SPLITS, Manifest, load_manifest, shorten, stratified_group_split
+from wastejax.data.split import SAME_CONTENT, SPLITS, Manifest, load_manifest, shorten, stratified_group_split
 from wastejax.errors import ConfigError, nearest
 
 _LARGE_GROUP = 0.05  # share of the set above which a group of near-duplicates is reported
@@ -31,6 +31,7 @@ class Dataset:
         skipped: name -> reason, of unreadable files that were left out.
         notes: what the user should know about the data, one line each.
         left_out: the pictures of `config.data.leave_out`, the readable ones; None where it is empty.
+        phash: uint64 [N], perceptual hashes.
     """
 
     source: Source
@@ -39,6 +40,7 @@ class Dataset:
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     left_out: Source | None = None
+    phash: np.ndarray | None = None
 
     def indices(self, split: str) -> np.ndarray:
         """Returns int64 [M], the pictures of one split, in the order of the source."""
@@ -90,6 +92,8 @@ def prepare(
     if manifest is not None:
         groups, splits = manifest.groups[good], manifest.splits[good]
         _check_splits(source, groups, splits, ("train",), "config.data.split.manifest", "")
+        if manifest.phash is not None:
+            notes += _check_content(source, phash, manifest.phash[good])
     else:
         groups = twins if split_config.group == "phash" else np.arange(len(source), dtype=np.int32)
         splits, dealt = _split(source, groups, split_config, seed)
@@ -106,7 +110,7 @@ def prepare(
         notes.append(
             f"{len(left_out):,} pictures of {names} are kept out of training, as foreign ones to test with"
         )
-    return Dataset(source, groups, splits, skipped, notes, left_out)
+    return Dataset(source, groups, splits, skipped, notes, left_out, phash)
 
 
 def _choose(source: Source, config: Any, notes: list[str]) -> tuple[Source, Manifest | None, Source | None]:
@@ -202,6 +206,24 @@ def _split(source: Source, groups: np.ndarray, config: Any, seed: int) -> tuple[
         domains = [source.domains[i] for i in pool]
         splits[pool] = stratified_group_split(source.labels[pool], domains, groups[pool], ratios, seed, dealt)
     return splits, dealt
+
+
+def _check_content(source: Source, phash: np.ndarray, meant: np.ndarray) -> list[str]:
+    """Returns a note on images that are not those that a manifest means, by their hashes (uint64 [N]).
+
+    Raises:
+        ConfigError: they are too many for a few changes: these are other images of the same names.
+    """
+    changed = np.flatnonzero(np.bitwise_count(phash ^ meant) > SAME_CONTENT)
+    if not len(changed):
+        return []
+    names = ", ".join(shorten([source.names[i] for i in changed], 5))
+    problem = (
+        f"{len(changed):,} of {len(source):,} images are not those that the manifest means, by their content"
+    )
+    if len(changed) > _LARGE_GROUP * len(source):
+        raise ConfigError("config.data.split.manifest", f"{problem}: {names}")
+    return [f"{problem}: {names}"]
 
 
 def _check_given(source: Source) -> list[str]:

@@ -1,6 +1,7 @@
 """Seeded train/val/test splits with near-duplicates on one side, and the manifest that records them."""
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,9 +10,11 @@ import numpy as np
 
 from wastejax.data.sources import Source
 from wastejax.errors import ConfigError
+from wastejax.files import write_text
 
 SPLITS = ("train", "val", "test")
 _COLUMNS = ("file", "label", "domain", "group", "split")
+SAME_CONTENT = 8  # of 64 bits of two perceptual hashes may differ after an image was encoded anew
 _MANIFEST_KEY = "config.data.split.manifest"
 
 
@@ -22,16 +25,19 @@ class Manifest(NamedTuple):
         indices: int64 [M], index of each row's picture in the source.
         groups: int32 [M], near-duplicate group.
         splits: str [M], 'train', 'val' or 'test'.
+        phash: uint64 [M], perceptual hashes of the images that were meant; None where it has none.
     """
 
     indices: np.ndarray
     groups: np.ndarray
     splits: np.ndarray
+    phash: np.ndarray | None = None
 
     def without(self, indices: np.ndarray) -> "Manifest":
-        """Returns the rows of other pictures than these, int [K] in the source."""
+        """Returns the rows of other images than these, int [K] in the source."""
         kept = ~np.isin(self.indices, indices)
-        return Manifest(*(column[kept] for column in self))
+        phash = None if self.phash is None else self.phash[kept]
+        return Manifest(self.indices[kept], self.groups[kept], self.splits[kept], phash)
 
 
 def stratified_group_split(
@@ -105,21 +111,30 @@ def _fill_missing(result: np.ndarray, labels: np.ndarray, members: list[np.ndarr
                 break
 
 
-def save_manifest(path: str | Path, source: Source, groups: np.ndarray, splits: np.ndarray) -> None:
-    """Writes `file,label,domain,group,split` for every picture of the source as UTF-8 CSV.
+def save_manifest(
+    path: str | Path,
+    source: Source,
+    groups: np.ndarray,
+    splits: np.ndarray,
+    phash: np.ndarray | None = None,
+) -> None:
+    """Writes `file,label,domain,group,split` for every image of the source as UTF-8 CSV.
 
     Args:
         path: the file; replaced if it is there.
-        source: N pictures.
+        source: N images.
         groups: int [N].
         splits: str [N].
+        phash: uint64 [N], perceptual hashes, which become another column; by them the images are known again
+            under other names.
     """
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(_COLUMNS)
-        for i, name in enumerate(source.names):
-            label = source.classes[source.labels[i]]
-            writer.writerow((name, label, source.domains[i], int(groups[i]), splits[i]))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(_COLUMNS if phash is None else (*_COLUMNS, "phash"))
+    for i, name in enumerate(source.names):
+        row = (name, source.classes[source.labels[i]], source.domains[i], int(groups[i]), splits[i])
+        writer.writerow(row if phash is None else (*row, f"{int(phash[i]):016x}"))
+    write_text(Path(path), text.getvalue())
 
 
 def load_manifest(path: str | Path, source: Source) -> Manifest:
@@ -157,7 +172,49 @@ def load_manifest(path: str | Path, source: Source) -> Manifest:
         np.array(indices, np.int64),
         np.array([int(found[i]["group"]) for i in indices], np.int32),
         np.array([found[i]["split"] for i in indices]),
+        _hashes([found[i] for i in indices]),
     )
+
+
+def recognize(path: str | Path, source: Source, phash: np.ndarray) -> np.ndarray:
+    """Finds the images of a manifest again, wherever they lie now.
+
+    An image is that of a row where both have the same label and content; the content is enough where the manifest
+    has hashes, and the name where it has none.
+
+    Args:
+        path: the manifest of a run.
+        source: N images.
+        phash: uint64 [N], their perceptual hashes.
+
+    Returns:
+        str [N], the split of each image; '' for those that the manifest does not list.
+    """
+    rows = _read_rows(Path(path).expanduser())
+    labels = [source.classes[label] for label in source.labels]
+    hashes = _hashes(rows)
+    if hashes is None:
+        by_name = {(row["file"], row["label"]): row["split"] for row in rows}
+        return np.array([by_name.get(key, "") for key in zip(source.names, labels, strict=True)], "U5")
+    keys = zip(hashes.tolist(), (row["label"] for row in rows), strict=True)
+    by_look = {key: row["split"] for key, row in zip(keys, rows, strict=True)}
+    named = {(row["file"], row["label"]): (int(h), row["split"]) for row, h in zip(rows, hashes, strict=True)}
+
+    def split(name: str, label: str, look: int) -> str:
+        known, of_name = named.get((name, label), (None, ""))
+        same = known is not None and (known ^ look).bit_count() <= SAME_CONTENT
+        return of_name if same else by_look.get((look, label), "")
+
+    found = zip(source.names, labels, phash.tolist(), strict=True)
+    return np.array([split(*image) for image in found], "U5")
+
+
+def _hashes(rows: Sequence[dict[str, str]]) -> np.ndarray | None:
+    """Returns uint64 [M], the hashes of a manifest's rows; None where one has none."""
+    try:
+        return np.array([int(row["phash"], 16) for row in rows], np.uint64)
+    except (KeyError, ValueError, OverflowError):
+        return None
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:

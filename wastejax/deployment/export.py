@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -221,10 +222,14 @@ def checking_pictures(args: Any, bundle: Bundle, split: str, count: int) -> Pict
     size = bundle.preprocessing
     if not _has_pictures(args):
         return drawn(bundle, min(count, 64))
-    asked = Asked(args.model, args.data, None if args.data else split)
-    source, indices = asked_pictures(asked, bundle.config["data"])
-    if args.data and source.splits is not None:
-        indices = np.flatnonzero(np.array(source.splits) == split)
+    asked = Asked(args.model, args.data, split)
+    try:
+        source, indices = asked_pictures(asked, bundle.config["data"])
+    except UserError:
+        if not args.data:
+            raise
+        # Neither split nor the run's own: all will do.
+        source, indices = asked_pictures(replace(asked, split=None), bundle.config["data"])
     known = match_classes(bundle.classes, source.classes)
     chosen = np.random.default_rng(17).permutation(indices)[:count]
     squares, labels = [], []

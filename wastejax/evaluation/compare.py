@@ -10,12 +10,12 @@ import numpy as np
 from wastejax.bundle import Bundle, load_bundle
 from wastejax.data.drawing.dataset import embedded
 from wastejax.data.pipeline import EvalBatches
-from wastejax.data.sources import Source, open_source
+from wastejax.data.sources import Source
 from wastejax.data.split import load_manifest
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import evaluate, match_classes
 from wastejax.evaluation.metrics import bin_answers, log_softmax
-from wastejax.evaluation.pictures import Asked, asked_pictures, readable
+from wastejax.evaluation.pictures import Asked, given_images, own_source, readable
 
 Say = Callable[[str], None]
 SCORES = ("top1", "bin_top1", "macro_f1", "loss", "ece")  # those of each model in the table
@@ -99,7 +99,13 @@ def compare_models(a: str, b: str, asked: Asked, say: Say = lambda line: None) -
         UserError: models or data are not there or do not fit each other, or the runs share no test images.
     """
     bundles = [load_bundle(path) for path in (a, b)]
-    source, indices = asked_pictures(asked, {}) if asked.data else _shared((a, b), bundles, say)
+    if asked.data:
+        data = bundles[0].config["data"]
+        source, indices = given_images(asked.data, (a, b), asked.split, data, say)
+    else:
+        source, indices = _shared((a, b), bundles, say)
+    if not len(indices):
+        raise UserError(f"--split={asked.split}: {asked.data} has no images of it that both runs share")
     for bundle in bundles:
         match_classes(bundle.classes, source.classes)
     indices = readable(source, indices, asked, bundles[0], say)
@@ -136,7 +142,7 @@ def _shared(paths: Sequence[str], bundles: Sequence[Bundle], say: Say) -> tuple[
             f"{paths[0]} and {paths[1]} share no test pictures, their data are {a} and {b}; give some with "
             "--data=DIR"
         )
-    source = open_source(*origins[0])
+    source = own_source(bundles[0].config["data"])
     tests = []
     for path in paths:
         listed = load_manifest(Path(path) / "manifest.csv", source)

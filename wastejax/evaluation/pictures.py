@@ -1,6 +1,6 @@
 """Which images a model is scored on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from wastejax.data.cache import cache_dir
 from wastejax.data.drawing.dataset import embedded
 from wastejax.data.duplicates import scan
 from wastejax.data.sources import Source, open_folder, open_source
-from wastejax.data.split import SPLITS, load_manifest
-from wastejax.errors import UserError, nearest
+from wastejax.data.split import SPLITS, load_manifest, recognize
+from wastejax.errors import ConfigError, UserError, nearest
 
 Say = Callable[[str], None]
 
@@ -25,7 +25,8 @@ class Asked:
     Attributes:
         model: a run or bundle; None for the bundled model.
         data: class folders; None for the images of the run.
-        split: 'train', 'val' or 'test'; None for all of `data`, or for the run's test images.
+        split: 'train', 'val' or 'test'; None for all of `data` that the run did not learn from, or
+            for the run's test images.
         skip_bad: leave unreadable images out instead of refusing them.
 
     Raises:
@@ -43,31 +44,126 @@ class Asked:
             raise UserError(f"--split={self.split}: no such split{nearest(str(self.split), SPLITS)}")
 
 
-def asked_pictures(asked: Asked, data: Mapping[str, Any]) -> tuple[Source, np.ndarray]:
+def asked_pictures(
+    asked: Asked, data: Mapping[str, Any], say: Say = lambda line: None
+) -> tuple[Source, np.ndarray]:
     """Returns a source and the images of it that are asked for, indices int64.
 
     Args:
         asked: which.
         data: the `data` section of the model's config.
+        say: is told what is left out, and why.
 
     Raises:
         UserError: there are none.
     """
     if asked.data:
-        source = open_folder(asked.data, key="--data")
-        if not asked.split:
-            return source, np.arange(len(source))
-        if source.splits is None:
-            raise UserError(
-                f"--split={asked.split}: {asked.data} has no {asked.split}/ folder; leave --split out"
-            )
-        return source, np.flatnonzero(np.array(source.splits) == asked.split)
-    manifest = Path(asked.model or "") / "manifest.csv"
-    if not (asked.model and manifest.is_file()):
-        raise UserError("--data: a bundle alone has no pictures; give a folder, one sub-folder per class")
-    source = open_source(data["source"], data["dir"] or str(embedded()))
-    listed = load_manifest(manifest, source)
+        return given_images(asked.data, [asked.model] if asked.model else [], asked.split, data, say)
+    manifest = manifest_of(asked.model)
+    if manifest is None:
+        raise UserError("--data: a bundle alone has no images; give a folder, one sub-folder per class")
+    source = own_source(data)
+    try:
+        listed = load_manifest(manifest, source)
+    except ConfigError as error:
+        raise UserError(f"{error}; were the run's images moved? Give their folder as --data") from None
     return source.select(listed.indices), np.flatnonzero(listed.splits == (asked.split or "test"))
+
+
+def own_source(data: Mapping[str, Any]) -> Source:
+    """Opens the images that a run was made with.
+
+    Args:
+        data: the `data` section of its config.
+
+    Raises:
+        UserError: they are not there.
+    """
+    try:
+        return open_source(data["source"], data["dir"] or str(embedded()))
+    except ConfigError as error:
+        raise UserError(f"the images of this run: {error.problem}; were they moved? Give --data") from None
+
+
+def manifest_of(model: str | Path | None) -> Path | None:
+    """Returns the manifest of a run, given as its folder or that of its bundle; None where there is none."""
+    if not model:
+        return None
+    folder = Path(model).resolve()
+    found = (folder.parent if folder.name == "bundle" else folder) / "manifest.csv"
+    return found if found.is_file() else None
+
+
+def given_images(
+    folder: str | Path,
+    models: Sequence[str | Path],
+    split: str | None,
+    data: Mapping[str, Any],
+    say: Say = lambda line: None,
+) -> tuple[Source, np.ndarray]:
+    """Returns the images of a folder that runs or bundles are to be scored on, and which of them, indices int64.
+
+    Images that a run was made with are known again, wherever they lie: `split` is then the run's, and without one
+    those that any of the runs learned from are left out, unless nothing else is there.
+
+    Args:
+        folder: class folders.
+        models: runs or bundles.
+        split: 'train', 'val', 'test', or None for all.
+        data: the `data` section of the models' config; classes that it leaves out of training are dropped.
+        say: is told what is left out, and why.
+
+    Raises:
+        UserError: the folder cannot be read, or has no such split.
+    """
+    source = open_folder(folder, key="--data")
+    for note in source.notes:
+        say(f"note: {note}")
+    dropped = sorted(set(source.classes) & set(data.get("leave_out", ())))
+    if dropped:
+        kept = ~np.isin(source.labels, [source.classes.index(name) for name in dropped])
+        source = source.select(np.flatnonzero(kept))
+        say(f"note: {', '.join(dropped)} left out, as in training")
+    known = _known(source, models)
+    if split is None:
+        return source, _unseen(known, say)
+    if len(known) and np.mean((known != "").all(axis=0)) >= 0.5:
+        return source, np.flatnonzero((known == split).all(axis=0))
+    if source.splits is None:
+        raise UserError(
+            f"--split={split}: {folder} has no {split}/ folder, and its images are not those of the run; leave "
+            "--split out"
+        )
+    return source, np.flatnonzero(np.array(source.splits) == split)
+
+
+def _known(source: Source, models: Sequence[str | Path]) -> np.ndarray:
+    """Returns str [R, N], the split of each image in each of the models that are runs; '' where it has none."""
+    manifests = [manifest for model in models if (manifest := manifest_of(model))]
+    if not manifests:
+        return np.empty((0, len(source)), "U5")
+    phash = scan(source, cache_dir()).phash
+    return np.stack([recognize(manifest, source, phash) for manifest in manifests])
+
+
+def _unseen(known: np.ndarray, say: Say) -> np.ndarray:
+    """Returns the images that no run learned from, int64; all where there are no others, saying so.
+
+    Args:
+        known: by `_known`.
+        say: prints a line.
+    """
+    learned = (known == "train").any(axis=0)
+    chose = (known == "val").any(axis=0) & ~learned
+    rest = np.flatnonzero(~learned & ~chose)
+    count = f"{learned.sum():,} of {known.shape[1]:,} images were trained on, {chose.sum():,} chose the best epoch"
+    if not (learned | chose).any():
+        return rest
+    if not len(rest):
+        say(f"note: {count}: the scores flatter")
+        return np.arange(known.shape[1])
+    say(f"note: {count}: they are left out (--split=train and --split=val score them)")
+    return rest
 
 
 def readable(source: Source, indices: np.ndarray, asked: Asked, bundle: Bundle, say: Say) -> np.ndarray:

@@ -40,7 +40,7 @@ def measure_model(
         UserError: model or data are not there, unreadable, or do not fit each other.
     """
     bundle = load_bundle(asked.model or default_bundle())
-    source, indices = asked_pictures(asked, bundle.config["data"])
+    source, indices = asked_pictures(asked, bundle.config["data"], say)
     match_classes(bundle.classes, source.classes)
     indices = readable(source, indices, asked, bundle, say)
     available = len(indices)

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from wastejax.bundle import Bundle, default_bundle, load_bundle
-from wastejax.data.drawing.dataset import embedded
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.prepare import pictures_of
-from wastejax.data.sources import Source, open_folder, open_pictures, open_source
+from wastejax.data.sources import Source, open_folder, open_pictures
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import evaluate, match_classes, predict_logits
-from wastejax.evaluation.pictures import Asked, asked_pictures, readable
+from wastejax.evaluation.pictures import Asked, asked_pictures, own_source, readable
 from wastejax.evaluation.trust import Calibration, calibrate_bundle, score_trust
 from wastejax.files import check_folder
 
@@ -46,7 +45,7 @@ def evaluate_model(
     bundle = load_bundle(asked.model or default_bundle(), taxonomy)
     if calibrate:
         check_folder(bundle.path, "--calibrate: --model")
-    source, indices = asked_pictures(asked, bundle.config["data"])
+    source, indices = asked_pictures(asked, bundle.config["data"], say)
     match_classes(bundle.classes, source.classes)
     foreign, origin = _foreign(asked, ood, bundle.config["data"])
     calibration = Calibration(bundle.temperature, bundle.thresholds)
@@ -73,19 +72,21 @@ def _foreign(asked: Asked, ood: str | Path | None, data: Mapping[str, Any]) -> t
     if ood:
         return open_pictures(ood, "--ood"), Path(ood).resolve().name
     names = data.get("leave_out", ())
-    if asked.data or not names:
+    if not names:
         return None, ""
-    source = open_source(data["source"], data["dir"] or str(embedded()))
+    source = open_folder(asked.data, key="--data") if asked.data else own_source(data)
+    if not set(names) <= set(source.classes):
+        return None, ""
     return source.select(pictures_of(source, names)), f"left out of training: {', '.join(names)}"
 
 
 def _calibrate(asked: Asked, bundle: Bundle, say: Say) -> Calibration:
     """Calibrates the bundle on the validation pictures of the run, or of the folder that is given."""
-    if asked.data and "val" not in (open_folder(asked.data, key="--data").splits or ()):
-        raise UserError(f"--calibrate: {asked.data} has no val/ folder of pictures to do it on")
     source, indices = asked_pictures(replace(asked, split="val"), bundle.config["data"])
     match_classes(bundle.classes, source.classes)
     indices = readable(source, indices, asked, bundle, say)
+    if not len(indices):
+        raise UserError(f"--calibrate: {asked.data} has no validation images to do it on")
     calibration = calibrate_bundle(bundle, source, indices)
     say(f"calibrated on {len(indices):,} validation pictures; kept in {bundle.path}")
     return calibration

@@ -20,13 +20,17 @@ def claim(workdir: Path, config: ConfigDict, anew: str = "") -> bool:
         anew: the command that begins it in another folder, for the message.
 
     Raises:
-        UserError: it holds a run with another config; the keys that differ are named.
+        UserError: it holds a run with another config; the keys that differ are named. Images that were moved are
+            no hindrance to a run that goes on: its manifest tells whether they are the same.
     """
     stored = _stored(workdir)
     if stored is None:
         return False
     changed = configs.hindrances(stored, config)
-    if not changed or (is_longer(workdir, config) and len(changed) == 1):
+    longer = is_longer(workdir, config)
+    if (workdir / "manifest.csv").is_file() and (longer or not (workdir / "report.json").is_file()):
+        changed = [line for line in changed if not line.startswith("config.data.dir ")]
+    if not changed or (longer and len(changed) == 1):
         return True
     ways = ["the same values resume it", f"another folder begins anew: {anew or '--workdir=NEW'}"]
     if config.train.epochs > stored.train.epochs:

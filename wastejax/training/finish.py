@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from wastejax.bundle import Bundle, load_bundle
-from wastejax.data import images, pipeline
+from wastejax.data import pipeline
 from wastejax.data.split import SPLITS
 from wastejax.evaluation.calibration import reliability
 from wastejax.evaluation.evaluate import Evaluation, evaluate, predict_logits
@@ -116,7 +116,7 @@ def _sample_grid(run: Run, path: Path, count: int = 24) -> None:
 def _mistakes(run: Run, bundle: Bundle, result: Evaluation, path: Path) -> None:
     rows, predicted, probabilities = confident_mistakes(result.logits, result.labels)
     source = run.dataset.source
-    squares = [bundle.preprocessing(images.decode(source.read(int(result.indices[row])))) for row in rows]
+    squares = [bundle.preprocessing(pipeline.decoded(source, int(result.indices[row]))) for row in rows]
     plots.worst_mistakes(
         squares,
         [bundle.classes[result.labels[row]] for row in rows],

@@ -15,7 +15,7 @@ from wastejax import config as configs
 from wastejax.data.cache import cache_dir
 from wastejax.data.prepare import Dataset, prepare
 from wastejax.data.taxonomy import COUNTRIES, load_taxonomy
-from wastejax.errors import ConfigError
+from wastejax.errors import ConfigError, UserError
 from wastejax.files import check_folder, write_text
 
 if TYPE_CHECKING:
@@ -148,9 +148,9 @@ def _train(
     if known and not longer and (folder / "report.json").is_file():
         say(f"this run is finished: see {folder / 'report.md'}; to train anew: {anew}")
         return folder
+    dataset = _data(config, folder, known, say)
     if longer and mesh.first:
         lengthen(folder, config)
-    dataset = _data(config, folder, known, say)
     if not known and mesh.first:
         _take(folder, config, dataset)
     run, state = loop.set_up(config, folder, dataset, mesh, say)
@@ -190,7 +190,15 @@ def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
         data.dir = str(embedded())
     if known and (folder / "manifest.csv").is_file():
         data.split.manifest = str(folder / "manifest.csv")
-    dataset = prepare(data, config.seed, cache_dir(), say)
+    try:
+        dataset = prepare(data, config.seed, cache_dir(), say)
+    except ConfigError as error:
+        if not known or error.key != "config.data.split.manifest":
+            raise
+        raise UserError(
+            f"--workdir={folder}: holds a run whose images are not those of {data.dir}: {error.problem}; give "
+            "another --workdir, or as --config.data.dir the folder where the run's images lie now"
+        ) from None
     counts = ", ".join(f"{len(dataset.indices(s)):,} {s}" for s in ("train", "val", "test"))
     say(f"{len(dataset.source):,} pictures, {len(dataset.source.classes)} classes: {counts}")
     for note in dataset.notes:
@@ -205,7 +213,7 @@ def _take(folder: Path, config: ConfigDict, dataset: Dataset) -> None:
     from wastejax.data.split import save_manifest
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_manifest(folder / "manifest.csv", dataset.source, dataset.groups, dataset.splits)
+    save_manifest(folder / "manifest.csv", dataset.source, dataset.groups, dataset.splits, dataset.phash)
     write_text(folder / "config.json", configs.to_json(config))
 
 
