@@ -16,14 +16,25 @@ def test_convolutions_are_not_left_to_the_library_of_one_thread():
     assert "convolution" in ours and "ynn" not in ours
 
 
-def test_an_option_that_this_jaxlib_does_not_know_is_left_out(monkeypatch):
-    monkeypatch.setattr(jit, "_CPU", {"xla_cpu_no_such_option": "1"})
+@pytest.fixture
+def fresh():
+    """Options are asked for anew, here and afterwards."""
     jit._compiler_options.cache_clear()
-    try:
-        assert jit.jit(lambda x: x + 1, donate_argnums=0)(jnp.ones(())) == 2
-        assert jit._compiler_options() == {}
-    finally:
-        jit._compiler_options.cache_clear()
+    yield
+    jit._compiler_options.cache_clear()
+
+
+def test_an_option_that_this_jaxlib_does_not_know_is_left_out_and_the_others_are_given(monkeypatch, fresh):
+    known = {"xla_cpu_prefer_vector_width": "256"}
+    unknown = {"xla_cpu_no_such_option": "1", "xla_cpu_experimental_ynn_fusion_type": "NO_SUCH_TYPE"}
+    monkeypatch.setattr(jit, "CPU_OPTIONS", unknown | known)
+    assert jit.jit(lambda x: x + 1, donate_argnums=0)(jnp.ones(())) == 2
+    assert jit._compiler_options() == known
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of the CPU's compiler")
+def test_every_option_is_known_to_both_stacks(fresh):
+    assert jit._compiler_options() == jit.CPU_OPTIONS
 
 
 def test_what_a_long_compilation_leaves_in_the_heap_is_retired(monkeypatch):

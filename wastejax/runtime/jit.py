@@ -8,7 +8,7 @@ import jax
 
 from wastejax.runtime.process import retire_holes
 
-_CPU = {
+CPU_OPTIONS = {  # measured for each jax by experiments/xla_options.py
     # XLA gives what it can to the library YNNPACK, whose convolutions run on one thread at the sizes of these
     # networks, while XLA's own use all, as its dots do. So YNNPACK is left the sums, where it is the faster one.
     # Two threads, EfficientNetV2-B0: 15 % of a training step's time, 22 % of that of 32 answers.
@@ -27,13 +27,19 @@ def jit(function: Callable[..., Any], **options: Any) -> Any:
 
 @cache
 def _compiler_options() -> dict[str, str]:
+    """Returns those of `CPU_OPTIONS` that this jaxlib has: they only make things faster, and come and go."""
     if jax.default_backend() != "cpu":
         return {}
+    return {name: value for name, value in CPU_OPTIONS.items() if is_known(name, value)}
+
+
+def is_known(name: str, value: str) -> bool:
+    """Returns whether this jaxlib's compiler has an option, and takes the value."""
     try:
-        jax.jit(lambda: 0, compiler_options=_CPU)()
-    except jax.errors.JaxRuntimeError:  # a jaxlib that has no such option: it only makes things faster
-        return {}
-    return _CPU
+        jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+    except (jax.errors.JaxRuntimeError, ValueError):
+        return False
+    return True
 
 
 def _after_compiling(event: str, duration_secs: float, **_: Any) -> None:
