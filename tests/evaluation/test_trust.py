@@ -1,5 +1,8 @@
 """Calibration, the reject option and foreign pictures, against hand-worked numbers, SciPy and scikit-learn."""
 
+import argparse
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,9 +10,11 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from wastejax.cli import evaluate
 from wastejax.evaluation.calibration import TEMPERATURES, fit_temperature, reliability, score_calibration
-from wastejax.evaluation.metrics import bootstrap_interval, bootstrap_statistic
+from wastejax.evaluation.metrics import bootstrap_interval, bootstrap_statistic, score
 from wastejax.evaluation.ood import SCORES, auroc, energy, false_positive_rate, max_probability, score_ood
+from wastejax.evaluation.report.trust import trust_section
 from wastejax.evaluation.report.trust_plots import reliability_diagram, risk_by_coverage
 from wastejax.evaluation.selective import (
     area_under_risk_coverage,
@@ -192,6 +197,50 @@ def test_what_is_fitted_on_validation_serves_for_test():
     assert scores["calibration"]["ece"] < 0.03
     assert scores["ood"]["scores"]["energy"]["auroc"] > 0.9
     assert choose_thresholds(np.ones(2), np.ones(2, bool)) == {"0.9": None, "0.95": None, "0.99": None}
+
+
+def test_a_temperature_that_helps_by_chance_alone_is_not_applied():
+    chosen = [calibrate(*honest_case(74, seed=seed)).temperature for seed in range(100)]
+    # The test is one at the 5 % level: of a hundred, at most twelve but once in three hundred times.
+    assert chosen.count(1.0) >= 88
+    logits, labels = honest_case(74)
+    assert calibrate(logits, labels).temperature == 1.0 != fit_temperature(logits, labels)
+    assert calibrate(logits, labels).thresholds.keys() == {"0.9", "0.95", "0.99"}
+    assert calibrate(4 * logits, labels).temperature == fit_temperature(4 * logits, labels) > 2
+
+
+@pytest.mark.parametrize(
+    ("factor", "others", "says"),
+    [
+        (1, 1, "no truer than chance would, so none is used"),
+        (4, 4, "On the test images too the model's confidence is truer with it."),
+        (4, 1, "is no truer with it"),  # fitted where it was needed, used where it is not
+    ],
+)
+def test_the_report_draws_the_conclusion(factor, others, says):
+    logits, labels = honest_case(600)
+    calibration = calibrate(factor * logits[:300], labels[:300])
+    test = others * logits[300:], labels[300:]
+    scores = score(*test, [str(i) for i in range(5)]) | score_trust(*test, calibration)
+    assert says in "\n".join(trust_section(scores))
+
+
+def test_eval_heads_its_scores_with_what_predict_gives(monkeypatch):
+    logits, labels = honest_case(300)
+    test = 4 * logits, labels
+    scores = score(*test, [str(i) for i in range(5)]) | score_trust(*test, calibrate(*test))
+    bundle = SimpleNamespace(
+        bins=None, taxonomy=SimpleNamespace(name="x", unknown=lambda classes: ("a",)), classes=()
+    )
+    monkeypatch.setattr("wastejax.cli.evaluate.evaluate_model", lambda *given: (bundle, scores))
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    said = []
+    evaluate.run(parser.parse_args([]), said.append)
+    assert f"calibration error {scores['calibration']['ece']:.1%}" in said[2]
+    assert f"loss {scores['calibration']['loss']:.3f}" in said[2]
+    assert scores["calibration"]["ece"] < 0.1 < scores["ece"]
+    assert f"calibration error {scores['ece']:.1%}" in said[3] and "without it" in said[3]
 
 
 def test_figures_show_the_numbers(tmp_path):

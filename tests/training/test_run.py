@@ -138,7 +138,7 @@ def test_a_run_leaves_everything_that_it_promises(undisturbed):
     assert kept == {str(STEPS), best["step"]}
     assert "report.json" not in (undisturbed / "report.md").read_text()[:80]
     bundle = json.loads((undisturbed / "bundle" / "bundle.json").read_text())
-    assert bundle["temperature"] == report["calibration"]["temperature"] != 1.0
+    assert bundle["temperature"] == report["calibration"]["temperature"]
     assert {k: at["threshold"] for k, at in report["selective"]["at"].items()} == bundle["thresholds"]
     assert "## How far to trust it" in (undisturbed / "report.md").read_text()
     figures = ("curves", "confusion_matrix", "class_distribution", "samples", "worst_mistakes")

@@ -46,9 +46,8 @@ def run(args: argparse.Namespace, say: Say) -> None:
     classes = sum(1 for of_class in scores["per_class"].values() if of_class["support"])
     say(f"{scores['num_images']:,} pictures of {classes} classes")
     say(f"top-1 {scores['top1']:.1%}  (95 % interval {low:.1%} to {high:.1%})   top-5 {scores['top5']:.1%}")
-    say(
-        f"macro-F1 {scores['macro_f1']:.1%}   loss {scores['loss']:.3f}   calibration error {scores['ece']:.1%}"
-    )
+    told = scores["calibration"]  # what `predict` says: with the temperature
+    say(f"macro-F1 {scores['macro_f1']:.1%}   loss {told['loss']:.3f}   calibration error {told['ece']:.1%}")
     _say_trust(scores, say)
     _say_bins(bundle, scores, say)
     for domain, of_domain in scores["per_domain"].items():
@@ -61,10 +60,11 @@ def run(args: argparse.Namespace, say: Say) -> None:
 def _say_trust(scores: dict[str, Any], say: Say) -> None:
     calibrated = scores["calibration"]
     if scores["selective"]["at"]:
-        say(
-            f"with temperature {calibrated['temperature']:.2f}: loss {calibrated['loss']:.3f}   "
-            f"calibration error {calibrated['ece']:.1%}"
-        )
+        if calibrated["temperature"] != 1:
+            say(
+                f"that is with its temperature, {calibrated['temperature']:.2f}, as in predict; without it: "
+                f"loss {scores['loss']:.3f}   calibration error {scores['ece']:.1%}"
+            )
     else:
         say("the model was never calibrated; --calibrate does it, on validation pictures")
     for wanted, kept in scores["selective"]["at"].items():

@@ -8,7 +8,7 @@ import numpy as np
 from wastejax.bundle import Bundle, keep_calibration
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import Source
-from wastejax.evaluation.calibration import fit_temperature, score_calibration
+from wastejax.evaluation.calibration import fit_temperature, helps, score_calibration
 from wastejax.evaluation.evaluate import evaluate
 from wastejax.evaluation.ood import max_probability, score_ood
 from wastejax.evaluation.selective import choose_thresholds, score_selective
@@ -29,11 +29,13 @@ class Calibration(NamedTuple):
 def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration:
     """Fits the temperature, and with it chooses the thresholds.
 
+    A temperature that helps on these images no more than chance would is 1: none.
+
     Args:
         logits: float [N, C] of pictures that the network was not trained on.
         labels: int [N], true classes.
     """
-    temperature = fit_temperature(logits, labels)
+    temperature = fit_temperature(logits, labels) if helps(logits, labels) else 1.0
     correct = logits.argmax(axis=1) == labels
     return Calibration(temperature, choose_thresholds(max_probability(logits, temperature), correct))
 

@@ -163,6 +163,7 @@ def _duplicates(config: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str
 def _numbers(scores: Mapping[str, Any]) -> list[str]:
     num_classes, num_images = len(scores["per_class"]), scores["num_images"]
     most_frequent = max(c["support"] for c in scores["per_class"].values()) / num_images
+    told = scores.get("calibration", scores)  # with the temperature, as `predict` answers
     rows = [("Top-1", percent(scores["top1"]), "the first answer is right")]
     if num_classes > 5:
         rows.append(("Top-5", percent(scores["top5"]), "the right class is among the first five answers"))
@@ -174,13 +175,13 @@ def _numbers(scores: Mapping[str, Any]) -> list[str]:
         ),
         (
             "Loss",
-            f"{scores['loss']:.3f}",
+            f"{told['loss']:.3f}",
             f"mean cross-entropy in nats: 0 is perfect, {math.log(num_classes):.3f} is what even guessing gets; "
             "being sure and wrong costs most",
         ),
         (
             "ECE",
-            percent(scores["ece"]),
+            percent(told["ece"]),
             "expected calibration error: how far the model's stated confidence is from how often it is right",
         ),
         (

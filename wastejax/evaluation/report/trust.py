@@ -22,6 +22,12 @@ def trust_section(scores: Mapping[str, Any]) -> list[str]:
 
 def _calibration(scores: Mapping[str, Any]) -> list[str]:
     calibrated = scores["calibration"]
+    if calibrated["temperature"] == 1:
+        return [
+            "A temperature, by which logits are divided before they become probabilities (Guo et al. 2017), made "
+            "the model's confidence on the validation images no truer than chance would, so none is used. On the "
+            f"test images its expected calibration error is {percent(scores['ece'])}."
+        ]
     rows = [
         ("as trained", percent(scores["ece"]), f"{scores['loss']:.3f}"),
         (
@@ -36,7 +42,21 @@ def _calibration(scores: Mapping[str, Any]) -> list[str]:
         "use it.",
         "",
         *table(("logits", "ECE", "loss"), rows),
+        "",
+        _conclusion(scores["ece"] - calibrated["ece"], scores["loss"] - calibrated["loss"]),
     ]
+
+
+def _conclusion(ece: float, loss: float) -> str:
+    """Says what the temperature gained on the test images."""
+    if ece > 0 and loss > 0:
+        return "On the test images too the model's confidence is truer with it."
+    if ece <= 0 and loss <= 0:
+        return (
+            "On the test images the model's confidence is no truer with it: the validation images are too few, or "
+            "of another kind. More of them, and `wastejax eval --calibrate`, may help."
+        )
+    return "On the test images it makes one of the two better and the other worse: take neither as sure."
 
 
 def _selective(selective: Mapping[str, Any]) -> list[str]:
