@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from wastejax import main
 from wastejax.auditing.findings import LabelError, audit, clean, leaks, summary
-from wastejax.auditing.label_errors import confident_disagreement, find_label_errors
+from wastejax.auditing.label_errors import confident_disagreement, cross_validate, find_label_errors
 from wastejax.auditing.report import write_html
 from wastejax.data.images import read_header
 from wastejax.data.sources import open_folder
@@ -305,3 +305,30 @@ def test_a_header_tells_what_is_unusual():
     photo(0, 32).save(data, "WEBP", save_all=True, append_images=[photo(1, 32)])
     assert read_header(data.getvalue()) == ("WEBP", "RGB", 32, 32, False, True)
     assert read_header(b"") is None and read_header(b"no picture") is None
+
+
+def test_two_errors_among_hard_images_are_named_and_hardly_anything_else():
+    """Five overlapping classes, as real ones are: the confident joint names many images that are merely hard."""
+    rng = np.random.default_rng(11)
+    centres = rng.normal(size=(5, 24))
+    truth = np.repeat(np.arange(5), 75)
+    features = (centres[truth] + rng.normal(scale=2.5, size=(375, 24))).astype(np.float32)
+    # Two that are as clear as an image can be, with a wrong label.
+    planted = np.array([10, 200])
+    features[planted] = centres[truth[planted]] * 1.2
+    labels = truth.copy()
+    labels[planted] = (truth[planted] + 2) % 5
+    groups = np.arange(375)
+    alone = confident_disagreement(cross_validate(features, labels, groups), labels)[0]
+    found = find_label_errors(features, labels, groups, np.arange(375))
+    assert set(planted) <= {error.picture for error in found}
+    assert len(found) <= 6 < 30 < len(alone)
+    assert all(error.other > 5 * error.own for error in found)
+
+
+def test_a_class_of_three_is_no_ground_for_suspicion():
+    rng = np.random.default_rng(12)
+    labels = np.repeat([0, 1, 2], [60, 60, 3])
+    features = rng.normal(size=(123, 8)).astype(np.float32) + 6 * np.eye(3, 8, dtype=np.float32)[labels]
+    features[120] -= 6 * np.eye(3, 8, dtype=np.float32)[2] - 6 * np.eye(3, 8, dtype=np.float32)[0]
+    assert find_label_errors(features, labels, np.arange(123), np.arange(123)) == []
