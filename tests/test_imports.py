@@ -26,6 +26,7 @@ ALLOWED["training"] = ALLOWED["evaluation"] | {"evaluation"}
 ALLOWED["deployment"] = ALLOWED["evaluation"] | {"evaluation"}
 ALLOWED["benchmark"] = ALLOWED["training"] | {"training"}
 ALLOWED["cli"] = ALLOWED["benchmark"] | {"benchmark", "auditing", "deployment"}
+ALLOWED["api"] = ALLOWED["cli"]
 ALLOWED["main"] = ALLOWED["cli"] | {"cli"}
 
 FILES = {

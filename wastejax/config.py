@@ -102,6 +102,15 @@ def family_keys(family: str) -> dict[str, Key]:
     return {**shared, **common().FAMILIES.get(family, {})}
 
 
+def as_arguments(overrides: Mapping[str, Any]) -> list[str]:
+    """Returns values by key as the `--config.key=value` arguments that say the same."""
+
+    def text(value: Any) -> str:
+        return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+    return [f"{PREFIX}{name}={text(value)}" for name, value in overrides.items()]
+
+
 def apply_overrides(config: ConfigDict, overrides: Iterable[str]) -> set[str]:
     """Sets `--config.a.b=value` arguments on `config`, in place.
 

@@ -1,0 +1,169 @@
+"""The Python API: what a program sees of wastejax, and the examples in its docstrings, run."""
+
+import doctest
+import inspect
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import jax
+import numpy as np
+import PIL
+import pytest
+from PIL import Image
+
+import wastejax
+from wastejax import api
+from wastejax.data.drawing import dataset as synthetic
+from wastejax.deployment import classifier
+
+FUNCTIONS = [name for name in wastejax.__all__ if name[0].islower()]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with what the examples read: photo.jpg, and images/ of two classes."""
+    root = tmp_path_factory.mktemp("api")
+    synthetic.draw("aluminum_soda_cans", 0, "default").save(root / "photo.jpg", quality=95)
+    for name, drawn in (("cans", "aluminum_soda_cans"), ("glass", "glass_beverage_bottles")):
+        (root / "images" / name).mkdir(parents=True)
+        for i in range(10):
+            synthetic.draw(drawn, i, "default").save(root / "images" / name / f"{i}.png")
+    return root
+
+
+# Examples that build on each other run in this order: a run is trained, then scored.
+EXAMPLES = [["load"], ["create_model"], ["load_recipe"], ["train", "evaluate"], ["audit"], ["Classifier"]]
+
+
+def test_every_function_has_an_example():
+    assert set(FUNCTIONS) <= {name for names in EXAMPLES for name in names}
+
+
+@pytest.mark.parametrize("names", EXAMPLES, ids="-".join)
+def test_the_examples_in_the_docstrings_give_what_they_say(names, place, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("WASTEJAX_CACHE", str(place / "cache"))
+    known = {"wastejax": wastejax, "PIL": PIL, "np": np, "jax": jax}
+    for name in names:
+        (test,) = doctest.DocTestFinder(recurse=False).find(getattr(wastejax, name), name, globs=dict(known))
+        assert test.examples
+        assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_every_public_name_is_typed_and_described():
+    for name in FUNCTIONS:
+        function = getattr(wastejax, name)
+        assert function.__module__ == "wastejax.api"
+        signature = inspect.signature(function)
+        assert "return" in function.__annotations__
+        for parameter in signature.parameters.values():
+            assert parameter.annotation is not parameter.empty
+            described = (
+                parameter.name if parameter.kind is not parameter.VAR_KEYWORD else f"**{parameter.name}"
+            )
+            assert f"        {described}: " in function.__doc__, (name, parameter.name)
+    assert (Path(wastejax.__file__).parent / "py.typed").is_file()
+    assert typing.get_type_hints(classifier.Prediction)["probability"] is float
+
+
+def test_importing_is_fast_and_brings_in_no_framework():
+    code = """
+import sys, time
+before = set(sys.modules)
+start = time.process_time()
+import wastejax
+print(time.process_time() - start, sorted({m.split(".")[0] for m in set(sys.modules) - before} - {"wastejax"}))
+dir(wastejax)
+from wastejax import load, train, audit
+print(sorted({"jax", "flax", "optax", "matplotlib"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    first, second = done.stdout.splitlines()
+    assert float(first.split()[0]) < 0.05
+    assert first.split(maxsplit=1)[1] == "[]"
+    assert second == "[]", done.stderr
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = wastejax.nothing
+    assert set(wastejax.__all__) <= set(dir(wastejax))
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return wastejax.load()
+
+
+def test_an_image_gets_the_same_answer_in_every_form_it_comes_in(bundled, place):
+    path = place / "photo.jpg"
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    turned = place / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.transpose(Image.Transpose.ROTATE_90).save(turned, quality=95, exif=exif, subsampling=0)
+    forms = [path, str(path), image, np.asarray(image), image.convert("RGBA")]
+    answers = bundled(forms)
+    assert answers == [answers[0]] * len(forms)
+    alone = bundled(path)
+    assert alone.label == answers[0].label and alone.probability == pytest.approx(
+        answers[0].probability, abs=1e-5
+    )
+    upright, single = bundled(Image.open(turned)), bundled(turned)
+    assert upright == single
+    assert upright.label == answers[0].label
+    assert sum(answers[0].probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert next(iter(answers[0].probabilities)) == answers[0].label
+    assert bundled([]) == []
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"]
+)
+def test_every_mode_of_image_is_taken(bundled, mode):
+    image = Image.new("RGB", (90, 70), (200, 120, 40))
+    image = Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 257) if mode == "I;16" else image
+    image = image.convert("L").convert(mode) if mode in "I F LA PA" else image.convert(mode)
+    assert bundled(image).probability > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros((3, 224, 224), np.uint8), r"uint8 \[H, W, 3\], is uint8 \[3, 224, 224\]"),
+        (np.zeros((9, 9, 3), np.float32), r"is float32 \[9, 9, 3\]"),
+        (np.zeros((0, 9, 3), np.uint8), r"is uint8 \[0, 9, 3\]"),
+        ("nowhere.jpg", r"^nowhere\.jpg: no such file or directory$"),
+        (Path(__file__), r"test_api\.py: not an image"),
+        (".", "is a directory"),
+        (7, "must be uint8"),
+    ],
+)
+def test_what_is_no_image_is_one_clear_line(bundled, given, message):
+    with pytest.raises(wastejax.UserError, match=message) as error:
+        bundled(given)
+    assert "\n" not in str(error.value)
+
+
+def test_unsure_answers_are_rejected_as_asked(bundled, place):
+    answer = bundled(place / "photo.jpg", reject_below=0.0)
+    assert not answer.rejected
+    assert bundled(place / "photo.jpg", reject_below=answer.probability + 1e-6).rejected
+    with pytest.raises(wastejax.UserError, match="give one of them"):
+        bundled(place / "photo.jpg", accuracy=0.9, reject_below=0.5)
+    assert len(repr(bundled)) < 80 and len(repr(answer)) < 160
+
+
+def test_mistakes_in_arguments_name_the_way_out():
+    with pytest.raises(wastejax.UserError, match="mobilevit_z: no such model; did you mean 'mobilevit_s'"):
+        api.create_model("mobilevit_z", 3)
+    with pytest.raises(wastejax.UserError, match="did you mean 'mixer'"):
+        api.create_model("mobilevit_s", 3, mixr="attention")
+    with pytest.raises(wastejax.UserError, match=r"unknown key; did you mean 'train\.epochs'"):
+        api.load_recipe("mobilevit", {"train.epoch": 3})
+    with pytest.raises(wastejax.UserError, match="did you mean 'mobilevit'"):
+        api.train("mobilevitt", say=lambda line: None)
+    config = api.load_recipe(
+        "mobilevit", {"data.mean": (0.5, 0.5, 0.5), "model.depths": None, "data.leave_out": ()}
+    )
+    assert config.data.mean == (0.5, 0.5, 0.5) and config.model.depths is None and config.data.leave_out == ()

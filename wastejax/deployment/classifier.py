@@ -1,0 +1,151 @@
+"""A trained model as Python code uses it: an image in, an answer out."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from wastejax.data import images
+from wastejax.deployment.predictor import Predictor
+from wastejax.errors import UserError
+
+Picture = str | PathLike[str] | Image.Image | np.ndarray
+BATCH = 32  # images that are computed at once
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says to an image.
+
+    Attributes:
+        label: the likeliest class.
+        bin: the sorting bin of that class, by the model's taxonomy; '' where it has no rule.
+        probability: of that class, calibrated.
+        rejected: it is less likely than was asked for: better ask a person.
+        probabilities: of all classes, the likeliest first.
+    """
+
+    label: str
+    bin: str
+    probability: float
+    rejected: bool
+    probabilities: Mapping[str, float] = field(repr=False)
+
+
+class Classifier:
+    """A trained model in any form it comes in, see `wastejax.load`.
+
+    Attributes:
+        predictor: what computes the answers.
+
+    Example:
+        >>> model = wastejax.load()
+        >>> model(np.zeros((480, 640, 3), np.uint8), reject_below=0.99).rejected
+        True
+        >>> len(model.classes), model.bins["shoes"]
+        (30, 'textiles')
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+
+    def __repr__(self) -> str:
+        path, side = self.predictor.path, self.predictor.preprocessing.image_size
+        name = path.parent if path.name == "bundle" else path.name
+        return f"<Classifier {name}: {len(self.classes)} classes, {side} px, {self.predictor.runtime}>"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self.predictor.classes
+
+    @property
+    def bins(self) -> dict[str, str]:
+        """The sorting bin of each class; '' where the taxonomy has no rule for it."""
+        return {label: self.predictor.bin_of(label) for label in self.classes}
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a path is a sequence too
+        self, image: Picture, *, accuracy: float | None = None, reject_below: float | None = None
+    ) -> Prediction: ...
+
+    @overload
+    def __call__(
+        self, image: Sequence[Picture], *, accuracy: float | None = None, reject_below: float | None = None
+    ) -> list[Prediction]: ...
+
+    def __call__(
+        self,
+        image: Picture | Sequence[Picture],
+        *,
+        accuracy: float | None = None,
+        reject_below: float | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Answers an image, or several at once, which is faster.
+
+        Args:
+            image: the path of a file, a PIL image of any mode, a uint8 array [H, W, 3] in RGB, or a list of these.
+            accuracy: reject unsure answers, so that the others are right this often: 0.9, 0.95 or 0.99 (0.95).
+            reject_below: reject answers less likely than this instead.
+
+        Returns:
+            One answer, or a list of them in the same order.
+
+        Raises:
+            UserError: an image is not there or cannot be decoded, or the model was never calibrated for `accuracy`.
+        """
+        if accuracy is not None and reject_below is not None:
+            raise UserError("accuracy and reject_below: give one of them")
+        least = self.predictor.reject_below(accuracy) if reject_below is None else reject_below
+        several = isinstance(image, list | tuple)
+        given: list[Any] = list(image) if isinstance(image, list | tuple) else [image]
+        with ThreadPoolExecutor() as pool:
+            squares = list(pool.map(self._square, given))
+        found = [self._prediction(row, least) for row in self._probabilities(squares)]
+        return found if several else found[0]
+
+    def _square(self, image: Any) -> np.ndarray:
+        """Returns what the network sees of an image, uint8 [S, S, 3]."""
+        return self.predictor.preprocessing(_open(image))
+
+    def _probabilities(self, squares: list[np.ndarray]) -> np.ndarray:
+        """Returns float32 [N, C]; in batches of few sizes, as each size is compiled once."""
+        rows = [np.zeros((0, len(self.classes)), np.float32)]
+        size = min(BATCH, 1 << max(0, len(squares) - 1).bit_length())
+        for start in range(0, len(squares), size):
+            batch = np.stack(squares[start : start + size])
+            padded = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), np.uint8)])
+            rows.append(self.predictor.probabilities(padded)[: len(batch)])
+        return np.concatenate(rows)
+
+    def _prediction(self, row: np.ndarray, least: float) -> Prediction:
+        order = np.argsort(-row, kind="stable")
+        probabilities = {self.classes[i]: float(row[i]) for i in order}
+        label = self.classes[order[0]]
+        probability = probabilities[label]
+        return Prediction(
+            label, self.predictor.bin_of(label), probability, not probability >= least, probabilities
+        )
+
+
+def _open(image: Any) -> Image.Image:
+    """Returns an image of whatever kind as RGB, upright."""
+    if isinstance(image, Image.Image):
+        return images.to_rgb(ImageOps.exif_transpose(image))
+    if isinstance(image, str | PathLike):
+        path = Path(image).expanduser()
+        try:
+            return images.decode(path.read_bytes())
+        except images.BadImage as error:
+            raise UserError(f"{path}: {error}") from None
+        except OSError as error:
+            raise UserError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise UserError(f"an array must be uint8 [H, W, 3], is {array.dtype} {list(array.shape)}")
+    return Image.fromarray(array)
