@@ -74,7 +74,8 @@ import sys, time
 before = set(sys.modules)
 start = time.process_time()
 import wastejax
-print(time.process_time() - start, sorted({m.split(".")[0] for m in set(sys.modules) - before} - {"wastejax"}))
+new = {module.split(".")[0] for module in set(sys.modules) - before}
+print(time.process_time() - start, sorted(new - {"importlib", "warnings", "wastejax"}))
 dir(wastejax)
 from wastejax import load, train, audit
 print(sorted({"jax", "flax", "optax", "matplotlib"} & set(sys.modules)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wastejax import config as configs
 from wastejax.deployment.classifier import Classifier
-from wastejax.deployment.predictor import load_predictor
+from wastejax.deployment.engines import load_engine
 from wastejax.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -23,13 +23,14 @@ Say = Callable[[str], None]
 
 
 def load(
-    model: str | Path | None = None, runtime: str | None = None, taxonomy: str | Path | None = None
+    model: str | Path | None = None, engine: str | None = None, taxonomy: str | Path | None = None
 ) -> Classifier:
     """Returns a trained model that answers images.
 
     Args:
         model: a run, a bundle, or an exported .onnx, .tflite or .stablehlo file; None for the bundled model.
-        runtime: what computes an .onnx file, 'onnxruntime' (the default) or 'openvino'.
+        engine: what computes it: 'jax', 'onnxruntime', 'openvino', 'litert', or 'auto' for the fastest that is
+            installed; None for that of WASTEJAX_ENGINE, or 'auto'.
         taxonomy: whose sorting rules: 'korea', 'england', 'germany', 'japan', 'france' or a TOML file; None for
             those that the model was made with.
 
@@ -38,15 +39,15 @@ def load(
 
     Example:
         >>> model = wastejax.load()
-        >>> model
-        <Classifier default_model: 30 classes, 256 px, jax>
+        >>> model  # doctest: +ELLIPSIS
+        <Classifier default_model: 30 classes, 256 px, ...>
         >>> answer = model("photo.jpg")
         >>> answer.label, answer.bin, answer.rejected
         ('aluminum_soda_cans', 'metal_cans', False)
         >>> [answer.label for answer in model(["photo.jpg", PIL.Image.open("photo.jpg")])]
         ['aluminum_soda_cans', 'aluminum_soda_cans']
     """
-    return Classifier(load_predictor(model, runtime, taxonomy))
+    return Classifier(load_engine(model, engine, taxonomy))
 
 
 def create_model(name: str, num_classes: int, **keys: Any) -> tuple["nn.Module", "Preprocessing"]:
@@ -134,7 +135,7 @@ def train(
     Example:
         >>> quick = {"model.size": "tiny", "data.image_size": 64, "train.epochs": 1, "train.batch_size": 8}
         >>> run = wastejax.train("mobilevit_ir", "images", quick, workdir="runs/quick", say=lambda line: None)
-        >>> wastejax.load(run)
+        >>> wastejax.load(run, engine="jax")
         <Classifier runs/quick: 2 classes, 64 px, jax>
     """
     from wastejax.training.train import train as train_run
