@@ -14,6 +14,7 @@ from wastejax import main
 from wastejax.auditing.findings import LabelError, audit, clean, leaks, summary
 from wastejax.auditing.label_errors import confident_disagreement, cross_validate, find_label_errors
 from wastejax.auditing.report import write_html
+from wastejax.auditing.run import audit_folder
 from wastejax.data.images import read_header
 from wastejax.data.sources import open_folder
 from wastejax.data.split import load_manifest, save_manifest
@@ -332,3 +333,30 @@ def test_a_class_of_three_is_no_ground_for_suspicion():
     features = rng.normal(size=(123, 8)).astype(np.float32) + 6 * np.eye(3, 8, dtype=np.float32)[labels]
     features[120] -= 6 * np.eye(3, 8, dtype=np.float32)[2] - 6 * np.eye(3, 8, dtype=np.float32)[0]
     assert find_label_errors(features, labels, np.arange(123), np.arange(123)) == []
+
+
+def test_a_fixed_camera_is_named_and_empties_no_manifest(tmp_path, monkeypatch):
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    ground = photo(0)
+    for name in ("can", "jar"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(15):
+            image, (x, y) = ground.copy(), rng.integers(10, 140, 2).tolist()
+            draw = ImageDraw.Draw(image)
+            color = tuple(rng.integers(0, 256, 3).tolist())
+            (draw.ellipse if name == "can" else draw.rectangle)((x, y, x + 9, y + 9), fill=color)
+            image.save(tmp_path / "data" / name / f"{i:02}.png")
+    first = (tmp_path / "data" / "can" / "00.png").read_bytes()
+    (tmp_path / "data" / "can" / "copy.png").write_bytes(first)
+    (tmp_path / "data" / "jar" / "notes.psd").touch()
+    lines: list[str] = []
+    audit_folder(tmp_path / "data", tmp_path / "out", write_manifest=True, say=lines.append)
+    said = "\n".join(lines)
+    assert "31 images look like copies of each other and yet differ: a fixed camera" in said
+    assert "left out: 1 .psd" in said
+    facts = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert len(facts["fixed_camera"]) == 31 and facts["label_conflicts"] == []
+    assert facts["near_duplicates"]["groups"] == [["can/00.png", "can/copy.png"]]
+    listed = load_manifest(tmp_path / "out" / "manifest.csv", open_folder(tmp_path / "data"))
+    assert len(listed.indices) == 30 and set(listed.splits) == {"train", "val", "test"}

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from wastejax.auditing.changed_copies import agreements, cropped_pairs, mirrored_pairs
-from wastejax.data.duplicates import MIN_AGREEMENT, group_duplicates, scan
+from wastejax.data.duplicates import MIN_AGREEMENT, group_duplicates, scan, scene_groups
 from wastejax.data.hamming import near_pairs
 from wastejax.data.images import Header, read_header
 from wastejax.data.images.formats import ENDINGS
@@ -42,6 +42,8 @@ class Audit:
         cropped: int64 [P, 2], pairs of which the second shows a part of the first, too small a part for the hash.
         hash_pairs: pairs across classes whose perceptual hashes are near.
         confirmed_pairs: those of them whose pixels agree too.
+        scene: int64 [S], images that look like copies of each other and yet differ, too many for copies: a fixed
+            camera, or one ground. In `groups` only those of the same bytes are together.
     """
 
     source: Source
@@ -53,6 +55,7 @@ class Audit:
     cropped: np.ndarray
     hash_pairs: int
     confirmed_pairs: int
+    scene: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def good(self) -> np.ndarray:
@@ -121,7 +124,10 @@ def audit(
     groups[good] = good[_first_of(twins)]
     mirrored, cropped = good[mirrored], good[cropped]
     groups = _merged(groups, np.concatenate([mirrored, cropped]))
-    return Audit(source, seen.bad, headers, exact, groups, mirrored, cropped, near, confirmed)
+    scene = good[np.isin(groups[good], scene_groups(groups[good], exact[good]))]
+    groups[scene] = len(source) + _first_of(exact)[scene]  # unlike any other group
+    mirrored, cropped = (p[~np.isin(p, scene).all(axis=1)] for p in (mirrored, cropped))
+    return Audit(source, seen.bad, headers, exact, groups, mirrored, cropped, near, confirmed, scene)
 
 
 def summary(
@@ -147,6 +153,7 @@ def summary(
         "classes": _describe_classes(found),
         "domains": dict(sorted(Counter(name or "unknown" for name in source.domains).items())),
         "notes": list(source.notes),
+        "fixed_camera": _names(source, found.scene),
         "empty_folders": list(source.empty_folders),
         "exact_copies": {
             "num_images": sum(map(len, copies)),

@@ -63,7 +63,13 @@ def write_html(
 def headlines(facts: Mapping[str, Any]) -> list[str]:
     """Returns the findings that matter most, one line each, of what `audit.summary` returned."""
     near, leaks = facts["near_duplicates"], facts["leaks"]
-    lines = [
+    lines = [*facts["notes"]]
+    if facts["fixed_camera"]:
+        lines.append(
+            f"{len(facts['fixed_camera']):,} images look like copies of each other and yet differ: a fixed camera, "
+            "or one ground behind small objects? Only those of the same bytes are counted as near-duplicates"
+        )
+    lines += [
         f"unreadable files: {len(facts['unreadable']):,}",
         f"byte-identical copies: {facts['exact_copies']['num_images']:,} files in "
         f"{facts['exact_copies']['num_groups']:,} groups",

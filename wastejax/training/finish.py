@@ -49,6 +49,7 @@ def finish(run: Run, progress: Progress, facts: dict[str, Any]) -> dict[str, Any
         "num_groups": len(groups),
         "largest_group": int(groups.max()),
         "skipped": dataset.skipped,
+        "notes": dataset.notes,
         "bins": {name: b.name() for name, b in bundle.taxonomy.bins.items()},
         "without_bin": bundle.taxonomy.unknown(bundle.classes),
         "parameters": sum(a.size for a in _leaves(bundle.variables["params"])),

@@ -56,7 +56,8 @@ def write_report(
             {package: version}, `splits` {split: number of images}, `num_groups` int and `largest_group` int
             (of near-duplicates), `skipped` {file: reason} or int, `parameters` int, `best_epoch` int,
             `stopped_reason` str, `settings` str (what differs from the default config, as arguments), `bins`
-            {bin: what to call it}, `without_bin` (classes with no rule for a bin).
+            {bin: what to call it}, `without_bin` (classes with no rule for a bin), `notes` (what was decided about
+            the images, lines of text).
 
     Returns:
         The path of the report.
@@ -123,7 +124,7 @@ def _subject(config: Mapping[str, Any], scores: Mapping[str, Any], facts: Mappin
     lines += _duplicates(config, facts)
     if facts.get("skipped"):
         lines.append(_skipped(facts["skipped"]))
-    return lines
+    return lines + [f"- Note on the images: {code(note)}." for note in facts.get("notes", ())]
 
 
 def _skipped(skipped: Mapping[str, str] | int) -> str:
