@@ -19,7 +19,8 @@ KEYS: dict[str, Key] = {
     "data.dir": Key(
         default="",
         text="Folder of images: DIR/<class>/*.jpg (nested, already split, or the Kaggle layout). "
-        "Empty: the embedded drawn set.",
+        "Empty: the embedded drawn set. Or a .toml file that describes several sources, whose "
+        "labels need not agree: see wastejax/data/description.py.",
     ),
     "data.source": Key(
         default="folder",
@@ -181,6 +182,13 @@ KEYS: dict[str, Key] = {
         text="Beta parameter of mixup, 0 is off. With cutmix on too, each batch takes one of them.",
     ),
     "loss.cutmix": Key(default=0.0, least=0, most=100, text="Beta parameter of cutmix, 0 is off."),
+    "loss.outlier_weight": Key(
+        default=0.5,
+        least=0,
+        most=100,
+        text="With a data description: weight of the images that show none of the classes, which "
+        "teach not to be sure.",
+    ),
     # A teacher beside the labels.
     "distill.teacher": Key(
         default="",

@@ -73,7 +73,7 @@ class Bundle:
     @cached_property
     def logits(self) -> Callable[[Any], Any]:
         """The jitted network: uint8 [B, S, S, 3] -> float32 [B, C]."""
-        return self._forward(dense=False)
+        return self._forward("apply")
 
     @cached_property
     def dense(self) -> Callable[[Any], Any]:
@@ -81,7 +81,13 @@ class Bundle:
 
         H and W may differ from S; every shape is compiled once.
         """
-        return self._forward(dense=True)
+        return self._forward("dense")
+
+    @cached_property
+    def features(self) -> Callable[[Any], Any]:
+        """The jitted network without its classifier: uint8 [B, S, S, 3] -> what that sees, float32 [B, D]."""
+        forward = self._forward("features")
+        return lambda images: forward(images).mean((1, 2))
 
     @cached_property
     def _folded(self) -> tuple[Any, Any]:
@@ -94,13 +100,13 @@ class Bundle:
         model = create_model(self.config["model"], len(self.classes))
         return model, jax.device_put(fold_batch_norm(model, self.variables, self.preprocessing.image_size))
 
-    def _forward(self, dense: bool) -> Callable[[Any], Any]:
+    def _forward(self, form: str) -> Callable[[Any], Any]:
         from wastejax.models.folding import apply_folded
         from wastejax.runtime.jit import jit
 
         model, variables = self._folded
         normalise = self.preprocessing.normalise
-        forward = jit(lambda v, images: apply_folded(model, v, normalise(images), dense))
+        forward = jit(lambda v, images: apply_folded(model, v, normalise(images), form))
         return lambda images: forward(variables, images)
 
 

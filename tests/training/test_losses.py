@@ -66,3 +66,37 @@ def test_distillation_is_the_divergence_from_the_teacher_worked_out_in_numpy():
     by_student, by_teacher = jax.grad(losses.distillation, (0, 1))(*args, T)
     np.testing.assert_allclose(by_student, T * (p - q) / 4, rtol=1e-4, atol=1e-7)
     assert not by_teacher.any()
+
+
+def test_partial_labels_by_hand():
+    logits = jnp.array([[2.0, 0.0, -1.0], [0.5, 1.5, 0.5], [3.0, 0.0, 0.0]])
+    allowed = jnp.array([[True, False, True], [False, True, False], [False, False, False]])
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    # The third row shows none of the classes and counts nothing here.
+    expected = -(np.log(p[0, 0] + p[0, 2]) + np.log(p[1, 1])) / 3
+    np.testing.assert_allclose(losses.partial_labels(logits, allowed), expected, rtol=1e-6)
+    smooth = expected * 0.9 - 0.1 * np.log(p[:2]).mean(-1).sum() / 3
+    np.testing.assert_allclose(losses.partial_labels(logits, allowed, 0.1), smooth, rtol=1e-6)
+    # One class each: cross entropy.
+    one = jnp.eye(3, dtype=bool)
+    np.testing.assert_allclose(
+        losses.partial_labels(logits, one), losses.cross_entropy(logits, jnp.eye(3)), rtol=1e-6
+    )
+
+
+def test_outlier_exposure_by_hand():
+    logits = jnp.array([[2.0, 0.0], [1.0, 1.0], [0.0, 5.0]])
+    allowed = jnp.array([[False, False], [False, False], [True, False]])
+    p = np.exp(logits[0]) / np.exp(logits[0]).sum()
+    divergence = 0.5 * np.log(0.5 / p[0]) + 0.5 * np.log(0.5 / p[1])  # KL(uniform || p); 0 for the second
+    np.testing.assert_allclose(losses.outlier_exposure(logits, allowed), divergence / 3, rtol=1e-6)
+
+
+def test_partial_labels_and_outliers_have_finite_gradients_where_the_model_is_wrong_and_sure():
+    logits = jnp.array([[100.0, -100.0, 0.0], [100.0, -100.0, 0.0]])
+    allowed = jnp.array([[False, True, False], [False, False, False]])
+    slope = jax.grad(lambda z: losses.partial_labels(z, allowed) + losses.outlier_exposure(z, allowed))(
+        logits
+    )
+    # Of -log p: p minus the wanted share; of KL(uniform || p): p - 1/3; each over two rows.
+    np.testing.assert_allclose(slope, [[0.5, -0.5, 0], [1 / 3, -1 / 6, -1 / 6]], atol=1e-6)

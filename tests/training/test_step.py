@@ -246,3 +246,30 @@ def test_a_real_network_compiles_once_learns_and_repeats_itself():
     assert losses == again and np.isfinite(losses).all()
     same = jax.tree.map(lambda a, b: bool((a == b).all()), first.params, second.params)
     assert all(jax.tree.leaves(same))
+
+
+def test_a_batch_with_allowed_classes_takes_the_step_of_their_losses():
+    config = recipe("loss.outlier_weight=0.25")
+    data = batch()
+    rng = np.random.default_rng(5)
+    data["allowed"] = np.eye(CLASSES, dtype=bool)[data["label"]] | (rng.random((8, CLASSES)) < 0.3)
+    data["allowed"][:2] = False
+    tx = optim.make_optimizer(config.optim, lambda step: 0.1, None)
+    step = make_train_step(linear_model(), tx, config, Preprocessing(SIZE), CLASSES)
+    start = variables()
+    state, metrics = step(create_train_state(jax.tree.map(jnp.array, start), tx, config.optim), data)
+
+    x = (data["image"] / 255).mean((1, 2))
+    logits = x @ start["params"]["kernel"]
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    q = np.where(data["allowed"], p, 0)
+    total = np.maximum(q.sum(1, keepdims=True), 1e-9)
+    none = ~data["allowed"].any(1)
+    loss = np.where(none, 0.25 * (-np.log(p).mean(1) - np.log(CLASSES)), -np.log(total[:, 0])).mean()
+    slope = np.where(none[:, None], 0.25 * (p - 1 / CLASSES), p - q / total) / 8
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    np.testing.assert_allclose(
+        state.params["kernel"], start["params"]["kernel"] - 0.1 * x.T @ slope, rtol=1e-4, atol=1e-6
+    )
+    right = data["allowed"][np.arange(8), logits.argmax(1)].mean()
+    np.testing.assert_allclose(metrics["top1"], right, rtol=1e-6)

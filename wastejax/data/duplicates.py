@@ -4,7 +4,7 @@ import hashlib
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -149,6 +149,28 @@ def exact_copies(phash: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.nd
     inverse = np.empty(len(order), np.int64)
     inverse[order] = np.cumsum(new) - 1
     return order[new], inverse
+
+
+def joined_groups(groups: np.ndarray, given: Sequence[str]) -> np.ndarray:
+    """Returns groups in which images also stay together where they were given the same group.
+
+    Args:
+        groups: int [N], from `group_duplicates`.
+        given: per image the name of a group that it belongs to, '' for none.
+
+    Returns:
+        int32 [N], group ids from 0, in order of first appearance.
+    """
+    names, index = np.unique(np.array([*given, ""]), return_inverse=True)
+    count, index = int(groups.max(initial=-1)) + 1, index[:-1]
+    named = np.array([name != "" for name in names])[index]
+    n = count + len(names)
+    edges = coo_matrix(
+        (np.ones(int(named.sum()), np.int8), (groups[named], count + index[named])), shape=(n, n)
+    )
+    joined = connected_components(edges, directed=False)[1][groups]
+    _, first, inverse = np.unique(joined, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse].astype(np.int32)
 
 
 def scene_groups(groups: np.ndarray, looks: np.ndarray) -> np.ndarray:

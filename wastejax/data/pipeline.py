@@ -9,7 +9,7 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -133,15 +133,25 @@ def _step_back() -> None:
 class _Order:
     """Positions in the endless sequence of training pictures -> their indices: a new random order every round.
 
-    With several parts, the sequence takes one picture of each in turn.
+    With several parts, the sequence takes one picture of each in turn, or as the turns say.
     """
 
-    def __init__(self, parts: list[np.ndarray], seed: int):
+    def __init__(self, parts: list[np.ndarray], seed: int, turns: np.ndarray | None = None):
         self.parts, self.seed = parts, seed
+        # The part that each position takes, again and again, and how many of these turns that part had before.
+        self._turns = np.arange(len(parts)) if turns is None else turns
+        counts = np.zeros(len(parts), np.int64)
+        before = []
+        for k in self._turns:
+            before.append(int(counts[k]))
+            counts[k] += 1
+        self._before, self._counts = before, counts.tolist()
         self._rounds: dict[tuple[int, int], np.ndarray] = {}
 
     def __getitem__(self, position: int) -> int:
-        at, k = divmod(position, len(self.parts))
+        lap, slot = divmod(position, len(self._turns))
+        k = int(self._turns[slot])
+        at = lap * self._counts[k] + self._before[slot]
         turn, i = divmod(at, len(self.parts[k]))
         order = self._rounds.get((k, turn))
         if order is None:
@@ -149,6 +159,47 @@ class _Order:
             self._rounds[k, turn] = order
             self._rounds.pop((k, turn - 2), None)  # the one before may still be read by another thread
         return int(order[i])
+
+
+def take_turns(shares: Sequence[float]) -> np.ndarray:
+    """Returns which of K parts each of L successive turns takes, int64 [L], so that turns follow the shares.
+
+    Each turn goes to the part that is furthest behind its share, so that a few turns in a row already come close.
+
+    Args:
+        shares: K positive numbers.
+    """
+    share = np.asarray(shares, np.float64) / np.sum(shares)
+    length = math.ceil(20 / share.min())  # the smallest part has at least twenty turns
+    taken = np.zeros(len(share))
+    turns = np.empty(length, np.int64)
+    for i in range(length):
+        # Rounded: a tie must break the same way on every processor.
+        k = int(np.argmax(np.round(share * (i + 1) - taken, 9)))
+        turns[i] = k
+        taken[k] += 1
+    return turns
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a data description adds to the training pictures.
+
+    Attributes:
+        allowed: bool [N, C] of the whole source, see `Source.allowed`; comes along in the batch.
+        members: N names, the source that each picture belongs to.
+        weights: source -> share of the batches.
+    """
+
+    allowed: np.ndarray
+    members: tuple[str, ...]
+    weights: Mapping[str, float]
+
+    def parts(self, indices: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """Returns the training pictures (int64) of each source that has any, and the turns that they take."""
+        members = np.array(self.members)[indices]
+        names = [name for name in self.weights if np.any(members == name)]
+        return [indices[members == name] for name in names], take_turns([self.weights[n] for n in names])
 
 
 @dataclass(frozen=True)
@@ -169,6 +220,7 @@ class _Rows:
     order: _Order
     size: int
     count: int
+    allowed: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -182,12 +234,13 @@ class _Rows:
             self.augment(self.read(i), random.Random(self.seed << 64 | p))
             for i, p in zip(index, positions, strict=True)
         ]
-        return {
+        batch = {
             "image": np.stack(images),
             "label": self.labels[index].astype(np.int32),
             "index": np.array(index, np.int64),
             "mask": np.ones(self.size, bool),
         }
+        return batch if self.allowed is None else batch | {"allowed": self.allowed[index]}
 
 
 def train_batches(
@@ -203,6 +256,7 @@ def train_batches(
     balanced: bool = False,
     workers: int = 0,
     part: tuple[int, int] = (0, 1),
+    mix: Mix | None = None,
 ) -> grain.DatasetIterator[Batch] | Workers[Batch]:
     """Returns the batches of training steps `start`..`stop`; to be closed where not all of them are taken.
 
@@ -218,13 +272,19 @@ def train_batches(
         balanced: draw every class equally often.
         workers: processes that read; 0 has threads of this one do it.
         part: (k, n): yield only the k-th n-th of the rows of each batch, where n machines share it.
+        mix: of a data description: the batches draw its sources by weight, and hold 'allowed', bool [B, C].
     """
-    parts = [indices]
-    if balanced:
+    parts, turns = [indices], None
+    if mix is not None:
+        parts, turns = mix.parts(indices)
+    elif balanced:
         parts = [indices[labels[indices] == c] for c in np.unique(labels[indices])]
     k, n = part
     # Every n-th of smaller batches: the rows that all parts have together are those of one large batch, in order.
-    rows = _Rows(read, labels, augment, seed, _Order(parts, seed), batch_size // n, stop * n)
+    order = _Order(parts, seed, turns)
+    rows = _Rows(
+        read, labels, augment, seed, order, batch_size // n, stop * n, None if mix is None else mix.allowed
+    )
     batches = grain.MapDataset.source(rows)[start * n + k :: n]
     options = grain.ReadOptions(num_threads=read.threads, prefetch_buffer_size=4)
 

@@ -2,14 +2,15 @@
 
 import difflib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wastejax.data.duplicates import exact_copies, group_duplicates, scan, scene_groups
+from wastejax.data.description import is_description, open_description
+from wastejax.data.duplicates import exact_copies, group_duplicates, joined_groups, scan, scene_groups
 from wastejax.data.formats.class_folders import same_name
 from wastejax.data.sources import Source, open_source
 from wastejax.data.split import SAME_CONTENT, SPLITS, Manifest, load_manifest, shorten, stratified_group_split
@@ -32,6 +33,7 @@ class Dataset:
         notes: what the user should know about the data, one line each.
         left_out: the pictures of `config.data.leave_out`, the readable ones; None where it is empty.
         phash: uint64 [N], perceptual hashes.
+        weights: source of a data description -> its share of the training batches; empty where there is none.
     """
 
     source: Source
@@ -41,10 +43,24 @@ class Dataset:
     notes: list[str] = field(default_factory=list)
     left_out: Source | None = None
     phash: np.ndarray | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     def indices(self, split: str) -> np.ndarray:
-        """Returns int64 [M], the pictures of one split, in the order of the source."""
+        """Returns int64 [M], the pictures of one split, in the order of the source.
+
+        Those of 'val' and 'test' are the ones that show one known class; `all_indices` has the others too.
+        """
+        chosen = self.all_indices(split)
+        return chosen if split == "train" else one_class(self.source, chosen)
+
+    def all_indices(self, split: str) -> np.ndarray:
+        """Returns int64 [M], the pictures of one split, whatever their labels can mean."""
         return np.flatnonzero(self.splits == split)
+
+
+def one_class(source: Source, indices: np.ndarray) -> np.ndarray:
+    """Returns those of the pictures, int64 [M], whose label means exactly one class."""
+    return indices if source.allowed is None else indices[source.allowed[indices].sum(axis=1) == 1]
 
 
 def prepare(
@@ -64,7 +80,8 @@ def prepare(
             `on_bad_image` is 'raise', or the manifest does not fit the data.
     """
     split_config = data_config.split
-    source = open_source(data_config.source, data_config.dir)
+    mixture = open_description(data_config.dir) if is_description(data_config.dir) else None
+    source = mixture.source if mixture else open_source(data_config.source, data_config.dir)
     notes = list(source.notes)
     source, manifest, left_out = _choose(source, data_config, notes)
     if source.empty_folders and manifest is None:
@@ -89,6 +106,9 @@ def prepare(
     phash, grey = seen.phash[good], seen.grey[good]
     twins = group_duplicates(phash, grey, split_config.hamming)
     scene = _describe_scene(phash, grey, twins)
+    if mixture is not None:
+        given = dict(zip(mixture.source.names, mixture.together, strict=True))
+        twins = joined_groups(twins, [given[name] for name in source.names])
     if manifest is not None:
         groups, splits = manifest.groups[good], manifest.splits[good]
         _check_splits(source, groups, splits, ("train",), "config.data.split.manifest", "")
@@ -110,7 +130,8 @@ def prepare(
         notes.append(
             f"{len(left_out):,} pictures of {names} are kept out of training, as foreign ones to test with"
         )
-    return Dataset(source, groups, splits, skipped, notes, left_out, phash)
+    weights = mixture.weights if mixture else {}
+    return Dataset(source, groups, splits, skipped, notes, left_out, phash, weights)
 
 
 def _choose(source: Source, config: Any, notes: list[str]) -> tuple[Source, Manifest | None, Source | None]:

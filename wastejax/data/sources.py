@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wastejax.data.description import is_description, open_description
 from wastejax.data.formats.class_folders import open_folder
 from wastejax.data.formats.source import DOMAINS, ReadFiles, Source
 from wastejax.data.formats.tfds import open_tfds
@@ -18,13 +19,13 @@ def open_source(source: str, root: str) -> Source:
 
     Args:
         source: 'folder', or 'tfds:NAME' (which may carry a version: `tfds:household_waste:1.0.0`).
-        root: the folder of pictures, or the TFDS data directory ('' for the TFDS default).
+        root: the folder of pictures, a data description, or the TFDS data directory ('' for the TFDS default).
 
     Raises:
         ConfigError: no such source, or nothing usable in it.
     """
     if source == "folder":
-        return open_folder(root)
+        return open_description(root).source if is_description(root) else open_folder(root)
     if source.startswith("tfds:") and len(source) > len("tfds:"):
         return open_tfds(source.removeprefix("tfds:"), root)
     raise ConfigError("config.data.source", f"must be 'folder' or 'tfds:NAME', is {source!r}")

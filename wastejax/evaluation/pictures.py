@@ -11,6 +11,7 @@ from wastejax.bundle import Bundle
 from wastejax.data.cache import cache_dir
 from wastejax.data.drawing.dataset import embedded
 from wastejax.data.duplicates import scan
+from wastejax.data.prepare import one_class
 from wastejax.data.sources import Source, open_folder, open_source
 from wastejax.data.split import SPLITS, load_manifest, recognize
 from wastejax.errors import ConfigError, UserError, nearest
@@ -67,7 +68,8 @@ def asked_pictures(
         listed = load_manifest(manifest, source)
     except ConfigError as error:
         raise UserError(f"{error}; were the run's images moved? Give their folder as --data") from None
-    return source.select(listed.indices), np.flatnonzero(listed.splits == (asked.split or "test"))
+    source = source.select(listed.indices)
+    return source, one_class(source, np.flatnonzero(listed.splits == (asked.split or "test")))
 
 
 def own_source(data: Mapping[str, Any]) -> Source:

@@ -50,8 +50,8 @@ def fold_batch_norm(model: Model, variables: Variables, image_size: int) -> Vari
     return folded
 
 
-def apply_folded(model: Model, variables: Variables, images: Array, dense: bool = False) -> Any:
-    """Computes the logits of `model.apply`, or of `model.dense`, from what `fold_batch_norm` made."""
+def apply_folded(model: Model, variables: Variables, images: Array, form: str = "apply") -> Any:
+    """Computes what `model.apply`, `dense` or `features` (`form`) does, from what `fold_batch_norm` made."""
 
     def only_shift(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if not _is_foldable(context.module):
@@ -59,7 +59,7 @@ def apply_folded(model: Model, variables: Variables, images: Array, dense: bool 
         return args[0] + context.module.get_variable("params", "bias").astype(args[0].dtype)
 
     with nn.intercept_methods(only_shift):
-        return (model.dense if dense else model.apply)(variables, images)
+        return getattr(model, form)(variables, images)
 
 
 def fold_entry(variables: Variables, std: Sequence[float], reverse: bool) -> Variables:

@@ -122,6 +122,9 @@ def set_up(
     side = pipeline.cached_side(largest, preprocessing.crop, config.data.min_crop_area)
     read = pipeline.reader(dataset.source, train, config.data.cache, side, caching)
     augmentations = _augmentations(config.data, preprocessing)
+    mix = None
+    if dataset.source.allowed is not None and dataset.source.members is not None:
+        mix = pipeline.Mix(dataset.source.allowed, dataset.source.members, dataset.weights)
 
     def batches(start: int, workers: int) -> Generator[pipeline.Batch, None, None]:
         # Through the ends of epochs, since a process that reads takes seconds to start; anew for another size.
@@ -140,6 +143,7 @@ def set_up(
                 balanced=config.data.balanced_sampling,
                 workers=workers,
                 part=devices.part,
+                mix=mix,
             )
             with closing(reading):
                 yield from reading

@@ -23,6 +23,39 @@ def cross_entropy(
     return -jnp.sum(weighted * log_p) / jnp.sum(weighted)
 
 
+def partial_labels(logits: jax.Array, allowed: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """Returns the mean loss of labels that can mean several classes, nats: -log of the sum of their probabilities.
+
+    Jin & Ghahramani 2002; with one class each it is cross entropy. Rows without any class are left out of the sum,
+    not of the mean.
+
+    Args:
+        logits: float32 [B, C].
+        allowed: bool [B, C], the classes that each label can mean.
+        smoothing: share of the label spread evenly over all classes, as in `smooth_labels`.
+    """
+    log_p = jax.nn.log_softmax(logits)
+    known = jnp.any(allowed, axis=-1)
+    # A row without classes gets a finite value, for the gradient's sake; it is dropped below.
+    of_allowed = jax.nn.logsumexp(jnp.where(allowed | ~known[:, None], log_p, -jnp.inf), axis=-1)
+    loss = -(1 - smoothing) * of_allowed - smoothing * jnp.mean(log_p, axis=-1)
+    return jnp.sum(jnp.where(known, loss, 0)) / len(logits)
+
+
+def outlier_exposure(logits: jax.Array, allowed: jax.Array) -> jax.Array:
+    """Returns the mean loss of images of none of the classes, nats: KL(uniform || answer) (Hendrycks et al. 2019).
+
+    It is 0 where every class is equally likely. Rows with a class are left out of the sum, not of the mean.
+
+    Args:
+        logits: float32 [B, C].
+        allowed: bool [B, C]; all False for an image of none of the classes.
+    """
+    log_p = jax.nn.log_softmax(logits)
+    divergence = -jnp.mean(log_p, axis=-1) - jnp.log(logits.shape[-1])
+    return jnp.sum(jnp.where(jnp.any(allowed, axis=-1), 0, divergence)) / len(logits)
+
+
 def distillation(logits: jax.Array, teacher_logits: jax.Array, temperature: float) -> jax.Array:
     """Returns T^2 KL(teacher || student) at temperature T, nats, mean over B (Hinton et al. 2015).
 

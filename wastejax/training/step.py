@@ -48,12 +48,16 @@ def make_train_step(
         teacher: whose answers are learnt beside the labels; None for labels alone.
 
     The step takes (state, {'image': uint8 [B, S, S, 3], 'label': int32 [B]}) and returns the next state and
-    {'loss', 'top1', 'grad_norm'}, float32 scalars.
+    {'loss', 'top1', 'grad_norm'}, float32 scalars. With 'allowed', bool [B, C], in the batch, labels can mean
+    several classes or none: `losses.partial_labels` and `losses.outlier_exposure` take the place of cross entropy,
+    and an answer counts as right where it is among those allowed.
     """
     parts, sharpness, distill = config.train.accumulate, config.optim.sharpness, config.distill
     key = jax.random.key(config.seed)
 
     def inputs(batch: dict[str, jax.Array], rng: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if "allowed" in batch:
+            return batch["image"], batch["allowed"]
         targets = losses.smooth_labels(batch["label"], num_classes, config.loss.label_smoothing)
         return mix(rng, batch["image"], targets, config.loss)
 
@@ -71,7 +75,11 @@ def make_train_step(
         logits, new_stats = model.apply(
             variables, preprocessing.normalise(images), train=True, rng=rng, frozen=frozen
         )
-        loss = losses.cross_entropy(logits, targets, class_weights)
+        if targets.dtype == bool:
+            loss = losses.partial_labels(logits, targets, config.loss.label_smoothing)
+            loss += config.loss.outlier_weight * losses.outlier_exposure(logits, targets)
+        else:
+            loss = losses.cross_entropy(logits, targets, class_weights)
         if taught is not None:
             learnt = losses.distillation(logits, taught, distill.temperature)
             loss = (1 - distill.weight) * loss + distill.weight * learnt
@@ -87,8 +95,9 @@ def make_train_step(
         batch_stats, grads = state.batch_stats, jax.tree.map(jnp.zeros_like, state.params)
         loss = top1 = jnp.zeros(())
         # Unrolled: convolutions inside lax.scan are many times slower on a CPU.
-        for i, (x, t, label) in enumerate(
-            zip(*(jnp.split(a, parts) for a in (images, targets, batch["label"])), strict=True)
+        right = batch.get("allowed", jax.nn.one_hot(batch["label"], num_classes, dtype=bool))
+        for i, (x, t, meant) in enumerate(
+            zip(*(jnp.split(a, parts) for a in (images, targets, right)), strict=True)
         ):
             taught = teacher.logits(teacher_variables, x) if teacher else None
             gradient = partial(
@@ -101,7 +110,7 @@ def make_train_step(
             batch_stats = new_stats
             grads = jax.tree.map(lambda a, b: a + b / parts, grads, g)
             loss += part / parts
-            top1 += jnp.mean(jnp.argmax(logits, -1) == label) / parts
+            top1 += jnp.mean(meant[jnp.arange(len(meant)), jnp.argmax(logits, -1)]) / parts
         new_state = update(state, grads, batch_stats)
         return new_state, {"loss": loss, "top1": top1, "grad_norm": optax.tree.norm(grads)}
 

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from wastejax import config as configs
 from wastejax.data.cache import cache_dir
+from wastejax.data.description import is_description
 from wastejax.data.prepare import Dataset, prepare
 from wastejax.data.taxonomy import COUNTRIES, load_taxonomy
 from wastejax.errors import ConfigError, UserError
@@ -63,6 +64,7 @@ def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
         config.data.taxonomy = str(Path(config.data.taxonomy).expanduser().resolve())
     load_taxonomy(config.data.taxonomy)
     configs.check(config)
+    _check_description(config)
     follow_preprocessing(config, given, say)
     models.check(config.model, config.data.image_size)
     for size in config.data.progressive:
@@ -72,6 +74,21 @@ def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
             raise ConfigError("config.data.progressive", f"training at {size} px: {error}") from None
     _check_fine_tuning(config)
     return config
+
+
+def _check_description(config: ConfigDict) -> None:
+    """Raises a ConfigError where a data description meets keys that need one known class for every image."""
+    if not is_description(config.data.dir):
+        return
+    for key, value in (
+        ("loss.mixup", config.loss.mixup),
+        ("loss.cutmix", config.loss.cutmix),
+        ("loss.class_weights", config.loss.class_weights),
+        ("data.balanced_sampling", config.data.balanced_sampling),
+        ("data.leave_out", config.data.leave_out),
+    ):
+        if value:
+            raise ConfigError(f"config.{key}", "cannot be had with a data description; leave it off")
 
 
 def _check_fine_tuning(config: ConfigDict) -> None:

@@ -25,6 +25,9 @@ class Source:
         read: index -> encoded bytes; picklable and safe in threads. Raises OSError.
         stamps: one per image; another stamp means that the content may have changed.
         origin: where the images lie; names and stamps mean the same image only together with it.
+        allowed: bool [N, C], the classes that each image's label can mean, none for an image of none of them; None
+            where every label means one class. `labels` then names the first of them, and 0 where there is none.
+        members: the source of a data description that each image belongs to; None where there is one alone.
         notes: what the reader should know, one line each.
         empty_folders: folders beside the class folders that hold no image.
     """
@@ -37,6 +40,8 @@ class Source:
     read: Callable[[int], bytes]
     stamps: tuple[str, ...]
     origin: str = ""
+    allowed: np.ndarray | None = None
+    members: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     empty_folders: tuple[str, ...] = ()
 
@@ -44,9 +49,15 @@ class Source:
         return len(self.names)
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "Source":
-        """Returns the images at `indices` (int [M]) alone; classes that have none left are dropped."""
+        """Returns the images at `indices` (int [M]) alone; classes that have none left are dropped.
+
+        Where labels can mean several classes all classes stay, since a label says little about which there are.
+        """
         indices = np.asarray(indices, np.int64)
-        kept, labels = np.unique(self.labels[indices], return_inverse=True)
+        if self.allowed is None:
+            kept, labels = np.unique(self.labels[indices], return_inverse=True)
+        else:
+            kept, labels = np.arange(len(self.classes)), self.labels[indices]
 
         def pick(values: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(values[i] for i in indices)
@@ -60,7 +71,16 @@ class Source:
             splits=None if self.splits is None else pick(self.splits),
             read=_ReadSubset(self.read, indices),
             stamps=pick(self.stamps),
+            allowed=None if self.allowed is None else self.allowed[indices],
+            members=None if self.members is None else pick(self.members),
         )
+
+    @property
+    def meanings(self) -> np.ndarray:
+        """Bool [N, C]: the classes that each image may show."""
+        if self.allowed is not None:
+            return self.allowed
+        return np.asarray(self.labels[:, None] == np.arange(len(self.classes)))
 
 
 @dataclass(frozen=True, eq=False)

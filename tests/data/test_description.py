@@ -1,0 +1,164 @@
+"""Several sources whose labels do not agree, as one set of images."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.common import get_config
+from wastejax.data import pipeline
+from wastejax.data.description import open_description
+from wastejax.data.duplicates import joined_groups
+from wastejax.data.label_map import load_label_map
+from wastejax.data.prepare import prepare
+from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
+from wastejax.errors import ConfigError, UserError
+
+CLASSES = ("can", "cup", "jar")
+
+
+def draw(folder, counts, seed):
+    """Saves `counts` images of smooth random colours below each class folder."""
+    rng = np.random.default_rng(seed)
+    for label, count in counts.items():
+        (folder / label).mkdir(parents=True)
+        for i in range(count):
+            coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+            coarse.resize((48, 40), Image.Resampling.BICUBIC).save(folder / label / f"{i:02}.png")
+
+
+@pytest.fixture
+def description(tmp_path, monkeypatch):
+    """'home' has the classes; 'street' knows materials, and grounds without waste."""
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+    draw(tmp_path / "home", {"can": 8, "cup": 8, "jar": 8}, 1)
+    draw(tmp_path / "street", {"metal": 6, "not paper": 6, "ground": 6}, 2)
+    (tmp_path / "map.csv").write_text(
+        "source,label,classes,material\nstreet,metal,can,metal\nstreet,not paper,can;jar,metal;glass\n"
+        "street,ground,,none\n"
+    )
+    (tmp_path / "groups.csv").write_text(
+        "file,group\n" + "".join(f"metal/{i:02}.png,one photograph\n" for i in range(4))
+    )
+    path = tmp_path / "data.toml"
+    path.write_text(
+        'classes = "home"\nlabels = "map.csv"\n[sources.home]\npath = "home"\nweight = 3\n'
+        '[sources.street]\npath = "street"\nweight = 1\ngroups = "groups.csv"\n'
+    )
+    return path
+
+
+def test_a_label_means_the_classes_that_the_map_says(description):
+    source = open_description(description).source
+    assert source.classes == CLASSES
+    meant = {
+        name.rsplit("/", 1)[0]: {c for c, is_allowed in zip(CLASSES, row, strict=True) if is_allowed}
+        for name, row in zip(source.names, source.allowed, strict=True)
+    }
+    assert meant == {
+        "home/can": {"can"},
+        "home/cup": {"cup"},
+        "home/jar": {"jar"},
+        "street/metal": {"can"},
+        "street/not paper": {"can", "jar"},
+        "street/ground": set(),
+    }
+    first = source.select([0, len(source) - 1])
+    assert first.classes == CLASSES and first.members == ("home", "street")
+    assert open_description(description).source.read(30) == (
+        (description.parent / source.names[30]).read_bytes()
+    )
+
+
+def test_given_groups_stay_on_one_side_and_only_images_of_one_class_are_scored(description):
+    config = get_config().data
+    config.dir = str(description)
+    dataset = prepare(config, 17, None)
+    photograph = [
+        name.startswith("street/metal/0") and name < "street/metal/04" for name in dataset.source.names
+    ]
+    assert sum(photograph) == 4
+    assert len(set(dataset.groups[photograph])) == 1 and len(set(dataset.splits[photograph])) == 1
+    for split in ("val", "test"):
+        exact = dataset.source.allowed[dataset.indices(split)]
+        assert len(exact) and (exact.sum(axis=1) == 1).all()
+        assert len(dataset.all_indices(split)) > len(exact)
+    assert dataset.weights == {"home": 3.0, "street": 1.0}
+
+
+def test_groups_are_joined_over_images_that_two_groups_share():
+    #      near-duplicates: 0 1 | 2 | 3 | 4
+    found = joined_groups(np.array([0, 0, 1, 2, 3], np.int32), ["", "a", "a", "b", ""])
+    assert found.tolist() == [0, 0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("shares", [(3, 1), (0.9, 0.07, 0.03), (1, 1, 1), (1,)])
+def test_turns_follow_the_shares_at_every_length(shares):
+    turns = pipeline.take_turns(shares)
+    wanted = np.array(shares) / sum(shares)
+    for length in (4, 16, len(turns)):
+        taken = np.bincount(turns[:length], minlength=len(shares))
+        assert np.abs(taken - wanted * length).max() < 1.5
+
+
+def test_batches_draw_sources_by_weight_the_same_from_any_step(description):
+    source = open_description(description).source
+    mix = pipeline.Mix(source.allowed, source.members, {"home": 3.0, "street": 1.0})
+
+    def batches(start, stop):
+        augment = AUGMENTATIONS["basic"](Preprocessing(16), 0.5)
+        options = {"batch_size": 8, "seed": 17, "start": start, "stop": stop, "mix": mix}
+        read, indices = pipeline.Reader(source), np.arange(len(source))
+        return list(pipeline.train_batches(read, source.labels, indices, augment, **options))
+
+    whole = batches(0, 12)
+    for batch in whole:
+        assert [source.members[i] for i in batch["index"]].count("street") == 2
+        np.testing.assert_array_equal(batch["allowed"], source.allowed[batch["index"]])
+    # 18 images of 'street' are drawn within nine batches, each once.
+    drawn = [i for b in whole[:9] for i in b["index"] if source.members[i] == "street"]
+    assert sorted(drawn) == list(range(24, 42))
+    for ours, theirs in zip(whole[5:], batches(5, 12), strict=True):
+        assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_what_is_wrong_with_a_description_is_said(description):
+    text = description.read_text()
+
+    def problem(old, new):
+        description.write_text(text.replace(old, new))
+        with pytest.raises(ConfigError) as error:
+            open_description(description)
+        return str(error.value)
+
+    assert "did you mean 'weight'" in problem("weight = 1", "wieght = 1")
+    assert "must be a number above 0" in problem("weight = 1", "weight = 0")
+    assert "there is no source 'house'" in problem('classes = "home"', 'classes = "house"')
+    assert "does not exist" in problem('path = "street"', 'path = "nowhere"')
+    assert "say in `meanings`" in problem('labels = "map.csv"\n', "")
+    assert "cannot read" in problem("[sources.home]", "[sources.home")
+    map_file = description.parent / "map.csv"
+    rows = map_file.read_text()
+    map_file.write_text(rows.replace("street,metal,can", "street,metal,cam"))
+    assert "'metal' means 'cam'" in problem("x", "x") and "did you mean 'can'" in problem("x", "x")
+    map_file.write_text(rows.replace("street,ground,,none\n", ""))
+    assert "does not say what the label 'ground' means" in problem("x", "x")
+    map_file.write_text(rows + "street,metal,jar,metal\n")
+    assert "has two meanings" in problem("x", "x")
+    with pytest.raises(UserError, match="has no column 'classes'"):
+        bad = description.parent / "bad.csv"
+        bad.write_text("label,class\n")
+        load_label_map(bad)
+
+
+def test_a_class_is_of_the_materials_that_all_its_labels_allow(tmp_path):
+    path = tmp_path / "map.csv"
+    path.write_text("label,classes,material\nmetal,can,metal\nnot paper,can;jar,metal;glass\nground,,none\n")
+    assert load_label_map(path).materials(CLASSES) == [{"metal"}, frozenset(), {"metal", "glass"}]
+
+
+def test_training_refuses_what_needs_one_class_for_each_image(description):
+    from wastejax.training.train import resolve
+
+    data = f"--config.data.dir={description}"
+    with pytest.raises(ConfigError, match=r"config\.loss\.mixup: cannot be had with a data description"):
+        resolve("mobilevit_ir", [data, "--config.loss.mixup=0.2"], lambda line: None)

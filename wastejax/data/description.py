@@ -1,0 +1,200 @@
+"""A data description: several sources of images whose labels need not agree, as one TOML file.
+
+classes = "household"            # the source whose labels are the classes; or a list of names
+labels = "label_map.csv"         # what the labels of the others mean, see `label_map`
+
+[sources.household]
+path = "household_waste"         # beside this file, or absolute
+weight = 3                       # share of the training batches; by default the number of its images
+
+[sources.trashnet]
+path = "trashnet"
+groups = "groups.csv"            # file,group: images that belong together, such as crops of one photograph
+labels = "trashnet"              # its name in the label map, if not its own
+"""
+
+import csv
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wastejax.data.formats.class_folders import open_folder
+from wastejax.data.formats.source import Source
+from wastejax.data.label_map import LabelMap, Meaning, allowed_classes, load_label_map
+from wastejax.errors import ConfigError, UserError, nearest
+
+KEY = "config.data.dir"
+_TOP = ("classes", "labels", "sources")
+_SOURCE = ("path", "weight", "labels", "meanings", "groups")
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """The images of all sources.
+
+    Attributes:
+        source: the images, with `allowed` and `members`; names begin with their source's.
+        weights: source -> share of the training batches, relative to the others'.
+        together: per image the group that it was given, '' for none; unique across sources.
+        label_map: of the description, None where it has none.
+    """
+
+    source: Source
+    weights: Mapping[str, float]
+    together: tuple[str, ...]
+    label_map: LabelMap | None
+
+
+def is_description(path: str | Path) -> bool:
+    """Returns whether `config.data.dir` names a data description and not a folder."""
+    return Path(path).suffix.lower() == ".toml"
+
+
+def open_description(path: str | Path, key: str = KEY) -> Mixture:
+    """Opens every source of a data description.
+
+    Raises:
+        ConfigError: the file or a source is missing or malformed, or a label has no meaning.
+    """
+    path = Path(path).expanduser()
+    content = _read(path, key)
+    label_map = None
+    try:
+        if "labels" in content:
+            label_map = load_label_map(path.parent / str(content["labels"]), f"{path}: labels")
+        opened = {name: _open(path, name, entry) for name, entry in content["sources"].items()}
+        classes = _classes(path, content["classes"], opened)
+        parts = [
+            _meant(path, name, source, content["sources"][name], classes, label_map)
+            for name, source in opened.items()
+        ]
+    except ConfigError:
+        raise
+    except UserError as error:
+        raise ConfigError(key, str(error)) from None
+    together = tuple(
+        group
+        for name, source in opened.items()
+        for group in _together(path, name, source, content["sources"][name])
+    )
+    weights = {
+        name: float(content["sources"][name].get("weight", len(source))) for name, source in opened.items()
+    }
+    return Mixture(_joined(parts, classes, path), weights, together, label_map)
+
+
+def _read(path: Path, key: str) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(key, f"cannot read {path}: {error}") from None
+    _known(path, content, _TOP, "")
+    sources = content.get("sources")
+    if not isinstance(sources, dict) or not sources:
+        raise ConfigError(key, f"{path}: has no [sources.NAME]")
+    if "classes" not in content:
+        raise ConfigError(
+            key, f"{path}: lacks `classes`: the source whose labels are the classes, or a list of names"
+        )
+    for name, entry in sources.items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+            raise ConfigError(key, f"{path}: sources.{name}: lacks `path`, the folder of its images")
+        _known(path, entry, _SOURCE, f"sources.{name}.")
+        weight = entry.get("weight", 1)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+            raise ConfigError(key, f"{path}: sources.{name}.weight: must be a number above 0, is {weight!r}")
+    return content
+
+
+def _known(path: Path, table: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    for key in table:
+        if key not in keys:
+            raise ConfigError(KEY, f"{path}: there is no key {where}{key}{nearest(key, keys)}")
+
+
+def _open(path: Path, name: str, entry: Mapping[str, Any]) -> Source:
+    return open_folder(path.parent / Path(entry["path"]).expanduser(), f"{path}: sources.{name}.path")
+
+
+def _classes(path: Path, given: Any, opened: Mapping[str, Source]) -> tuple[str, ...]:
+    if isinstance(given, str):
+        if given not in opened:
+            raise ConfigError(KEY, f"{path}: classes: there is no source {given!r}{nearest(given, opened)}")
+        return opened[given].classes
+    if not isinstance(given, list) or len(set(given)) < 2 or not all(isinstance(name, str) for name in given):
+        raise ConfigError(KEY, f"{path}: classes: must be the name of a source, or a list of class names")
+    return tuple(sorted(set(given)))
+
+
+def _meant(
+    path: Path,
+    name: str,
+    source: Source,
+    entry: Mapping[str, Any],
+    classes: tuple[str, ...],
+    label_map: LabelMap | None,
+) -> tuple[str, Source, np.ndarray]:
+    """Returns a source's name, the source, and bool [N, C], what each of its images may show."""
+    where = f"{path}: sources.{name}"
+    if "meanings" in entry:
+        meanings = {label: Meaning(tuple(names)) for label, names in entry["meanings"].items()}
+    elif set(source.classes) <= set(classes):
+        meanings = {label: Meaning((label,)) for label in source.classes}
+    elif label_map is None:
+        raise ConfigError(KEY, f"{where}: its labels are not the classes; say in `meanings` what they mean")
+    else:
+        where = str(label_map.path)
+        meanings = dict(label_map.of(str(entry.get("labels", name))))
+    return name, source, allowed_classes(source.classes, meanings, classes, where)[source.labels]
+
+
+def _together(path: Path, name: str, source: Source, entry: Mapping[str, Any]) -> list[str]:
+    """Returns the given group of each image of a source, '' for none."""
+    if "groups" not in entry:
+        return [""] * len(source)
+    file = path.parent / str(entry["groups"])
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            groups = {row["file"]: f"{name}/{row['group']}" for row in csv.DictReader(lines)}
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise ConfigError(
+            KEY, f"{path}: sources.{name}.groups: needs columns file and group: {error}"
+        ) from None
+    return [groups.get(image, "") for image in source.names]
+
+
+@dataclass(frozen=True, eq=False)
+class _ReadParts:
+    parts: tuple[Source, ...]
+
+    def __call__(self, index: int) -> bytes:
+        for part in self.parts:
+            if index < len(part):
+                return part.read(index)
+            index -= len(part)
+        raise IndexError(index)
+
+
+def _joined(parts: Sequence[tuple[str, Source, np.ndarray]], classes: tuple[str, ...], path: Path) -> Source:
+    """Returns the images of all sources as one."""
+    sources = [source for _, source, _ in parts]
+    allowed = np.concatenate([meant for _, _, meant in parts])
+    has_splits = all(source.splits is not None for source in sources)
+    return Source(
+        names=tuple(f"{name}/{image}" for name, source, _ in parts for image in source.names),
+        labels=allowed.argmax(axis=1).astype(np.int32),
+        classes=classes,
+        # A source is a domain of its own, so that every split has its share of each.
+        domains=tuple(f"{name}/{d}".rstrip("/") for name, source, _ in parts for d in source.domains),
+        splits=tuple(split for source in sources for split in source.splits or ()) if has_splits else None,
+        read=_ReadParts(tuple(sources)),
+        stamps=tuple(stamp for source in sources for stamp in source.stamps),
+        origin=str(path.resolve()),
+        allowed=allowed,
+        members=tuple(name for name, source, _ in parts for _ in source.names),
+        notes=tuple(f"{name}: {note}" for name, source, _ in parts for note in source.notes),
+    )
