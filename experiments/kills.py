@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +34,9 @@ RESULTS = ROOT / "experiments" / "results"
 OPTIONS = {
     "model.size": "tiny",
     "model.dropout": 0.2,
+    "model.drop_path": 0.1,
+    "optim.sharpness.name": "none",  # one gradient a step is faster to compile
+    "optim.learning_rate": 0.01,
     "data.image_size": 32,
     "data.split.group": "none",
     "train.epochs": 2,
@@ -78,7 +82,7 @@ class Place:
                     sys.executable,
                     "-m",
                     "wastejax.main",
-                    "--config=configs/efficientnetv2_eca.py",
+                    "--config=configs/pyramidnet_asam.py",
                     *options,
                     *where,
                 ],
@@ -246,9 +250,23 @@ def trial(place: Place, kind: str, number: int, whole: float, expected: dict[str
     return found
 
 
-def disturb(counts: dict[str, int], seed: int = 0) -> list[dict[str, Any]]:
-    """Runs so many trials of each kind; returns a row for each."""
-    rows = []
+def disturb(counts: dict[str, int], seed: int, jobs: int, done: Callable[[list[Any]], None]) -> None:
+    """Runs so many trials of each kind; `done` is told the rows after each."""
+    rows: list[dict[str, Any]] = []
+
+    def one(kind: str, number: int) -> None:
+        begun = time.monotonic()
+        try:
+            if kind == "full disk":
+                row = full_disk(place, number, needed, expected)
+            else:
+                row = trial(place, kind, number, whole, expected)
+        except (RuntimeError, subprocess.SubprocessError) as error:
+            row = {"same_bits": False, "clear": False, "phase": "", "error": str(error)[-800:]}
+        rows.append({"kind": kind, "number": number} | row | {"seconds": round(time.monotonic() - begun)})
+        print(rows[-1], flush=True)
+        done(sorted(rows, key=lambda row: (list(counts).index(row["kind"]), row["number"])))
+
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder))
         undisturbed = place.root / "undisturbed"
@@ -258,16 +276,9 @@ def disturb(counts: dict[str, int], seed: int = 0) -> list[dict[str, Any]]:
         whole, expected = time.monotonic() - begun, outcome(undisturbed)
         assert expected == outcome(place.root / "first")
         needed = sum(p.stat().st_blocks * 512 for p in undisturbed.rglob("*"))
-        for kind, count in counts.items():
-            for number in range(seed, seed + count):
-                row = {"kind": kind, "number": number}
-                if kind == "full disk":
-                    row |= full_disk(place, number, needed, expected)
-                else:
-                    row |= trial(place, kind, number, whole, expected)
-                rows.append(row)
-                print(row, flush=True)
-    return rows
+        todo = [(kind, seed + i) for i in range(max(counts.values())) for kind in counts if i < counts[kind]]
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(lambda job: one(*job), todo))
 
 
 def table(record: dict[str, Any]) -> str:
@@ -310,13 +321,19 @@ def main() -> None:
     for name, count in (("sigkill", 20), ("full-disk", 10), ("sigterm", 10)):
         parser.add_argument(f"--{name}", type=int, default=count, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="number of the first of each kind")
+    parser.add_argument("--jobs", type=int, default=1, help="trials at once (default: %(default)s)")
     args = parser.parse_args()
     if args.full_disk and os.geteuid() != 0:
         raise SystemExit("full disks need root, to mount them; give --full-disk=0")
     counts = {"SIGKILL": args.sigkill, "full disk": args.full_disk, "SIGTERM": args.sigterm}
-    record = {"about": about(), "rows": disturb({k: n for k, n in counts.items() if n}, args.seed)}
-    (RESULTS / "kills.json").write_text(json.dumps(record, indent=1) + "\n")
-    (RESULTS / "kills.md").write_text(table(record))
+    record: dict[str, Any] = {"about": about(), "rows": []}
+
+    def write(rows: list[dict[str, Any]]) -> None:
+        record["rows"] = rows
+        (RESULTS / "kills.json").write_text(json.dumps(record, indent=1) + "\n")
+        (RESULTS / "kills.md").write_text(table(record))
+
+    disturb({kind: count for kind, count in counts.items() if count}, args.seed, args.jobs, write)
     if not all(row["same_bits"] and row["clear"] for row in record["rows"]):
         raise SystemExit("not all ended well")
 
