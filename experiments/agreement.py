@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +34,7 @@ from wastejax.deployment.predictor import (
     load_stablehlo,
 )
 from wastejax.evaluation.metrics import bootstrap_interval
+from wastejax.evaluation.pictures import Asked
 from wastejax.evaluation.report.markdown import percent, table
 from wastejax.files import write_json, write_text
 from wastejax.runtime.process import has_huge_pages
@@ -103,7 +103,7 @@ def about(run: Path) -> dict[str, Any]:
 def measure(run: Path, folder: Path) -> dict[str, Any]:
     """Exports a run in all forms to a folder and compares them."""
     bundle = load_bundle(run)
-    asked = SimpleNamespace(model=run, data=None)
+    asked = Asked(run)
     export(bundle, folder, checking_pictures(asked, bundle, "val", CALIBRATION_PICTURES))
     whole = checking_pictures(asked, bundle, "test", WHOLE_SPLIT)
     assert whole.labels is not None

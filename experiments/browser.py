@@ -36,7 +36,6 @@ from wastejax.deployment.predictor import Predictor, load_predictor
 from wastejax.evaluation.evaluate import match_classes
 from wastejax.evaluation.pictures import Asked, asked_pictures
 from wastejax.files import write_json
-from wastejax.main import parser as options
 
 RESULTS = Path(__file__).resolve().parent / "results"
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
@@ -118,9 +117,7 @@ def asked_hosts(driver: Any) -> set[str]:
 
 def write_site(model: Path | None, folder: Path) -> Path:
     """Writes the page with a model inside, as `make web` does."""
-    arguments = ["web", f"--out={folder}", *([f"--model={model}"] if model else [])]
-    website.run(options("web").parse_args(arguments), print)
-    return folder
+    return website.write_site(model, folder)
 
 
 def agreement(

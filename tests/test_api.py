@@ -34,7 +34,14 @@ def place(tmp_path_factory):
 
 
 # Examples that build on each other run in this order: a run is trained, then scored.
-EXAMPLES = [["load"], ["create_model"], ["load_recipe"], ["train", "evaluate"], ["audit"], ["Classifier"]]
+EXAMPLES = [
+    ["load"],
+    ["create_model"],
+    ["load_recipe"],
+    ["train", "evaluate", "export"],
+    ["audit"],
+    ["Classifier"],
+]
 
 
 def test_every_function_has_an_example():
@@ -78,7 +85,8 @@ new = {module.split(".")[0] for module in set(sys.modules) - before}
 print(time.process_time() - start, sorted(new - {"importlib", "warnings", "wastejax"}))
 dir(wastejax)
 from wastejax import load, train, audit
-print(sorted({"jax", "flax", "optax", "matplotlib"} & set(sys.modules)))
+load
+print(sorted({"jax", "flax", "ml_collections", "optax", "matplotlib", "scipy"} & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     first, second = done.stdout.splitlines()

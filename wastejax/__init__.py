@@ -15,7 +15,7 @@ TYPE_CHECKING = (
     False  # type checkers take it to be true; the module `typing` takes longer to import than all of this
 )
 if TYPE_CHECKING:
-    from wastejax.api import audit, create_model, evaluate, load, load_recipe, train
+    from wastejax.api import audit, create_model, evaluate, export, load, load_recipe, train
     from wastejax.deployment.classifier import Classifier, Prediction
     from wastejax.errors import UserError
 
@@ -28,6 +28,7 @@ __all__ = [
     "audit",
     "create_model",
     "evaluate",
+    "export",
     "load",
     "load_recipe",
     "train",

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wastejax import config as configs
 from wastejax.deployment.classifier import Classifier
 from wastejax.deployment.engines import load_engine
 from wastejax.errors import UserError, nearest
@@ -104,6 +103,8 @@ def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) 
         >>> config.train.epochs, config.model.mixer
         (3, 'inverted_residual')
     """
+    from wastejax import config as configs
+
     config = configs.load_recipe(str(recipe))
     configs.apply_overrides(config, configs.as_arguments(overrides or {}))
     configs.check(config)
@@ -138,6 +139,7 @@ def train(
         >>> wastejax.load(run, engine="jax")
         <Classifier runs/quick: 2 classes, 64 px, jax>
     """
+    from wastejax import config as configs
     from wastejax.training.train import train as train_run
 
     given = dict(overrides or {})
@@ -213,3 +215,41 @@ def audit(
     from wastejax.auditing.run import audit_folder
 
     return audit_folder(data_dir, out, manifest, model, write_manifest)
+
+
+def export(
+    model: str | Path | None = None,
+    format: str = "onnx",
+    out: str | Path | None = None,
+    quantize: str = "none",
+    input: str = "uint8",
+    data_dir: str | Path | None = None,
+    taxonomy: str | Path | None = None,
+) -> Path:
+    """Writes a model as a file for other programs, checked against the model itself.
+
+    Args:
+        model: a run or bundle; None for the bundled model.
+        format: 'onnx', 'stablehlo', 'litert' or 'bundle'.
+        out: where to write it; None for wastejax.<suffix> or bundle.
+        quantize: kernels in 'fp16' or 'int8', for 'onnx' and 'bundle'; 'none' for float32.
+        input: 'uint8', or 'float32' for images that the caller normalizes.
+        data_dir: class folders to check and calibrate with; None for the images of the run, or drawn ones.
+        taxonomy: see `load`.
+
+    Returns:
+        Where it was written.
+
+    Raises:
+        UserError: no such model, a form that cannot be, a package that is missing, or the file answers otherwise
+            than the model; then nothing is written.
+
+    Example:
+        >>> file = wastejax.export("runs/quick", "onnx", "quick.onnx")
+        >>> wastejax.load(file, engine="onnxruntime")
+        <Classifier quick.onnx: 2 classes, 64 px, onnxruntime>
+    """
+    from wastejax.deployment.export import export_model
+    from wastejax.evaluation.pictures import Asked
+
+    return export_model(Asked(model, data_dir), format, out, quantize, input, taxonomy=taxonomy).path

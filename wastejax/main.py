@@ -32,9 +32,9 @@ MODULES = {
     "compare": ("compare two models on the same pictures", "wastejax.cli.compare"),
     "robustness": ("accuracy as pictures get worse", "wastejax.cli.robustness"),
     "predict": ("say what is in pictures", "wastejax.cli.predict"),
-    "export": ("write a model as a file for other programs, checked", "wastejax.deployment.export"),
+    "export": ("write a model as a file for other programs, checked", "wastejax.cli.export"),
     "serve": ("answer over HTTP, with a web page", "wastejax.cli.serve"),
-    "web": ("write the web page with a model inside, for any web host", "wastejax.deployment.website"),
+    "web": ("write the web page with a model inside, for any web host", "wastejax.cli.web"),
     "models": (
         "list the networks: parameters, multiply-adds, weights they can take",
         "wastejax.cli.models",

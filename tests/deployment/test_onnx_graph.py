@@ -1,6 +1,5 @@
 """What an exported ONNX file consists of: an old version, one domain, operators that runtimes are fast with."""
 
-import argparse
 import subprocess
 import sysconfig
 import venv
@@ -189,9 +188,8 @@ def test_what_a_converter_raises_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(export, "forward_function", broken)
     bundle = load_bundle(write_bundle(tmp_path / "bundle", "pyramidnet_tiny", image_size=32))
-    args = argparse.Namespace(format="onnx", input="uint8", quantize="none")
     with pytest.raises(UserError) as raised:
-        export._convert(bundle, tmp_path / "m.onnx", args, None)
+        export._convert(bundle, tmp_path / "m.onnx", "onnx", "uint8", "none", None)
     assert str(raised.value) == (
         "--format=onnx: pyramidnet cannot be written so: patched_max_pool() takes 1 positional argument"
     )

@@ -13,6 +13,7 @@ from PIL import Image
 from small_models import CLASSES, draw_pictures, write_bundle
 from test_serve import server, stand_in
 
+from wastejax.cli import web as command
 from wastejax.data.images import decode
 from wastejax.data.sources import open_folder
 from wastejax.data.taxonomy import load_taxonomy
@@ -342,4 +343,4 @@ def test_mistakes_are_one_line(tmp_path):
         if "nowhere" in arguments[0] and not website.NPM.is_dir():
             continue
         with pytest.raises(UserError, match=hint):
-            website.run(parser("web").parse_args(["web", f"--out={tmp_path / 'site'}", *arguments]), print)
+            command.run(parser("web").parse_args(["web", f"--out={tmp_path / 'site'}", *arguments]), print)

@@ -1,6 +1,5 @@
-"""`wastejax export`: a trained model as one file that other programs run, checked against the model itself."""
+"""A trained model as one file that other programs run, checked against the model itself."""
 
-import argparse
 import importlib.util
 import json
 import statistics
@@ -19,10 +18,10 @@ from wastejax.bundle import Bundle, default_bundle, load_bundle, save_bundle
 from wastejax.data import images
 from wastejax.data.drawing import dataset as synthetic
 from wastejax.deployment.predictor import Predictor, load_jax, load_predictor
-from wastejax.errors import MissingPackage, UserError
+from wastejax.errors import MissingPackage, UserError, nearest
 from wastejax.evaluation.evaluate import match_classes
 from wastejax.evaluation.pictures import Asked, asked_pictures
-from wastejax.files import check_file, check_folder, write_json
+from wastejax.files import check_file, check_folder
 
 SUFFIXES = {"onnx": ".onnx", "stablehlo": ".stablehlo", "litert": ".tflite"}
 # What writes and reads each form, and the extra of ours that brings it.
@@ -205,9 +204,9 @@ def check(comparison: Comparison, precision: str, origin: str) -> None:
         )
 
 
-def _has_pictures(args: Any) -> bool:
+def _has_pictures(asked: Asked) -> bool:
     """Returns whether there are photographs to check with: the user's, or a run's own."""
-    return bool(args.data) or (Path(args.model or "") / "manifest.csv").is_file()
+    return bool(asked.data) or (Path(asked.model or "") / "manifest.csv").is_file()
 
 
 def drawn(bundle: Bundle, count: int) -> Pictures:
@@ -217,16 +216,16 @@ def drawn(bundle: Bundle, count: int) -> Pictures:
     return Pictures(np.stack([bundle.preprocessing(image) for image in made]), None, "drawn images")
 
 
-def checking_pictures(args: Any, bundle: Bundle, split: str, count: int) -> Pictures:
-    """Returns up to `count` pictures of a split of `args.data`, or of the run's; else drawn ones."""
+def checking_pictures(asked: Asked, bundle: Bundle, split: str, count: int) -> Pictures:
+    """Returns up to `count` pictures of a split of `asked.data`, or of the run's; else drawn ones."""
     size = bundle.preprocessing
-    if not _has_pictures(args):
+    if not _has_pictures(asked):
         return drawn(bundle, min(count, 64))
-    asked = Asked(args.model, args.data, split)
+    asked = replace(asked, split=split)
     try:
         source, indices = asked_pictures(asked, bundle.config["data"])
     except UserError:
-        if not args.data:
+        if not asked.data:
             raise
         # Neither split nor the run's own: all will do.
         source, indices = asked_pictures(replace(asked, split=None), bundle.config["data"])
@@ -241,139 +240,110 @@ def checking_pictures(args: Any, bundle: Bundle, split: str, count: int) -> Pict
             continue  # `eval` and `predict` report them
     if not squares:
         raise UserError(f"--data: no readable pictures in the {split} split")
-    return Pictures(np.stack(squares), np.array(labels), f"pictures of {args.data or f'the {split} split'}")
+    return Pictures(np.stack(squares), np.array(labels), f"pictures of {asked.data or f'the {split} split'}")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
-    add = parser.add_argument
-    add(
-        "--taxonomy",
-        metavar="RULES",
-        help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
-    )
-    add("--model", metavar="MODEL", help="run or bundle (default: the model that comes along)")
-    add("--format", required=True, choices=[*SUFFIXES, "bundle"], help="of the file")
-    add("--out", metavar="FILE", help="where to write it (default: wastejax.<format>)")
-    add(
-        "--quantize",
-        choices=PRECISIONS,
-        default="none",
-        help="fp16 or int8 kernels, for onnx and bundles (default: float32)",
-    )
-    add(
-        "--input",
-        choices=("uint8", "float32"),
-        default="uint8",
-        help="bytes, or pictures normalised by the caller",
-    )
-    add("--data", metavar="DIR", help="class folders to check and calibrate with (default: the run's own)")
-    add("--pictures", type=int, default=200, metavar="N", help="to check with (200)")
-    add("--report", metavar="JSON", help="also write the comparison there")
-    add("--profile", action="store_true", help="onnx: also say which operators take the time, in per cent")
+class Exported(NamedTuple):
+    """What `export_model` wrote.
+
+    Attributes:
+        path: the file; the folder of a bundle.
+        bytes: how large it is.
+        comparison: with the model it was made from; None for a bundle.
+        checked_on: the images that both answered; None for a bundle.
+    """
+
+    path: Path
+    bytes: int
+    comparison: Comparison | None = None
+    checked_on: Pictures | None = None
 
 
-def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
-    """Exports, checks and says what came of it; where the check fails, nothing is written.
+def export_model(
+    asked: Asked,
+    form: str,
+    out: str | Path | None = None,
+    precision: str = "none",
+    entry: str = "uint8",
+    count: int = 200,
+    taxonomy: str | Path | None = None,
+) -> Exported:
+    """Exports a run or bundle and checks the file against it; where the check fails, nothing is written.
+
+    Args:
+        asked: the model; and class folders to check and calibrate with, None for the images of the run.
+        form: a key of `NEEDS`.
+        out: where to write it; None for wastejax.<suffix> or bundle.
+        precision: of the kernels, one of `PRECISIONS`; for 'onnx' and 'bundle'.
+        entry: 'uint8', or 'float32' for images that the caller normalizes.
+        count: images to check with.
+        taxonomy: see `load_taxonomy`; None for the model's.
 
     Raises:
         UserError: no such model, a form that cannot be, a package that is missing, or a failed check.
     """
-    _check_out(args)
-    bundle = load_bundle(args.model or default_bundle(), args.taxonomy)
-    if args.format == "bundle":
-        return _copy(args, bundle, say)
-    suffix = SUFFIXES[args.format]
-    out = Path(args.out or f"wastejax{suffix}")
+    for name, value, choices in (("format", form, NEEDS), ("quantize", precision, PRECISIONS)):
+        if value not in choices:
+            raise UserError(f"--{name}={value}: no such choice{nearest(value, choices)}")
+    target = Path(out or (f"wastejax{SUFFIXES[form]}" if form in SUFFIXES else "bundle"))
+    check_request(asked, form, target, precision, count)
+    bundle = load_bundle(asked.model or default_bundle(), taxonomy)
+    if form == "bundle":
+        _copy(bundle, target, precision)
+        return Exported(target, sum(file.stat().st_size for file in target.iterdir()))
     calibration = (
-        checking_pictures(args, bundle, "val", CALIBRATION_PICTURES) if args.quantize == "int8" else None
+        checking_pictures(asked, bundle, "val", CALIBRATION_PICTURES) if precision == "int8" else None
     )
-    pictures = checking_pictures(args, bundle, "test", args.pictures)
-    with tempfile.TemporaryDirectory(prefix=".export.", dir=out.parent) as scratch:
-        fresh = Path(scratch) / f"model{suffix}"
-        _convert(bundle, fresh, args, calibration)
+    pictures = checking_pictures(asked, bundle, "test", count)
+    with tempfile.TemporaryDirectory(prefix=".export.", dir=target.parent) as scratch:
+        fresh = Path(scratch) / f"model{target.suffix}"
+        _convert(bundle, fresh, form, entry, precision, calibration)
         comparison = compare(load_jax(bundle.path), load_predictor(fresh), pictures)
-        check(comparison, args.quantize, pictures.origin)
-        fresh.replace(out)
-    _tell(out, comparison, pictures.origin, say)
-    if args.format == "stablehlo":
-        from wastejax.deployment.formats.stablehlo import provenance
-
-        say("written by jax {jax}; later ones promise to run it until {expires}".format(**provenance()))
-    if args.profile:
-        from wastejax.deployment.formats.onnx_profile import profile
-
-        squares = pictures.images[:1]
-        given = squares if args.input == "uint8" else bundle.preprocessing.normalise(squares)
-        for line in profile(out, given):
-            say(line)
-    if args.report:
-        facts = {
-            "file": out.name,
-            "bytes": out.stat().st_size,
-            "input": args.input,
-            "precision": args.quantize,
-        }
-        write_json(Path(args.report), facts | {"checked_on": pictures.origin} | comparison._asdict())
-    return 0
+        check(comparison, precision, pictures.origin)
+        fresh.replace(target)
+    return Exported(target, target.stat().st_size, comparison, pictures)
 
 
-def _convert(bundle: Bundle, path: Path, args: argparse.Namespace, calibration: Pictures | None) -> None:
-    """Writes the export; whatever a converter raises is one line for the user."""
-    try:
-        write_export(bundle, path, args.input, args.quantize, calibration)
-    except UserError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        name = bundle.config["model"]["name"]
-        raise UserError(f"--format={args.format}: {name} cannot be written so: {reason}") from error
-
-
-def _check_out(args: argparse.Namespace) -> None:
+def check_request(asked: Asked, form: str, out: Path, precision: str = "none", count: int = 1) -> None:
     """Raises a UserError where what is asked for cannot be written, before anything is loaded."""
-    packages, extra = NEEDS[args.format]
+    packages, extra = NEEDS[form]
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise MissingPackage(f"--format={args.format}", package, extra)
-    if args.profile and args.format != "onnx":
-        raise UserError("--profile: only for --format=onnx")
-    if args.report:
-        check_file(args.report, "--report")
-    if args.format == "bundle":
-        check_folder(args.out or "bundle", "--out")
+            raise MissingPackage(f"--format={form}", package, extra)
+    if form == "bundle":
+        check_folder(out, "--out")
         return
-    if args.quantize == "int8" and args.format == "onnx" and not _has_pictures(args):
+    if precision == "int8" and form == "onnx" and not _has_pictures(asked):
         raise UserError(
             "--quantize=int8: the ranges of 8 bits are taken from images like yours: give --data=DIR, class"
             " folders (a run finds its own); --quantize=fp16 needs none"
         )
-    if args.quantize != "none" and args.format != "onnx":
-        raise UserError(f"--quantize={args.quantize}: only for --format=onnx")
-    if args.pictures < 1:
-        raise UserError(f"--pictures: must be >= 1, is {args.pictures}")
-    suffix = SUFFIXES[args.format]
-    out = Path(args.out or f"wastejax{suffix}")
+    if precision != "none" and form != "onnx":
+        raise UserError(f"--quantize={precision}: only for --format=onnx")
+    if count < 1:
+        raise UserError(f"--pictures: must be >= 1, is {count}")
+    suffix = SUFFIXES[form]
     if out.suffix != suffix:
         raise UserError(f"--out={out}: must end with {suffix}")
     check_file(out, "--out")
 
 
-def _tell(out: Path, comparison: Comparison, origin: str, say: Callable[[str], None]) -> None:
-    say(f"written: {out}, {out.stat().st_size / 1e6:.1f} MB")
-    say(
-        f"checked on {comparison.pictures} {origin}: same class in {comparison.agreement:.1%}, "
-        f"probabilities differ by at most {comparison.difference:.1g}"
-    )
-    if comparison.accuracy:
-        say("top-1 {:.1%} before, {:.1%} after".format(*comparison.accuracy))
-    before, after = (1000 * seconds for seconds in comparison.latency)
-    say(f"one picture takes {before:.1f} ms before (jax), {after:.1f} ms after")
+def _convert(
+    bundle: Bundle, path: Path, form: str, entry: str, precision: str, calibration: Pictures | None
+) -> None:
+    """Writes the export; whatever a converter raises is one line for the user."""
+    try:
+        write_export(bundle, path, entry, precision, calibration)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        name = bundle.config["model"]["name"]
+        raise UserError(f"--format={form}: {name} cannot be written so: {reason}") from error
 
 
-def _copy(args: argparse.Namespace, bundle: Bundle, say: Callable[[str], None]) -> int:
+def _copy(bundle: Bundle, out: Path, precision: str) -> None:
     """Writes the bundle anew, with smaller kernels where asked for."""
-    out = Path(args.out or "bundle")
     save_bundle(
         out,
         bundle.variables,
@@ -385,8 +355,5 @@ def _copy(args: argparse.Namespace, bundle: Bundle, say: Callable[[str], None]) 
         temperature=bundle.temperature,
         thresholds=bundle.thresholds,
         licence=bundle.licence,
-        precision=STORED[args.quantize],
+        precision=STORED[precision],
     )
-    size = sum(file.stat().st_size for file in out.iterdir())
-    say(f"written: {out}, {size / 1e6:.1f} MB")
-    return 0

@@ -1,8 +1,6 @@
-"""`wastejax web`: the page as a static folder with a model inside; and its files, which `serve` gives out."""
+"""The page as a static folder with a model inside; and its files, which `serve` gives out."""
 
-import argparse
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from wastejax.bundle import default_bundle
@@ -31,68 +29,59 @@ def page_files() -> list[tuple[str, bytes, str]]:
     ]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
-    add = parser.add_argument
-    add(
-        "--model", metavar="MODEL", help="run, bundle or exported .onnx (default: the model that comes along)"
-    )
-    add(
-        "--taxonomy",
-        metavar="RULES",
-        help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
-    )
-    add("--out", required=True, metavar="DIR", help="the folder; files of the same name are replaced")
-    add("--runtime", metavar="DIR", help="onnxruntime-web's dist folder (default: where `make web` puts it)")
-    add("--reject_below", type=float, metavar="P", help="mark answers less likely than this")
-
-
-def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
+def write_site(
+    model: str | Path | None,
+    out: str | Path,
+    runtime: str | Path | None = None,
+    reject_below: float | None = None,
+    taxonomy: str | Path | None = None,
+) -> Path:
     """Writes the folder: the page, the model, what it says of itself, and the runtime.
+
+    Args:
+        model: a run, a bundle or an exported .onnx file; None for the bundled model.
+        out: the folder; files of the same name are replaced.
+        runtime: onnxruntime-web's dist folder; None for where `make web` puts it.
+        reject_below: mark answers less likely than this; None for the model's own threshold.
+        taxonomy: see `load_predictor`.
+
+    Returns:
+        The folder.
 
     Raises:
         UserError: no such model, it cannot be exported, or the runtime is not there.
     """
-    runtime = Path(args.runtime or NPM)
-    missing = [name for name in RUNTIME if not (runtime / name).is_file()]
+    dist = Path(runtime or NPM)
+    missing = [name for name in RUNTIME if not (dist / name).is_file()]
     if missing:
-        raise UserError(f"--runtime={runtime}: there is no {missing[0]}; `make web` in a checkout fetches it")
-    out = Path(args.out)
-    check_folder(out, "--out")
-    (out / "ort").mkdir(parents=True, exist_ok=True)
-    source = Path(args.model or default_bundle())
+        raise UserError(f"--runtime={dist}: there is no {missing[0]}; `make web` in a checkout fetches it")
+    folder = Path(out)
+    check_folder(folder, "--out")
+    (folder / "ort").mkdir(parents=True, exist_ok=True)
+    source = Path(model or default_bundle())
     if source.suffix == ".onnx":
         if not source.is_file():
             raise UserError(f"--model={source}: no such file")
-        write_bytes(out / MODEL, source.read_bytes())
+        write_bytes(folder / MODEL, source.read_bytes())
     else:
-        _export(source, out / MODEL, say)
-    predictor = load_predictor(out / MODEL, taxonomy=args.taxonomy)
-    reject_below = predictor.reject_below() if args.reject_below is None else args.reject_below
-    labels = describe(predictor, reject_below) | {"onnx": {"file": MODEL, "input": _entry(out / MODEL)}}
-    write_json(out / LABELS, labels)
+        # Here, because a server of an exported file does without all that these bring in.
+        from wastejax.deployment.export import export_model
+        from wastejax.evaluation.pictures import Asked
+
+        export_model(Asked(source), "onnx", folder / MODEL, count=32)
+    predictor = load_predictor(folder / MODEL, taxonomy=taxonomy)
+    least = predictor.reject_below() if reject_below is None else reject_below
+    labels = describe(predictor, least) | {"onnx": {"file": MODEL, "input": _entry(folder / MODEL)}}
+    write_json(folder / LABELS, labels)
     for path in PAGE.iterdir():
         if path.suffix in KINDS:
-            shutil.copyfile(path, out / path.name)
+            shutil.copyfile(path, folder / path.name)
     for name in RUNTIME:
-        shutil.copyfile(runtime / name, out / "ort" / name)
+        shutil.copyfile(dist / name, folder / "ort" / name)
     licence = source / "LICENSE-MODEL"
     if licence.is_file():
-        shutil.copyfile(licence, out / licence.name)
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    say(f"written: {out}, {size / 1e6:.0f} MB; any web host can serve it: python -m http.server -d {out}")
-    return 0
-
-
-def _export(source: Path, path: Path, say: Callable[[str], None]) -> None:
-    """Exports a run or bundle as `wastejax export` does, its checks included."""
-    from wastejax.deployment import export  # brings in jax, which a server of an exported file does without
-
-    parser = argparse.ArgumentParser()
-    export.add_arguments(parser)
-    export.run(
-        parser.parse_args(["--format=onnx", f"--model={source}", f"--out={path}", "--pictures=32"]), say
-    )
+        shutil.copyfile(licence, folder / licence.name)
+    return folder
 
 
 def _entry(path: Path) -> str:

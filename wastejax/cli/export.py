@@ -1,0 +1,96 @@
+"""`wastejax export`: a trained model as one file that other programs run, checked against the model itself."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from wastejax.deployment.export import NEEDS, PRECISIONS, Comparison, Exported, export_model
+from wastejax.errors import UserError
+from wastejax.evaluation.pictures import Asked
+from wastejax.files import check_file, write_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    add = parser.add_argument
+    add(
+        "--taxonomy",
+        metavar="RULES",
+        help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
+    )
+    add("--model", metavar="MODEL", help="run or bundle (default: the model that comes along)")
+    add("--format", required=True, choices=NEEDS, help="of the file")
+    add("--out", metavar="FILE", help="where to write it (default: wastejax.<format>)")
+    add(
+        "--quantize",
+        choices=PRECISIONS,
+        default="none",
+        help="fp16 or int8 kernels, for onnx and bundles (default: float32)",
+    )
+    add(
+        "--input",
+        choices=("uint8", "float32"),
+        default="uint8",
+        help="bytes, or pictures normalised by the caller",
+    )
+    add("--data", metavar="DIR", help="class folders to check and calibrate with (default: the run's own)")
+    add("--pictures", type=int, default=200, metavar="N", help="to check with (200)")
+    add("--report", metavar="JSON", help="also write the comparison there")
+    add("--profile", action="store_true", help="onnx: also say which operators take the time, in per cent")
+
+
+def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """Exports, checks and says what came of it; where the check fails, nothing is written.
+
+    Raises:
+        UserError: no such model, a form that cannot be, a package that is missing, or a failed check.
+    """
+    if args.profile and args.format != "onnx":
+        raise UserError("--profile: only for --format=onnx")
+    if args.report:
+        check_file(args.report, "--report")
+    asked = Asked(args.model, args.data)
+    written = export_model(
+        asked, args.format, args.out, args.quantize, args.input, args.pictures, args.taxonomy
+    )
+    say(f"written: {written.path}, {written.bytes / 1e6:.1f} MB")
+    if written.comparison is None or written.checked_on is None:
+        return
+    _tell(written.comparison, written.checked_on.origin, say)
+    if args.format == "stablehlo":
+        from wastejax.deployment.formats.stablehlo import provenance
+
+        say("written by jax {jax}; later ones promise to run it until {expires}".format(**provenance()))
+    if args.profile:
+        _profile(written, args.input, say)
+    if args.report:
+        facts = {
+            "file": written.path.name,
+            "bytes": written.bytes,
+            "input": args.input,
+            "precision": args.quantize,
+            "checked_on": written.checked_on.origin,
+        }
+        write_json(Path(args.report), facts | written.comparison._asdict())
+
+
+def _tell(comparison: Comparison, origin: str, say: Callable[[str], None]) -> None:
+    say(
+        f"checked on {comparison.pictures} {origin}: same class in {comparison.agreement:.1%}, "
+        f"probabilities differ by at most {comparison.difference:.1g}"
+    )
+    if comparison.accuracy:
+        say("top-1 {:.1%} before, {:.1%} after".format(*comparison.accuracy))
+    before, after = (1000 * seconds for seconds in comparison.latency)
+    say(f"one picture takes {before:.1f} ms before (jax), {after:.1f} ms after")
+
+
+def _profile(written: Exported, entry: str, say: Callable[[str], None]) -> None:
+    from wastejax.deployment.formats.onnx_profile import profile
+    from wastejax.deployment.predictor import load_onnx
+
+    assert written.checked_on is not None
+    squares = written.checked_on.images[:1]
+    given = squares if entry == "uint8" else load_onnx(written.path).preprocessing.normalise(squares)
+    for line in profile(written.path, given):
+        say(line)

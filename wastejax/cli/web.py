@@ -1,0 +1,33 @@
+"""`wastejax web`: the page as a static folder with a model inside, for any web host."""
+
+import argparse
+from collections.abc import Callable
+
+from wastejax.deployment.website import write_site
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    add = parser.add_argument
+    add(
+        "--model", metavar="MODEL", help="run, bundle or exported .onnx (default: the model that comes along)"
+    )
+    add(
+        "--taxonomy",
+        metavar="RULES",
+        help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
+    )
+    add("--out", required=True, metavar="DIR", help="the folder; files of the same name are replaced")
+    add("--runtime", metavar="DIR", help="onnxruntime-web's dist folder (default: where `make web` puts it)")
+    add("--reject_below", type=float, metavar="P", help="mark answers less likely than this")
+
+
+def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """Writes the folder.
+
+    Raises:
+        UserError: no such model, it cannot be exported, or the runtime is not there.
+    """
+    out = write_site(args.model, args.out, args.runtime, args.reject_below, args.taxonomy)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    say(f"written: {out}, {size / 1e6:.0f} MB; any web host can serve it: python -m http.server -d {out}")
