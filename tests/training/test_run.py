@@ -253,7 +253,7 @@ def test_more_epochs_and_keys_that_change_no_bit_end_in_the_bits_of_a_run_that_h
     place, undisturbed
 ):
     finished(command(place, "grown", f"--config.train.epochs={EPOCHS - 1}"))
-    others = ["--config.data.cache=False", "--config.eval.batch_size=5", "--config.data.workers=0"]
+    others = ["--config.data.cache=False", "--config.data.workers=0"]
     said = finished(command(place, "grown", *others, "--config.train.checkpoint_minutes=1"))
     assert f"going on from step {STEPS - PER_EPOCH} of {STEPS}" in said
     assert_same_run(place / "grown", undisturbed)

@@ -157,6 +157,7 @@ def _train(
     folder = Path(workdir) if workdir else default_folder(recipe, config)
     check_folder(folder, "--workdir")
     from wastejax.training import loop
+    from wastejax.training.advice import advice
     from wastejax.training.claim import claim, is_longer, lengthen, unused
 
     anew = command_line(recipe, overrides, str(unused(folder)))
@@ -166,6 +167,8 @@ def _train(
         say(f"this run is finished: see {folder / 'report.md'}; to train anew: {anew}")
         return folder
     dataset = _data(config, folder, known, say)
+    for line in advice(config, dataset):
+        say(f"note: {line}")
     if longer and mesh.first:
         lengthen(folder, config)
     if not known and mesh.first:

