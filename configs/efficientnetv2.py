@@ -2,7 +2,7 @@
 
 Command: python -m wastejax.main --config=configs/efficientnetv2.py --config.data.dir=DIR
 Reproduces: 80.13 % of 30 classes in the study without augmentation (--config.data.augmentation=none).
-Costs: 20,215,918 parameters, 3.72 GMACs a picture at 256 px, 100 epochs.
+Costs: 20,215,918 parameters, 3.72 GMACs an image at 256 px, 100 epochs.
 """
 
 from ml_collections import ConfigDict

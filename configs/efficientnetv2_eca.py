@@ -2,7 +2,7 @@
 
 Command: python -m wastejax.main --config=configs/efficientnetv2_eca.py --config.data.dir=DIR
 Reproduces: 86.43 % of 30 classes with augmentation in the study; 1586 -> 629 ms on a T4.
-Costs: 16,516,024 parameters, 3.72 GMACs a picture at 256 px, 100 epochs.
+Costs: 16,516,024 parameters, 3.72 GMACs an image at 256 px, 100 epochs.
 """
 
 from ml_collections import ConfigDict

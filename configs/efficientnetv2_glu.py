@@ -2,7 +2,7 @@
 
 Command: python -m wastejax.main --config=configs/efficientnetv2_glu.py --config.data.dir=DIR
 Reproduces: the study reports that it runs twice as fast, on CPU and GPU.
-Costs: 12,784,374 parameters, 3.31 GMACs a picture at 256 px, 100 epochs.
+Costs: 12,784,374 parameters, 3.31 GMACs an image at 256 px, 100 epochs.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@ Command: python -m wastejax.main --config=configs/efficientnetv2_pretrained.py -
 Reproduces: the study's pre-trained variant, which it reports as five times as fast on a GPU.
 The weights come from the Hugging Face hub (extra `pretrained`); without a network give a downloaded file:
 --config.init.weights=model.safetensors
-Costs: 20,420,816 parameters, 3.72 GMACs a picture at 256 px, 20 epochs.
+Costs: 20,420,816 parameters, 3.72 GMACs an image at 256 px, 20 epochs.
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,7 @@
 Command: python -m wastejax.main --config=configs/mobilevit.py --config.data.dir=DIR
 The paper's recipe at the study's size: AdamW with weight decay 0.01, warm-up, cosine from 2e-3, EMA, inputs in
 [0, 1] without mean and standard deviation.
-Costs: 4,956,862 parameters, 2.00 GMACs a picture at 256 px, 100 epochs.
+Costs: 4,956,862 parameters, 2.00 GMACs an image at 256 px, 100 epochs.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
 Command: python -m wastejax.main --config=configs/mobilevit_ir.py --config.data.dir=DIR
 Reproduces: 90.2 % of 30 classes at 4.27 ms in the study (random split, strong augmentation, better training).
-Costs: 3,538,990 parameters, 1.47 GMACs a picture at 256 px, 100 epochs.
+Costs: 3,538,990 parameters, 1.47 GMACs an image at 256 px, 100 epochs.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
-"""PyramidNet-110 (alpha 48, Han et al. 2017) trained with ASAM (Kwon et al. 2021), a baseline of the study.
+"""PyramidNet-110 (alpha 48) trained with ASAM, a baseline of the study.
 
 Command: python -m wastejax.main --config=configs/pyramidnet_asam.py --config.data.dir=DIR
 At 64 px, since its first stage keeps the full resolution; each step takes two gradients.
-Costs: 1,774,006 parameters, 1.62 GMACs a picture at 64 px, 100 epochs.
+Costs: 1,774,006 parameters, 1.62 GMACs an image at 64 px, 100 epochs.
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
 """Swin-T (Liu et al. 2021) with windows of 8 for 256 px, a baseline of the study.
 
 Command: python -m wastejax.main --config=configs/swin.py --config.data.dir=DIR
-Costs: 27,550,152 parameters, 5.92 GMACs a picture at 256 px, 100 epochs.
+Costs: 27,550,152 parameters, 5.92 GMACs an image at 256 px, 100 epochs.
 """
 
 from ml_collections import ConfigDict

@@ -57,6 +57,8 @@ def section(name: str, parser: argparse.ArgumentParser) -> str:
         title = title.replace("|", "\\|")
         rows.append(f"| `{title}` | {cell(text)} |")
     table = ["| option | |", "| --- | --- |", *rows, ""] if rows else []
+    if parser.epilog:
+        table += ["```text", parser.epilog.strip(), "```", ""]
     title = " ".join((parser.description or "").split())
     return "\n".join([f"## {name}", "", f"{title[:1].upper()}{title[1:]}.".replace("..", "."), "", *table])
 

@@ -6,6 +6,8 @@ import sys
 import pytest
 from PIL import Image
 
+from wastejax import config, main
+
 
 def wastejax(*arguments: str, cwd=None) -> subprocess.CompletedProcess:
     return subprocess.run(
@@ -84,7 +86,7 @@ RECIPE = "--config=mobilevit_ir"
         ([RECIPE, "--epochs=3"], "--epochs=3: unknown option"),
         (["trian", RECIPE], "trian"),
         (["eval", "--model=/nowhere"], "/nowhere: no such run or bundle"),
-        (["eval"], "--data: a bundle alone has no pictures"),
+        (["eval"], "--data: a bundle alone has no images"),
         (["train"], "--config"),
         (["models", "--all"], "--all: unknown option"),
     ],
@@ -121,3 +123,28 @@ def test_models_tells_sizes_costs_and_weights():
     )
     assert rows["mobilevit_s_ir"] == ["3,538,990", "256", "1.467"]  # published weights do not fit this form
     assert rows["swin_t"][:3] == ["27,550,152", "256", "5.920"]
+
+
+def test_options_have_hyphens_and_are_also_taken_as_they_used_to_be_spelled():
+    for name in ("--skip-bad", "--skip-bad"):
+        args = main.parser("eval").parse_args(["eval", name])
+        assert args.skip_bad
+    args = main.parser("predict").parse_args(["predict", "--reject-below=0.3", "some_photo.jpg"])
+    assert args.reject_below == 0.3 and args.pictures == ["some_photo.jpg"]
+    _, rest = main.parser("train").parse_known_args(["train", "--config=x_y", "--config.train.batch_size=3"])
+    assert rest == ["--config.train.batch_size=3"]  # a key, no option
+
+
+def test_no_option_is_shown_with_an_underscore():
+    for command in (*main.MODULES, "train"):
+        (commands,) = (a for a in main.parser(command)._actions if a.dest == "command")
+        shown = [option for action in commands.choices[command]._actions for option in action.option_strings]
+        assert shown and not [option for option in shown if "_" in option]
+
+
+def test_help_of_train_lists_the_recipes_and_shows_how_to_override(capsys):
+    with pytest.raises(SystemExit):
+        main.parser("train").parse_args(["train", "--help"])
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in config.recipe_names())
+    assert "--config.train.epochs=20" in text

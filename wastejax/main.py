@@ -1,10 +1,11 @@
 """The one entry point: `python -m wastejax.main [COMMAND] --config=…`. It parses and dispatches, no more."""
 
 import argparse
+import ast
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from wastejax import __version__
 from wastejax.errors import MissingPackage, UserError
@@ -13,11 +14,20 @@ from wastejax.runtime import process
 
 EXAMPLES = """\
 examples:
-  wastejax --config=mobilevit_ir                            a drawn set, minutes: see that all works
-  wastejax --config=mobilevit_ir --config.data.dir=DIR      train on DIR/<class>/*.jpg, or go on with it
+  wastejax --config=mobilevit_ir                            a drawn set, in minutes: does everything work?
+  wastejax --config=mobilevit_ir --config.data.dir=DIR      train on DIR/<class>/*.jpg, or resume
   wastejax eval --model=runs/mobilevit_ir --data=DIR --out=report.json
 
 Every key of configs/common.py can be set: --config.train.epochs=3. `wastejax COMMAND --help` says more.
+"""
+
+OVERRIDES = """
+A recipe is a Python file whose get_config() returns every setting. Override any of them:
+  --config.data.dir=DIR           images, DIR/<class>/*.jpg; without it, a small drawn set
+  --config.train.epochs=20        how long to train
+  --config.model.size=xxs         a smaller network of the same family
+Every key, with its default and meaning, is in configs/common.py and docs/reference/configuration.md. The
+same command resumes a stopped run; another value of a key needs another --workdir.
 """
 
 # Commands that run a network with jax.
@@ -27,11 +37,11 @@ ANSWERING = ("predict", "serve")
 
 # Commands with a module of their own for their many options; it is imported for that command alone.
 MODULES = {
-    "eval": ("score a run or bundle on pictures", "wastejax.cli.evaluate"),
-    "audit": ("find what is wrong with a folder of pictures", "wastejax.cli.audit"),
-    "compare": ("compare two models on the same pictures", "wastejax.cli.compare"),
-    "robustness": ("accuracy as pictures get worse", "wastejax.cli.robustness"),
-    "predict": ("say what is in pictures", "wastejax.cli.predict"),
+    "eval": ("score a run or bundle on images", "wastejax.cli.evaluate"),
+    "audit": ("find unreadable files, duplicates, leaks and label errors", "wastejax.cli.audit"),
+    "compare": ("compare two models on the same images", "wastejax.cli.compare"),
+    "robustness": ("accuracy on degraded images", "wastejax.cli.robustness"),
+    "predict": ("classify images, a video or a camera", "wastejax.cli.predict"),
     "export": ("write a model as a file for other programs, checked", "wastejax.cli.export"),
     "serve": ("answer over HTTP, with a web page", "wastejax.cli.serve"),
     "web": ("write the web page with a model inside, for any web host", "wastejax.cli.web"),
@@ -50,6 +60,18 @@ class Parser(argparse.ArgumentParser):
         """Ends with exit code 2."""
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Reads options as argparse does; `--skip-bad`, as they used to be spelled, means `--skip-bad`."""
+        given = sys.argv[1:] if args is None else args
+        return super().parse_known_args([_hyphenated(argument) for argument in given], namespace)
+
+
+def _hyphenated(argument: str) -> str:
+    if not argument.startswith("--") or argument.startswith("--config."):
+        return argument
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value
+
 
 def parser(asked: str = "") -> argparse.ArgumentParser:
     """Returns the parser of all commands, with the options of the one that is asked for.
@@ -66,7 +88,7 @@ def parser(asked: str = "") -> argparse.ArgumentParser:
     def command(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
 
-    train = command("train", "train, or go on with a run (the default)")
+    train = command("train", "train a recipe, or resume a run (the default)")
     train.add_argument("--config", required=True, metavar="RECIPE", help="a recipe's file or name")
     train.add_argument("--workdir", metavar="DIR", help="where the run lives (default: runs/<recipe>)")
     train.add_argument(
@@ -74,6 +96,9 @@ def parser(asked: str = "") -> argparse.ArgumentParser:
     )
     train.add_argument("--processes", type=int, metavar="N", help="several machines: how many processes")
     train.add_argument("--process", type=int, metavar="K", help="several machines: which this is, from 0")
+    if asked == "train":
+        train.formatter_class = argparse.RawDescriptionHelpFormatter
+        train.epilog = _recipes() + OVERRIDES
 
     for name, (text, module) in MODULES.items():
         own = command(name, text)
@@ -81,6 +106,17 @@ def parser(asked: str = "") -> argparse.ArgumentParser:
             importlib.import_module(module).add_arguments(own)
 
     return top
+
+
+def _recipes() -> str:
+    """Returns the recipes and what each is, as its docstring begins."""
+    from wastejax.config import recipe_names, recipes_dir
+
+    lines = []
+    for name in recipe_names():
+        text = ast.get_docstring(ast.parse((recipes_dir() / f"{name}.py").read_text(encoding="utf-8"))) or ""
+        lines.append(f"  {name:27} {text.partition(chr(10))[0]}\n")
+    return "recipes:\n" + "".join(lines)
 
 
 def dispatch(argv: Sequence[str]) -> None:

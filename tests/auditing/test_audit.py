@@ -209,7 +209,7 @@ def test_the_page_shows_likely_label_errors(messy, tmp_path):
     ]
     write_html(tmp_path / "report.html", found, facts, errors)
     assert (
-        "<b>labelled can (10%), looks like jar (80%)</b><br>can/default/05.png"
+        "<b>labeled can (10%), looks like jar (80%)</b><br>can/default/05.png"
         in (tmp_path / "report.html").read_text()
     )
 
@@ -288,7 +288,7 @@ def test_a_given_split_is_checked(messy, tmp_path, capsys):
     splits = np.where([name.startswith("can/default") for name in source.names], "train", "test")
     save_manifest(tmp_path / "split.csv", source, np.arange(len(source)), splits)
     command(f"--data={messy}", f"--out={tmp_path / 'out'}", f"--split={tmp_path / 'split.csv'}")
-    assert "the given split: 3 of 12 test pictures have a near-duplicate in train" in capsys.readouterr().out
+    assert "the given split: 3 of 12 test images have a near-duplicate in train" in capsys.readouterr().out
 
 
 def test_the_report_may_not_lie_in_the_data(messy):
@@ -305,7 +305,7 @@ def test_a_header_tells_what_is_unusual():
     data = io.BytesIO()
     photo(0, 32).save(data, "WEBP", save_all=True, append_images=[photo(1, 32)])
     assert read_header(data.getvalue()) == ("WEBP", "RGB", 32, 32, False, True)
-    assert read_header(b"") is None and read_header(b"no picture") is None
+    assert read_header(b"") is None and read_header(b"no image") is None
 
 
 def test_two_errors_among_hard_images_are_named_and_hardly_anything_else():

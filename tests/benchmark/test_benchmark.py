@@ -162,7 +162,7 @@ def arguments(*given: str) -> argparse.Namespace:
         (["--models=mobilevit_s+mixer"], "is not key=value"),
         (["--mode=traim"], "did you mean 'train'?"),
         (["--against=tim"], "did you mean 'timm'?"),
-        (["--batch_sizes=0"], "--batch_sizes=0: give positive whole numbers"),
+        (["--batch-sizes=0"], "--batch-sizes=0: give positive whole numbers"),
         (["--models=mobilevit_s", "--sizes=100"], "config.data.image_size"),
         (["--reports=a"], "is not MODEL=report.json"),
         (["--threads=1000"], "--threads=1000: this process has"),
@@ -184,13 +184,13 @@ def test_a_whole_benchmark(tmp_path):
     given = [
         "--models=efficientnetv2_tiny,efficientnetv2_tiny_eca",
         "--sizes=32,64",
-        "--batch_sizes=2",
+        "--batch-sizes=2",
         "--against=stock,onnx",
         "--rounds=2",
         "--seconds=0.01",
         f"--reports=efficientnetv2_tiny={scores},efficientnetv2_tiny_eca={scores}",
         f"--out={tmp_path / 'out'}",
-        "--peer_python=/bin/false",
+        "--peer-python=/bin/false",
     ]
     lines: list[str] = []
     command.run(arguments(*given), lines.append)
@@ -220,7 +220,7 @@ def test_the_data_pipeline(tmp_path, monkeypatch):
     folder: Path = tmp_path / "png"
     data.write_pictures(open_folder(tmp_path / "from"), folder, "png", {}, count=64)
     assert len(list(folder.rglob("*.png"))) == 64
-    args = arguments("--rounds=1", "--seconds=0.01", "--peer_python=/bin/false")
+    args = arguments("--rounds=1", "--seconds=0.01", "--peer-python=/bin/false")
     rows, missing = data.measure_pipeline(folder, 1, args, lambda line: None)
     assert [row["what"] for row in rows] == ["files", "files, 1 processes", "decoded cache"]
     assert rows[0]["value"] == 1 and all(row["images_per_second"] > 0 for row in rows)
@@ -229,7 +229,7 @@ def test_the_data_pipeline(tmp_path, monkeypatch):
     args = arguments(
         "--models=efficientnetv2_tiny,mobilevit_xxs_ir",
         "--sizes=32,64",
-        "--batch_sizes=1,8",
+        "--batch-sizes=1,8",
         "--rounds=1",
         "--seconds=0.01",
     )

@@ -170,5 +170,5 @@ def test_archives_that_are_none(tmp_path):
         build(tmp_path / "broken.zip", tmp_path / "tfds")
     (tmp_path / "without").mkdir()
     (tmp_path / "without" / "README.txt").touch()
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images"):
         build(tmp_path / "without", tmp_path / "tfds")

@@ -89,9 +89,9 @@ def test_twins_stay_together_and_are_counted(folder):
         pair = [names.index(f"glass/{i:02d}.png"), names.index(f"glass/twin{i}.png")]
         assert len(set(dataset.groups[pair])) == len(set(dataset.splits[pair])) == 1
     assert dataset.notes == [
-        "12 of 26 pictures are near-duplicates of others, in 6 groups",
+        "12 of 26 images are near-duplicates of others, in 6 groups",
         "groups of near-duplicates that span several classes (label errors?): 1",
-        "groups of near-duplicates over 5% of the set: 6, the largest of 2 pictures (8%), glass/00.png among them",
+        "groups of near-duplicates over 5% of the set: 6, the largest of 2 images (8%), glass/00.png among them",
     ]
 
 
@@ -104,7 +104,7 @@ def test_random_split_tells_how_much_it_leaks(folder):
     leaked = sum(dataset.source.read(int(i)) in train for i in dataset.indices("test"))
     assert leaked > 0
     assert (
-        f"{leaked} test pictures ({leaked / len(dataset.indices('test')):.0%}) have a near-duplicate in train"
+        f"{leaked} test images ({leaked / len(dataset.indices('test')):.0%}) have a near-duplicate in train"
         in (" ".join(dataset.notes))
     )
 
@@ -113,7 +113,7 @@ def test_a_large_group_is_reported(folder):
     for i in range(4):
         save(photo(0), folder / "glass" / f"copy{i}.png")
     large = (
-        "groups of near-duplicates over 5% of the set: 1, the largest of 5 pictures (21%), glass/00.png among"
+        "groups of near-duplicates over 5% of the set: 1, the largest of 5 images (21%), glass/00.png among"
     )
     assert any(note.startswith(large) for note in ready(folder).notes)
 
@@ -151,7 +151,7 @@ REASONS = {
 @pytest.mark.parametrize("group", ["phash", "none"])
 def test_unreadable_files_stop_the_run_and_are_named(damaged, group):
     message = fails(damaged, "config.data.on_bad_image", split__group=group)
-    assert "5 of 25 pictures cannot be read" in message
+    assert "5 of 25 images cannot be read" in message
     for name, reason in REASONS.items():
         assert f"{name}: {reason}" in message
     assert "--config.data.on_bad_image=skip" in message
@@ -161,7 +161,7 @@ def test_unreadable_files_are_left_out_and_counted(damaged):
     save(photo(0), damaged / "metal" / "like glass.png")
     dataset = ready(damaged, on_bad_image="skip")
     assert dataset.skipped == REASONS
-    assert dataset.notes[0] == "5 unreadable pictures are left out"
+    assert dataset.notes[0] == "5 unreadable images are left out"
     names = dataset.source.names
     assert len(names) == 21 and not set(REASONS) & set(names)
     assert sum(len(dataset.indices(split)) for split in SPLITS) == 21
@@ -211,7 +211,7 @@ def test_manifest_describes_a_cleaned_set(damaged, tmp_path):
     save_manifest(path, clean.source, clean.groups, clean.splits)
     dataset = ready(damaged, split__manifest=str(path))  # 'raise': nothing that it lists is unreadable
     assert dataset.source.names == clean.source.names
-    assert dataset.notes == [f"5 pictures that {path} does not list are left out"]
+    assert dataset.notes == [f"5 images that {path} does not list are left out"]
 
     (damaged / "glass" / "00.png").write_bytes(b"")
     assert "glass/00.png: empty file" in fails(damaged, "config.data.on_bad_image", split__manifest=str(path))
@@ -244,14 +244,14 @@ def test_sets_that_cannot_be_split(folder, tmp_path):
     assert len(ready(folder, split__group="none").source) == 29
 
     (folder / "cans").mkdir()
-    assert "no pictures in cans" in fails(folder, "config.data.dir")
+    assert "no images in cans" in fails(folder, "config.data.dir")
 
 
 def test_a_class_without_a_readable_picture(folder):
     (folder / "paper").mkdir()
     for i in range(4):
         (folder / "paper" / f"{i}.png").touch()
-    assert "no readable picture in paper" in fails(folder, "config.data.dir", on_bad_image="skip")
+    assert "no readable image in paper" in fails(folder, "config.data.dir", on_bad_image="skip")
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_trashnet(real_data_dir):
 def test_classes_left_out_are_kept_apart(folder, tmp_path):
     write_class(folder / "paper", 10, 200)
     write_class(folder / "shoes", 4, 300)
-    (folder / "shoes" / "bad.png").write_bytes(b"no picture")
+    (folder / "shoes" / "bad.png").write_bytes(b"no image")
     dataset = ready(folder, leave_out=("shoes",), on_bad_image="skip")
     assert dataset.source.classes == ("glass", "metal", "paper") and len(dataset.source) == 30
     assert dataset.left_out.classes == ("shoes",)

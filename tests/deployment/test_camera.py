@@ -75,7 +75,7 @@ def test_mistakes_are_one_line(monkeypatch, tmp_path):
     def predict(*options: str) -> int:
         return run(parser("predict").parse_args(["predict", *options]), print)
 
-    with pytest.raises(UserError, match="--heatmap and --regions are for pictures"):
+    with pytest.raises(UserError, match="--heatmap and --regions are for images"):
         predict("a.mp4", "--heatmap=d")
     with pytest.raises(UserError, match="--every must be >= 0"):
         predict("a.mp4", "--every=-1")
@@ -104,7 +104,7 @@ def test_predict_reads_a_video(monkeypatch, tmp_path, capsys):
         ("t=1.000", "blue"),
         ("t=1.500", "blue"),
     ]
-    assert "4 pictures in" in capsys.readouterr().err
+    assert "4 images in" in capsys.readouterr().err
     for name, message in (
         ("camera:99", "not one frame"),
         ("camera:x", "has a number"),

@@ -99,10 +99,10 @@ def test_names_folders_and_globs(tmp_path):
     assert find([f"{root}/**/*.*"]) == [f"{root}/a.jpg", f"{root}/b/c.PNG", f"{root}/b/e/f.webp"]
     assert find([f"{root}/a.jpg", root, "-"])[0::3] == [f"{root}/a.jpg", "-"]  # once, though named twice
     assert find([f"{root}/b/notes.txt"]) == [f"{root}/b/notes.txt"]  # who names it means it
-    with pytest.raises(UserError, match="matches no picture"):
+    with pytest.raises(UserError, match="matches no image"):
         find([f"{root}/*.gif"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images"):
         find([f"{root}/empty"])
     with pytest.raises(UserError, match="no pictures: give files"):
         find([])
@@ -170,7 +170,7 @@ def test_what_is_no_model_is_refused(tmp_path, content, message):
 
 def test_mistakes_end_with_one_line(place):
     for arguments, hint in (
-        (["--model=bundle"], "no pictures"),
+        (["--model=bundle"], "no images"),
         (["x.jpg", "--model=nowhere"], "nowhere: no such run"),
         (["x.jpg", "--top=0", "--model=bundle"], "--top: must be >= 1"),
     ):
@@ -208,6 +208,6 @@ def test_the_wanted_accuracy_decides_which_answers_are_marked(place):
     assert any(p < 0.6 for p in best) and any(p >= 0.6 for p in best)
     assert marked() == [p < 0.6 for p in best]
     assert not any(marked("--accuracy=0.9")) and all(marked("--accuracy=0.99"))
-    assert all(marked("--reject_below=1.1"))
+    assert all(marked("--reject-below=1.1"))
     with pytest.raises(UserError, match="give one of them"):
-        marked("--accuracy=0.9", "--reject_below=0.1")
+        marked("--accuracy=0.9", "--reject-below=0.1")

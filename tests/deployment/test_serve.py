@@ -138,7 +138,7 @@ def test_answers_are_predicts_answers(tmp_path):
 
 
 def test_one_bad_picture_among_good_ones(port):
-    body, kind = form(("a.png", picture(0)), ("종이.txt", b"no picture"), ("../../etc/passwd", picture(255)))
+    body, kind = form(("a.png", picture(0)), ("종이.txt", b"no image"), ("../../etc/passwd", picture(255)))
     status, found = post(port, body, content_type=kind)
     assert status == 200
     first, second, third = found["answers"]
@@ -159,7 +159,7 @@ REFUSALS = {
         b'--edge\r\nContent-Disposition: form-data; name="file"\r\n\r\nx\r\n--edge--\r\n',
         {"content_type": "multipart/form-data; boundary=edge"},
         400,
-        "no picture",
+        "no image",
     ),
     "odd charset": (
         b"x",
@@ -323,7 +323,7 @@ from test_serve import stand_in
 from wastejax import main
 from wastejax.cli import serve
 serve.load_predictor = lambda model: stand_in(pause=0.4)
-sys.argv = ["wastejax", "serve", "--port=0", "--max_batch=1"]
+sys.argv = ["wastejax", "serve", "--port=0", "--max-batch=1"]
 main.main()
 """
 
@@ -360,7 +360,7 @@ def test_sigterm_answers_what_was_taken():
 @pytest.mark.parametrize(
     ("option", "hint"),
     [
-        ("--max_body=0", "--max_body: must be > 0"),
+        ("--max-body=0", "--max-body: must be > 0"),
         ("--timeout=-1", "--timeout: must be > 0"),
         ("--host=nowhere.invalid", "--host=nowhere.invalid"),
         ("--port=70000", "--port: must be from 0 to 65535, is 70000"),

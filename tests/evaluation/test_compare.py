@@ -81,7 +81,7 @@ def test_the_command_compares_what_both_runs_test_with(place, tmp_path, monkeypa
     lines: list[str] = []
     run(asked(place, out=str(tmp_path / "out.json")), lines.append)
     answer = json.loads((tmp_path / "out.json").read_text())
-    assert lines[0] == "the runs share 10 of 14 and 14 test pictures" and answer["num_images"] == 10
+    assert lines[0] == "the runs share 10 of 14 and 14 test images" and answer["num_images"] == 10
 
     source = open_folder(place / "pictures")
     shared = np.arange(4, 14)
@@ -108,7 +108,7 @@ def test_runs_without_shared_pictures_are_an_error(place, tmp_path, monkeypatch)
         return str(error.value)
 
     bundle = write_bundle(tmp_path / "bundle")
-    assert "a bundle alone has no test pictures" in problem(b=str(bundle))
+    assert "a bundle alone has no test images" in problem(b=str(bundle))
     source = open_folder(place / "pictures")
     write_bundle(tmp_path / "c" / "bundle")
     set_data(tmp_path / "c", source="folder", dir=str(place / "pictures"))

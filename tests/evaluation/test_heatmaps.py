@@ -111,7 +111,7 @@ def test_no_file_is_replaced(tmp_path):
 
 def test_predict_writes_one_heat_map_per_picture(tmp_path, capsys):
     pictures = draw_pictures(tmp_path / "pictures", 3)
-    (pictures / "broken.jpg").write_bytes(b"no picture")
+    (pictures / "broken.jpg").write_bytes(b"no image")
     model = write_bundle(tmp_path / "bundle")
     options = ["predict", str(pictures), f"--model={model}", f"--heatmap={tmp_path / 'maps'}", "--format=csv"]
     lines: list[str] = []

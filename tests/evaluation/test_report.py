@@ -62,7 +62,7 @@ def rows_of(text, heading):
 def test_headline_in_plain_words(tmp_path):
     scores = scores_of()
     text = written(tmp_path, scores=scores)
-    assert "right for 51 of 60 test pictures: 85.0 %" in text
+    assert "right for 51 of 60 test images: 85.0 %" in text
     low, high = (f"{100 * x:.1f} %" for x in scores["ci95"])
     assert f"between {low} and {high} (95 % bootstrap interval)" in text
     assert "Blind guessing among 7 classes would reach 14.3 %" in text
@@ -94,7 +94,7 @@ def test_classes_come_worst_first_with_what_they_are_taken_for(tmp_path):
     assert rows[0][1:] == ["46.2 %", "30.0 %", "100.0 %", "10", r"`odd\|name` (6)"]
     # odd|name: found always, but named 16 times. F1 = 2 * 10 / (10 + 16).
     assert rows[1][1:] == ["76.9 %", "100.0 %", "62.5 %", "10", "–"]
-    assert "Without a test picture, hence not judged: `absent`." in text
+    assert "Without a test image, hence not judged: `absent`." in text
 
 
 def test_what_was_trained_on_what(tmp_path):
@@ -126,8 +126,8 @@ def test_other_origins(tmp_path, data, expected):
 
 def test_how_it_was_made(tmp_path):
     text = written(tmp_path)
-    assert "Best epoch: 2 of 3, with 42.5 % top-1 on the validation pictures" in text
-    assert "Training time: 1 h 2 min, 1,234 pictures per second" in text
+    assert "Best epoch: 2 of 3, with 42.5 % top-1 on the validation images" in text
+    assert "Training time: 1 h 2 min, 1,234 images per second" in text
     assert "Hardware: 2 cores of a test." in text
     assert "Versions: jax 0.10.2, flax 0.12.8." in text
     assert "no better for 1 epoch" in text
@@ -181,7 +181,7 @@ def test_a_perfect_score_is_not_called_certain(tmp_path):
     labels = np.arange(60) % 3
     perfect = score(9 * np.eye(3, dtype=np.float32)[labels], labels, ["a", "b", "c"])
     text = written(tmp_path, scores=perfect)
-    assert "60 of 60 test pictures: 100.0 %" in text
+    assert "60 of 60 test images: 100.0 %" in text
     assert "still leaves room for up to 5.0 % the other way" in text  # 3 / 60
     assert [row[0] for row in rows_of(text, "How good it is")].count("Top-5") == 0  # always 1 among three
 

@@ -234,7 +234,7 @@ def test_the_command_writes_numbers_words_and_curves(drawn, tmp_path, monkeypatc
     monkeypatch.setattr(robustness, "load_bundle", lambda path: fake_bundle())
     lines = []
     command.run(arguments(drawn, tmp_path / "out", limit=10), lines.append)
-    assert lines[0] == "10 of 12 pictures; clean top-1 100.0%"
+    assert lines[0] == "10 of 12 images; clean top-1 100.0%"
     assert "  brightness keeps  80.0%; top-1 at worst 50.0%, at 0.2 times as bright" in lines
     result = json.loads((tmp_path / "out" / "robustness.json").read_text())
     assert (result["num_images"], result["available_images"]) == (10, 12)
@@ -280,7 +280,7 @@ def test_unreadable_pictures_are_named_or_left_out(drawn, tmp_path, monkeypatch)
     monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(robustness, "load_bundle", lambda path: fake_bundle())
     (drawn / "dark" / "7.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"1 pictures cannot be read \(dark/7.png: empty file\)"):
+    with pytest.raises(UserError, match=r"1 images cannot be read \(dark/7.png: empty file\)"):
         command.run(arguments(drawn, tmp_path / "out"), print)
     lines = []
     command.run(arguments(drawn, tmp_path / "out", skip_bad=True), lines.append)

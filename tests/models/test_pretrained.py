@@ -459,4 +459,4 @@ def test_a_local_file_without_a_description(tmp_path):
     model, variables = zeros("mobilevit_xxs")
     _, report = load_pretrained(str(path), model.config, variables)
     assert report.preprocessing is None
-    assert report.notes == ["how these weights want their pictures is not known: config.data stays as it is"]
+    assert report.notes == ["how these weights want their images is not known: config.data stays as it is"]

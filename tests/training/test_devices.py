@@ -346,7 +346,7 @@ def test_two_processes_are_killed_and_one_goes_on(place):
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert not (place / "killed" / "report.json").exists()
-    assert "going on from step" in finished(start(place, "killed"))
+    assert "resuming from step" in finished(start(place, "killed"))
     assert_same_end(place / "killed", place / "alone")
 
 
@@ -359,5 +359,5 @@ def test_a_stop_of_one_process_stops_both_and_two_devices_go_on(place):
             break
     assert "stopped and saved at step" in finished(processes[0])
     finished(processes[1])
-    assert "going on from step" in finished(start(place, "stopped", devices=2))
+    assert "resuming from step" in finished(start(place, "stopped", devices=2))
     assert_same_end(place / "stopped", place / "alone")

@@ -213,7 +213,7 @@ def test_kill_9_and_the_same_command_end_in_the_same_bits(place, undisturbed, mo
     assert not (workdir / "report.json").exists()
     text = finished(command(place, moment, *options))
     if moment != "first_step":
-        assert "going on from step" in text
+        assert "resuming from step" in text
     assert_same_run(workdir, undisturbed)
 
 
@@ -255,7 +255,7 @@ def test_more_epochs_and_keys_that_change_no_bit_end_in_the_bits_of_a_run_that_h
     finished(command(place, "grown", f"--config.train.epochs={EPOCHS - 1}"))
     others = ["--config.data.cache=False", "--config.data.workers=0"]
     said = finished(command(place, "grown", *others, "--config.train.checkpoint_minutes=1"))
-    assert f"going on from step {STEPS - PER_EPOCH} of {STEPS}" in said
+    assert f"resuming from step {STEPS - PER_EPOCH} of {STEPS}" in said
     assert_same_run(place / "grown", undisturbed)
     assert len(json.loads((place / "grown" / "report.json").read_text())["per_class"]) == 3
 
@@ -370,7 +370,7 @@ def test_a_run_that_gets_no_better_stops_early(place):
 def test_classes_left_out_are_foreign_pictures_at_the_end(place, tmp_path):
     options = ["--config.train.epochs=1", "--config.data.leave_out=disc"]
     text = finished(command(place, "left_out", *options))
-    assert "20 pictures of disc are kept out of training" in text
+    assert "20 images of disc are kept out of training" in text
     run = place / "left_out"
     report = json.loads((run / "report.json").read_text())
     assert list(report["per_class"]) == ["bar", "square"]
@@ -392,7 +392,7 @@ def test_classes_left_out_are_foreign_pictures_at_the_end(place, tmp_path):
     # The same pictures as any folder; calibrating anew finds what the run found.
     again = [*evaluate, f"--ood={place / 'data' / 'disc'}", "--calibrate"]
     done = subprocess.run(again, check=True, env=env, capture_output=True, text=True)
-    assert "told from 20 foreign pictures (disc)" in done.stdout
+    assert "detection of 20 out-of-distribution images (disc)" in done.stdout
     scores = json.loads((tmp_path / "a.json").read_text())
     assert scores["ood"]["scores"] == report["ood"]["scores"]
     assert scores["calibration"] == report["calibration"]

@@ -107,7 +107,7 @@ def cross_validate(
     distinct = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
     folds = min(FOLDS, max(2, distinct))
     if len(np.unique(groups)) < 2 * folds:
-        raise UserError("--model: too few different pictures to look for label errors")
+        raise UserError("--model: too few different images to look for label errors")
     dimensions = min(DIMENSIONS, *features.shape)
     reduced = make_pipeline(StandardScaler(), PCA(dimensions, whiten=True, random_state=seed))
     features = reduced.fit_transform(features)

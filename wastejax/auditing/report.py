@@ -73,19 +73,19 @@ def headlines(facts: Mapping[str, Any]) -> list[str]:
         f"unreadable files: {len(facts['unreadable']):,}",
         f"byte-identical copies: {facts['exact_copies']['num_images']:,} files in "
         f"{facts['exact_copies']['num_groups']:,} groups",
-        f"near-duplicates: {near['num_images']:,} of {facts['num_readable']:,} pictures in {near['num_groups']:,} "
-        f"groups (the largest of {near['largest']:,}); {facts['num_distinct']:,} pictures are distinct",
+        f"near-duplicates: {near['num_images']:,} of {facts['num_readable']:,} images in {near['num_groups']:,} "
+        f"groups (the largest of {near['largest']:,}); {facts['num_distinct']:,} images are distinct",
         f"of these mirrored pairs: {len(facts['mirrored']):,}, cropped pairs: {len(facts['cropped']):,}",
         f"groups of copies with different labels: {len(facts['label_conflicts']):,} (of "
         f"{facts['across_classes']['pairs_by_hash']:,} pairs across classes with near hashes, the pixels confirm "
         f"{facts['across_classes']['confirmed_by_pixels']:,})",
-        f"classes: from {facts['classes']['smallest']:,} to {facts['classes']['largest']:,} pictures",
-        f"a plain random split puts a near-duplicate of {leaks['random_split']['share']:.1%} of the test pictures "
+        f"classes: from {facts['classes']['smallest']:,} to {facts['classes']['largest']:,} images",
+        f"a plain random split puts a near-duplicate of {leaks['random_split']['share']:.1%} of the test images "
         "into train",
     ]
     if leaks["given_splits"] is not None:
         lines += [
-            f"the given split: {part['leaked']:,} of {part['num_images']:,} {name} pictures have a near-duplicate "
+            f"the given split: {part['leaked']:,} of {part['num_images']:,} {name} images have a near-duplicate "
             "in train"
             for name, part in leaks["given_splits"].items()
         ]
@@ -124,7 +124,7 @@ def _errors(source: Source, errors: Sequence[LabelError] | None) -> str:
         _picture(
             source,
             e.picture,
-            f"labelled {source.classes[source.labels[e.picture]]} ({e.own:.0%}), looks like "
+            f"labeled {source.classes[source.labels[e.picture]]} ({e.own:.0%}), looks like "
             f"{source.classes[e.suggested]} ({e.other:.0%})",
         )
         for e in errors[: MAX_ROWS * 4]

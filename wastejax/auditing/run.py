@@ -46,7 +46,7 @@ def audit_folder(
     """
     folder = Path(out)
     if folder.resolve().is_relative_to(Path(data).expanduser().resolve()):
-        raise UserError(f"--out={out}: lies in the data, where its pictures would become data too")
+        raise UserError(f"--out={out}: lies in the data, where its images would become data too")
     check_folder(folder, "--out")
     source = open_folder(data, key="--data")
     splits = _splits(manifest, source)
@@ -79,7 +79,7 @@ def _label_errors(model: str, found: Audit, say: Say) -> list[LabelError]:
     from wastejax.auditing.label_errors import embed, find_label_errors
 
     good = found.good
-    say(f"looking at {len(good):,} pictures with {model}, and cross-validating their labels")
+    say(f"looking at {len(good):,} images with {model}, and cross-validating their labels")
     features = embed(model, found.source, good)
     return find_label_errors(features, found.source.labels[good], found.groups[good], good)
 
@@ -104,7 +104,7 @@ def _write_manifest(path: Path, found: Audit, splits: np.ndarray | None, say: Sa
     save_manifest(path, source, groups, chosen)
     lost = sorted(set(found.source.classes) - set(source.classes))
     say(
-        f"written: {path}, {len(kept):,} of {len(found.source):,} pictures"
+        f"written: {path}, {len(kept):,} of {len(found.source):,} images"
         + (f"; nothing is left of {', '.join(lost)}" if lost else "")
         + f"; train with --config.data.split.manifest={path}"
     )

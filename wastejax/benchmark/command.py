@@ -28,17 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="of the models command, also NAME+key=value",
     )
-    add("--sizes", default="", metavar="N,M", help="sides of the pictures (default: each model's usual)")
-    add("--batch_sizes", default="1,32", metavar="N,M", help="pictures at once (default: %(default)s)")
+    add("--sizes", default="", metavar="N,M", help="sides of the images (default: each model's usual)")
+    add("--batch-sizes", default="1,32", metavar="N,M", help="images at once (default: %(default)s)")
     add("--dtypes", default="float32", metavar="T,U", help="float32, bfloat16")
     add("--mode", default="infer", metavar="M,N", help="infer, train (an optimizer step)")
     add("--against", default="", metavar="A,B", help=f"other runtimes: {', '.join(AGAINST)}")
-    add("--peer_python", default=sys.executable, metavar="FILE", help="the Python that has them")
+    add("--peer-python", default=sys.executable, metavar="FILE", help="the Python that has them")
     add("--threads", type=int, metavar="N", help="processor cores for everything (default: all)")
     add("--rounds", type=int, default=15, metavar="N", help="turns for each (default: %(default)s)")
     add("--seconds", type=float, default=0.5, metavar="S", help="length of a turn (default: %(default)s)")
     add("--reports", default="", metavar="MODEL=JSON,…", help="report.json of runs: latency against accuracy")
-    add("--data", metavar="DIR", help="instead: the data pipeline, on these pictures or 'drawn'")
+    add("--data", metavar="DIR", help="instead: the data pipeline, on these images or 'drawn'")
     add("--out", metavar="DIR", help="write benchmark.json and figures there")
 
 
@@ -71,7 +71,7 @@ def run(args: Any, say: Say) -> None:
     reports = report.load_scores(args.reports)
     groups: dict[Any, list[Case]] = {}
     for mode, dtype, size, batch in product(
-        modes, dtypes, sizes, _numbers("--batch_sizes", args.batch_sizes)
+        modes, dtypes, sizes, _numbers("--batch-sizes", args.batch_sizes)
     ):
         for model, runtime in product(configs, ["jax", *against]):
             side = size or image_size(configs[model])

@@ -56,7 +56,7 @@ def run(args: Any, threads: int, say: Say) -> None:
     for note in about["notes"]:
         say(f"note: {note}")
     with tempfile.TemporaryDirectory() as folder, _own_cache(Path(folder) / "cache"):
-        say(f"writing {COUNT} pictures of {SIDE} px as {' and '.join(FORMATS)}")
+        say(f"writing {COUNT} images of {SIDE} px as {' and '.join(FORMATS)}")
         for name, options in FORMATS.items():
             write_pictures(source, Path(folder) / name, name, options)
         result: dict[str, Any] = {"about": about, "pipeline": [], "missing": []}

@@ -180,7 +180,7 @@ def latency_by_size(cases: Sequence[Row], path: Path) -> Path:
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
         ax.set_xticks(sizes, [str(size) for size in sizes])
-        ax.set(title=_title(cases[0]), xlabel="side of the picture, pixels", ylabel="milliseconds")
+        ax.set(title=_title(cases[0]), xlabel="side of the image, pixels", ylabel="milliseconds")
         ax.grid(True)
         ax.legend()
         plots.save(figure, path)

@@ -23,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--write-manifest",
-        "--write_manifest",
         action="store_true",
         help="write a manifest without what was found, for --config.data.split.manifest",
     )

@@ -16,11 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="RUN_A", help="a run, or with --data a bundle")
     parser.add_argument("b", metavar="RUN_B", help="another one")
     parser.add_argument(
-        "--data", metavar="DIR", help="class folders (default: the test pictures that the two runs share)"
+        "--data", metavar="DIR", help="class folders (default: the test images that the two runs share)"
     )
     parser.add_argument("--split", choices=SPLITS, help="of DIR (default: all of it)")
     parser.add_argument("--out", metavar="JSON", help="also write the comparison there")
-    parser.add_argument("--skip_bad", action="store_true", help="leave unreadable pictures out")
+    parser.add_argument("--skip-bad", action="store_true", help="leave unreadable images out")
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
 def lines(answer: dict[str, Any]) -> list[str]:
     """Returns a comparison for people; see `compare_models` for its keys."""
     a, b = answer["a"], answer["b"]
-    text = [f"{answer['num_images']:,} pictures", f"A: {a['model']}", f"B: {b['model']}", ""]
+    text = [f"{answer['num_images']:,} images", f"A: {a['model']}", f"B: {b['model']}", ""]
     text.append(f"{'':12} {'A':>8} {'B':>8} {'B - A':>9}")
     text += [_row(key, a[key], b[key], answer.get(key)) for key in SCORES if key in a and key in b]
     for key, what in (("top1", "class"), ("bin_top1", "bin")):

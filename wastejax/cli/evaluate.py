@@ -16,20 +16,20 @@ Say = Callable[[str], None]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("--model", metavar="RUN_OR_BUNDLE", help="(default: the model that comes along)")
+    parser.add_argument("--model", metavar="RUN_OR_BUNDLE", help="(default: the bundled model)")
     parser.add_argument(
         "--taxonomy",
         metavar="RULES",
         help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
     )
-    parser.add_argument("--data", metavar="DIR", help="class folders (default: the run's own pictures)")
+    parser.add_argument("--data", metavar="DIR", help="class folders (default: the run's own images)")
     parser.add_argument("--split", metavar="SPLIT", help="train, val or test (default: all of DIR, or test)")
     parser.add_argument("--ood", metavar="DIR", help="foreign pictures: are they told from the others?")
     parser.add_argument(
-        "--calibrate", action="store_true", help="first fit the model's confidence on the validation pictures"
+        "--calibrate", action="store_true", help="first fit the model's confidence on the validation images"
     )
     parser.add_argument("--out", metavar="JSON", help="also write the scores there")
-    parser.add_argument("--skip_bad", action="store_true", help="leave unreadable pictures out")
+    parser.add_argument("--skip-bad", action="store_true", help="leave unreadable images out")
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
     bundle, scores = evaluate_model(asked, args.taxonomy, args.ood, args.calibrate, say)
     low, high = scores["ci95"]
     classes = sum(1 for of_class in scores["per_class"].values() if of_class["support"])
-    say(f"{scores['num_images']:,} pictures of {classes} classes")
+    say(f"{scores['num_images']:,} images of {classes} classes")
     say(f"top-1 {scores['top1']:.1%}  (95 % interval {low:.1%} to {high:.1%})   top-5 {scores['top5']:.1%}")
     told = scores["calibration"]  # what `predict` says: with the temperature
     say(f"macro-F1 {scores['macro_f1']:.1%}   loss {told['loss']:.3f}   calibration error {told['ece']:.1%}")
@@ -66,10 +66,10 @@ def _say_trust(scores: dict[str, Any], say: Say) -> None:
                 f"loss {scores['loss']:.3f}   calibration error {scores['ece']:.1%}"
             )
     else:
-        say("the model was never calibrated; --calibrate does it, on validation pictures")
+        say("the model was never calibrated; --calibrate does it, on validation images")
     for wanted, kept in scores["selective"]["at"].items():
         if kept["threshold"] is None:
-            say(f"  {float(wanted):.0%} right: out of reach on the validation pictures")
+            say(f"  {float(wanted):.0%} right: out of reach on the validation images")
         elif kept["accuracy"] is None:
             say(f"  {float(wanted):.0%} right aimed at: answers none")
         else:
@@ -78,7 +78,10 @@ def _say_trust(scores: dict[str, Any], say: Say) -> None:
                 f"{kept['accuracy']:.1%} right (reject below {kept['threshold']:.1%})"
             )
     if "ood" in scores:
-        say(f"told from {scores['ood']['num_images']:,} foreign pictures ({scores['ood']['pictures']}):")
+        say(
+            f"detection of {scores['ood']['num_images']:,} out-of-distribution images "
+            f"({scores['ood']['pictures']}):"
+        )
         for name, of_score in scores["ood"]["scores"].items():
             low, high = of_score["auroc_ci95"]
             say(

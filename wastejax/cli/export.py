@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RULES",
         help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
     )
-    add("--model", metavar="MODEL", help="run or bundle (default: the model that comes along)")
+    add("--model", metavar="MODEL", help="run or bundle (default: the bundled model)")
     add("--format", required=True, choices=NEEDS, help="of the file")
     add("--out", metavar="FILE", help="where to write it (default: wastejax.<format>)")
     add(
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input",
         choices=("uint8", "float32"),
         default="uint8",
-        help="bytes, or pictures normalised by the caller",
+        help="bytes, or images normalized by the caller",
     )
     add("--data", metavar="DIR", help="class folders to check and calibrate with (default: the run's own)")
     add("--pictures", type=int, default=200, metavar="N", help="to check with (200)")
@@ -82,7 +82,7 @@ def _tell(comparison: Comparison, origin: str, say: Callable[[str], None]) -> No
     if comparison.accuracy:
         say("top-1 {:.1%} before, {:.1%} after".format(*comparison.accuracy))
     before, after = (1000 * seconds for seconds in comparison.latency)
-    say(f"one picture takes {before:.1f} ms before (jax), {after:.1f} ms after")
+    say(f"one image takes {before:.1f} ms before (jax), {after:.1f} ms after")
 
 
 def _profile(written: Exported, entry: str, say: Callable[[str], None]) -> None:

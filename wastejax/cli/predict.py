@@ -42,34 +42,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, metavar="N", help="for an exported file (default: the cores it may use)"
     )
-    parser.add_argument("--top", type=int, default=3, metavar="N", help="classes per picture (3)")
+    parser.add_argument("--top", type=int, default=3, metavar="N", help="classes per image (3)")
     parser.add_argument("--format", choices=WRITERS, default="table", help="of the output (table)")
-    parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="pictures at once (32)")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images at once (32)")
     parser.add_argument(
         "--max-pixels",
         type=int,
         default=MAX_PIXELS,
         metavar="N",
-        help=f"refuse larger pictures; JPEGs eight times as large are read reduced ({MAX_PIXELS:,})",
+        help=f"refuse larger images; JPEGs eight times as large are read reduced ({MAX_PIXELS:,})",
     )
     parser.add_argument(
         "--accuracy",
         type=float,
         metavar="A",
-        help="mark unsure answers, so that the others are right this often: 0.9, 0.95 or 0.99 (0.95)",
+        help="mark uncertain answers, so that the others are right this often: 0.9, 0.95 or 0.99 (0.95)",
     )
-    parser.add_argument("--reject_below", type=float, metavar="P", help="mark answers less likely than this")
+    parser.add_argument("--reject-below", type=float, metavar="P", help="mark answers less likely than this")
     parser.add_argument(
         "--heatmap",
         metavar="DIR",
-        help="write each picture there with what speaks for its class laid over it",
+        help="write each image there with a heat map of its class",
     )
     parser.add_argument(
-        "--regions", action="store_true", help="find several objects in each picture, with their boxes"
+        "--regions", action="store_true", help="find several objects in each image, with their boxes"
     )
-    parser.add_argument(
-        "--draw", metavar="DIR", help="with --regions: write each picture there with its boxes"
-    )
+    parser.add_argument("--draw", metavar="DIR", help="with --regions: write each image there with its boxes")
     parser.add_argument(
         "--every", type=float, default=1.0, metavar="S", help="camera, video: seconds between answers (1)"
     )
@@ -101,7 +99,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
         if getattr(args, name) < 1:
             raise UserError(f"--{name}: must be >= 1, is {getattr(args, name)}")
     if args.accuracy is not None and args.reject_below is not None:
-        raise UserError("--accuracy and --reject_below: give one of them")
+        raise UserError("--accuracy and --reject-below: give one of them")
     if args.draw and not args.regions:
         raise UserError("--draw: only with --regions")
     if args.heatmap and args.regions:
@@ -148,7 +146,7 @@ def _answers(args: argparse.Namespace, predictor: Predictor, names: Sequence[str
 def _frames(args: argparse.Namespace, predictor: Predictor, video: str) -> tuple[Any, Any]:
     """Returns the answers to come for the frames of a camera or video, and their writer."""
     if args.heatmap or args.regions:
-        raise UserError(f"{video}: --heatmap and --regions are for pictures")
+        raise UserError(f"{video}: --heatmap and --regions are for images")
     if args.every < 0 or not 0 <= args.smoothing < 1:
         raise UserError("--every must be >= 0, and --smoothing from 0 to below 1")
     reject_below = predictor.reject_below(args.accuracy) if args.reject_below is None else args.reject_below
@@ -189,7 +187,7 @@ def _report(
     for failure in failures:
         print(f"unreadable: {failure.file}: {failure.error}", file=sys.stderr)
     print(
-        f"{count:,} pictures in {seconds:.1f} s, {count / seconds:.1f} images/s ({runtime})",
+        f"{count:,} images in {seconds:.1f} s, {count / seconds:.1f} images/s ({runtime})",
         file=sys.stderr,
     )
     return 1 if failures else 0

@@ -15,7 +15,7 @@ from wastejax.errors import MissingPackage, UserError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add = parser.add_argument
-    add("--model", metavar="MODEL", help="run, bundle or exported file (default: the model that comes along)")
+    add("--model", metavar="MODEL", help="run, bundle or exported file (default: the bundled model)")
     add("--engine", choices=ENGINES, help="what computes (auto: the fastest that is installed)")
     add(
         "--taxonomy",
@@ -24,21 +24,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)")
     add("--port", type=int, default=8000, metavar="N", help="0 takes a free one (8000)")
-    add("--max-body", "--max_body", type=float, default=16, metavar="MIB", help="of a request (16)")
+    add("--max-body", type=float, default=16, metavar="MIB", help="of a request (16)")
     add(
         "--max-pixels",
-        "--max_pixels",
+        "--max-pixels",
         type=int,
         default=50_000_000,
         metavar="N",
-        help="of a picture; JPEGs eight times as large are read reduced (50 million)",
+        help="of an image; JPEGs eight times as large are read reduced (50 million)",
     )
-    add("--max_waiting", type=int, default=32, metavar="N", help="pictures; more are refused with 503 (32)")
-    add("--max_batch", type=int, default=8, metavar="N", help="pictures that are computed at once (8)")
+    add("--max-waiting", type=int, default=32, metavar="N", help="images; more are refused with 503 (32)")
+    add("--max-batch", type=int, default=8, metavar="N", help="images that are computed at once (8)")
     add("--timeout", type=float, default=30, metavar="S", help="to receive a request and to answer it (30)")
     add("--threads", type=int, metavar="N", help="for an exported file (default: the cores it may use)")
     add("--accuracy", type=float, metavar="A", help="mark unsure answers, see predict (0.95)")
-    add("--reject_below", type=float, metavar="P", help="mark answers less likely than this")
+    add("--reject-below", type=float, metavar="P", help="mark answers less likely than this")
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     if not 0 <= args.port <= 65535:
         raise UserError(f"--port: must be from 0 to 65535, is {args.port}")
     if args.accuracy is not None and args.reject_below is not None:
-        raise UserError("--accuracy and --reject_below: give one of them")
+        raise UserError("--accuracy and --reject-below: give one of them")
     try:
         import uvicorn
 

@@ -9,9 +9,7 @@ from wastejax.deployment.website import write_site
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add = parser.add_argument
-    add(
-        "--model", metavar="MODEL", help="run, bundle or exported .onnx (default: the model that comes along)"
-    )
+    add("--model", metavar="MODEL", help="run, bundle or exported .onnx (default: the bundled model)")
     add(
         "--taxonomy",
         metavar="RULES",
@@ -19,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", required=True, metavar="DIR", help="the folder; files of the same name are replaced")
     add("--runtime", metavar="DIR", help="onnxruntime-web's dist folder (default: where `make web` puts it)")
-    add("--reject_below", type=float, metavar="P", help="mark answers less likely than this")
+    add("--reject-below", type=float, metavar="P", help="mark answers less likely than this")
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:

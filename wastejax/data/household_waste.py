@@ -42,7 +42,7 @@ class HouseholdWaste(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Pictures of recyclable and household waste, studio and real world.",
+            description="Images of recyclable and household waste, studio and real world.",
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=(None, None, 3)),

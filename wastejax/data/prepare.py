@@ -86,7 +86,7 @@ def prepare(
     source, manifest, left_out = _choose(source, data_config, notes)
     if source.empty_folders and manifest is None:
         raise ConfigError(
-            "config.data.dir", f"no pictures in {_listed(source.empty_folders)}; add some or remove it"
+            "config.data.dir", f"no images in {_listed(source.empty_folders)}; add some or remove it"
         )
     _check_classes(source, least=1 if manifest is not None or source.splits is not None else len(SPLITS))
     if manifest is None and source.splits is not None:
@@ -96,11 +96,11 @@ def prepare(
     good = _without_bad(source, seen.bad, data_config.on_bad_image)
     skipped = {source.names[i]: reason for i, reason in seen.bad.items()}
     if skipped:
-        notes.append(f"{len(skipped):,} unreadable pictures are left out")
+        notes.append(f"{len(skipped):,} unreadable images are left out")
     lost = set(range(len(source.classes))) - set(source.labels[good].tolist())
     if lost:
         names = _listed(source.classes[label] for label in lost)
-        raise ConfigError("config.data.dir", f"no readable picture in {names}; add some or remove the folder")
+        raise ConfigError("config.data.dir", f"no readable image in {names}; add some or remove the folder")
     source = source.select(good)
 
     phash, grey = seen.phash[good], seen.grey[good]
@@ -128,7 +128,8 @@ def prepare(
         left_out = left_out.select(_without_bad(left_out, bad, data_config.on_bad_image))
         names = ", ".join(left_out.classes)
         notes.append(
-            f"{len(left_out):,} pictures of {names} are kept out of training, as foreign ones to test with"
+            f"{len(left_out):,} images of {names} are kept out of training, to test with as out-of-distribution "
+            "images"
         )
     weights = mixture.weights if mixture else {}
     return Dataset(source, groups, splits, skipped, notes, left_out, phash, weights)
@@ -142,7 +143,7 @@ def _choose(source: Source, config: Any, notes: list[str]) -> tuple[Source, Mani
         manifest = load_manifest(config.split.manifest, source)
         unlisted = len(source) - len(np.union1d(manifest.indices, foreign))
         if unlisted:
-            notes.append(f"{unlisted:,} pictures that {config.split.manifest} does not list are left out")
+            notes.append(f"{unlisted:,} images that {config.split.manifest} does not list are left out")
         # The manifest of a run lists no picture of these classes; a user's own may choose among them.
         listed = np.intersect1d(foreign, manifest.indices)
         foreign = listed if len(listed) else foreign
@@ -178,7 +179,7 @@ def _check_classes(source: Source, least: int) -> None:
     if few:
         raise ConfigError(
             "config.data.dir",
-            f"too few pictures to split: class {_listed(few)}; each class needs at least {least}",
+            f"too few images to split: class {_listed(few)}; each class needs at least {least}",
         )
 
 
@@ -205,7 +206,7 @@ def _without_bad(source: Source, bad: dict[int, str], on_bad_image: str) -> np.n
         lines = [f"{source.names[i]}: {reason}" for i, reason in sorted(bad.items())]
         raise ConfigError(
             "config.data.on_bad_image",
-            f"{len(bad):,} of {len(source):,} pictures cannot be read ({'; '.join(shorten(lines))}); mend or "
+            f"{len(bad):,} of {len(source):,} images cannot be read ({'; '.join(shorten(lines))}); fix or "
             "remove them, or leave them out with --config.data.on_bad_image=skip",
         )
     return np.setdiff1d(np.arange(len(source)), list(bad)).astype(np.int64)
@@ -373,7 +374,7 @@ def _notes_on_twins(source: Source, twins: np.ndarray, splits: np.ndarray) -> li
         return []
     count = int(sizes[repeated].sum())
     notes = [
-        f"{count:,} of {len(source):,} pictures are near-duplicates of others, in {len(repeated):,} groups"
+        f"{count:,} of {len(source):,} images are near-duplicates of others, in {len(repeated):,} groups"
     ]
     across_classes = _groups_with_several(twins, source.labels)
     if across_classes:
@@ -385,7 +386,7 @@ def _notes_on_twins(source: Source, twins: np.ndarray, splits: np.ndarray) -> li
     if leaked:
         share = leaked / max(1, int(np.sum(splits == "test")))
         notes.append(
-            f"{leaked:,} test pictures ({share:.0%}) have a near-duplicate in train, which flatters test "
+            f"{leaked:,} test images ({share:.0%}) have a near-duplicate in train, which flatters test "
             "accuracy; config.data.split.group='phash' on undivided folders avoids it"
         )
     large = repeated[sizes[repeated] > _LARGE_GROUP * len(source)]
@@ -394,7 +395,7 @@ def _notes_on_twins(source: Source, twins: np.ndarray, splits: np.ndarray) -> li
         member = source.names[int(np.argmax(twins == top))]
         notes.append(
             f"groups of near-duplicates over {_LARGE_GROUP:.0%} of the set: {len(large)}, the largest of "
-            f"{sizes[top]:,} pictures ({sizes[top] / len(source):.0%}), {member} among them"
+            f"{sizes[top]:,} images ({sizes[top] / len(source):.0%}), {member} among them"
         )
     return notes
 

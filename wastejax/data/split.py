@@ -158,7 +158,7 @@ def load_manifest(path: str | Path, source: Source) -> Manifest:
             problems.append(f"{row['file']} is listed twice")
         elif source.classes[source.labels[i]] != row["label"]:
             actual = source.classes[source.labels[i]]
-            problems.append(f"{row['file']} is labelled {row['label']!r}, in the data {actual!r}")
+            problems.append(f"{row['file']} is labeled {row['label']!r}, in the data {actual!r}")
         elif row["split"] not in SPLITS:
             problems.append(f"{row['file']} has split {row['split']!r}; must be train, val or test")
         elif not row["group"].isdecimal():

@@ -70,7 +70,7 @@ class Workers(Generic[T]):
             code = self._processes[at].exitcode
             self.close()
             raise UserError(
-                f"a process that reads pictures ended (exit code {code}; -9: killed, often for want of memory); "
+                f"a process that reads images ended (exit code {code}; -9: killed, often for want of memory); "
                 "--config.data.workers=0 reads in the process that trains"
             ) from error
         if kind == "made":

@@ -101,7 +101,7 @@ def only_stream(names: Sequence[str]) -> str | None:
     """
     streams = [name for name in names if is_stream(name)]
     if streams and len(names) > 1:
-        raise UserError(f"{streams[0]}: a camera or video comes alone, without other pictures")
+        raise UserError(f"{streams[0]}: a camera or video comes alone, without other images")
     if streams and importlib.util.find_spec("cv2") is None:
         raise MissingPackage(streams[0], "opencv-python-headless", None)
     return streams[0] if streams else None

@@ -239,8 +239,8 @@ def checking_pictures(asked: Asked, bundle: Bundle, split: str, count: int) -> P
         except (images.BadImage, OSError):
             continue  # `eval` and `predict` report them
     if not squares:
-        raise UserError(f"--data: no readable pictures in the {split} split")
-    return Pictures(np.stack(squares), np.array(labels), f"pictures of {asked.data or f'the {split} split'}")
+        raise UserError(f"--data: no readable images in the {split} split")
+    return Pictures(np.stack(squares), np.array(labels), f"images of {asked.data or f'the {split} split'}")
 
 
 class Exported(NamedTuple):

@@ -52,7 +52,7 @@ def _expand(argument: str, say: Callable[[str], None]) -> list[str]:
     found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - pathlib cannot take absolute globs
     names = [str(p) for p in map(Path, found) if p.is_file() and is_image(p.name)]
     if not names:
-        raise UserError(f"{argument}: matches no picture")
+        raise UserError(f"{argument}: matches no image")
     return names
 
 

@@ -133,13 +133,13 @@ def _shared(paths: Sequence[str], bundles: Sequence[Bundle], say: Say) -> tuple[
     origins = []
     for path, bundle in zip(paths, bundles, strict=True):
         if not (Path(path) / "manifest.csv").is_file():
-            raise UserError(f"{path}: a bundle alone has no test pictures; give some with --data=DIR")
+            raise UserError(f"{path}: a bundle alone has no test images; give some with --data=DIR")
         data = bundle.config["data"]
         origins.append((data["source"], data["dir"] or str(embedded())))
     if origins[0] != origins[1]:
         (_, a), (_, b) = origins
         raise UserError(
-            f"{paths[0]} and {paths[1]} share no test pictures, their data are {a} and {b}; give some with "
+            f"{paths[0]} and {paths[1]} share no test images, their data are {a} and {b}; give some with "
             "--data=DIR"
         )
     source = own_source(bundles[0].config["data"])
@@ -150,11 +150,11 @@ def _shared(paths: Sequence[str], bundles: Sequence[Bundle], say: Say) -> tuple[
     shared = np.intersect1d(*tests)
     if not len(shared):
         raise UserError(
-            f"{paths[0]} and {paths[1]} share no test pictures, their splits differ; give some with --data=DIR"
+            f"{paths[0]} and {paths[1]} share no test images, their splits differ; give some with --data=DIR"
         )
     counts = [len(test) for test in tests]
     if counts != [len(shared)] * 2:
-        say(f"the runs share {len(shared):,} of {counts[0]:,} and {counts[1]:,} test pictures")
+        say(f"the runs share {len(shared):,} of {counts[0]:,} and {counts[1]:,} test images")
     source = source.select(shared)
     return source, np.arange(len(source))
 

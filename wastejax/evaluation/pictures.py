@@ -183,6 +183,6 @@ def readable(source: Source, indices: np.ndarray, asked: Asked, bundle: Bundle, 
         return indices
     names = "; ".join(f"{source.names[indices[i]]}: {reason}" for i, reason in sorted(bad.items()))
     if bundle.config["data"]["on_bad_image"] == "raise" and not asked.skip_bad:
-        raise UserError(f"{len(bad)} pictures cannot be read ({names}); mend them, or use --skip_bad")
+        raise UserError(f"{len(bad)} images cannot be read ({names}); fix them, or use --skip-bad")
     say(f"left out: {names}")
     return np.delete(indices, list(bad))

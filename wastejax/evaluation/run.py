@@ -88,5 +88,5 @@ def _calibrate(asked: Asked, bundle: Bundle, say: Say) -> Calibration:
     if not len(indices):
         raise UserError(f"--calibrate: {asked.data} has no validation images to do it on")
     calibration = calibrate_bundle(bundle, source, indices)
-    say(f"calibrated on {len(indices):,} validation pictures; kept in {bundle.path}")
+    say(f"calibrated on {len(indices):,} validation images; kept in {bundle.path}")
     return calibration

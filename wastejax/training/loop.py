@@ -116,7 +116,7 @@ def set_up(
 
     def caching(done: int, count: int) -> None:
         if done == count or done % 1000 == 0:
-            say(f"decoded {done} of {count} pictures into the cache")
+            say(f"decoded {done} of {count} images into the cache")
 
     largest = max(config.data.progressive or (preprocessing.image_size,))
     side = pipeline.cached_side(largest, preprocessing.crop, config.data.min_crop_area)
@@ -221,7 +221,7 @@ def fit(run: Run, state: TrainState, stop: Stop) -> Progress:
             progress = Progress(**saved)
             if progress.stopped == ALL_DONE and int(state.step) < run.total_steps:
                 progress.stopped = ""  # it was given more epochs since
-            run.say(f"going on from step {int(state.step)} of {run.total_steps}")
+            run.say(f"resuming from step {int(state.step)} of {run.total_steps}")
         run = announced(run, stop)
         batches = leaving.enter_context(closing(run.batches(int(state.step), run.config.data.workers)))
         leaving.enter_context(stop.after_the_step())
@@ -233,7 +233,7 @@ def fit(run: Run, state: TrainState, stop: Stop) -> Progress:
                 state = _end_epoch(run, state, progress, display)
                 checkpoints.save(state, asdict(progress), progress.history[-1]["score"])
             if run.devices.anyone(stop.requested) and not progress.stopped:
-                run.say(f"stopped and saved at step {int(state.step)}; the same command goes on from here")
+                run.say(f"stopped and saved at step {int(state.step)}; the same command resumes from here")
                 break
     return progress
 
@@ -327,7 +327,7 @@ def _diverged(run: Run, step: int, index: np.ndarray, loss: float) -> str:
     return (
         f"the loss is {loss} at step {step} (epoch {step // run.steps_per_epoch + 1}, learning rate "
         f"{float(run.schedule(step)):.3g}); the last checkpoint is kept. Lower config.optim.learning_rate, or "
-        f"look at the pictures of this batch: {', '.join(names)}"
+        f"look at the images of this batch: {', '.join(names)}"
     )
 
 

@@ -63,7 +63,7 @@ def load_teacher(distill: ConfigDict, classes: tuple[str, ...]) -> Teacher | Non
         named = ", ".join(other[:5]) or "the same in another order"
         raise ConfigError(
             "config.distill.teacher",
-            f"{distill.teacher} was trained for other classes than these pictures have: {named}",
+            f"{distill.teacher} was trained for other classes than these images have: {named}",
         )
     model = create_model(bundle.config["model"], len(classes))
     variables = fold_batch_norm(model, bundle.variables, bundle.preprocessing.image_size)

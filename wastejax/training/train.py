@@ -50,9 +50,7 @@ def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
     config = configs.load_recipe(recipe)
     given = configs.apply_overrides(config, overrides)
     if is_demo(config):
-        say(
-            "No pictures given: using the embedded drawn set, 30 classes. Give your own, one folder per class:"
-        )
+        say("No images given: using the embedded drawn set, 30 classes. Give your own, one folder per class:")
         say(f"  python -m wastejax.main --config={recipe} --config.data.dir=DIR")
         demo = {key: value for key, value in DEMO.items() if key not in given}
         arguments = [f"--config.{key}={value}" for key, value in demo.items()]
@@ -220,7 +218,7 @@ def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
             "another --workdir, or as --config.data.dir the folder where the run's images lie now"
         ) from None
     counts = ", ".join(f"{len(dataset.indices(s)):,} {s}" for s in ("train", "val", "test"))
-    say(f"{len(dataset.source):,} pictures, {len(dataset.source.classes)} classes: {counts}")
+    say(f"{len(dataset.source):,} images, {len(dataset.source.classes)} classes: {counts}")
     for note in dataset.notes:
         say(f"note: {note}")
     for name, reason in dataset.skipped.items():

@@ -44,12 +44,12 @@ def open_tfds(name: str, data_dir: str, key: str = "config.data.source") -> Sour
         part = builder.as_data_source(split, decoders=undecoded)
         known = _SPLITS.get(split)
         if len(builder.info.splits) > 1 and known is None:
-            notes.append(f"TFDS split {split!r} is left out ({len(part):,} pictures)")
+            notes.append(f"TFDS split {split!r} is left out ({len(part):,} images)")
             continue
         parts.append(part)
         records += [_tfds_record(part[i], f"{split}/{i:06d}", known) for i in range(len(part))]
     if not records:
-        raise ConfigError(key, f"{name!r} has no pictures")
+        raise ConfigError(key, f"{name!r} has no images")
     names, numbers, domains, splits, stamps = zip(*records, strict=True)
     classes = sorted(features["label"].names)
     position = np.array([classes.index(label) for label in features["label"].names])

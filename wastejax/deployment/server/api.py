@@ -18,14 +18,14 @@ _ANSWER = {
     "type": "object",
     "required": ["file"],
     "properties": {
-        "file": {"type": "string", "description": "the name that came with the picture"},
-        "rejected": {"type": "boolean", "description": "the model is too unsure: better ask a person"},
+        "file": {"type": "string", "description": "the name that came with the image"},
+        "rejected": {"type": "boolean", "description": "the model is too uncertain: better ask a person"},
         "top": {"type": "array", "items": _GUESS, "description": "likeliest first"},
         "heatmap": {
             "type": "string",
-            "description": "a data URL: the picture with what speaks for its class",
+            "description": "a data URL: the image with a heat map of its class",
         },
-        "error": {"type": "string", "description": "why this one of several pictures cannot be read"},
+        "error": {"type": "string", "description": "why this one of several images cannot be read"},
     },
 }
 
@@ -33,11 +33,11 @@ _ANSWER = {
 def openapi(body: int, pixels: int, files: int) -> dict[str, Any]:
     """Returns the description, JSON-ready; the arguments are the limits, see `app.Limits`."""
     refusals = {
-        "400": "no picture, or a damaged one, or a damaged form",
+        "400": "no image, or a damaged one, or a damaged form",
         "408": "the request took too long to arrive",
-        "413": f"more than {body} bytes, or a picture of more than {pixels} pixels",
-        "415": "not a picture",
-        "503": "too many pictures are waiting; Retry-After says when to try again",
+        "413": f"more than {body} bytes, or an image of more than {pixels} pixels",
+        "415": "not an image",
+        "503": "too many images are waiting; Retry-After says when to try again",
     }
     binary = {"type": "string", "format": "binary"}
     form = {
@@ -49,18 +49,18 @@ def openapi(body: int, pixels: int, files: int) -> dict[str, Any]:
         "info": {
             "title": "wastejax",
             "version": __version__,
-            "description": "Says what waste pictures show.",
+            "description": "Classifies images of waste.",
         },
         "paths": {
             "/predict": {
                 "post": {
-                    "summary": "What pictures show",
-                    "description": "Errors of single pictures are in their answers as long as one can be read.",
+                    "summary": "Classify images",
+                    "description": "Errors of single images are in their answers as long as one can be read.",
                     "parameters": [
                         {
                             "name": "top",
                             "in": "query",
-                            "description": "classes per picture",
+                            "description": "classes per image",
                             "schema": {"type": "integer", "minimum": 1, "default": 3},
                         },
                         {
@@ -80,7 +80,7 @@ def openapi(body: int, pixels: int, files: int) -> dict[str, Any]:
                     },
                     "responses": {
                         "200": _json(
-                            "one answer per picture, in order",
+                            "one answer per image, in order",
                             {
                                 "type": "object",
                                 "required": ["answers"],

@@ -136,9 +136,7 @@ class Service:
         def take(count: int) -> None:
             nonlocal held
             if self.metrics.waiting + count > self.limits.waiting:
-                raise Refused(
-                    503, f"busy: {self.metrics.waiting} pictures are waiting; try again in a second"
-                )
+                raise Refused(503, f"busy: {self.metrics.waiting} images are waiting; try again in a second")
             held += count
             self.metrics.waiting += count
 
@@ -169,7 +167,7 @@ class Service:
             for file in files:
                 opened.push_async_callback(file.close)
             if not files:
-                raise Refused(400, "no picture: send files in a form, or one picture as the body")
+                raise Refused(400, "no image: send files in a form, or one image as the body")
             return [Upload((file.filename or "")[:LONGEST_NAME], await file.read()) for file in files]
 
     async def _body(self, request: Request) -> AsyncGenerator[bytes, None]:

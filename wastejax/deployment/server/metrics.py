@@ -51,7 +51,7 @@ class Metrics:
         yield "# TYPE wastejax_requests_total counter"
         for (path, status), count in sorted(self._requests.items()):
             yield f'wastejax_requests_total{{path="{path}",status="{status}"}} {count}'
-        yield "# HELP wastejax_pictures_total Pictures by what came of them."
+        yield "# HELP wastejax_pictures_total Images by what came of them."
         yield "# TYPE wastejax_pictures_total counter"
         for outcome in ("answered", "rejected", "unreadable"):
             yield f'wastejax_pictures_total{{outcome="{outcome}"}} {self._pictures[outcome]}'
@@ -59,7 +59,7 @@ class Metrics:
         yield "# TYPE wastejax_batches_total counter"
         for size, count in sorted(self._batches.items()):
             yield f'wastejax_batches_total{{size="{size}"}} {count}'
-        yield "# HELP wastejax_waiting_pictures Pictures taken and not answered yet."
+        yield "# HELP wastejax_waiting_pictures Images taken and not answered yet."
         yield "# TYPE wastejax_waiting_pictures gauge"
         yield f"wastejax_waiting_pictures {self.waiting}"
         yield "# HELP wastejax_predict_seconds Time from a request's head to its answer."

@@ -134,7 +134,7 @@ def confusion_matrix(
         ax.imshow(shares, cmap=_blues(), vmin=0, vmax=1)
         ax.set_title("What each class was taken for, in %")
         ax.set_xlabel("predicted")
-        ax.set_ylabel("true (number of pictures)")
+        ax.set_ylabel("true (number of images)")
         every = range(len(names))
         ax.set_xticks(every, names, rotation=90)
         ax.set_yticks(every, [f"{name} ({n})" for name, n in zip(names, support[:, 0], strict=True)])

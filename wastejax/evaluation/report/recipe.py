@@ -10,7 +10,7 @@ Config = Mapping[str, Any]
 AUGMENTATIONS = {
     "none": "none",
     "basic": "random resized crops and flips",
-    "strong": "random resized crops, flips, colour jitter, rotation and random erasing",
+    "strong": "random resized crops, flips, color jitter, rotation and random erasing",
 }
 
 

@@ -22,7 +22,7 @@ def headlines(result: Mapping[str, Any]) -> list[str]:
     low, high = result["relative_ci95"]
     of_all = f" of {result['available_images']:,}" * (result["available_images"] > result["num_images"])
     lines = [
-        f"{result['num_images']:,}{of_all} pictures; clean top-1 {result['clean']['top1']:.1%}",
+        f"{result['num_images']:,}{of_all} images; clean top-1 {result['clean']['top1']:.1%}",
         f"kept of it under corruption: {result['relative_accuracy']:.1%}  (95 % interval {low:.1%} to {high:.1%})",
     ]
     for name, kind in result["kinds"].items():
@@ -52,11 +52,11 @@ def report(result: Mapping[str, Any]) -> list[str]:
     return [
         f"# Robustness: {result['model']}",
         "",
-        f"{result['num_images']:,} pictures of {result['data']}{part}. Top-1 on clean ones: {clean}; in brackets, "
+        f"{result['num_images']:,} images of {result['data']}{part}. Top-1 on clean ones: {clean}; in brackets, "
         "here and below, 95 % bootstrap intervals.",
         "",
         f"Over all corruptions the model keeps **{percent(result['relative_accuracy'])}** ({low} to {high}) of it: "
-        "the mean over the kinds of the mean accuracy over their severities, relative to clean pictures.",
+        "the mean over the kinds of the mean accuracy over their severities, relative to clean images.",
         "",
         "![Accuracy by kind and severity](robustness.png)",
         "",
@@ -68,7 +68,7 @@ def report(result: Mapping[str, Any]) -> list[str]:
         "",
         "## By class",
         "",
-        "The share recognised on clean pictures, and under the corruption that hurts the class most.",
+        "The share recognized on clean images, and under the corruption that hurts the class most.",
         "",
         *table(
             ("class", "pictures", "clean", "worst", "under"),

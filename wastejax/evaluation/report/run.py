@@ -20,16 +20,16 @@ FIGURES_DIR = "figures"
 # arguments; the others need pictures and counts, and are shown where the caller has drawn them.
 FIGURES = {
     "curves.png": "Loss (lower is better), accuracy and learning rate by epoch. Training and validation drifting "
-    "apart means that the model learns its training pictures by heart.",
+    "apart means that the model memorizes its training images.",
     "confusion_matrix.png": "Each row is a true class, each column an answer; a perfect model fills only the "
-    "diagonal. Grey rows have no pictures.",
-    "class_distribution.png": "How many pictures each class has, by split.",
-    "samples.png": "Training pictures as the network sees them, augmentation included, with their classes.",
+    "diagonal. Gray rows have no images.",
+    "class_distribution.png": "How many images each class has, by split.",
+    "samples.png": "Training images as the network sees them, augmentation included, with their classes.",
     "reliability.png": "How often the answer is right by how sure the model is: on the dotted line the two agree, "
-    "below it the model promises too much. The larger the dot, the more pictures.",
-    "risk_coverage.png": "How many of the answers are wrong if only the surest are given, and where the thresholds "
-    "lie.",
-    "worst_mistakes.png": "The wrong answers that the model was surest of. Look here first: often it is the "
+    "below it the model promises too much. The larger the dot, the more images.",
+    "risk_coverage.png": "How many of the answers are wrong if only the most certain are given, and where the "
+    "thresholds lie.",
+    "worst_mistakes.png": "The wrong answers that the model was most certain of. Look here first: often it is the "
     "label that is wrong.",
 }
 
@@ -92,17 +92,17 @@ def _headline(scores: Mapping[str, Any]) -> list[str]:
     low, high = scores["ci95"]
     if low < high:
         doubt = (
-            f"Over all pictures of the same kind the share most likely lies between {percent(low)} and "
+            f"Over all images of the same kind the share most likely lies between {percent(low)} and "
             f"{percent(high)} (95 % bootstrap interval)."
         )
     else:
         # The bootstrap cannot see a mistake that never happened; the rule of three can (Hanley 1983).
         bound = percent(min(3 / num_images, 1))
         doubt = (
-            f"So clear a result on {num_images:,} pictures still leaves room for up to {bound} the other way."
+            f"So clear a result on {num_images:,} images still leaves room for up to {bound} the other way."
         )
     return [
-        f"**The first answer is right for {round(top1 * num_images):,} of {num_images:,} test pictures: "
+        f"**The first answer is right for {round(top1 * num_images):,} of {num_images:,} test images: "
         f"{percent(top1)}.** {doubt} Blind guessing among {len(scores['per_class'])} classes would reach "
         f"{percent(1 / len(scores['per_class']))}."
     ]
@@ -117,7 +117,7 @@ def _subject(config: Mapping[str, Any], scores: Mapping[str, Any], facts: Mappin
             f"; {facts['parameters']:,} parameters (the numbers it learns)" if "parameters" in facts else ""
         )
         lines.append(f"- Model: {code(model.get('name', '?'))} ({details}){count}.")
-    lines.append(f"- Pictures: {_origin(config)}, {len(scores['per_class'])} classes.")
+    lines.append(f"- Images: {_origin(config)}, {len(scores['per_class'])} classes.")
     if "splits" in facts:
         parts = [f"{n:,} {USES.get(split, split)} (`{split}`)" for split, n in facts["splits"].items()]
         lines.append(f"- Split: {', '.join(parts)}.")
@@ -151,13 +151,14 @@ def _duplicates(config: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str
     largest = facts.get("largest_group")
     size = f"; the largest has {largest:,}" if largest else ""
     consequence = {
-        "none": " The split ignores them: a test picture may have a twin in training, which flatters the scores.",
+        "none": " The split ignores them: a test image may have a near-duplicate in training, which flatters the "
+        "scores.",
         "phash": " A split of wastejax's own keeps each group on one side; one that was given (by folders "
         "`train/`, `val/`, `test/` or by a manifest) is taken as it is.",
     }.get(_get(config, "data.split.group"), "")
     return [
-        f"- Near-duplicates: {facts['num_groups']:,} groups of pictures that look alike (one without a twin is a "
-        f"group of its own){size}.{consequence}"
+        f"- Near-duplicates: {facts['num_groups']:,} groups of images that look alike (one without a "
+        f"near-duplicate is a group of its own){size}.{consequence}"
     ]
 
 
@@ -202,10 +203,8 @@ def _domains(scores: Mapping[str, Any]) -> list[str]:
         (code(name), percent(domain["top1"]), f"{domain['num_images']:,}")
         for name, domain in scores["per_domain"].items()
     ]
-    intro = (
-        "How well it does by where the pictures were taken (`default`: studio, `real_world`: in the wild)."
-    )
-    return ["## By domain", "", intro, "", *table(("domain", "top-1", "test pictures"), rows)]
+    intro = "How well it does by where the images were taken (`default`: studio, `real_world`: in the wild)."
+    return ["## By domain", "", intro, "", *table(("domain", "top-1", "test images"), rows)]
 
 
 def _bins(scores: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
@@ -226,13 +225,13 @@ def _bins(scores: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     ]
     low, high = map(percent, scores["bin_ci95"])
     return [
-        "## By bin, the worst first",
+        "## By bin, worst first",
         "",
         f"**The right bin: {percent(scores['bin_top1'])}** (95 % bootstrap interval {low} to {high}). The "
         "chance of a bin is that of its classes together, so confusing two classes of one bin does no harm. "
         "Recall: how much of what belongs into the bin gets there. Precision: how much of what gets there belongs.",
         "",
-        *table(("bin", "recall", "precision", "test pictures"), rows),
+        *table(("bin", "recall", "precision", "test images"), rows),
     ]
 
 
@@ -254,13 +253,13 @@ def _classes(scores: Mapping[str, Any]) -> list[str]:
     ]
     absent = [code(name) for name, c in scores["per_class"].items() if not c["support"]]
     return [
-        "## By class, the worst first",
+        "## By class, worst first",
         "",
-        "Recall: how many of the class's pictures were found. Precision: how often the answer is right when the "
+        "Recall: how many of the class's images were found. Precision: how often the answer is right when the "
         "model names this class. F1: their harmonic mean, low as soon as one of them is.",
         "",
-        *table(("class", "F1", "recall", "precision", "test pictures", "most often taken for"), rows),
-        *(["", f"Without a test picture, hence not judged: {', '.join(absent)}."] if absent else []),
+        *table(("class", "F1", "recall", "precision", "test images", "most often taken for"), rows),
+        *(["", f"Without a test image, hence not judged: {', '.join(absent)}."] if absent else []),
     ]
 
 
@@ -287,14 +286,14 @@ def _circumstances(
     if "best_epoch" in facts:
         row = next((row for row in history if row["epoch"] == facts["best_epoch"]), {})
         top1 = row.get("val_top1")
-        reached = f", with {percent(top1)} top-1 on the validation pictures" if top1 is not None else ""
+        reached = f", with {percent(top1)} top-1 on the validation images" if top1 is not None else ""
         total = f" of {history[-1]['epoch']}" if history else ""
         lines.append(f"- Best epoch: {facts['best_epoch']}{total}{reached}.")
     if facts.get("stopped_reason"):
         lines.append(f"- Why it ended: {facts['stopped_reason']}.")
     if "seconds" in facts:
         speed = facts.get("images_per_second")
-        rate = f", {speed:,.0f} pictures per second" if speed else ""
+        rate = f", {speed:,.0f} images per second" if speed else ""
         lines.append(f"- Training time: {duration(facts['seconds'])}{rate}.")
     if "hardware" in facts:
         lines.append(f"- Hardware: {facts['hardware']}.")
@@ -307,8 +306,8 @@ def _next_steps(workdir: Path, facts: Mapping[str, Any]) -> list[str]:
     lines = [
         "## What to do next",
         "",
-        "Test it on pictures of your own (a folder with one subfolder per class, named as above); the same kind "
-        "of pictures as in training is the easy case:",
+        "Test it on images of your own (a folder with one subfolder per class, named as above); the same kind "
+        "of images as in training is the easy case:",
         "",
         "```",
         f"python -m wastejax.main eval --model={shlex.quote(str(workdir))} --data=YOUR_FOLDER --out=report.json",
@@ -317,7 +316,7 @@ def _next_steps(workdir: Path, facts: Mapping[str, Any]) -> list[str]:
     if facts.get("command"):
         lines += [
             "",
-            "Go on after an interruption: the same command again, which says so if the run is finished:",
+            "To resume after an interruption, run the same command again; it says so if the run is finished:",
             "",
             "```",
             str(facts["command"]),

@@ -37,7 +37,7 @@ def _calibration(scores: Mapping[str, Any]) -> list[str]:
         ),
     ]
     return [
-        "Logits are divided by a temperature, fitted on the validation pictures, before they become probabilities "
+        "Logits are divided by a temperature, fitted on the validation images, before they become probabilities "
         "(Guo et al. 2017). It changes no answer, only how sure the model says it is; `predict` and exported files "
         "use it.",
         "",
@@ -64,9 +64,9 @@ def _selective(selective: Mapping[str, Any]) -> list[str]:
     for wanted, kept in selective["at"].items():
         if kept["accuracy"] is None:
             why = (
-                "out of reach on the validation pictures"
+                "out of reach on the validation images"
                 if kept["threshold"] is None
-                else "no test picture is so sure"
+                else "no test image is that certain"
             )
             rows.append((f"{100 * float(wanted):g} %", "–", "none", why))
             continue
@@ -82,11 +82,11 @@ def _selective(selective: Mapping[str, Any]) -> list[str]:
         )
     low, high = (f"{bound:.4f}" for bound in selective["aurc_ci95"])
     return [
-        "A picture whose answer is too unsure can be left to a person. The thresholds are chosen on the validation "
-        "pictures, so that the answers kept are right as often as wanted; what they do to the test pictures (in "
-        "brackets 95 % bootstrap intervals):",
+        "An image whose answer is too uncertain can be left to a person. The thresholds are chosen on the "
+        "validation images, so that the answers kept are right as often as wanted; what they do to the test images "
+        "(in brackets 95 % bootstrap intervals):",
         "",
-        *table(("right, as wanted", "least probability", "test pictures answered", "of these right"), rows),
+        *table(("right, as wanted", "least probability", "test images answered", "of these right"), rows),
         "",
         f"Area under the risk-coverage curve (AURC): {selective['aurc']:.4f} (95 % bootstrap interval {low} to "
         f"{high}), the mean share of wrong answers over all thresholds; 0 is best.",
@@ -105,9 +105,9 @@ def _ood(ood: Mapping[str, Any]) -> list[str]:
         for wanted, r in ood["rejected"].items()
     ]
     return [
-        f"{ood['num_images']:,} pictures show none of the classes ({ood['pictures']}). AUROC: the chance that such "
-        "a picture scores lower than a test picture, 0.5 is guessing. FPR95: how many of them pass a threshold "
-        "that 95 % of the test pictures pass.",
+        f"{ood['num_images']:,} images show none of the classes ({ood['pictures']}). AUROC: the chance that such "
+        "an image scores lower than a test image, 0.5 is guessing. FPR95: how many of them pass a threshold "
+        "that 95 % of the test images pass.",
         "",
         *table(("score", "AUROC (95 % interval)", "FPR95"), rows),
         *(["", f"The thresholds above reject {', '.join(rejected)}."] if rejected else []),

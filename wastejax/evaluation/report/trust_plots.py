@@ -73,7 +73,7 @@ def risk_by_coverage(
                 place = 100 * kept["coverage"], 100 * (1 - kept["accuracy"])
                 label = f"threshold for {100 * float(wanted):.0f} % right"
                 ax.plot(*place, color=color, marker="o", linestyle="", label=label)
-        ax.set_title("Wrong among the pictures answered (%)")
+        ax.set_title("Wrong among the images answered (%)")
         ax.set_xlabel("pictures answered, the surest first (%)")
         ax.set_xlim(0, 102)
         ax.set_ylim(bottom=0)

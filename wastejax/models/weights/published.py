@@ -274,5 +274,5 @@ def load_pretrained(
     except UserError as error:
         raise UserError(f"config.init.weights={weights!r}: {error}") from None
     if preprocessing is None:
-        notes.append("how these weights want their pictures is not known: config.data stays as it is")
+        notes.append("how these weights want their images is not known: config.data stays as it is")
     return new, Report(weights, preprocessing, notes)
