@@ -10,7 +10,7 @@ from wastejax import config as configs
 from wastejax import models
 from wastejax.errors import ConfigError, UserError
 from wastejax.keys import Key
-from wastejax.training.loop import claim
+from wastejax.training.claim import claim
 from wastejax.training.train import resolve
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "configuration.md"

@@ -53,6 +53,10 @@ MODULES = {
 }
 
 
+# Options that had another name.
+RENAMED = {"--pictures": "--images"}
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, and where to look."""
 
@@ -70,7 +74,8 @@ def _hyphenated(argument: str) -> str:
     if not argument.startswith("--") or argument.startswith("--config."):
         return argument
     name, equals, value = argument.partition("=")
-    return name.replace("_", "-") + equals + value
+    name = name.replace("_", "-")
+    return RENAMED.get(name, name) + equals + value
 
 
 def parser(asked: str = "") -> argparse.ArgumentParser:

@@ -270,7 +270,7 @@ def test_progress_is_said_and_hashes_are_kept(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare_module, "_SECONDS_BETWEEN_PROGRESS", 0.0)
     lines: list[str] = []
     first = prepare(config_for(folder), 17, tmp_path / "cache", lines.append)
-    assert lines[-1] == "checking pictures: 20 of 20"
+    assert lines[-1] == "checking images: 20 of 20"
     lines.clear()
     second = prepare(config_for(folder), 17, tmp_path / "cache", lines.append)
     assert lines == []

@@ -337,7 +337,7 @@ def test_a_form_that_answers_otherwise_is_not_written(place, tmp_path, monkeypat
             f"--model={place / 'bundle'}",
             "--format=stablehlo",
             f"--out={tmp_path / 'm.stablehlo'}",
-            "--pictures=30",
+            "--images=30",
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -397,7 +397,7 @@ def test_damaged_and_foreign_files_are_refused(onnx_file, stablehlo_file, litert
         (["--format=litert", "--quantize=fp16"], "--quantize=fp16: only for --format=onnx"),
         (["--format=onnx", "--out=model.tflite"], r"--out=model\.tflite: must end with \.onnx"),
         (["--format=onnx", "--out=/nowhere/m.onnx"], "there is no folder /nowhere"),
-        (["--format=onnx", "--pictures=0"], "--pictures: must be >= 1"),
+        (["--format=onnx", "--images=0"], "--images: must be >= 1"),
         (["--format=stablehlo", "--profile"], "--profile: only for --format=onnx"),
         (["--format=onnx", "--quantize=int8"], "--quantize=int8: .* give --data=DIR"),
     ],

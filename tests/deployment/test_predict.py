@@ -104,7 +104,7 @@ def test_names_folders_and_globs(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no images"):
         find([f"{root}/empty"])
-    with pytest.raises(UserError, match="no pictures: give files"):
+    with pytest.raises(UserError, match="no images: give files"):
         find([])
 
 

@@ -86,7 +86,7 @@ def test_numbers_are_those_of_the_scores_and_each_is_explained(tmp_path):
 
 def test_classes_come_worst_first_with_what_they_are_taken_for(tmp_path):
     text = written(tmp_path)
-    rows = rows_of(text, "By class, the worst first")
+    rows = rows_of(text, "By class, worst first")
     assert [row[0] for row in rows] == [
         "`metal`", r"`odd\|name`", "`glass`", "`tea_bags`", "`paper`", "`shoes`"
     ]  # fmt: skip
@@ -117,7 +117,10 @@ def test_what_was_trained_on_what(tmp_path):
     [
         ({"dir": "", "source": "folder"}, "the embedded set of drawings"),
         ({"dir": "d", "source": "tfds:household_waste"}, "the TFDS data set `household_waste`"),
-        ({"dir": "d", "source": "folder", "split": {"group": "none"}}, "may have a twin in training"),
+        (
+            {"dir": "d", "source": "folder", "split": {"group": "none"}},
+            "may have a near-duplicate in training",
+        ),
     ],
 )
 def test_other_origins(tmp_path, data, expected):

@@ -102,7 +102,7 @@ def _classes(classes: Mapping[str, Any]) -> str:
         f'<td style="width:14rem"><div class="bar" style="width:{100 * c["num_readable"] / most:.0f}%"></div>'
         for name, c in classes["by_name"].items()
     ]
-    return f"<table><tr><th>class<th>pictures<th>distinct<th>domains<th>{''.join(rows)}</table>"
+    return f"<table><tr><th>class<th>images<th>distinct<th>domains<th>{''.join(rows)}</table>"
 
 
 def _odd(files: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", metavar="DIR", help="class folders (default: the run's own images)")
     parser.add_argument("--split", metavar="SPLIT", help="train, val or test (default: all of DIR, or test)")
-    parser.add_argument("--ood", metavar="DIR", help="foreign pictures: are they told from the others?")
+    parser.add_argument("--ood", metavar="DIR", help="out-of-distribution images: are they told apart?")
     parser.add_argument(
         "--calibrate", action="store_true", help="first fit the model's confidence on the validation images"
     )

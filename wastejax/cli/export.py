@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bytes, or images normalized by the caller",
     )
     add("--data", metavar="DIR", help="class folders to check and calibrate with (default: the run's own)")
-    add("--pictures", type=int, default=200, metavar="N", help="to check with (200)")
+    add("--images", dest="pictures", type=int, default=200, metavar="N", help="to check with (200)")
     add("--report", metavar="JSON", help="also write the comparison there")
     add("--profile", action="store_true", help="onnx: also say which operators take the time, in per cent")
 

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "pictures",
         nargs="*",
-        metavar="PICTURE",
+        metavar="IMAGE",
         help="file, folder, glob, or - for stdin; or one video file, or camera:0 (extra `camera`)",
     )
     parser.add_argument(

@@ -195,7 +195,7 @@ def _progress(say: Callable[[str], None]) -> Callable[[int, int], None]:
         now = time.monotonic()
         if now - last >= _SECONDS_BETWEEN_PROGRESS:
             last = now
-            say(f"checking pictures: {done:,} of {total:,}")
+            say(f"checking images: {done:,} of {total:,}")
 
     return progress
 

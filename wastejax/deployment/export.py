@@ -321,7 +321,7 @@ def check_request(asked: Asked, form: str, out: Path, precision: str = "none", c
     if precision != "none" and form != "onnx":
         raise UserError(f"--quantize={precision}: only for --format=onnx")
     if count < 1:
-        raise UserError(f"--pictures: must be >= 1, is {count}")
+        raise UserError(f"--images: must be >= 1, is {count}")
     suffix = SUFFIXES[form]
     if out.suffix != suffix:
         raise UserError(f"--out={out}: must end with {suffix}")

@@ -34,7 +34,7 @@ def find(arguments: Sequence[str], say: Callable[[str], None] = lambda line: Non
         UserError: no argument, a glob that matches nothing, or a folder without pictures.
     """
     if not arguments:
-        raise UserError("no pictures: give files, folders, globs, or - for one on standard input")
+        raise UserError("no images: give files, folders, globs, or - for one on standard input")
     names: dict[str, None] = {}  # a set that keeps the order
     for argument in arguments:
         names.update(dict.fromkeys(_expand(argument, say)))

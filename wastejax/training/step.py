@@ -45,7 +45,7 @@ def make_train_step(
         num_classes: C.
         class_weights: float32 [C], or None.
         sharding: of the next state, where there are several devices; see `devices.Devices.everywhere`.
-        teacher: whose answers are learnt beside the labels; None for labels alone.
+        teacher: whose answers are learned beside the labels; None for labels alone.
 
     The step takes (state, {'image': uint8 [B, S, S, 3], 'label': int32 [B]}) and returns the next state and
     {'loss', 'top1', 'grad_norm'}, float32 scalars. With 'allowed', bool [B, C], in the batch, labels can mean

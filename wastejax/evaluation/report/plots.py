@@ -183,7 +183,7 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]], path: Path | str
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.margins(x=0.08)
         ax.tick_params(axis="y", length=0)
-        ax.set_xlabel("pictures")
+        ax.set_xlabel("images")
         figure.legend(loc="outside upper left", ncols=max(len(counts), 1))
         save(figure, path)
     return figure

@@ -71,7 +71,7 @@ def report(result: Mapping[str, Any]) -> list[str]:
         "The share recognized on clean images, and under the corruption that hurts the class most.",
         "",
         *table(
-            ("class", "pictures", "clean", "worst", "under"),
+            ("class", "images", "clean", "worst", "under"),
             [
                 (
                     code(name),

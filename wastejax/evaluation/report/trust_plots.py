@@ -74,7 +74,7 @@ def risk_by_coverage(
                 label = f"threshold for {100 * float(wanted):.0f} % right"
                 ax.plot(*place, color=color, marker="o", linestyle="", label=label)
         ax.set_title("Wrong among the images answered (%)")
-        ax.set_xlabel("pictures answered, the surest first (%)")
+        ax.set_xlabel("images answered, most certain first (%)")
         ax.set_xlim(0, 102)
         ax.set_ylim(bottom=0)
         ax.grid(linewidth=0.6)
