@@ -12,13 +12,14 @@ PACKAGE = Path(__file__).resolve().parents[1] / "wastejax"
 # What each folder or module may import; itself is always allowed.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "machine": set(),
     "files": {"errors"},
     "keys": {"errors"},
     "config": {"errors", "keys"},
     "data": {"errors", "files"},
-    "runtime": {"data"},
-    "models": {"errors", "files", "config", "runtime"},
-    "bundle": {"errors", "files", "config", "runtime", "data", "models"},
+    "runtime": {"data", "machine"},
+    "models": {"errors", "files", "config", "runtime", "machine"},
+    "bundle": {"errors", "files", "config", "runtime", "machine", "data", "models"},
 }
 ALLOWED["evaluation"] = ALLOWED["bundle"] | {"bundle"}
 ALLOWED["auditing"] = ALLOWED["evaluation"] | {"evaluation"}

@@ -1,7 +1,6 @@
 """What opening a file says and uses: which jax wrote it, and how many threads compute."""
 
 import json
-import os
 import zipfile
 from datetime import date
 
@@ -14,7 +13,7 @@ from wastejax.bundle import load_bundle
 from wastejax.deployment import predictor
 from wastejax.deployment.export import write_export
 from wastejax.deployment.formats.stablehlo import ABOUT_FILE, PROGRAM
-from wastejax.deployment.predictor import load_predictor, usable_cores
+from wastejax.deployment.predictor import load_predictor
 from wastejax.errors import UserError
 
 
@@ -66,14 +65,6 @@ def test_a_program_that_fails_only_when_it_is_compiled_is_one_line(program, monk
     monkeypatch.setattr(jax.export, "deserialize", lambda _: Later())
     with pytest.raises(UserError, match=r"cannot run it: jax .* \(shape_refinement\)$"):
         load_predictor(program).probabilities(np.zeros((1, 32, 32, 3), np.uint8))
-
-
-def test_cores_are_those_that_the_process_may_use(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7}, raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    assert usable_cores() == 3
-    monkeypatch.delattr(os, "sched_getaffinity")
-    assert usable_cores() == 64
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".tflite"])

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from wastejax import machine
 from wastejax.runtime.process import has_huge_pages
 
 BUSY = 0.3  # load per core from which a machine is not quiet
@@ -48,14 +49,6 @@ def facts(threads: int) -> dict[str, Any]:
 
 def _processor() -> str:
     """Returns the processor's name, and the widest vector instructions it has."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    lines = dict(line.split("\t", 1) for line in text.splitlines() if "\t" in line)
-    name = next(
-        (v.lstrip("\t: ") for k, v in lines.items() if k.startswith("model name")), platform.machine()
-    )
-    flags = next((v.split() for k, v in lines.items() if k.startswith("flags")), [])
-    widest = next((flag for flag in ("avx512f", "avx2", "avx") if flag in flags), "")
-    return f"{name}, {widest}" if widest else name
+    known = machine.instructions()
+    widest = next((flag for flag in ("avx512f", "avx2", "avx") if flag in known), "")
+    return f"{machine.processor()}, {widest}" if widest else machine.processor()

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from wastejax import machine
 from wastejax.deployment.export import NEEDS, PRECISIONS, Comparison, Exported, export_model
 from wastejax.errors import UserError
 from wastejax.evaluation.pictures import Asked
@@ -57,6 +58,10 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
     if written.comparison is None or written.checked_on is None:
         return
     _tell(written.comparison, written.checked_on.origin, say)
+    if args.quantize == "int8" and not machine.multiplies_bytes():
+        say(
+            "this processor has no dot products of 8 bits (VNNI): here int8 makes the file smaller, not faster"
+        )
     if args.format == "stablehlo":
         from wastejax.deployment.formats.stablehlo import provenance
 

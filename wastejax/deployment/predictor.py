@@ -7,7 +7,6 @@ ONNX file answers on a machine that has no jax.
 import importlib.util
 import json
 import math
-import os
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from wastejax import machine
 from wastejax.bundle import default_bundle, load_bundle, parse_thresholds
 from wastejax.data.taxonomy import Taxonomy, load_taxonomy, parse_taxonomy
 from wastejax.data.transforms import Preprocessing
@@ -123,11 +123,6 @@ def load_predictor(
     return load_jax(path)
 
 
-def usable_cores() -> int:
-    """Returns how many processor cores this process may use: in a container, fewer than the host has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Returns float32 probabilities of logits [B, C], computed in float64."""
     scaled = np.asarray(logits, np.float64) / temperature
@@ -165,7 +160,7 @@ def load_onnx(path: Path, threads: int | None = None) -> Predictor:
         raise MissingPackage(str(path), "onnxruntime", None) from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; they are raised as well
-    options.intra_op_num_threads = threads or usable_cores()
+    options.intra_op_num_threads = threads or machine.cores()
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # whatever the parser or the kernels make of a damaged file
@@ -191,7 +186,7 @@ def load_openvino(path: Path, threads: int | None = None) -> Predictor:
         core = openvino.Core()
         model = core.read_model(path)
         # Left to itself it computes in bfloat16 where the processor can.
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads or usable_cores()}
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads or machine.cores()}
         compiled = core.compile_model(model, "CPU", settings)
     except Exception as error:  # whatever the parser or the kernels make of a damaged file
         raise damaged(path, "ONNX", error) from None
@@ -215,7 +210,7 @@ def load_litert(path: Path, threads: int | None = None) -> Predictor:
     try:
         with zipfile.ZipFile(path) as archive:  # at the end of the file
             about = parse_about(path, archive.read(ABOUT_FILE))
-        interpreter = Interpreter(model_path=str(path), num_threads=threads or usable_cores())
+        interpreter = Interpreter(model_path=str(path), num_threads=threads or machine.cores())
         interpreter.allocate_tensors()
     except (zipfile.BadZipFile, KeyError, OSError, ValueError, RuntimeError) as error:
         raise damaged(path, "LiteRT", error) from None

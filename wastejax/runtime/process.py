@@ -10,6 +10,8 @@ import platform
 import sys
 from pathlib import Path
 
+from wastejax import machine
+
 TUNABLE = "glibc.malloc.hugetlb"
 STARTED_BY = "WASTEJAX_RESTARTED"  # process id of the one that has already been started anew
 # Memory once had is kept: no block from mmap, none given back, and one heap for all threads, as a thread other than
@@ -143,18 +145,10 @@ def use_compilation_cache() -> None:
     from wastejax.data.cache import cache_dir, stamp
 
     # Programs compiled for one processor may not run on another that shares the home folder.
-    folder = cache_dir() / "xla" / stamp(platform.machine(), _processor())
+    stamped = stamp(platform.machine(), machine.processor(), sorted(machine.instructions()))
+    folder = cache_dir() / "xla" / stamped
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return  # jax would warn of it for every program; what else the cache is for says it
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-
-
-def _processor() -> list[str]:
-    """Returns the lines of /proc/cpuinfo that say what instructions there are."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return [platform.processor()]
-    return sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})

@@ -1,6 +1,5 @@
 """A training run: from a recipe and a folder of images to a bundle and a report."""
 
-import os
 import platform
 import shlex
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ml_collections import ConfigDict
 
 from wastejax import config as configs
+from wastejax import machine
 from wastejax.data.cache import cache_dir
 from wastejax.data.description import is_description
 from wastejax.data.prepare import Dataset, prepare
@@ -242,21 +242,12 @@ def facts(recipe: str, overrides: Sequence[str], workdir: str | Path | None) -> 
     import jax
 
     device = jax.devices()[0]
-    name = _processor() if device.platform == "cpu" else device.device_kind
+    name = machine.processor() if device.platform == "cpu" else device.device_kind
     return {
         "command": command_line(recipe, overrides, workdir),
-        "hardware": f"{name}, {os.cpu_count()} cores, {platform.machine()}",
+        "hardware": f"{name}, {machine.cores()} cores, {platform.machine()}",
         "versions": {
             "python": sys.version.split()[0],
             **{p: version(p) for p in ("wastejax", "jax", "flax", "optax")},
         },
     }
-
-
-def _processor() -> str:
-    """Returns the processor's name where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "cpu"
-    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), "cpu")

@@ -34,6 +34,8 @@ def write_onnx(path: Path, forward: Any, shape: tuple[int, ...], dtype: str, abo
     import jax
     from jax2onnx import to_onnx
 
+    # It warns of each of hundreds of values without a type; the file is checked as a whole.
+    logging.getLogger("onnx_ir.serde").setLevel(logging.ERROR)
     (batch,) = jax.export.symbolic_shape("B")
     entry = jax.ShapeDtypeStruct((batch, *shape), np.dtype(dtype))
     model = to_onnx(
