@@ -159,7 +159,7 @@ def photograph(driver: Any, address: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "drawn.png"
         synthetic.draw("plastic_detergent_bottles", 5, "default").save(picture)
-        driver.set_window_size(900, 980)
+        driver.set_window_size(900, 780)
         for language in ("en", "ko"):
             driver.get(f"{address}?lang={language}")
             wait = WebDriverWait(driver, 60)
