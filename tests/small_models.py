@@ -1,4 +1,4 @@
-"""Bundles of networks that nobody trained, with variables spread out so that pictures have answers of their own."""
+"""Bundles of networks that nobody trained, with variables spread out so that images have answers of their own."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def write_bundle(path: Path, name: str = "efficientnetv2_tiny", image_size: int 
 
 
 def draw_pictures(folder: Path, count: int = 6) -> Path:
-    """Saves `count` pictures of smooth colours, of differing sizes, as JPEG and PNG, one folder for each class."""
+    """Saves `count` images of smooth colors, of differing sizes, as JPEG and PNG, one folder for each class."""
     rng = np.random.default_rng(7)
     for i in range(count):
         name = CLASSES[i % len(CLASSES)]

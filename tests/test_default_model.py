@@ -1,4 +1,4 @@
-"""The model that comes along: small, whole, honest about itself, and there on a fresh install without a network."""
+"""The bundled model: small, whole, honest about itself, and there on a fresh install without a network."""
 
 import json
 import os
@@ -93,7 +93,10 @@ def test_its_last_fit_learns_from_no_picture_that_it_is_tested_with():
     assert [row["file"] for row in new] == [row["file"] for row in rows]
     of = {}
     for row in new:
-        assert row["split"] in ("train", groups[row["group"]])  # what was learnt from or chosen by is no test
+        assert row["split"] in (
+            "train",
+            groups[row["group"]],
+        )  # what was learned from or chosen by is no test
         assert of.setdefault(row["group"], row["split"]) == row["split"]  # near-duplicates stay together
     counts = {split: sum(row["split"] == split for row in new) for split in splits}
     assert counts == {"train": 200 + 150 + 120, "val": 50, "test": 80}
@@ -130,7 +133,7 @@ def test_it_recognises_real_pictures(real_data_dir):
     files = [file for name in predictor.classes for file in sorted((folder / name).iterdir())[:4]]
     squares = np.stack([predictor.preprocessing(images.decode(file.read_bytes())) for file in files])
     answers = predictor.probabilities(squares).argmax(axis=1)
-    # Mostly training pictures, so it must not be worse than on test pictures by more than chance: 4 sigma of 120.
+    # Mostly training images, so it must not be worse than on test images by more than chance: 4 sigma of 120.
     right = np.mean(
         [predictor.classes[k] == file.parent.name for k, file in zip(answers, files, strict=True)]
     )

@@ -43,11 +43,11 @@ class Bundle:
         variables: {'params', 'batch_stats'}, nested dicts of float32 arrays.
         config: the resolved config of its run, nested dicts.
         classes: class names in the order of the logits.
-        preprocessing: what its pictures go through.
+        preprocessing: what its images go through.
         metrics: validation scores at the time of saving.
         temperature: what logits are divided by before they become probabilities (Guo et al. 2017, section 4.2).
         thresholds: {'0.95': p, …}: the calibrated probability from which on answers were right that often on the
-            validation pictures, None where none was high enough; empty where nobody looked.
+            validation images, None where none was high enough; empty where nobody looked.
         licence: what may be done with the weights; '' where nobody said.
         versions: of Python and the packages that saved it.
         taxonomy: the rules for its classes, as far as there are any.
@@ -91,7 +91,7 @@ class Bundle:
 
     @cached_property
     def _folded(self) -> tuple[Any, Any]:
-        """The network, and its variables with batch normalisation folded, on the device."""
+        """The network, and its variables with batch normalization folded, on the device."""
         import jax
 
         from wastejax.models import create_model
@@ -181,7 +181,7 @@ def parse_thresholds(stored: Any) -> dict[str, float | None]:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that decide what a model answers: Pillow resizes its pictures."""
+    """Returns the versions that decide what a model answers: Pillow resizes its images."""
     packages = ("jax", "flax", "numpy", "pillow")
     return {
         "wastejax": __version__,
@@ -191,7 +191,7 @@ def versions() -> dict[str, str]:
 
 
 def default_bundle() -> Path:
-    """Returns the folder of the model that comes along.
+    """Returns the folder of the bundled model.
 
     Raises:
         UserError: this copy has none.

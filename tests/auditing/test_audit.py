@@ -24,7 +24,7 @@ CLASSES = ("can", "jar", "캔 bag")
 
 
 def photo(seed: int, side: int = 160) -> Image.Image:
-    """Something with structure at every scale and a colour cast, unlike any other seed."""
+    """Something with structure at every scale and a color cast, unlike any other seed."""
     rng = np.random.default_rng(seed)
 
     def layer(*shape: int) -> np.ndarray:
@@ -52,7 +52,7 @@ def recompressed(image: Image.Image) -> Image.Image:
 
 
 def recoloured(image: Image.Image) -> Image.Image:
-    """A twelfth of the colour circle further round, and paler."""
+    """A twelfth of the color circle further round, and paler."""
     hue, saturation, value = image.convert("HSV").split()
     hue = hue.point([(i + 21) % 256 for i in range(256)])
     saturation = saturation.point([i // 2 for i in range(256)])
@@ -230,7 +230,7 @@ def test_the_share_that_a_random_split_leaks_is_what_chance_says(tmp_path):
         for copy in "ab":
             photo(i, 64).save(folder / f"{i}{copy}.png")
     found = summary(audit(open_folder(tmp_path)))["leaks"]["random_split"]
-    # The twin of a test picture is any of the 99 others, 60 of which are in train.
+    # The twin of a test image is any of the 99 others, 60 of which are in train.
     assert found["test_images"] == 20
     assert found["share"] == pytest.approx(60 / 99, abs=0.12)
 
@@ -250,7 +250,7 @@ def test_flipped_labels_are_found_though_their_copies_agree():
     labels = truth.copy()
     wrong = rng.choice(400, 20, replace=False)
     labels[wrong] = (labels[wrong] + 1 + rng.integers(3, size=20)) % 4
-    # Every wrong picture comes twice; in another fold its copy would confirm the wrong label.
+    # Every wrong image comes twice; in another fold its copy would confirm the wrong label.
     features, labels = np.concatenate([features, features[wrong]]), np.concatenate([labels, labels[wrong]])
     groups = np.concatenate([np.arange(400), wrong])
     found = find_label_errors(features.astype(np.float32), labels, groups, np.arange(420) + 1000)

@@ -17,7 +17,7 @@ CLASSES = ("can", "cup", "jar")
 
 
 def draw(folder, counts, seed):
-    """Saves `counts` images of smooth random colours below each class folder."""
+    """Saves `counts` images of smooth random colors below each class folder."""
     rng = np.random.default_rng(seed)
     for label, count in counts.items():
         (folder / label).mkdir(parents=True)

@@ -79,7 +79,7 @@ def test_flat_pictures_are_joined_only_where_equal(tmp_path):
 
 
 def test_a_banner_does_not_hide_a_twin():
-    """Stock pictures come scaled down above a banner with the agency's name."""
+    """Stock images come scaled down above a banner with the agency's name."""
     original = photo(3)
     framed = Image.new("RGB", (256, 256), "black")
     framed.paste(original.resize((240, 240)), (8, 0))
@@ -90,7 +90,7 @@ def test_a_banner_does_not_hide_a_twin():
 
 
 def test_the_same_shape_in_another_grey_agrees_only_where_it_lies_the_same():
-    """A darker copy of a picture is a copy; a darker object somewhere else is another object."""
+    """A darker copy of an image is a copy; a darker object somewhere else is another object."""
     light, dark = disc("#a0a0a0", (100, 100)), disc("#202020", (100, 100))
     moved = Image.new("RGB", (256, 256), "white")
     moved.paste(dark.resize((230, 230)), (20, 8))

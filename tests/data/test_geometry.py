@@ -157,7 +157,7 @@ def test_training_images_are_kept_as_large_as_evaluation_sees_them(size, crop, m
 
 
 def test_training_above_256_pixels_sees_every_pixel():
-    """Stripes of one pixel at 400: kept as they are, where a cache of 256 would have made them grey."""
+    """Stripes of one pixel at 400: kept as they are, where a cache of 256 would have made them gray."""
     stripes = np.zeros((400, 400, 3), np.uint8)
     stripes[:, ::2] = 255
     preprocessing = Preprocessing(400, crop=1.0)

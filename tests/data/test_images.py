@@ -62,7 +62,7 @@ def test_grey_bilevel_and_palette():
     [
         (Image.new("RGBA", (4, 4), (200, 0, 0, 0)), (255, 255, 255)),
         (Image.new("RGBA", (4, 4), (200, 0, 0, 255)), (200, 0, 0)),
-        (Image.new("RGBA", (4, 4), (200, 0, 0, 51)), (244, 204, 204)),  # 255 + 0.2 * (colour - 255)
+        (Image.new("RGBA", (4, 4), (200, 0, 0, 51)), (244, 204, 204)),  # 255 + 0.2 * (color - 255)
         (Image.new("LA", (4, 4), (100, 51)), (224, 224, 224)),
     ],
 )
@@ -99,7 +99,7 @@ def test_float_and_32_bit_tiff():
 
 
 def test_sixteen_bit_rgb_png():
-    """PIL cannot write one, so it is written here: PNG specification, colour type 2, bit depth 16."""
+    """PIL cannot write one, so it is written here: PNG specification, color type 2, bit depth 16."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -18,7 +18,7 @@ PREPROCESSING = Preprocessing(16)
 
 @pytest.fixture
 def source(tmp_path, monkeypatch):
-    """Eleven pictures, each of its own grey value: 2 apples, 9 bottles."""
+    """Eleven images, each of its own gray value: 2 apples, 9 bottles."""
     monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
     for i in range(11):
         folder = tmp_path / "data" / ("apple" if i < 2 else "bottle")

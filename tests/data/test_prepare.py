@@ -33,7 +33,7 @@ def write_class(folder: Path, count: int, first: int) -> None:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Two classes of ten pictures that are nothing alike."""
+    """Two classes of ten images that are nothing alike."""
     root = tmp_path / "data"
     write_class(root / "glass", 10, 0)
     write_class(root / "metal", 10, 100)
@@ -234,7 +234,7 @@ def test_sets_that_cannot_be_split(folder, tmp_path):
     assert "class 'paper' (2)" in message and "at least 3" in message
 
     for i in range(2, 9):
-        save(photo(200), folder / "paper" / f"{i:02d}.png")  # nine files, but two pictures
+        save(photo(200), folder / "paper" / f"{i:02d}.png")  # nine files, but two images
     message = fails(folder, "config.data.dir")
     assert (
         "class 'paper' has no image in" in message

@@ -51,7 +51,7 @@ def test_group_ids_do_not_matter():
 
 @pytest.mark.parametrize("seed", range(10))
 def test_small_classes_reach_every_split(seed):
-    # Three pictures; two domains of two; one group of eight beside two single pictures.
+    # Three images; two domains of two; one group of eight beside two single images.
     labels = np.array([0] * 3 + [1] * 4 + [2] * 10)
     domains = ["d"] * 3 + ["d", "d", "r", "r"] + ["d"] * 10
     groups = np.array([*range(7), *[50] * 8, 51, 52])

@@ -159,7 +159,7 @@ def test_no_group_of_near_duplicates_above_three(drawn):
     source, (phash, grey, bad) = drawn
     assert len(source.names) == 30 * PER_CLASS and not bad
     assert np.bincount(group_duplicates(phash, grey)).max() <= 3
-    # Not even by hashes alone, without the grey versions that confirm a pair.
+    # Not even by hashes alone, without the gray versions that confirm a pair.
     group = np.arange(len(phash))
     for i, j in np.argwhere(np.bitwise_count(phash[:, None] ^ phash) <= 8):
         group[group == group[j]] = group[i]

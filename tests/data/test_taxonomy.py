@@ -156,7 +156,7 @@ def test_bin_accuracy_sums_the_probabilities_of_the_classes():
     )
     labels = np.array([1, 0, 1, 2])
     scores = score(np.log(probabilities), labels, classes, bins=bins)
-    assert scores["top1"] == 0.25  # only the second picture
+    assert scores["top1"] == 0.25  # only the second image
     assert scores["bin_top1"] == 0.75  # all but the last
     assert scores["per_bin"]["cans"] == {
         "precision": 1.0,

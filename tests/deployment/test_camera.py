@@ -1,4 +1,4 @@
-"""Frames of a video: the right ones, in their colours, smoothed as said. The videos are drawn here."""
+"""Frames of a video: the right ones, in their colors, smoothed as said. The videos are drawn here."""
 
 import sys
 from pathlib import Path

@@ -32,7 +32,7 @@ SIZE = 64
 
 
 def squares(count: int, seed: int = 0) -> np.ndarray:
-    """Smooth colours; uint8 [count, SIZE, SIZE, 3]."""
+    """Smooth colors; uint8 [count, SIZE, SIZE, 3]."""
     coarse = np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
     smooth = [Image.fromarray(c).resize((SIZE, SIZE), Image.Resampling.BICUBIC) for c in coarse]
     return np.stack([np.asarray(image) for image in smooth])
@@ -108,7 +108,7 @@ def test_exported_forms_agree_with_the_bundle(place, form, runtime, request):
     reference = load_jax(place / "bundle")
     if runtime:
         assert predictor.runtime == runtime
-    for count in (1, 3, 8):  # one file, any number of pictures
+    for count in (1, 3, 8):  # one file, any number of images
         rows = predictor.probabilities(PICTURES.images[:count])
         np.testing.assert_allclose(rows, reference.probabilities(PICTURES.images[:count]), atol=1e-5)
     assert predictor.classes == CLASSES
@@ -219,7 +219,7 @@ def test_a_file_for_normalised_pictures(place, tmp_path):
 def kernel_types(model: onnx.ModelProto) -> list[int]:
     """What the kernels of convolutions and dots are stored in, in order.
 
-    They are found by their use: a mean over colours has four axes too, and is no kernel.
+    They are found by their use: a mean over colors has four axes too, and is no kernel.
     """
     stored = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}

@@ -1,4 +1,4 @@
-"""What `predict` says about pictures: the numbers of `eval`, whatever lies between the good ones."""
+"""What `predict` says about images: the numbers of `eval`, whatever lies between the good ones."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Several objects in one picture: hand-made maps, and a network that knows a class by its colour."""
+"""Several objects in one image: hand-made maps, and a network that knows a class by its color."""
 
 import csv
 import dataclasses
@@ -32,7 +32,7 @@ CLASSES = ("eggshells", "glass_food_jars", "tea_bags")  # red, green, blue
 
 
 def by_colour(images: np.ndarray) -> np.ndarray:
-    """Logits at every position of 32 x 32 pixels: how much of each colour there is, beyond grey."""
+    """Logits at every position of 32 x 32 pixels: how much of each color there is, beyond gray."""
     B, H, W, _ = images.shape
     blocks = images.astype(float).reshape(B, H // 32, 32, W // 32, 32, 3).mean((2, 4)) / 255
     return 20 * np.maximum(blocks - blocks.mean(-1, keepdims=True), 0)

@@ -64,7 +64,7 @@ def served():
 
 @pytest.fixture
 def dark(tmp_path) -> str:
-    """A picture that the stand-in takes for the first class."""
+    """An image that the stand-in takes for the first class."""
     Image.new("RGB", (60, 50)).save(tmp_path / "dark.png")
     return str(tmp_path / "dark.png")
 

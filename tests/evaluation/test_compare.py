@@ -1,4 +1,4 @@
-"""Two models on the same pictures: the tests against SciPy and plain resampling, the command on drawn pictures."""
+"""Two models on the same images: the tests against SciPy and plain resampling, the command on drawn images."""
 
 import json
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_counts_and_difference():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """Pictures, and two runs of untrained networks whose test pictures overlap."""
+    """Images, and two runs of untrained networks whose test images overlap."""
     root = tmp_path_factory.mktemp("compare")
     source = open_folder(draw_pictures(root / "pictures", 20))
     for name, size, first in (("a", 64, 0), ("b", 32, 4)):

@@ -32,7 +32,7 @@ def drawn_lines(ax):
 
 
 def photos(count, height=64, width=64):
-    """Smooth colour gradients, each of its own colour, so that a picture can be told from another."""
+    """Smooth color gradients, each of its own color, so that an image can be told from another."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     for k in range(count):
         yield np.stack([200 * x, 200 * y, np.full_like(x, 9 * k)], axis=2).astype(np.uint8)

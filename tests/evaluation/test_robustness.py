@@ -49,7 +49,7 @@ def test_an_oblong_picture_turns_around_its_centre_and_is_mirrored_at_its_edges(
     turned = np.asarray(corruptions.rotate(picture, 90, turn(1)))
     assert turned.shape == (40, 60, 3)
     np.testing.assert_array_equal(turned[:, 10:50], np.rot90(pixels[:, 10:50]))
-    # Left of that square lies what was above the picture: its rows from the second on, mirrored.
+    # Left of that square lies what was above the image: its rows from the second on, mirrored.
     np.testing.assert_array_equal(turned[:, 9], turned[:, 11])
 
 
@@ -73,7 +73,7 @@ def test_the_covered_share_is_exact_to_a_line_of_pixels(share, covered):
     mean = np.rint(np.asarray(picture).mean(axis=(0, 1)))
     inside = changed[differs]
     assert (inside == mean).all()
-    assert differs.sum() > 0.99 * covered  # a pixel may have had the mean colour before
+    assert differs.sum() > 0.99 * covered  # a pixel may have had the mean color before
 
 
 def test_larger_boxes_lie_around_the_same_place():
@@ -135,7 +135,7 @@ CLASSES = ("dark", "light")
 
 @pytest.fixture
 def drawn(tmp_path):
-    """Six pictures of each of two classes, of plain colours: the one at 40 to 65, the other at 200 to 225."""
+    """Six images of each of two classes, of plain colors: the one at 40 to 65, the other at 200 to 225."""
     for name, start in zip(CLASSES, (40, 200), strict=True):
         for i in range(6):
             path = tmp_path / "data" / name / f"{i}.png"
@@ -145,7 +145,7 @@ def drawn(tmp_path):
 
 
 def fake_bundle():
-    """A model that calls a picture light where its middle is brighter than 130."""
+    """A model that calls an image light where its middle is brighter than 130."""
 
     def logits(images):
         middle = np.asarray(images)[:, 4:12, 4:12].astype(np.float32).mean(axis=(1, 2, 3))
@@ -187,7 +187,7 @@ def test_a_model_that_sees_brightness_alone_loses_by_brightness_alone(drawn):
     result = summary(correct, labels, CLASSES)
     assert result["num_images"] == 12
     assert result["clean"] == {"top1": 1.0, "ci95": [1.0, 1.0]}
-    # Plain pictures stay what they are under everything but brightness; noise averages out.
+    # Plain images stay what they are under everything but brightness; noise averages out.
     for name in ("rotation", "occlusion", "blur", "noise", "jpeg", "scale"):
         assert {point["top1"] for point in result["kinds"][name]["points"]} == {1.0}
     # Times 0.2 and 0.4 all are below 130 (225 * 0.4 = 90), times 0.7 none of 200 and more is; times 2, only what is
@@ -204,7 +204,7 @@ def test_a_model_that_sees_brightness_alone_loses_by_brightness_alone(drawn):
 
 
 def test_the_summary_number_by_hand():
-    # Four pictures, three right when clean. One kind has two severities (2/4, 1/4), the other one (1/4).
+    # Four images, three right when clean. One kind has two severities (2/4, 1/4), the other one (1/4).
     rows = np.array([[1, 1, 1, 0], [1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
     found = robustness.relative_accuracy(rows, [2, 1])
     assert found == pytest.approx(((2 / 4 + 1 / 4) / 2 + 1 / 4) / 2 / (3 / 4))

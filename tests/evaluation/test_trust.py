@@ -1,4 +1,4 @@
-"""Calibration, the reject option and foreign pictures, against hand-worked numbers, SciPy and scikit-learn."""
+"""Calibration, the reject option and out-of-distribution images, against worked numbers, SciPy and scikit-learn."""
 
 import argparse
 from types import SimpleNamespace

@@ -122,7 +122,7 @@ def test_a_convolution_to_more_channels_and_its_norm_equal_flax(dtype, form, mon
 
 
 class Normalised(nn.Module):
-    """A linear map of tokens that layer normalisation has gone over: ours, or Flax's two layers."""
+    """A linear map of tokens that layer normalization has gone over: ours, or Flax's two layers."""
 
     ours: bool
     dtype: jnp.dtype
@@ -191,7 +191,7 @@ def test_eca():
     pooled = np.pad(x.mean((1, 2)), ((0, 0), (1, 1)))
     logits = np.stack(
         [pooled[:, c : c + 3] @ kernel for c in range(16)], axis=1
-    )  # neighbours in order: no flip
+    )  # neighbors in order: no flip
     ours = EfficientChannelAttention().apply({"params": {"kernel": kernel}}, x)
     np.testing.assert_allclose(ours, x * sigmoid(logits)[:, None, None], rtol=1e-5)
 

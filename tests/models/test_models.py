@@ -159,7 +159,7 @@ def test_training_uses_the_batch_and_evaluation_the_running_statistics(name):
     if not stats:  # without batch norm the two are one
         np.testing.assert_allclose(trained, apply(variables, images), rtol=1e-3, atol=1e-4)
         return
-    # The other pictures of the batch change a picture's training logits.
+    # The other images of the batch change an image's training logits.
     changed, *_ = gradients(variables, images.at[1:].set(pictures(seed=2)[1:]))
     assert jnp.abs(changed[0] - trained[0]).max() > 1e-3
     assert jnp.abs(apply(variables, images) - trained).max() > 1e-3

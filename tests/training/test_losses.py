@@ -36,7 +36,7 @@ def test_mixup_blends_pictures_and_targets_alike():
     images = jnp.broadcast_to(jnp.arange(8.0)[:, None, None, None], (8, 4, 4, 3))
     mixed, soft = losses.mixup(jax.random.key(3), images, targets, 0.8)
     assert not np.allclose(mixed, images)
-    # Each picture's grey value is the mean label under its target, since picture i is of value i.
+    # Each image's gray value is the mean label under its target, since image i is of value i.
     np.testing.assert_allclose(mixed[:, 0, 0, 0], soft @ np.arange(8.0), rtol=1e-5)
     np.testing.assert_allclose(soft.sum(-1), 1, rtol=1e-6)
 

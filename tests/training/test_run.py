@@ -1,4 +1,4 @@
-"""Whole runs by the command line, on small pictures drawn here: training, kills, resuming, evaluation."""
+"""Whole runs by the command line, on small images drawn here: training, kills, resuming, evaluation."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageOps
 from wastejax.training.progress import time_left
 
 EPOCHS = 3
-PER_EPOCH = 4  # steps: 36 training pictures, 8 to a batch
+PER_EPOCH = 4  # steps: 36 training images, 8 to a batch
 STEPS = PER_EPOCH * EPOCHS
 
 # Small enough to compile in seconds; everything random is on, so that resuming has something to get wrong.
@@ -37,7 +37,7 @@ OPTIONS = [
 
 
 def draw(root: Path, per_class: int = 20) -> Path:
-    """Discs, squares and bars of any colour, on any ground."""
+    """Discs, squares and bars of any color, on any ground."""
     rng = np.random.default_rng(5)
     for name in ("bar", "disc", "square"):
         (root / name).mkdir(parents=True)
@@ -389,7 +389,7 @@ def test_classes_left_out_are_foreign_pictures_at_the_end(place, tmp_path):
     ]
     subprocess.run(evaluate, check=True, env=env, capture_output=True)
     assert json.loads((tmp_path / "a.json").read_text())["ood"] == report["ood"]
-    # The same pictures as any folder; calibrating anew finds what the run found.
+    # The same images as any folder; calibrating anew finds what the run found.
     again = [*evaluate, f"--ood={place / 'data' / 'disc'}", "--calibrate"]
     done = subprocess.run(again, check=True, env=env, capture_output=True, text=True)
     assert "detection of 20 out-of-distribution images (disc)" in done.stdout

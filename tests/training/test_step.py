@@ -32,7 +32,7 @@ def recipe(*overrides: str):
 
 
 def linear_model():
-    """Logits = mean colour @ kernel + bias; its 'batch statistics' remember the mean input they saw."""
+    """Logits = mean color @ kernel + bias; its 'batch statistics' remember the mean input they saw."""
 
     def apply(variables, images, train=False, rng=None, frozen=()):
         p = variables["params"]
@@ -130,7 +130,7 @@ def test_a_taught_step_by_hand():
     taught = {"kernel": np.float32(np.random.default_rng(7).normal(size=(3, CLASSES)))}
 
     class ByColour(Teacher):
-        """Logits = mean colour, as the teacher's own preprocessing scales it, @ kernel."""
+        """Logits = mean color, as the teacher's own preprocessing scales it, @ kernel."""
 
         def logits(self, variables, images):
             return self.preprocessing.normalise(images).mean((1, 2)) @ variables["kernel"]

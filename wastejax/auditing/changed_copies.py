@@ -12,16 +12,16 @@ from wastejax.data.hamming import near_pairs
 # copies, and so meets more look-alikes: of the pairs found in TrashNet and the household waste set those above 0.8
 # showed the same thing, those below mostly did not, while 95 % of planted crops agree by more.
 MIN_CHANGED_AGREEMENT = 0.8
-WINDOWS = (0.94, 0.88)  # sides of the windows that a cropped copy may show, relative to the picture
+WINDOWS = (0.94, 0.88)  # sides of the windows that a cropped copy may show, relative to the image
 
 
 def mirrored_pairs(grey: np.ndarray, groups: np.ndarray, hamming: int) -> np.ndarray:
     """Returns int64 [P, 2], pairs i < j from different groups of which one looks like the other mirrored.
 
     Args:
-        grey: uint8 [N, g, g], small grey pictures.
+        grey: uint8 [N, g, g], small gray images.
         groups: int [N].
-        hamming: largest number of differing bits of two hashes whose pictures are compared.
+        hamming: largest number of differing bits of two hashes whose images are compared.
     """
     mirror = grey[:, :, ::-1]
     found = [np.empty((0, 2), np.int64)]
@@ -34,7 +34,7 @@ def mirrored_pairs(grey: np.ndarray, groups: np.ndarray, hamming: int) -> np.nda
 def cropped_pairs(grey: np.ndarray, groups: np.ndarray, hamming: int) -> np.ndarray:
     """Returns int64 [P, 2], pairs from different groups of which the second looks like a window of the first.
 
-    A crop of a tenth changes a perceptual hash beyond recognition, so that each picture is also hashed through nine
+    A crop of a tenth changes a perceptual hash beyond recognition, so that each image is also hashed through nine
     windows of two sizes. Arguments as for `mirrored_pairs`.
     """
     g, whole = grey.shape[-1], _hashes(grey)
@@ -56,14 +56,14 @@ def _pairs_between(a: np.ndarray, b: np.ndarray, groups: np.ndarray, hamming: in
 
 
 def agreements(a: np.ndarray, b: np.ndarray, pairs: np.ndarray, chunk: int = 128) -> np.ndarray:
-    """Returns float32 [P], how well the small grey pictures a[i] and b[j] of each pair agree."""
+    """Returns float32 [P], how well the small gray images a[i] and b[j] of each pair agree."""
     parts = [pairs[start : start + chunk] for start in range(0, len(pairs), chunk)]
     agreements = [agreement(a[part[:, 0]], b[part[:, 1]]) for part in parts]
     return np.concatenate([np.zeros(0, np.float32), *agreements])
 
 
 def _hashes(grey: np.ndarray) -> np.ndarray:
-    """Returns uint64 [N], pHash (as `imagehash.phash`) of small grey pictures (uint8 [N, g, g])."""
+    """Returns uint64 [N], pHash (as `imagehash.phash`) of small gray images (uint8 [N, g, g])."""
     g = grey.shape[-1]
     waves = np.cos(np.pi * np.outer(np.arange(8), 2 * np.arange(g) + 1) / (2 * g)).astype(np.float32)
     low = (waves @ grey.astype(np.float32) @ waves.T).reshape(-1, 64)

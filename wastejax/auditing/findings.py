@@ -21,7 +21,7 @@ from wastejax.data.images.formats import ENDINGS
 from wastejax.data.sources import Source
 from wastejax.data.split import stratified_group_split
 
-SMALL = 64  # shorter side, pixels, below which a picture is called small
+SMALL = 64  # shorter side, pixels, below which an image is called small
 LONG = 3  # ratio of the sides above which it is called elongated
 SEEDS = tuple(range(17, 22))  # of the plain random splits whose leaks are counted
 
@@ -73,7 +73,7 @@ class Audit:
 
 
 class LabelError(NamedTuple):
-    """A picture that a model, trained without it, confidently gives another class.
+    """An image that a model, trained without it, confidently gives another class.
 
     Attributes:
         picture: index in the source.
@@ -94,12 +94,12 @@ def audit(
     hamming: int = 8,
     progress: Progress = lambda what, done, total: None,
 ) -> Audit:
-    """Reads every file and compares all pictures with each other.
+    """Reads every file and compares all images with each other.
 
     Args:
         source: N files.
         cache_dir: where hashes are kept, see `duplicates.scan`.
-        hamming: largest number of differing bits of two hashes whose pictures are compared.
+        hamming: largest number of differing bits of two hashes whose images are compared.
         progress: is told how far it is.
     """
     seen = scan(source, cache_dir, lambda done, total: progress("decoding", done, total))
@@ -194,7 +194,7 @@ def summary(
 
 
 def leaks(groups: np.ndarray, splits: np.ndarray) -> dict[str, dict[str, int]]:
-    """Counts, for val and test, the pictures that have a near-duplicate in train.
+    """Counts, for val and test, the images that have a near-duplicate in train.
 
     Args:
         groups: int [N].
@@ -208,7 +208,7 @@ def leaks(groups: np.ndarray, splits: np.ndarray) -> dict[str, dict[str, int]]:
 
 
 def random_leaks(found: Audit, ratios: Sequence[float] = (3, 1, 1)) -> dict[str, Any]:
-    """Splits plainly at random, stratified, as the study did, and counts leaks into the test pictures.
+    """Splits plainly at random, stratified, as the study did, and counts leaks into the test images.
 
     Returns:
         {'ratios', 'seeds', 'test_images', 'leaked', 'share'}, means over the seeds.
@@ -236,7 +236,7 @@ def clean(found: Audit) -> np.ndarray:
 
     Left out are unreadable files; all but one of each group of near-duplicates, the one with most pixels; and whole
     groups with conflicting labels, since nobody knows which is right. Likely label errors stay: most of them are
-    merely hard, and a test without its hard pictures flatters. They are for a person to look at.
+    merely hard, and a test without its hard images flatters. They are for a person to look at.
     """
     doubtful = set(found.bad)
     for group in found.conflicts():

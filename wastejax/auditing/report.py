@@ -1,4 +1,4 @@
-"""The audit as one HTML file with small pictures of the worst cases, which are the user's: it stays with them."""
+"""The audit as one HTML file with small images of the worst cases, which are the user's: it stays with them."""
 
 import base64
 import io
@@ -133,7 +133,7 @@ def _errors(source: Source, errors: Sequence[LabelError] | None) -> str:
 
 
 def _sheet(source: Source, groups: Sequence[np.ndarray] | np.ndarray) -> str:
-    """Shows groups of pictures (arrays of indices), one row each."""
+    """Shows groups of images (arrays of indices), one row each."""
     rows = []
     for group in groups[:MAX_ROWS]:
         cells = [_picture(source, int(i), source.classes[source.labels[i]]) for i in group[:MAX_PER_ROW]]

@@ -1,4 +1,4 @@
-"""How fast pictures come: files to augmented batches, against torchvision; and what training loses by waiting."""
+"""How fast images come: files to augmented batches, against torchvision; and what training loses by waiting."""
 
 import math
 import os
@@ -22,8 +22,8 @@ from wastejax.data.sources import Source, open_folder
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
 from wastejax.files import write_json
 
-SIDE = 256  # of the pictures, pixels
-COUNT = 480  # pictures of each format
+SIDE = 256  # of the images, pixels
+COUNT = 480  # images of each format
 BATCH = 32
 MIN_AREA = 0.35  # of a random crop, the recipes' default
 STEPS, STRETCH = 16, 6.0  # least steps and seconds of one measured stretch of training
@@ -73,7 +73,7 @@ def run(args: Any, threads: int, say: Say) -> None:
 
 @contextmanager
 def _own_cache(folder: Path) -> Iterator[None]:
-    """Keeps decoded pictures in `folder` for as long as it is open, away from the user's."""
+    """Keeps decoded images in `folder` for as long as it is open, away from the user's."""
     before = os.environ.get("WASTEJAX_CACHE")
     os.environ["WASTEJAX_CACHE"] = str(folder)
     try:
@@ -87,7 +87,7 @@ def _own_cache(folder: Path) -> Iterator[None]:
 def write_pictures(
     source: Source, folder: Path, kind: str, options: dict[str, Any], count: int = COUNT
 ) -> None:
-    """Writes `count` pictures of a source, square, into two class folders, taking some twice where it has fewer."""
+    """Writes `count` images of a source, square, into two class folders, taking some twice where it has fewer."""
     square = Preprocessing(image_size=SIDE, crop=1.0)
     for n in range(count):
         picture = images.Image.fromarray(square(images.decode(source.read(n * 7 % len(source)))))
@@ -108,7 +108,7 @@ def batches(read: pipeline.Reader, count: int, size: int, batch: int, workers: i
 def measure_pipeline(
     folder: Path, threads: int, args: Any, say: Say
 ) -> tuple[list[dict[str, Any]], list[Any]]:
-    """Times passes over a folder of pictures: decoding, augmentation to `SIDE` px and batching.
+    """Times passes over a folder of images: decoding, augmentation to `SIDE` px and batching.
 
     Returns:
         A row per way with images/s, and its time over that of ours from files; what could not be run, and why.
@@ -173,14 +173,14 @@ def trained(args: Any) -> list[Case]:
 
 
 def measure_feeding(case: Case, folder: Path, args: Any, say: Say) -> dict[str, Any]:
-    """Times training steps on pictures from the decoded cache, and on one batch that lies on the device.
+    """Times training steps on images from the decoded cache, and on one batch that lies on the device.
 
-    Both keep one step in flight, as the trainer does. Pictures come from one pipeline, whose process starts once,
+    Both keep one step in flight, as the trainer does. Images come from one pipeline, whose process starts once,
     as in training. As many steps as batches may lie ready go before each stretch, of either kind, and are not
     counted; nothing is read while the fixed batch is timed, as the pipeline has filled its buffers by then.
 
     Returns:
-        `rate`: pictures per second with data, as a share of those without; with `low` and `high`, 95 % bootstrap.
+        `rate`: images per second with data, as a share of those without; with `low` and `high`, 95 % bootstrap.
     """
     import jax
 

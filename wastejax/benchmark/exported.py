@@ -7,7 +7,7 @@ from wastejax.benchmark.networks import Case, config_of
 
 
 def export(case: Case, folder: Path) -> dict[str, str]:
-    """Writes the network of a case: float32 [B, S, S, 3] -> logits, any number of pictures.
+    """Writes the network of a case: float32 [B, S, S, 3] -> logits, any number of images.
 
     Returns:
         {'onnx': the file}, or {'onnx_missing': why there is none}.

@@ -30,8 +30,8 @@ class Case:
 
     Attributes:
         model: a key of `MODELS`, with keys of its config where they differ: `mobilevit_s+expansion=4`.
-        size: side of the pictures, pixels.
-        batch: pictures at once.
+        size: side of the images, pixels.
+        batch: images at once.
         dtype: of the activations.
         mode: 'infer' or 'train', a whole optimizer step with AdamW.
         runtime: 'jax'; 'stock', the same with XLA's own convolutions, as Flax has them; or a peer's name.
@@ -85,7 +85,7 @@ def prepare(case: Case) -> tuple[Runner, dict[str, Any]]:
 
     Returns:
         What times it, and facts: `device`, `trace_s`, `compile_s`, `temporary_mib` (None where unknown),
-        `parameters`, `gmacs` (of one picture, forward) and `weights_mib`.
+        `parameters`, `gmacs` (of one image, forward) and `weights_mib`.
     """
     model = model_of(case)
     variables = model.init(jax.random.key(0), case.size)
@@ -114,10 +114,10 @@ Prepared = tuple[Any, tuple[Any, ...], Callable[[Any], Callable[[], Any]]]
 
 
 def _infer(case: Case, model: Model, variables: Any) -> Prepared:
-    """Pictures that lie on the device, normalised, to logits that lie there too."""
+    """Images that lie on the device, normalized, to logits that lie there too."""
     images = jax.random.normal(jax.random.key(1), (case.batch, case.size, case.size, 3))
     apply = model.apply
-    if case.runtime == "jax":  # as `Bundle.logits`; Flax leaves batch normalisation where it is
+    if case.runtime == "jax":  # as `Bundle.logits`; Flax leaves batch normalization where it is
         variables, apply = fold_batch_norm(model, variables, case.size), partial(apply_folded, model)
     arguments = jax.device_put(variables), images
     return (

@@ -91,7 +91,7 @@ def train_call(torch, model, images, num_classes):
 
 
 def torchvision_forms(case):
-    """Returns passes over a folder of pictures by torchvision's DataLoader: cropped, flipped, as bytes."""
+    """Returns passes over a folder of images by torchvision's DataLoader: cropped, flipped, as bytes."""
     try:
         import torch
         from torchvision import datasets, transforms
@@ -132,7 +132,7 @@ def inference_only(case):
 
 
 def pictures(case, layout):
-    """Returns float32 pictures for a file whose input is laid out like this."""
+    """Returns float32 images for a file whose input is laid out like this."""
     import numpy as np
 
     shape = (case["batch"], case["size"], case["size"], 3)

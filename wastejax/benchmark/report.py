@@ -162,7 +162,7 @@ def bars(cases: Sequence[Row], path: Path) -> Path:
 
 
 def latency_by_size(cases: Sequence[Row], path: Path) -> Path:
-    """Draws median latency against the side of the pictures, both axes logarithmic, a line per model."""
+    """Draws median latency against the side of the images, both axes logarithmic, a line per model."""
     with plots.styled() as new_figure:
         figure = new_figure(figsize=(4.8, 3.4))
         ax = figure.subplots()

@@ -1,6 +1,6 @@
 """Times that can be believed: what is compared runs interleaved, and a ratio comes with an interval.
 
-A machine is never quiet: its clock, its neighbours and its memory change within minutes. Two things measured one
+A machine is never quiet: its clock, its neighbors and its memory change within minutes. Two things measured one
 after the other differ by that alone. So everything that is to be compared takes turns, round by round, and a ratio
 is taken within each round, where what slows one down slows the other too.
 """

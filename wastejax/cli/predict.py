@@ -1,4 +1,4 @@
-"""`wastejax predict`: the class, the bin and the probability for any number of pictures."""
+"""`wastejax predict`: the class, the bin and the probability for any number of images."""
 
 import argparse
 import sys
@@ -90,10 +90,10 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Answers on standard output; progress, unreadable files and speed go to standard error.
 
     Returns:
-        The exit code: 1 where a picture could not be read.
+        The exit code: 1 where an image could not be read.
 
     Raises:
-        UserError: no pictures, or no such model.
+        UserError: no images, or no such model.
     """
     for name in ("top", "batch_size", "max_pixels"):
         if getattr(args, name) < 1:

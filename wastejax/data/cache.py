@@ -1,4 +1,4 @@
-"""Decoded pictures in one memory-mapped file, so that each file is decoded once, not once an epoch."""
+"""Decoded images in one memory-mapped file, so that each file is decoded once, not once an epoch."""
 
 import hashlib
 import json
@@ -100,7 +100,7 @@ def build_store(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
-            # In slices, since map() would otherwise run ahead and hold every picture in memory.
+            # In slices, since map() would otherwise run ahead and hold every image in memory.
             for start in range(0, len(items), 256):
                 for i, array in enumerate(pool.map(made, items[start : start + 256]), start):
                     shapes[i] = array.shape

@@ -1,4 +1,4 @@
-"""Near-duplicate pictures: one pass over the files, perceptual hashes, and groups of the same picture."""
+"""Near-duplicate images: one pass over the files, perceptual hashes, and groups of the same image."""
 
 import hashlib
 import os
@@ -20,32 +20,32 @@ from wastejax.data.hamming import near_pairs
 from wastejax.data.images import VERSION, BadImage, decode
 from wastejax.data.sources import Source
 
-GREY = 32  # side of the small grey versions, pixels
+GREY = 32  # side of the small gray versions, pixels
 # Smallest `agreement` of near-duplicates, found by looking at the pairs with near hashes in TrashNet and the
-# household waste set: above 0.8 nearly all are one picture, below 0.55 few (cropped by more than is searched), and
+# household waste set: above 0.8 nearly all are one image, below 0.55 few (cropped by more than is searched), and
 # between lie twins with another banner and look-alikes. A missed twin leaks into the test set while a look-alike
 # in the group does no harm, so the limit is on the low side.
 MIN_AGREEMENT = 0.65
 _MAX_DIFFERENCE = (
-    0.6  # of greys where pictures had to be aligned, relative to their contrast; found in the same way
+    0.6  # of grays where images had to be aligned, relative to their contrast; found in the same way
 )
 _EQUAL = 0.9  # as they lie: no need to search
 _MIN_COARSE_AGREEMENT = 0.5  # no pair below it was found to agree on a closer look
-_TEMPLATE = 0.8  # side of the middle part that is looked for, relative to the picture
-_FLAT = 10.0  # norm of the detail, grey levels, below which a picture counts as flat
+_TEMPLATE = 0.8  # side of the middle part that is looked for, relative to the image
+_FLAT = 10.0  # norm of the detail, gray levels, below which an image counts as flat
 _SCALES = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15)
-_ROWS_AT_ONCE = 4096  # images whose grey versions are summed or compared in one step
+_ROWS_AT_ONCE = 4096  # images whose gray versions are summed or compared in one step
 SCENE_SHARE, SCENE_SIZE = 0.3, 10  # of a set, from which on a group of differing images is a scene
 _CACHE_FILE = f"scan-v2.{VERSION}.npz"  # count up when what is computed per image changes
 _DECODE_SIDE = 256  # JPEGs may be decoded down to this, in their own steps of two
 
 
 class Scan(NamedTuple):
-    """What one pass over N pictures found out.
+    """What one pass over N images found out.
 
     Attributes:
         phash: uint64 [N], 64-bit perceptual hash (0 for unreadable files).
-        grey: uint8 [N, GREY, GREY], small grey version.
+        grey: uint8 [N, GREY, GREY], small gray version.
         bad: index -> reason, of the files that cannot be decoded.
     """
 
@@ -57,12 +57,12 @@ class Scan(NamedTuple):
 def scan(
     source: Source, cache_dir: Path | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Scan:
-    """Decodes every picture once; what was seen before under the same name and stamp comes from the cache.
+    """Decodes every image once; what was seen before under the same name and stamp comes from the cache.
 
     Args:
-        source: N pictures.
+        source: N images.
         cache_dir: where the cache is kept; None for no cache. Unreadable files are never cached.
-        progress: called with (pictures done, pictures to read) as reading goes on, if any must be read.
+        progress: called with (images done, images to read) as reading goes on, if any must be read.
     """
     phash = np.zeros(len(source), np.uint64)
     grey = np.zeros((len(source), GREY, GREY), np.uint8)
@@ -100,10 +100,10 @@ def scan(
 
 
 def group_duplicates(phash: np.ndarray, grey: np.ndarray, hamming: int = 8) -> np.ndarray:
-    """Groups pictures that are near-duplicates of each other, directly or over others.
+    """Groups images that are near-duplicates of each other, directly or over others.
 
-    Two pictures are near-duplicates where their hashes differ in at most `hamming` of 64 bits and their small
-    grey versions agree (`agreement` at least `MIN_AGREEMENT`): hashes alone also join plain drawings, and
+    Two images are near-duplicates where their hashes differ in at most `hamming` of 64 bits and their small
+    gray versions agree (`agreement` at least `MIN_AGREEMENT`): hashes alone also join plain drawings, and
     objects of one shape on a white ground.
 
     Args:
@@ -129,9 +129,9 @@ def group_duplicates(phash: np.ndarray, grey: np.ndarray, hamming: int = 8) -> n
 
 
 def exact_copies(phash: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns int64 [M], one image of each look (hash and grey version), and int64 [N], which of them each is.
+    """Returns int64 [M], one image of each look (hash and gray version), and int64 [N], which of them each is.
 
-    Images are sorted by a sum of their greys that fits 64 bits, and neighbors compared, so that memory stays that
+    Images are sorted by a sum of their grays that fits 64 bits, and neighbors compared, so that memory stays that
     of a few numbers an image.
     """
     factors = np.random.default_rng(0).integers(2**64, size=grey[0].size, dtype=np.uint64)
@@ -192,7 +192,7 @@ def scene_groups(groups: np.ndarray, looks: np.ndarray) -> np.ndarray:
 
 
 def _confirmed(pairs: np.ndarray, grey: np.ndarray, chunk: int = 128) -> np.ndarray:
-    """Returns those of the pairs (int64 [P, 2]) whose grey pictures agree."""
+    """Returns those of the pairs (int64 [P, 2]) whose gray images agree."""
     kept = [pairs[:0]]
     for start in range(0, len(pairs), chunk):
         part = pairs[start : start + chunk]
@@ -201,11 +201,11 @@ def _confirmed(pairs: np.ndarray, grey: np.ndarray, chunk: int = 128) -> np.ndar
 
 
 def agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Looks for the middle of each picture `b` in its picture `a`, and returns how well the details agree.
+    """Looks for the middle of each image `b` in its image `a`, and returns how well the details agree.
 
-    Stock pictures come with and without a banner, which shifts and scales the rest, so shifts of up to a sixth and
+    Stock images come with and without a banner, which shifts and scales the rest, so shifts of up to a sixth and
     scales of up to 15 % are tried: coarsely all over, then finely around the best. What is compared is detail, the
-    picture minus its blur: the silhouette of a bottle on white correlates with any other bottle. Then the greys
+    image minus its blur: the silhouette of a bottle on white correlates with any other bottle. Then the grays
     must be alike too, or a yellow bottle would agree with a black one.
 
     Args:
@@ -213,7 +213,7 @@ def agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         b: uint8 [P, g, g].
 
     Returns:
-        float32 [P], the best correlation, 1 for equal pictures; 0 where details agree but greys do not.
+        float32 [P], the best correlation, 1 for equal images; 0 where details agree but grays do not.
     """
     g = a.shape[-1]
     a_fine, b_fine = _detail(a, radius=2), _detail(b, radius=2)
@@ -222,7 +222,7 @@ def agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b, a_fine, b_fine = a[todo], b[todo], a_fine[todo], b_fine[todo]
     a_coarse, b_coarse = _detail(a, radius=4), _detail(b, radius=4)
 
-    best = np.full((len(todo), 4), -1, np.float32)  # agreement, centre y, centre x, side
+    best = np.full((len(todo), 4), -1, np.float32)  # agreement, center y, center x, side
     for side in np.multiply(_SCALES, _TEMPLATE * g):
         reach = np.arange(0, (g - side) / 2, 2)
         centres = g / 2 + np.concatenate([-reach[:0:-1], reach])[None]
@@ -258,11 +258,11 @@ def _search(
     Args:
         a: float32 [P, g, g], details.
         b: float32 [P, g, g], details.
-        y: float [P or 1, K], vertical centres of the windows, pixels; every one is combined with every `x`.
-        x: float [P or 1, K], horizontal centres.
+        y: float [P or 1, K], vertical centers of the windows, pixels; every one is combined with every `x`.
+        x: float [P or 1, K], horizontal centers.
         side: float [P or 1], side of the windows, pixels.
         n: samples along a side.
-        best: float32 [P, 4], correlation, centre and side of the best window so far, updated in place.
+        best: float32 [P, 4], correlation, center and side of the best window so far, updated in place.
     """
     (count, g, _), k = a.shape, y.shape[1]
     middle = _sampling(np.array(g / 2), np.array(_TEMPLATE * g), n, g)
@@ -281,7 +281,7 @@ def _search(
 
 
 def _sampling(centre: np.ndarray, side: np.ndarray, n: int, g: int) -> np.ndarray:
-    """Returns float32 [..., n, g], what samples n points along `side` pixels around `centre` from g pixels."""
+    """Returns float32 [..., n, g], what samples n points along `side` pixels around `center` from g pixels."""
     centre, side = centre[..., None, None], side[..., None, None]
     points = np.clip(centre + ((np.arange(n)[:, None] + 0.5) / n - 0.5) * side - 0.5, 0, g - 1)
     weights = np.maximum(0, 1 - np.abs(points - np.arange(g)) / np.maximum(1, side / n))
@@ -289,7 +289,7 @@ def _sampling(centre: np.ndarray, side: np.ndarray, n: int, g: int) -> np.ndarra
 
 
 def _detail(pictures: np.ndarray, radius: int) -> np.ndarray:
-    """Returns float32 [P, g, g], pictures (uint8 [P, g, g]) less their blur over `radius` pixels, of norm 1."""
+    """Returns float32 [P, g, g], images (uint8 [P, g, g]) less their blur over `radius` pixels, of norm 1."""
     g = pictures.shape[-1]
     blur = (np.abs(np.arange(g)[:, None] - np.arange(g)) <= radius).astype(np.float32)
     blur /= blur.sum(1, keepdims=True)
@@ -298,12 +298,12 @@ def _detail(pictures: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _normalised(x: np.ndarray, least: float = 1e-6) -> np.ndarray:
-    """Scales pictures (float32 [P, h, w]) to norm 1 where their norm is at least `least`."""
+    """Scales images (float32 [P, h, w]) to norm 1 where their norm is at least `least`."""
     return x / np.maximum(np.linalg.norm(x, axis=(1, 2), keepdims=True), least)
 
 
 def _look(source: Source, index: int) -> tuple[np.uint64, np.ndarray] | str:
-    """Returns hash and small grey version of one picture, or why it cannot be read."""
+    """Returns hash and small gray version of one image, or why it cannot be read."""
     try:
         image = decode(source.read(index), min_side=_DECODE_SIDE)
     except BadImage as error:

@@ -1,7 +1,7 @@
 """TFDS builder `household_waste`: the Kaggle archive to ArrayRecord, the encoded bytes kept as they are.
 
 The archive is "Recyclable and Household Waste Classification" (kaggle.com, alistairking): 30 classes of 500
-pictures, half of them studio pictures, half real world. Download it, then, once:
+images, half of them studio images, half real world. Download it, then, once:
 
     python -m wastejax.data.household_waste --archive=archive.zip --data_dir=DIR
 
@@ -27,7 +27,7 @@ _TFDS_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
 class HouseholdWaste(tfds.core.GeneratorBasedBuilder):
-    """Pictures of household waste with class, domain and file name.
+    """Images of household waste with class, domain and file name.
 
     Features: `image` (encoded file, any format), `label`, `domain` ('default', 'real_world' or ''), and `file_name`
     relative to the folder of class folders, the same as `open_folder` gives. The classes are those of the archive.
@@ -89,7 +89,7 @@ def build(archive: str | Path, data_dir: str | Path) -> Path:
         The folder of the data set.
 
     Raises:
-        UserError: the archive is missing, damaged, or has no pictures in class folders.
+        UserError: the archive is missing, damaged, or has no images in class folders.
     """
     archive, data_dir = Path(archive).expanduser(), Path(data_dir).expanduser()
     data_dir.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""grain: a source of encoded pictures -> batches, the same in (seed, step) whatever the number of workers.
+"""grain: a source of encoded images -> batches, the same in (seed, step) whatever the number of workers.
 
 A batch is {'image': uint8 [B, S, S, 3], 'label': int32 [B], 'index': int64 [B], 'mask': bool [B]}; `index` counts
 in the source, so that a batch can name its files, and `mask` is False where a row only fills up the last batch.
@@ -27,7 +27,7 @@ from wastejax.data.workers import Workers
 from wastejax.errors import UserError
 
 Batch = dict[str, np.ndarray]
-NICE = 5  # of threads that read pictures: a third of the weight of those that compute with them
+NICE = 5  # of threads that read images: a third of the weight of those that compute with them
 CACHED_SIDE = 256  # short side of training images at most, pixels, for inputs that are no larger: the study's
 
 
@@ -40,14 +40,14 @@ def cached_side(image_size: int, crop: float, min_crop_area: float) -> int:
     Args:
         image_size: side of the network's input, pixels.
         crop: evaluation's, see `Preprocessing`.
-        min_crop_area: of the smallest square crop, as a share of the picture.
+        min_crop_area: of the smallest square crop, as a share of the image.
     """
     most = CACHED_SIDE if image_size <= CACHED_SIDE else math.ceil(image_size / crop)
     return min(most, math.ceil(image_size / min(math.sqrt(min_crop_area), crop)))
 
 
 def shrink(image: Image.Image, side: int = CACHED_SIDE) -> Image.Image:
-    """Returns the picture with a short side of at most `side`, aspect kept."""
+    """Returns the image with a short side of at most `side`, aspect kept."""
     scale = side / min(image.size)
     if scale >= 1:
         return image
@@ -73,7 +73,7 @@ def decoded(source: Source, index: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class Reader:
-    """Pictures of a source, decoded and shrunk to `side`: from the cache where there is one, else from the file."""
+    """Images of a source, decoded and shrunk to `side`: from the cache where there is one, else from the file."""
 
     source: Source
     side: int = CACHED_SIDE
@@ -86,7 +86,7 @@ class Reader:
         return 2 if self.store is None else 1
 
     def __call__(self, index: int) -> np.ndarray:
-        """Returns the picture with that index in the source, uint8 [H, W, 3]."""
+        """Returns the image with that index in the source, uint8 [H, W, 3]."""
         if self.store is not None and self.position is not None:
             return self.store[self.position[index]]
         return np.asarray(shrink(decoded(self.source, index), self.side))
@@ -99,7 +99,7 @@ def reader(
     side: int = CACHED_SIDE,
     progress: Progress | None = None,
 ) -> Reader:
-    """Returns a reader of training pictures, after decoding them into the cache where `cache` is set."""
+    """Returns a reader of training images, after decoding them into the cache where `cache` is set."""
     files = Reader(source, side)
     if not cache:
         return files
@@ -121,7 +121,7 @@ _stepped_back = threading.local()
 def _step_back() -> None:
     """Has the calling thread leave the cores to training, where training is on the CPU too.
 
-    A step leaves cores idle at times, which are enough to read pictures in; where reading takes a core from one of
+    A step leaves cores idle at times, which are enough to read images in; where reading takes a core from one of
     the threads that compute, the others wait for that one. Only Linux has a priority for each thread.
     """
     if sys.platform == "linux" and not hasattr(_stepped_back, "done"):
@@ -131,9 +131,9 @@ def _step_back() -> None:
 
 
 class _Order:
-    """Positions in the endless sequence of training pictures -> their indices: a new random order every round.
+    """Positions in the endless sequence of training images -> their indices: a new random order every round.
 
-    With several parts, the sequence takes one picture of each in turn, or as the turns say.
+    With several parts, the sequence takes one image of each in turn, or as the turns say.
     """
 
     def __init__(self, parts: list[np.ndarray], seed: int, turns: np.ndarray | None = None):
@@ -183,11 +183,11 @@ def take_turns(shares: Sequence[float]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Mix:
-    """What a data description adds to the training pictures.
+    """What a data description adds to the training images.
 
     Attributes:
         allowed: bool [N, C] of the whole source, see `Source.allowed`; comes along in the batch.
-        members: N names, the source that each picture belongs to.
+        members: N names, the source that each image belongs to.
         weights: source -> share of the batches.
     """
 
@@ -196,7 +196,7 @@ class Mix:
     weights: Mapping[str, float]
 
     def parts(self, indices: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Returns the training pictures (int64) of each source that has any, and the turns that they take."""
+        """Returns the training images (int64) of each source that has any, and the turns that they take."""
         members = np.array(self.members)[indices]
         names = [name for name in self.weights if np.any(members == name)]
         return [indices[members == name] for name in names], take_turns([self.weights[n] for n in names])
@@ -209,7 +209,7 @@ class _Rows:
     Attributes:
         read, labels, augment, seed: see `train_batches`.
         order: position -> index in the source.
-        size: pictures per batch.
+        size: images per batch.
         count: batches there are.
     """
 
@@ -230,7 +230,7 @@ class _Rows:
         positions = range(at * self.size, (at + 1) * self.size)
         index = [self.order[p] for p in positions]
         images = [
-            # Each picture its own generator, so that it is the same whichever process reads it.
+            # Each image its own generator, so that it is the same whichever process reads it.
             self.augment(self.read(i), random.Random(self.seed << 64 | p))
             for i, p in zip(index, positions, strict=True)
         ]
@@ -261,11 +261,11 @@ def train_batches(
     """Returns the batches of training steps `start`..`stop`; to be closed where not all of them are taken.
 
     Args:
-        read: index in the source -> picture.
+        read: index in the source -> image.
         labels: int32 [N] of the whole source.
-        indices: int64, the training pictures.
-        augment: (picture, random.Random) -> uint8 [S, S, 3].
-        batch_size: pictures per batch; batches run on across the end of an epoch, so that all are full.
+        indices: int64, the training images.
+        augment: (image, random.Random) -> uint8 [S, S, 3].
+        batch_size: images per batch; batches run on across the end of an epoch, so that all are full.
         seed: of order and augmentation; the batch of a step depends on (seed, step) alone.
         start: first step, where a run goes on.
         stop: the step after the last.
@@ -295,7 +295,7 @@ def train_batches(
 
 
 class EvalBatches:
-    """All pictures once, in order, evaluation's way; the last batch is filled up with masked copies."""
+    """All images once, in order, evaluation's way; the last batch is filled up with masked copies."""
 
     def __init__(
         self,
@@ -310,13 +310,13 @@ class EvalBatches:
         """Prepares the batches; iterating yields them, as often as one likes.
 
         Args:
-            source: the pictures.
+            source: the images.
             indices: int64, which of them.
             preprocessing: the model's.
             batch_size: rows of every batch, the last one included.
             cache: keep the finished squares, so that every later pass only reads.
             progress: called with (done, total) while caching.
-            part: (k, n): of each batch read only the k-th n-th of the pictures, where n machines share it; label,
+            part: (k, n): of each batch read only the k-th n-th of the images, where n machines share it; label,
                 index and mask are whole all the same.
         """
         self.source, self.indices, self.batch_size = source, indices, batch_size

@@ -1,4 +1,4 @@
-"""Cutting a box out of a picture and resizing it, where most of what a training picture costs goes."""
+"""Cutting a box out of an image and resizing it, where most of what a training image costs goes."""
 
 import threading
 from typing import Any
@@ -18,14 +18,14 @@ _thread = threading.local()
 def resized_crop(
     pixels: np.ndarray, box: tuple[float, float, float, float], size: int, interpolation: str
 ) -> np.ndarray:
-    """Resizes a box of a picture to a square, as Pillow's `resize` does.
+    """Resizes a box of an image to a square, as Pillow's `resize` does.
 
-    By the library cykooz.resizer, which takes a quarter of Pillow's time and differs from it by a grey level in one
+    By the library cykooz.resizer, which takes a quarter of Pillow's time and differs from it by a gray level in one
     value of six; by Pillow where there is no build of that library (Linux on ARM).
 
     Args:
         pixels: uint8 [H, W, 3].
-        box: left, top, width, height in pixels, within the picture.
+        box: left, top, width, height in pixels, within the image.
         size: side of the square.
         interpolation: 'bilinear', 'bicubic' or 'lanczos'.
 
@@ -34,7 +34,7 @@ def resized_crop(
     """
     rust, resizer = _resizer()
     left, top, width, height = box
-    # Sums of fractions may come out above the picture's side by the last bit.
+    # Sums of fractions may come out above the image's side by the last bit.
     width, height = min(width, pixels.shape[1] - left), min(height, pixels.shape[0] - top)
     if rust is None:
         corners = (left, top, left + width, top + height)

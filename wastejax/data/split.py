@@ -22,7 +22,7 @@ class Manifest(NamedTuple):
     """Rows of a manifest, in the order of the source.
 
     Attributes:
-        indices: int64 [M], index of each row's picture in the source.
+        indices: int64 [M], index of each row's image in the source.
         groups: int32 [M], near-duplicate group.
         splits: str [M], 'train', 'val' or 'test'.
         phash: uint64 [M], perceptual hashes of the images that were meant; None where it has none.
@@ -48,10 +48,10 @@ def stratified_group_split(
     seed: int = 17,
     splits: Sequence[str] = SPLITS,
 ) -> np.ndarray:
-    """Splits pictures by the given ratios within every class and domain, whole groups to one side.
+    """Splits images by the given ratios within every class and domain, whole groups to one side.
 
     Groups are dealt largest first, in seeded random order among equals, each to the split that lacks most
-    pictures of the group's classes and domains: that way the sum of squared differences from the ideal counts
+    images of the group's classes and domains: that way the sum of squared differences from the ideal counts
     falls fastest. Then every class that misses a split is given one of its groups by a split that can spare it.
 
     Args:
@@ -63,7 +63,7 @@ def stratified_group_split(
         splits: names of the splits.
 
     Returns:
-        str [N], the split of each picture. A class with fewer groups than splits is missing in some split.
+        str [N], the split of each image. A class with fewer groups than splits is missing in some split.
     """
     labels, groups = np.asarray(labels), np.asarray(groups)
     _, strata = np.unique(
@@ -85,14 +85,14 @@ def stratified_group_split(
 
 
 def _members(groups: np.ndarray) -> list[np.ndarray]:
-    """Returns the indices of each group's pictures."""
+    """Returns the indices of each group's images."""
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order])) + 1
     return np.split(order, starts)
 
 
 def _fill_missing(result: np.ndarray, labels: np.ndarray, members: list[np.ndarray], num_splits: int) -> None:
-    """Moves groups, smallest first, into splits (int [N], in place) that have no picture of some class yet."""
+    """Moves groups, smallest first, into splits (int [N], in place) that have no image of some class yet."""
     counts = np.zeros((num_splits, int(labels.max()) + 1), np.int64)
     np.add.at(counts, (result, labels), 1)
     members = sorted(members, key=len)

@@ -1,7 +1,7 @@
-"""From a decoded picture to the square that the network sees: evaluation's one way, and training's random ones.
+"""From a decoded image to the square that the network sees: evaluation's one way, and training's random ones.
 
 Evaluation takes a Pillow image in mode RGB, training uint8 arrays [H, W, 3], as they lie in the cache; both return
-uint8 [size, size, 3]. Scaling to floats happens on the device (`Preprocessing.normalise`): only bytes travel.
+uint8 [size, size, 3]. Scaling to floats happens on the device (`Preprocessing.normalize`): only bytes travel.
 """
 
 import math
@@ -19,11 +19,11 @@ from wastejax.data.resampling import FILTERS, resized_crop
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a model wants its pictures. It is part of the model and travels in the bundle.
+    """How a model wants its images. It is part of the model and travels in the bundle.
 
     Attributes:
         image_size: side of the square input, pixels.
-        crop: the short side is resized to image_size / crop before the centre is cut.
+        crop: the short side is resized to image_size / crop before the center is cut.
         interpolation: 'bilinear', 'bicubic' or 'lanczos'.
         mean: per channel, in [0, 1], subtracted after dividing by 255.
         std: per channel, divided by after that.
@@ -53,7 +53,7 @@ class Preprocessing:
         return cls(**plain)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """Resizes the short side and cuts the centre; uint8 [image_size, image_size, 3].
+        """Resizes the short side and cuts the center; uint8 [image_size, image_size, 3].
 
         Args:
             image: of any mode; what is not RGB is converted as `images.to_rgb` does.
@@ -65,7 +65,7 @@ class Preprocessing:
         return np.asarray(image.resize(size, FILTERS[self.interpolation], box=self.box(*image.size)))
 
     def box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Returns the centre square that is kept of an image, in its own pixels: left, top, right, bottom.
+        """Returns the center square that is kept of an image, in its own pixels: left, top, right, bottom.
 
         It lies within the image to the last bit, since Pillow refuses a box that does not.
         """
@@ -108,7 +108,7 @@ def random_box(
 
 
 def random_flip(pixels: np.ndarray, rng: random.Random) -> np.ndarray:
-    """Mirrors every second picture left to right."""
+    """Mirrors every second image left to right."""
     if rng.random() >= 0.5:
         return pixels
     # Channel by channel: NumPy turns rows of single bytes round several times as fast as rows of pixels.
@@ -125,7 +125,7 @@ def colour_jitter(pixels: np.ndarray, rng: random.Random, strength: float) -> np
 
 
 def random_rotation(pixels: np.ndarray, rng: random.Random, degrees: float) -> np.ndarray:
-    """Turns by up to ± degrees; the corners take a random grey."""
+    """Turns by up to ± degrees; the corners take a random gray."""
     fill = (rng.randrange(256),) * 3
     image = Image.fromarray(pixels)
     return np.asarray(image.rotate(rng.uniform(-degrees, degrees), Image.Resampling.BILINEAR, fillcolor=fill))
@@ -163,9 +163,9 @@ def basic(preprocessing: Preprocessing, min_area: float, strength: float = 1.0) 
 
 
 def strong(preprocessing: Preprocessing, min_area: float, strength: float = 1.0) -> Augmentation:
-    """Returns "basic" and, each in half of the pictures, rotation and colour jitter; then random erasing.
+    """Returns "basic" and, each in half of the images, rotation and color jitter; then random erasing.
 
-    Angles, factors and the share of erased pictures are multiplied by `strength`.
+    Angles, factors and the share of erased images are multiplied by `strength`.
     """
 
     def augment(pixels: np.ndarray, rng: random.Random) -> np.ndarray:

@@ -15,7 +15,7 @@ from wastejax.deployment.predictor import Predictor
 
 
 class Guess(NamedTuple):
-    """One class that a picture may show: its bin ('' where no rule is known), its probability in [0, 1]."""
+    """One class that an image may show: its bin ('' where no rule is known), its probability in [0, 1]."""
 
     label: str
     bin: str
@@ -23,13 +23,13 @@ class Guess(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a model says to a picture.
+    """What a model says to an image.
 
     Attributes:
         file: its name.
-        guesses: the likeliest classes, best first; empty where the picture cannot be read.
+        guesses: the likeliest classes, best first; empty where the image cannot be read.
         rejected: the best is less likely than was asked for: better ask a person.
-        error: why the picture cannot be read; '' where it can.
+        error: why the image cannot be read; '' where it can.
     """
 
     file: str
@@ -56,13 +56,13 @@ def answers(
     reject_below: float = 0.5,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Answer]:
-    """Yields one answer per picture, in order.
+    """Yields one answer per image, in order.
 
     Args:
         predictor: the model.
         names: of `pictures.find`.
-        top: guesses per picture.
-        batch_size: pictures that are computed at once; all batches have this size, so that one program does.
+        top: guesses per image.
+        batch_size: images that are computed at once; all batches have this size, so that one program does.
         reject_below: probability under which an answer is rejected.
         max_pixels: see `images.decode`.
     """
@@ -87,7 +87,7 @@ def _probabilities(predictor: Predictor, good: list[np.ndarray], batch_size: int
 
 
 def interpret(predictor: Predictor, name: str, row: np.ndarray, top: int, reject_below: float) -> Answer:
-    """Returns what the probabilities of one picture, float32 [C], say; see `answers` for the arguments."""
+    """Returns what the probabilities of one image, float32 [C], say; see `answers` for the arguments."""
     best = np.argsort(-row, kind="stable")[:top]
     labels = [predictor.classes[i] for i in best]
     guesses = tuple(
@@ -111,7 +111,7 @@ def table(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
 
 
 def json_lines(rows: Iterable[Any], names: Sequence[str]) -> Iterator[str]:
-    """Yields a JSON list, one picture a line."""
+    """Yields a JSON list, one image a line."""
     del names
     yield "["
     line = ""  # held back until it is known whether another follows

@@ -1,7 +1,7 @@
 """Frames of a camera or a video file, answered one by one; needs the extra `camera` (OpenCV, headless).
 
 A frame is named as a media fragment (W3C 2012, section 4.2.1): clip.mp4#t=1.500 is the one at second 1.5, so that
-frames are reported like pictures.
+frames are reported like images.
 """
 
 import importlib.util
@@ -26,7 +26,7 @@ def is_stream(name: str) -> bool:
 
 
 def frames(name: str, every: float) -> Iterator[tuple[float, Image.Image]]:
-    """Yields the time in seconds and the picture of a frame, RGB, at most one per `every` seconds.
+    """Yields the time in seconds and the image of a frame, RGB, at most one per `every` seconds.
 
     A video file ends; a camera goes on until it is interrupted, and its time is the clock's.
 
@@ -97,7 +97,7 @@ def only_stream(names: Sequence[str]) -> str | None:
     """Returns the one stream among what a user names; None where there is none.
 
     Raises:
-        UserError: there are several, or pictures beside it, or OpenCV is not installed.
+        UserError: there are several, or images beside it, or OpenCV is not installed.
     """
     streams = [name for name in names if is_stream(name)]
     if streams and len(names) > 1:

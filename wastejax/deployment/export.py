@@ -36,7 +36,7 @@ STORED = {"none": "float32", "fp16": "float16", "int8": "int8"}  # of a bundle's
 CALIBRATION_PICTURES = 256
 BATCH = 8
 LATENCY_RUNS = 15
-# At least this share of pictures must get the same class, and no probability may differ by more.
+# At least this share of images must get the same class, and no probability may differ by more.
 LIMITS = {"none": (1.0, 1e-4), "fp16": (0.98, 0.02), "int8": (0.93, 0.4)}
 
 
@@ -49,14 +49,14 @@ class Pictures(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """An exported model against the model it was made from, on the same pictures.
+    """An exported model against the model it was made from, on the same images.
 
     Attributes:
         pictures: how many.
         agreement: share of them with the same likeliest class.
         difference: the largest between two probabilities.
-        accuracy: top-1 before and after; None where the classes of the pictures are not known.
-        latency: seconds for one picture, before and after, on this machine.
+        accuracy: top-1 before and after; None where the classes of the images are not known.
+        latency: seconds for one image, before and after, on this machine.
     """
 
     pictures: int
@@ -87,11 +87,11 @@ def about(bundle: Bundle, entry: str, precision: str) -> str:
 
 
 def forward_function(bundle: Bundle, entry: str, lowering: str) -> Callable[[Any], Any]:
-    """Returns the network as a function of images [B, S, S, 3], batch normalisation folded, weights inside.
+    """Returns the network as a function of images [B, S, S, 3], batch normalization folded, weights inside.
 
     Args:
         bundle: the model; it is computed in float32 whatever it was trained in.
-        entry: 'uint8', RGB bytes of a resized picture, or 'float32', normalised by the caller.
+        entry: 'uint8', RGB bytes of a resized image, or 'float32', normalized by the caller.
         lowering: of the convolutions.
 
     Returns:
@@ -134,7 +134,7 @@ def write_export(
         path: ends with one of the values of `SUFFIXES`.
         entry: see `forward_function`.
         precision: 'none' for float32; .onnx may also have 'fp16' kernels or be 'int8' all through.
-        calibration: pictures for 'int8'.
+        calibration: images for 'int8'.
     """
     size = bundle.preprocessing.image_size
     shape, text = (size, size, 3), about(bundle, entry, precision)
@@ -161,7 +161,7 @@ def write_export(
 
 
 def compare(reference: Predictor, exported: Predictor, pictures: Pictures) -> Comparison:
-    """Runs two forms of a model over the same pictures, and times both on one picture."""
+    """Runs two forms of a model over the same images, and times both on one image."""
     before, after = (_probabilities(predictor, pictures.images) for predictor in (reference, exported))
     accuracy = None
     if pictures.labels is not None:
@@ -217,7 +217,7 @@ def drawn(bundle: Bundle, count: int) -> Pictures:
 
 
 def checking_pictures(asked: Asked, bundle: Bundle, split: str, count: int) -> Pictures:
-    """Returns up to `count` pictures of a split of `asked.data`, or of the run's; else drawn ones."""
+    """Returns up to `count` images of a split of `asked.data`, or of the run's; else drawn ones."""
     size = bundle.preprocessing
     if not _has_pictures(asked):
         return drawn(bundle, min(count, 64))

@@ -1,4 +1,4 @@
-"""Pictures with the evidence for their class laid over them, and files for them that replace none."""
+"""Images with the evidence for their class laid over them, and files for them that replace none."""
 
 import io
 import re
@@ -16,14 +16,14 @@ from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
 from wastejax.evaluation.heatmaps import blend, evidence
 
-LARGEST = 1024  # pixels of the longer side of a drawn picture
+LARGEST = 1024  # pixels of the longer side of a drawn image
 UNSEEN = 0.35  # brightness of what the network is not shown
 QUALITY = 90
 LONGEST_NAME = 200  # bytes; file systems take 255
 
 
 def heat_map(predictor: Predictor, picture: Image.Image, label: str | None = None) -> Image.Image:
-    """Returns a picture with the evidence for a class laid over the square that the network is shown.
+    """Returns an image with the evidence for a class laid over the square that the network is shown.
 
     Args:
         predictor: a run or bundle.
@@ -59,14 +59,14 @@ def dense_of(predictor: Predictor, wanted: str) -> Callable[[np.ndarray], Any]:
 
 
 def shrunk(picture: Image.Image) -> Image.Image:
-    """Returns the picture, smaller where it is larger than `LARGEST`."""
+    """Returns the image, smaller where it is larger than `LARGEST`."""
     small = picture.copy()
     small.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
     return small
 
 
 def save_drawn(picture: Image.Image, folder: str | Path, name: str, label: str) -> Path:
-    """Writes a JPEG named after the picture and what it shows, beside what is there.
+    """Writes a JPEG named after the image and what it shows, beside what is there.
 
     Args:
         picture: RGB.

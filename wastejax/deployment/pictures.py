@@ -18,20 +18,20 @@ from wastejax.errors import UserError
 
 STDIN = "-"
 THREADS = 2  # that decode; the rest of the processor is for the network
-AHEAD = 64  # pictures that are decoded before they are asked for
+AHEAD = 64  # images that are decoded before they are asked for
 
 
 def find(arguments: Sequence[str], say: Callable[[str], None] = lambda line: None) -> list[str]:
-    """Returns the names of all pictures that are meant, each once.
+    """Returns the names of all images that are meant, each once.
 
     Args:
-        arguments: files; folders, of which every picture below is taken, hidden ones excepted; globs, in which
-            `**` stands for folders of any depth; '-' for a picture on standard input. A name that leads nowhere
+        arguments: files; folders, of which every image below is taken, hidden ones excepted; globs, in which
+            `**` stands for folders of any depth; '-' for an image on standard input. A name that leads nowhere
             is returned as it is: reading it tells why.
         say: is told what a folder holds that is left out.
 
     Raises:
-        UserError: no argument, a glob that matches nothing, or a folder without pictures.
+        UserError: no argument, a glob that matches nothing, or a folder without images.
     """
     if not arguments:
         raise UserError("no images: give files, folders, globs, or - for one on standard input")
@@ -68,7 +68,7 @@ def _below(folder: Path, say: Callable[[str], None]) -> list[str]:
 def squares(
     names: Sequence[str], preprocessing: Preprocessing, max_pixels: int = images.MAX_PIXELS
 ) -> Iterator[tuple[str, np.ndarray | images.BadImage]]:
-    """Yields each name with its picture, uint8 [S, S, 3], or with the reason why there is none; in order."""
+    """Yields each name with its image, uint8 [S, S, 3], or with the reason why there is none; in order."""
 
     def square(name: str) -> np.ndarray | images.BadImage:
         try:
@@ -93,7 +93,7 @@ def squares(
 
 
 def read(name: str, max_pixels: int = images.MAX_PIXELS) -> Image.Image:
-    """Returns the picture of a name, upright and RGB; standard input is read once and kept.
+    """Returns the image of a name, upright and RGB; standard input is read once and kept.
 
     Args:
         name: of `find`.

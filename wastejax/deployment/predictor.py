@@ -36,7 +36,7 @@ class Predictor:
         path: where it came from.
         runtime: what computes it, e.g. 'jax' or 'onnxruntime'.
         classes: class names in the order of the probabilities.
-        preprocessing: what its pictures go through.
+        preprocessing: what its images go through.
         taxonomy: which bin a class belongs to, as far as there are rules.
         probabilities: uint8 [B, S, S, 3], RGB -> float32 [B, C], calibrated; every row sums to 1.
         thresholds: see `Bundle.thresholds`.
@@ -200,7 +200,7 @@ def load_openvino(path: Path, threads: int | None = None) -> Predictor:
 
 
 def load_litert(path: Path, threads: int | None = None) -> Predictor:
-    """Returns a .tflite file that `export` wrote, computed by LiteRT on the CPU, one picture after the other."""
+    """Returns a .tflite file that `export` wrote, computed by LiteRT on the CPU, one image after the other."""
     from wastejax.deployment.formats.stablehlo import ABOUT_FILE
 
     try:

@@ -1,4 +1,4 @@
-"""What `wastejax predict --regions` says: the objects of each picture, as a table, JSON or CSV, or drawn."""
+"""What `wastejax predict --regions` says: the objects of each image, as a table, JSON or CSV, or drawn."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -14,17 +14,17 @@ from wastejax.deployment.pictures import read
 from wastejax.deployment.predictor import Predictor
 from wastejax.deployment.regions import Region, Settings, find_regions
 
-# Okabe & Ito (2008): apart from each other for colour-blind readers too.
+# Okabe & Ito (2008): apart from each other for color-blind readers too.
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 
 
 class RegionAnswer(NamedTuple):
-    """What a model finds in a picture.
+    """What a model finds in an image.
 
     Attributes:
         file: its name.
         regions: the objects, the surest first; empty where there are none.
-        error: why the picture cannot be read; '' where it can.
+        error: why the image cannot be read; '' where it can.
     """
 
     file: str
@@ -49,13 +49,13 @@ def region_answers(
     folder: str | Path | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[RegionAnswer]:
-    """Yields one answer per picture, in order.
+    """Yields one answer per image, in order.
 
     Args:
         predictor: a run or bundle.
         names: of `pictures.find`.
         least: probability under which an object is not reported; None for that of `Settings`.
-        folder: where the pictures are written with their boxes, if anywhere.
+        folder: where the images are written with their boxes, if anywhere.
         max_pixels: see `images.decode`.
 
     Raises:
@@ -78,7 +78,7 @@ def region_answers(
 
 
 def draw(picture: Image.Image, regions: Sequence[Region]) -> Image.Image:
-    """Returns the picture, at most `LARGEST` pixels a side, with a labelled box around each object."""
+    """Returns the image, at most `LARGEST` pixels a side, with a labeled box around each object."""
     factor = min(1.0, LARGEST / max(picture.size))
     sides = [max(1, round(factor * side)) for side in picture.size]
     drawn = picture.resize((sides[0], sides[1]), Image.Resampling.LANCZOS)

@@ -1,10 +1,10 @@
-"""Several objects in one picture, found by a classifier that never saw a box.
+"""Several objects in one image, found by a classifier that never saw a box.
 
 Three steps, each of which can be looked at:
-1. Propose. The network is run over the whole picture, larger than it was trained at, and its linear head applied at
+1. Propose. The network is run over the whole image, larger than it was trained at, and its linear head applied at
    every position (`Model.dense`). Where a class stands out, connected positions make a box, at several levels, so
-   that neighbours that run together at a low level come apart at a high one.
-2. Classify. Each box is cut out with its surroundings and classified like a picture of its own.
+   that neighbors that run together at a low level come apart at a high one.
+2. Classify. Each box is cut out with its surroundings and classified like an image of its own.
 3. Choose. Of boxes that overlap, the one with the best score stays (greedy non-maximum suppression); unsure ones
    go.
 
@@ -24,20 +24,20 @@ from wastejax.deployment.predictor import Predictor
 
 STEP = 64  # pixels: sides that every network takes, and few shapes to compile
 FINER = 4  # positions are interpolated this many times before boxes are drawn around them
-SMALLEST = 0.03  # of the longer side of the picture: less is no object
+SMALLEST = 0.03  # of the longer side of the image: less is no object
 BATCH = 16  # crops that are classified at once
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What was chosen on mosaics of validation pictures by experiments/regions.py.
+    """What was chosen on mosaics of validation images by experiments/regions.py.
 
     Attributes:
         scales: the longer side of what the network is shown, in units of its input size.
         levels: shares of a map's maximum; a box is drawn around what lies above.
-        prominence: share of the picture's largest evidence that a class must reach somewhere to be looked at.
+        prominence: share of the image's largest evidence that a class must reach somewhere to be looked at.
         margin: surroundings that a box is classified with, on each side, as a share of the box.
-        growth: a box's score is its probability times its area (as a share of the picture) to this power, so that
+        growth: a box's score is its probability times its area (as a share of the image) to this power, so that
             a whole object wins against its own surest part.
         overlap: two boxes show the same object where they share more than this of the smaller.
         least: probability under which nothing is reported.
@@ -53,7 +53,7 @@ class Settings:
 
 
 class Region(NamedTuple):
-    """An object: its class, bin ('' where no rule is known), probability, and box in pixels of the upright picture.
+    """An object: its class, bin ('' where no rule is known), probability, and box in pixels of the upright image.
 
     The box is left, top, right, bottom; right and bottom lie outside.
     """
@@ -67,7 +67,7 @@ class Region(NamedTuple):
 def find_regions(
     predictor: Predictor, picture: Image.Image, settings: Settings | None = None
 ) -> list[Region]:
-    """Returns the distinct objects in a picture, the surest first.
+    """Returns the distinct objects in an image, the surest first.
 
     Args:
         predictor: a run or bundle.
@@ -103,16 +103,16 @@ def candidates(predictor: Predictor, picture: Image.Image, settings: Settings) -
 
 
 def _maps(predictor: Predictor, picture: Image.Image, scale: float) -> np.ndarray:
-    """Returns the logits at every position, float32 [h, w, C], of the picture at a scale."""
+    """Returns the logits at every position, float32 [h, w, C], of the image at a scale."""
     longer = scale * predictor.preprocessing.image_size / max(picture.size)
-    # Rounded sides stretch the picture by a few per cent, as random crops did in training.
+    # Rounded sides stretch the image by a few per cent, as random crops did in training.
     sides = [max(STEP, STEP * round(longer * side / STEP)) for side in picture.size]
     pixels = np.asarray(picture.resize((sides[0], sides[1]), Image.Resampling.BICUBIC))
     return np.asarray(dense_of(predictor, "regions")(pixels[None]))[0]
 
 
 def propose(logits: np.ndarray, levels: tuple[float, ...], prominence: float) -> np.ndarray:
-    """Returns boxes around what stands out, in shares of the picture.
+    """Returns boxes around what stands out, in shares of the image.
 
     Args:
         logits: at every position, float [h, w, C].
@@ -121,7 +121,7 @@ def propose(logits: np.ndarray, levels: tuple[float, ...], prominence: float) ->
 
     Returns:
         float64 [N, 4]: left, top, right, bottom, from 0 to 1. Boxes of the strongest class of each position, and
-        of every prominent class by itself, which keeps neighbours of different classes apart.
+        of every prominent class by itself, which keeps neighbors of different classes apart.
     """
     # What lifts all classes alike changes no probability.
     excess = logits - logits.mean(axis=-1, keepdims=True)
@@ -148,7 +148,7 @@ def _components(heat: np.ndarray, level: float) -> list[tuple[float, float, floa
 def classify(predictor: Predictor, picture: Image.Image, boxes: np.ndarray, margin: float) -> np.ndarray:
     """Returns the probabilities of what is in each box, float32 [N, C].
 
-    A box is widened by the margin and to a square within the picture, for the network knows squares.
+    A box is widened by the margin and to a square within the image, for the network knows squares.
     """
     size = predictor.preprocessing.image_size
     crops = np.zeros((-(-len(boxes) // BATCH) * BATCH, size, size, 3), np.uint8)
@@ -162,7 +162,7 @@ def classify(predictor: Predictor, picture: Image.Image, boxes: np.ndarray, marg
 def surroundings(
     box: np.ndarray, width: int, height: int, margin: float
 ) -> tuple[float, float, float, float]:
-    """Returns the box with a margin, widened to a square and moved into the picture; cut where it is too large."""
+    """Returns the box with a margin, widened to a square and moved into the image; cut where it is too large."""
     left, top, right, bottom = box
     side = (1 + 2 * margin) * max(right - left, bottom - top)
     cut = []
@@ -182,7 +182,7 @@ def choose(
     Args:
         boxes: float [N, 4].
         probabilities: of the likeliest class in each, float [N].
-        picture_area: of the whole picture, in the boxes' unit squared.
+        picture_area: of the whole image, in the boxes' unit squared.
         settings: `growth`, `overlap` and `least` count.
     """
     score = probabilities * (areas(boxes) / picture_area) ** settings.growth

@@ -20,7 +20,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     end of `TEMPERATURES` is returned.
 
     Args:
-        logits: float [N, C] of pictures that the network was not trained on.
+        logits: float [N, C] of images that the network was not trained on.
         labels: int [N], true classes.
     """
     from scipy.optimize import brentq

@@ -24,11 +24,11 @@ SCORES = ("top1", "bin_top1", "macro_f1", "loss", "ece")  # those of each model 
 def mcnemar(only_a: int, only_b: int) -> float:
     """Returns the p-value of McNemar's exact test (McNemar 1947): two-sided, binomial.
 
-    If the models were equally good, each picture that one of them alone gets right would be a coin toss.
+    If the models were equally good, each image that one of them alone gets right would be a coin toss.
 
     Args:
-        only_a: pictures that only the first model gets right.
-        only_b: pictures that only the second one gets right.
+        only_a: images that only the first model gets right.
+        only_b: images that only the second one gets right.
     """
     tosses, fewer = only_a + only_b, min(only_a, only_b)
     return min(1.0, 2 * sum(math.comb(tosses, k) for k in range(fewer + 1)) / 2**tosses)
@@ -37,15 +37,15 @@ def mcnemar(only_a: int, only_b: int) -> float:
 def paired_interval(
     only_a: int, only_b: int, count: int, resamples: int = 1000, seed: int = 17, level: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the second model's accuracy minus the first's, on the same pictures.
+    """Percentile bootstrap interval of the second model's accuracy minus the first's, on the same images.
 
-    Pictures are drawn anew with both answers to them, so what both find easy or hard cancels out. As a picture has
+    Images are drawn anew with both answers to them, so what both find easy or hard cancels out. As an image has
     one of three outcomes, a resample is one multinomial draw.
 
     Args:
         only_a: see `mcnemar`.
         only_b: see `mcnemar`.
-        count: of all pictures.
+        count: of all images.
         resamples: see `metrics.bootstrap_interval`.
         seed: see `metrics.bootstrap_interval`.
         level: see `metrics.bootstrap_interval`.
@@ -60,7 +60,7 @@ def paired_interval(
 
 
 def compare(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, Any]:
-    """Compares the answers of two models to the same pictures.
+    """Compares the answers of two models to the same images.
 
     Args:
         correct_a: bool [N], whether the first model's answers are right.
@@ -129,7 +129,7 @@ def compare_models(a: str, b: str, asked: Asked, say: Say = lambda line: None) -
 
 
 def _shared(paths: Sequence[str], bundles: Sequence[Bundle], say: Say) -> tuple[Source, np.ndarray]:
-    """Returns the pictures that both runs test with, and says so where they have others too."""
+    """Returns the images that both runs test with, and says so where they have others too."""
     origins = []
     for path, bundle in zip(paths, bundles, strict=True):
         if not (Path(path) / "manifest.csv").is_file():

@@ -1,8 +1,8 @@
-"""Pictures made worse in known ways and to a known degree, the same everywhere, to measure what a model bears.
+"""Images made worse in known ways and to a known degree, the same everywhere, to measure what a model bears.
 
 The kinds follow Hendrycks & Dietterich (2019, ImageNet-C) where these have them; rotation and occlusion are the
-limits that the study names. Severities do not depend on a picture's resolution: lengths are shares of the short
-side, and larger pictures are first reduced to a short side of `SIDE`.
+limits that the study names. Severities do not depend on an image's resolution: lengths are shares of the short
+side, and larger images are first reduced to a short side of `SIDE`.
 """
 
 import io
@@ -28,9 +28,9 @@ Change = Callable[
 
 
 def rotate(image: Image.Image, degrees: float, rng: np.random.Generator) -> Image.Image:
-    """Turns around the centre, left or right by chance; the corners show the picture mirrored at its edges.
+    """Turns around the center, left or right by chance; the corners show the image mirrored at its edges.
 
-    A single colour in the corners would be a hint of its own that something is odd. A square picture turned by a
+    A single color in the corners would be a hint of its own that something is odd. A square image turned by a
     multiple of 90 degrees keeps every pixel.
     """
     w, h = image.size
@@ -44,7 +44,7 @@ def rotate(image: Image.Image, degrees: float, rng: np.random.Generator) -> Imag
 
 
 def occlude(image: Image.Image, share: float, rng: np.random.Generator) -> Image.Image:
-    """Covers a share of the area, in [0, 1), by one box of the picture's proportions and mean colour, anywhere.
+    """Covers a share of the area, in [0, 1), by one box of the image's proportions and mean color, anywhere.
 
     Of the square that a network then cuts from the middle, the box may cover more or less.
     """
@@ -86,7 +86,7 @@ def brighten(image: Image.Image, factor: float, rng: np.random.Generator) -> Ima
 
 
 def rescale(image: Image.Image, factor: float, rng: np.random.Generator) -> Image.Image:
-    """Shows everything larger, cut at the edges, or smaller, in the middle of a frame of the mean colour."""
+    """Shows everything larger, cut at the edges, or smaller, in the middle of a frame of the mean color."""
     del rng
     w, h = image.size
     size = max(1, round(factor * w)), max(1, round(factor * h))
@@ -97,7 +97,7 @@ def rescale(image: Image.Image, factor: float, rng: np.random.Generator) -> Imag
 
 
 class Kind(NamedTuple):
-    """One way to make pictures worse.
+    """One way to make images worse.
 
     Attributes:
         change: does it.
@@ -126,15 +126,15 @@ KINDS = {
 
 
 def corrupted(source: Source, kind: str, severity: float) -> Source:
-    """Returns the same source with pictures of one kind and severity of corruption.
+    """Returns the same source with images of one kind and severity of corruption.
 
-    What is left to chance (where a box lies, which way to turn) depends on a picture's file and the kind alone: it
+    What is left to chance (where a box lies, which way to turn) depends on an image's file and the kind alone: it
     is the same at every severity, in every run and for every model.
 
     Args:
-        source: N pictures.
+        source: N images.
         kind: a key of `KINDS`.
-        severity: see there; the clean one leaves the picture as it is, but for `SIDE`.
+        severity: see there; the clean one leaves the image as it is, but for `SIDE`.
     """
     return replace(source, read=_ReadCorrupted(source.read, kind, severity))
 

@@ -1,4 +1,4 @@
-"""Where in a picture the evidence for a class lies: exact class activation maps, and how they are drawn.
+"""Where in an image the evidence for a class lies: exact class activation maps, and how they are drawn.
 
 All networks here end in a linear layer on averaged features, so the layer can come first and the average after it:
 the map is no approximation, its mean is the logit (Zhou et al. 2016, CAM, section 2).
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-# Matplotlib's 'inferno' (van der Walt & Smith 2015, CC0) at equal steps: monotone in brightness, in grey print too.
+# Matplotlib's 'inferno' (van der Walt & Smith 2015, CC0) at equal steps: monotone in brightness, in gray print too.
 COLOURS = np.array(
     [(0, 0, 4), (51, 10, 95), (120, 28, 109), (188, 55, 84), (237, 105, 37), (251, 180, 26), (252, 255, 164)]
 )
-OPACITY = 0.7  # of the colour where the evidence is largest; none where there is none
+OPACITY = 0.7  # of the color where the evidence is largest; none where there is none
 
 
 def evidence(logits: np.ndarray, label: int) -> np.ndarray:
@@ -34,11 +34,11 @@ def evidence(logits: np.ndarray, label: int) -> np.ndarray:
 
 
 def blend(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Lays a map over a picture: the more evidence, the brighter and the more opaque its colour.
+    """Lays a map over an image: the more evidence, the brighter and the more opaque its color.
 
     Args:
         picture: uint8 [H, W, 3].
-        heat: float [h, w], 0 to 1; stretched over the picture.
+        heat: float [h, w], 0 to 1; stretched over the image.
 
     Returns:
         uint8 [H, W, 3].
@@ -62,7 +62,7 @@ def explain(
         squares: uint8 [S, S, 3].
         labels: one class index per square, int [B].
     """
-    # One at a time: a figure has few pictures, and its program is the one of a single picture.
+    # One at a time: a figure has few images, and its program is the one of a single image.
     maps = [np.asarray(dense(square[None]))[0] for square in squares]
     rows = zip(squares, maps, labels, strict=True)
     return [blend(square, evidence(logits, label)) for square, logits, label in rows]

@@ -1,4 +1,4 @@
-"""Pictures that show none of the classes: scores that tell them from the others, and how well they do."""
+"""Images that show none of the classes: scores that tell them from the others, and how well they do."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ def energy(logits: np.ndarray, temperature: float) -> np.ndarray:
     return top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
 
 
-# Each is higher for pictures like those of the training: logits [N, C], temperature -> [N].
+# Each is higher for images like those of the training: logits [N, C], temperature -> [N].
 SCORES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "max_probability": max_probability,
     "max_logit": max_logit,
@@ -36,11 +36,11 @@ SCORES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 
 
 def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
-    """Returns the chance that a picture from inside scores higher than one from outside; a tie counts half.
+    """Returns the chance that an image from inside scores higher than one from outside; a tie counts half.
 
     Args:
-        inside: float [N], scores of pictures that show a class.
-        outside: float [M], scores of pictures that do not.
+        inside: float [N], scores of images that show a class.
+        outside: float [M], scores of images that do not.
     """
     ordered = np.sort(outside)
     lower, not_higher = (np.searchsorted(ordered, inside, side) for side in ("left", "right"))
@@ -48,7 +48,7 @@ def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
 
 
 def false_positive_rate(inside: np.ndarray, outside: np.ndarray, kept: float = 0.95) -> float:
-    """Returns the share of pictures from outside that pass where a share `kept` of those from inside does (FPR95).
+    """Returns the share of images from outside that pass where a share `kept` of those from inside does (FPR95).
 
     Args:
         inside: float [N].
@@ -67,11 +67,11 @@ def score_ood(
     bootstrap: int = 1000,
     seed: int = 17,
 ) -> dict:
-    """Scores how well a model tells pictures of its classes from others.
+    """Scores how well a model tells images of its classes from others.
 
     Args:
-        logits: float [N, C] of pictures of its classes.
-        outside: float [M, C] of pictures that show none of them.
+        logits: float [N, C] of images of its classes.
+        outside: float [M, C] of images that show none of them.
         temperature: of the model.
         thresholds: see `selective.choose_thresholds`; may be empty.
         bootstrap: number of resamples of the intervals.
@@ -79,7 +79,7 @@ def score_ood(
 
     Returns:
         `num_images`, M; `scores` {score: {auroc, auroc_ci95, fpr95}}; `rejected`, for each threshold {share, ci95}
-        of the M pictures that it rejects, which would be 1 at best.
+        of the M images that it rejects, which would be 1 at best.
     """
     scores = {}
     for name, function in SCORES.items():
@@ -103,7 +103,7 @@ def score_ood(
 def _auroc_interval(
     inside: np.ndarray, outside: np.ndarray, resamples: int, seed: int
 ) -> tuple[float, float]:
-    """Both kinds of pictures are drawn anew, each for itself."""
+    """Both kinds of images are drawn anew, each for itself."""
     is_inside = np.arange(len(inside) + len(outside)) < len(inside)
     return bootstrap_statistic(
         lambda values, which: auroc(values[which], values[~which]),

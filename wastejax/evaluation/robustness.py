@@ -54,7 +54,7 @@ def measure_model(
 
 
 def spread(indices: np.ndarray, limit: int | None) -> np.ndarray:
-    """Returns at most `limit` of the indices, evenly spaced; pictures lie by class, so each keeps its share."""
+    """Returns at most `limit` of the indices, evenly spaced; images lie by class, so each keeps its share."""
     if limit is None or limit >= len(indices):
         return indices
     return indices[np.arange(limit) * len(indices) // limit]
@@ -71,13 +71,13 @@ def measure(
     indices: np.ndarray,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[dict[Point, np.ndarray], np.ndarray]:
-    """Asks a model about the same pictures at every kind and severity of corruption.
+    """Asks a model about the same images at every kind and severity of corruption.
 
-    The decoded picture is corrupted; then comes the bundle's own preprocessing.
+    The decoded image is corrupted; then comes the bundle's own preprocessing.
 
     Args:
         bundle: the model.
-        source: the pictures.
+        source: the images.
         indices: int64 [N], which of them.
         progress: called with (done, total) corruptions.
 
@@ -86,7 +86,7 @@ def measure(
         the model's classes.
 
     Raises:
-        UserError: there are no pictures.
+        UserError: there are no images.
     """
     correct, labels = {}, np.zeros(0, np.int32)
     for done, point in enumerate(points()):
@@ -103,7 +103,7 @@ def measure(
 def summary(
     correct: Mapping[Point, np.ndarray], labels: np.ndarray, classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns what the answers to corrupted pictures say about a model.
+    """Returns what the answers to corrupted images say about a model.
 
     Args:
         correct: see `measure`.
@@ -111,11 +111,11 @@ def summary(
         classes: the names of the model's classes.
 
     Returns:
-        A dict ready for `json.dumps`; rates are fractions, intervals 95 % bootstrap intervals over pictures.
+        A dict ready for `json.dumps`; rates are fractions, intervals 95 % bootstrap intervals over images.
         `num_images`; `clean` {top1, ci95}; `relative_accuracy`, the mean over the kinds of the mean top-1 over
         their severities, divided by the clean top-1 (1: nothing is lost; every kind counts the same), with
         `relative_ci95`; `kinds` {kind: {unit, relative_accuracy, points: [{severity, top1, ci95}]}}; `per_class`
-        {class: {num_images, clean, worst, kind, severity}}, the share recognised on clean pictures and under the
+        {class: {num_images, clean, worst, kind, severity}}, the share recognized on clean images and under the
         corruption that hurts the class most.
     """
     clean = correct[CLEAN]
@@ -144,10 +144,10 @@ def summary(
 
 
 def relative_accuracy(correct: np.ndarray, sizes: Sequence[int]) -> float:
-    """Mean over the kinds of their mean accuracy, relative to clean pictures; 0 where none of these is right.
+    """Mean over the kinds of their mean accuracy, relative to clean images; 0 where none of these is right.
 
     Args:
-        correct: bool [N, 1 + sum(sizes)], a row per picture; the clean answers, then those of kind after kind.
+        correct: bool [N, 1 + sum(sizes)], a row per image; the clean answers, then those of kind after kind.
         sizes: how many severities each kind has.
     """
     rates = correct.mean(axis=0)

@@ -1,4 +1,4 @@
-"""How far a model's answers can be trusted: what is fitted on validation pictures, and how it does on others."""
+"""How far a model's answers can be trusted: what is fitted on validation images, and how it does on others."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from wastejax.evaluation.selective import choose_thresholds, score_selective
 
 
 class Calibration(NamedTuple):
-    """What validation pictures say about a model's confidence.
+    """What validation images say about a model's confidence.
 
     Attributes:
         temperature: what logits are divided by before they become probabilities.
@@ -32,7 +32,7 @@ def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration:
     A temperature that helps on these images no more than chance would is 1: none.
 
     Args:
-        logits: float [N, C] of pictures that the network was not trained on.
+        logits: float [N, C] of images that the network was not trained on.
         labels: int [N], true classes.
     """
     temperature = fit_temperature(logits, labels) if helps(logits, labels) else 1.0
@@ -41,7 +41,7 @@ def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration:
 
 
 def calibrate_bundle(bundle: Bundle, source: Source, indices: np.ndarray, cache: bool = False) -> Calibration:
-    """Calibrates a bundle on pictures of a source, indices int [N], and keeps the result in its folder.
+    """Calibrates a bundle on images of a source, indices int [N], and keeps the result in its folder.
 
     `cache` reads the squares that training has left; see `EvalBatches`.
     """
@@ -61,18 +61,18 @@ def score_trust(
     bootstrap: int = 1000,
     seed: int = 17,
 ) -> dict:
-    """Scores confidence, the reject option and the recognition of foreign pictures, on test pictures.
+    """Scores confidence, the reject option and the recognition of out-of-distribution images, on test images.
 
     Args:
         logits: float [N, C].
         labels: int [N], true classes.
-        calibration: of the model, from other pictures.
-        outside: float [M, C], logits of pictures that show none of the classes, if there are any.
+        calibration: of the model, from other images.
+        outside: float [M, C], logits of images that show none of the classes, if there are any.
         bootstrap: number of resamples of the intervals.
         seed: of the resamples.
 
     Returns:
-        `calibration`, `selective` and, with pictures from outside, `ood`: what `score_calibration`,
+        `calibration`, `selective` and, with images from outside, `ood`: what `score_calibration`,
         `score_selective` and `score_ood` return.
     """
     temperature, thresholds = calibration

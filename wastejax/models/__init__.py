@@ -130,7 +130,7 @@ class Model:
 
         Args:
             variables: of `init`.
-            images: normalised, [B, H, W, 3], any float dtype.
+            images: normalized, [B, H, W, 3], any float dtype.
             train: use the batch's statistics, dropout and stochastic depth.
             rng: key of the two latter; needed where their rates are above 0.
             frozen: names of top-level modules, keys of `params`, that behave as if `train` were False.

@@ -13,9 +13,9 @@ NUM_CLASSES = 30  # the study's
 
 
 def cost(model_config: Mapping[str, Any], image_size: int, num_classes: int = NUM_CLASSES) -> tuple[int, int]:
-    """Returns (trainable parameters, multiply-adds for one picture: convolutions and dots, as timm counts)."""
+    """Returns (trainable parameters, multiply-adds for one image: convolutions and dots, as timm counts)."""
     model = create_model({**model_config, "lowering": "direct"}, num_classes)
-    # Initialising runs the network on one picture, so a single trace tells both.
+    # Initializing runs the network on one image, so a single trace tells both.
     trace = jax.make_jaxpr(partial(model.init, image_size=image_size), return_shape=True)
     jaxpr, variables = trace(jax.random.key(0))
     return sum(prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"])), _macs(jaxpr.jaxpr)

@@ -163,7 +163,7 @@ class FusedMBConv(nn.Module):
     """One dense convolution in place of expansion and depthwise convolution (Tan & Le 2021, fig. 2).
 
     Attributes:
-        layer: `ConvNormAct` with its convolution and normalisation bound.
+        layer: `ConvNormAct` with its convolution and normalization bound.
         stage: the block's stage.
         strides: of the dense convolution; 1 with equal channels adds the input to the output.
         activation: a key of `ACTIVATIONS`; none after the projection.
@@ -223,7 +223,7 @@ class EfficientNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False, features_only: bool = False) -> Array:
-        """Maps normalised images [B, H, W, 3] to logits [B, num_classes], float32.
+        """Maps normalized images [B, H, W, 3] to logits [B, num_classes], float32.
 
         With `features_only` to what the classifier pools: [B, ceil(H / 32), ceil(W / 32), head], in `dtype`.
         """

@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolutions before it: the same answers from fewer operations.
+"""Batch normalization folded into the convolutions before it: the same answers from fewer operations.
 
 A trained `BatchNorm` scales and shifts each channel by constants, and a convolution is linear, so the scale can go
 into the kernel and the shift becomes a bias (Jacob et al. 2018, section 3.2). Runtimes fold as well, but not all of
@@ -22,7 +22,7 @@ from wastejax.models.layers.norm import BatchNorm
 def fold_batch_norm(model: Model, variables: Variables, image_size: int) -> Variables:
     """Returns variables for `apply_folded`: each `ConvNormAct` has a scaled kernel and its norm only a bias.
 
-    Normalisations elsewhere, such as those before a convolution, stay as they are.
+    Normalizations elsewhere, such as those before a convolution, stay as they are.
 
     Args:
         model: the network.

@@ -84,7 +84,7 @@ def widths(start: int, alpha: int, blocks: int) -> list[int]:
 
 
 def average_2x2(x: Array) -> Array:
-    """Averages 2x2 neighbours of [B, H, W, C]; at the end of an odd side, those that there are.
+    """Averages 2x2 neighbors of [B, H, W, C]; at the end of an odd side, those that there are.
 
     In slices, not by a pooling window: jaxlib 0.10.2 makes one fusion of that and the blocks around it and
     crashes on a CPU (YNNPACK). An even side is left as it is: jax2onnx makes a wrong graph of padding by nothing.
@@ -167,7 +167,7 @@ class PyramidNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False, features_only: bool = False) -> Array:
-        """Maps normalised images [B, H, W, 3] to logits [B, num_classes], float32.
+        """Maps normalized images [B, H, W, 3] to logits [B, num_classes], float32.
 
         With `features_only` to what the classifier pools: [B, h, w, C], in `dtype`.
         """

@@ -66,7 +66,7 @@ def from_windows(windows: Any, height: int, width: int) -> Any:
 def attention_mask(height: int, width: int, window: int, shifts: tuple[int, int]) -> np.ndarray | None:
     """Returns which pairs of positions may attend to each other, or None where all may.
 
-    A pair may if its two positions were neighbours before the shift rolled one of them to the other end, and
+    A pair may if its two positions were neighbors before the shift rolled one of them to the other end, and
     none of them is padding (Liu et al. 2021, fig. 4).
 
     Args:
@@ -163,7 +163,7 @@ class SwinBlock(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Joins 2x2 neighbours, normalises, and halves the channels (Liu et al. 2021, section 3.1)."""
+    """Joins 2x2 neighbors, normalizes, and halves the channels (Liu et al. 2021, section 3.1)."""
 
     dtype: Any
 
@@ -204,7 +204,7 @@ class Swin(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False, features_only: bool = False) -> Array:
-        """Maps normalised images [B, H, W, 3] to logits [B, num_classes], float32.
+        """Maps normalized images [B, H, W, 3] to logits [B, num_classes], float32.
 
         H and W are multiples of 4. Where a stage's sides are no multiples of the window they are padded, and no
         position attends to padding. With `features_only` to what the classifier pools: [B, h, w, D], in `dtype`.

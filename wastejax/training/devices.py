@@ -1,7 +1,7 @@
 """Data parallel over every device of every process: state on all of them, each batch split between them.
 
 The step is one program for the whole mesh, compiled by `jit`, so sums and means over a batch, those of batch
-normalisation included, are over the global batch, and results do not depend on the number of devices beyond
+normalization included, are over the global batch, and results do not depend on the number of devices beyond
 rounding. A batch's rows lie on the devices in order, so process k of n reads the k-th n-th of each batch.
 """
 
@@ -63,7 +63,7 @@ def connect(cluster: Cluster) -> None:
             "process_id": process,
         }
     try:
-        # The test pictures are scored by process 0 alone; the others wait for it at the end.
+        # The test images are scored by process 0 alone; the others wait for it at the end.
         jax.distributed.initialize(**arguments, shutdown_timeout_seconds=24 * 3600)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{flag}: no connection: {str(error).splitlines()[0]}") from error

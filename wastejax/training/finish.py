@@ -1,4 +1,4 @@
-"""The end of a run: the best model scored once on the test pictures, figures and the report."""
+"""The end of a run: the best model scored once on the test images, figures and the report."""
 
 from contextlib import closing
 from pathlib import Path
@@ -88,7 +88,7 @@ def _trust(run: Run, bundle: Bundle, result: Evaluation, calibration: Calibratio
 
 
 def _figures(run: Run, bundle: Bundle, result: Evaluation) -> None:
-    """Draws what needs pictures; curves and confusion matrix are `write_report`'s."""
+    """Draws what needs images; curves and confusion matrix are `write_report`'s."""
     folder = run.workdir / "figures"
     source = run.dataset.source
     counts = {}
@@ -101,7 +101,7 @@ def _figures(run: Run, bundle: Bundle, result: Evaluation) -> None:
 
 
 def _sample_grid(run: Run, path: Path, count: int = 24) -> None:
-    """Draws pictures as the network saw them in training, augmentation included."""
+    """Draws images as the network saw them in training, augmentation included."""
     labels = run.dataset.source.labels
     pictures: list[np.ndarray] = []
     titles: list[str] = []

@@ -23,7 +23,7 @@ def is_run(weights: str) -> bool:
 
 
 def follow_preprocessing(config: ConfigDict, given: set[str], say: Say) -> None:
-    """Sets the keys of `config.data` to how the initial weights want their pictures, in place.
+    """Sets the keys of `config.data` to how the initial weights want their images, in place.
 
     Args:
         config: a whole recipe; read are init.weights and init.preprocessing.

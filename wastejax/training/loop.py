@@ -1,7 +1,7 @@
-"""A run: prepare, train epoch by epoch, keep the best, evaluate once on the test pictures, report.
+"""A run: prepare, train epoch by epoch, keep the best, evaluate once on the test images, report.
 
 WORKDIR/
-  config.json  manifest.csv      what was asked for, and which picture is in which split
+  config.json  manifest.csv      what was asked for, and which image is in which split
   checkpoints/                   Orbax: newest and best
   metrics.csv  tensorboard/      one row an epoch
   bundle/                        the best model so far
@@ -194,7 +194,7 @@ def _stage(config: ConfigDict, epoch: int) -> int:
 
 
 def _augmentations(data: ConfigDict, preprocessing: Preprocessing) -> list[Augmentation]:
-    """Returns what is done to training pictures, one for each equal share of the epochs."""
+    """Returns what is done to training images, one for each equal share of the epochs."""
     make = AUGMENTATIONS[data.augmentation]
     sizes = data.progressive or (preprocessing.image_size,)
     strengths = np.linspace(0.5, 1, len(sizes)) if len(sizes) > 1 else [1.0]
@@ -390,7 +390,7 @@ def _write(run: Run, variables: Any, progress: Progress, display: Display) -> No
 
 
 def evaluate(run: Run, variables: Any) -> dict[str, Any]:
-    """Returns the scores on the validation pictures."""
+    """Returns the scores on the validation images."""
     logits, index = predict_logits(
         lambda images: run.predict(variables, run.devices.split(images)), run.validation
     )

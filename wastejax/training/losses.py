@@ -75,13 +75,13 @@ def smooth_labels(labels: jax.Array, num_classes: int, smoothing: float) -> jax.
 
 
 def class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns float32 [C]: N / (C * count), so that every class weighs the same; 0 for a class without pictures."""
+    """Returns float32 [C]: N / (C * count), so that every class weighs the same; 0 for a class without images."""
     counts = np.bincount(labels, minlength=num_classes)
     return np.where(counts, len(labels) / (num_classes * np.maximum(counts, 1)), 0).astype(np.float32)
 
 
 def mixup(rng: jax.Array, images: jax.Array, targets: jax.Array, alpha: float) -> tuple[jax.Array, jax.Array]:
-    """Blends each picture and its target with another of the batch (Zhang et al. 2018); one share per batch."""
+    """Blends each image and its target with another of the batch (Zhang et al. 2018); one share per batch."""
     share_key, order_key = jax.random.split(rng)
     share = jax.random.beta(share_key, alpha, alpha)
     order = jax.random.permutation(order_key, len(images))
@@ -91,7 +91,7 @@ def mixup(rng: jax.Array, images: jax.Array, targets: jax.Array, alpha: float) -
 def cutmix(
     rng: jax.Array, images: jax.Array, targets: jax.Array, alpha: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Pastes a box of another picture of the batch (Yun et al. 2019); targets follow the area pasted."""
+    """Pastes a box of another image of the batch (Yun et al. 2019); targets follow the area pasted."""
     share_key, order_key, y_key, x_key = jax.random.split(rng, 4)
     order = jax.random.permutation(order_key, len(images))
     _, H, W, _ = images.shape
@@ -101,6 +101,6 @@ def cutmix(
     rows = jnp.abs(jnp.arange(H) + 0.5 - y) < h / 2
     columns = jnp.abs(jnp.arange(W) + 0.5 - x) < w / 2
     box = rows[:, None] & columns[None, :]
-    share = 1 - jnp.mean(box)  # of the picture that stays, after the box was clipped at the edges
+    share = 1 - jnp.mean(box)  # of the image that stays, after the box was clipped at the edges
     mixed = jnp.where(box[None, :, :, None], images[order], images)
     return mixed, share * targets + (1 - share) * targets[order]

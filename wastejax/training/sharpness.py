@@ -18,7 +18,7 @@ def ascend(params: Any, grads: Any, sharpness: ConfigDict) -> Any:
 
     SAM (Foret et al. 2021, eq. 2) moves by rho * g / ||g||. ASAM (Kwon et al. 2021, eq. 9) by
     rho * T^2 g / ||T g|| with T = |w| + eta, so that the neighbourhood scales with the weights; T is 1 for
-    biases and normalisation parameters, which are no weights in its sense.
+    biases and normalization parameters, which are no weights in its sense.
     """
     if sharpness.name == "asam":
         scale = jax.tree.map(lambda w: jnp.abs(w) + sharpness.eta if w.ndim > 1 else jnp.ones_like(w), params)

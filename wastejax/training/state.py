@@ -17,7 +17,7 @@ class TrainState(flax.struct.PyTreeNode):
     Attributes:
         step: int32 [], optimizer steps done.
         params: the network's parameters, float32.
-        batch_stats: moving statistics of batch normalisation.
+        batch_stats: moving statistics of batch normalization.
         opt_state: optax's state.
         ema: float32 [N], params and batch_stats averaged over steps, as one vector; or None.
         plateau: state of reduce-on-plateau; its `scale` multiplies every update.

@@ -41,7 +41,7 @@ def make_train_step(
         tx: its optimizer.
         config: a whole recipe; read are seed, loss, distill, optim.{ema_decay, frozen_blocks, sharpness} and
             train.accumulate.
-        preprocessing: turns uint8 pictures into the network's input.
+        preprocessing: turns uint8 images into the network's input.
         num_classes: C.
         class_weights: float32 [C], or None.
         sharding: of the next state, where there are several devices; see `devices.Devices.everywhere`.

@@ -18,8 +18,8 @@ class Teacher(NamedTuple):
 
     Attributes:
         model: its network.
-        variables: with batch normalisation folded.
-        preprocessing: how it wants pictures; their size is the student's, so that both see the same pixels.
+        variables: with batch normalization folded.
+        preprocessing: how it wants images; their size is the student's, so that both see the same pixels.
     """
 
     model: Model
@@ -27,7 +27,7 @@ class Teacher(NamedTuple):
     preprocessing: Preprocessing
 
     def logits(self, variables: dict[str, Any], images: jax.Array) -> jax.Array:
-        """Returns logits, float32 [B, C], of pictures [B, S, S, 3] of 0 to 255 at any size that it takes."""
+        """Returns logits, float32 [B, C], of images [B, S, S, 3] of 0 to 255 at any size that it takes."""
         return jax.numpy.asarray(
             apply_folded(self.model, variables, self.preprocessing.normalise(images)), jax.numpy.float32
         )

@@ -200,7 +200,7 @@ def command_line(recipe: str, overrides: Sequence[str], workdir: str | Path | No
 
 
 def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
-    """Returns the checked and split pictures; a run that goes on keeps the split it began with."""
+    """Returns the checked and split images; a run that goes on keeps the split it began with."""
     data = config.data.copy_and_resolve_references()
     if not data.dir and data.source == "folder":
         from wastejax.data.drawing.dataset import embedded

@@ -2,7 +2,7 @@
 
     ROOT/<class>/{default,real_world}/Image_<n>.png
 
-256x256 RGB. `default` pictures stand on plain ground; `real_world` ones lie on wood, grass, gravel, tiles or in a
+256x256 RGB. `default` images stand on plain ground; `real_world` ones lie on wood, grass, gravel, tiles or in a
 room, among litter and in worse light. What is drawn depends on (seed, class, domain, index) alone.
 """
 
@@ -111,7 +111,7 @@ def _object(p: Pen, class_name: str) -> None:
     canvas.paste(Image.composite(canvas, below, body))
 
 
-# Where one to three objects are, back to front: x, y, scale; the picture is -1..1.
+# Where one to three objects are, back to front: x, y, scale; the image is -1..1.
 SPOTS = [
     [(0.0, 0.0, 1.0)],
     [(0.0, 0.0, 1.0)],
@@ -121,7 +121,7 @@ SPOTS = [
 
 
 def _photograph(canvas: Image.Image, rng: random.Random, spread: float, blur: float) -> Image.Image:
-    """Takes the picture: exposure and tint vary by the fraction `spread`, the focus by `blur` pixels."""
+    """Takes the image: exposure and tint vary by the fraction `spread`, the focus by `blur` pixels."""
     exposure = 1 + rng.uniform(-spread, 0.4 * spread)
     gains = [exposure * (1 + 0.3 * rng.uniform(-spread, spread)) for _ in range(3)]
     picture = canvas.reduce(_OVERSAMPLING).point(
@@ -131,16 +131,16 @@ def _photograph(canvas: Image.Image, rng: random.Random, spread: float, blur: fl
 
 
 def draw(class_name: str, index: int, domain: str, seed: int = 17) -> Image.Image:
-    """Draws one picture.
+    """Draws one image.
 
     Args:
         class_name: one of `CLASSES`.
-        index: number of the picture within its class and domain.
+        index: number of the image within its class and domain.
         domain: `default` (plain ground) or `real_world` (cluttered ground).
         seed: of the whole set.
 
     Returns:
-        RGB picture, 256x256; equal arguments give equal pictures.
+        RGB image, 256x256; equal arguments give equal images.
 
     Raises:
         KeyError: no such class or domain.
@@ -174,9 +174,9 @@ def write(
 
     Args:
         root: folder to make; one that holds a drawn set of another size, seed or version is replaced.
-        per_class: pictures of each class, half of them in each domain.
+        per_class: images of each class, half of them in each domain.
         seed: another seed gives another set.
-        progress: called with (pictures drawn, pictures in all) as they are drawn.
+        progress: called with (images drawn, images in all) as they are drawn.
 
     Returns:
         `root`.
@@ -232,6 +232,6 @@ def _draw_all(root: Path, per_class: int, seed: int, progress: Callable[[int, in
 
 
 def embedded() -> Path:
-    """Returns the set that stands in where no pictures are given, drawn into the cache folder the first time."""
+    """Returns the set that stands in where no images are given, drawn into the cache folder the first time."""
     check_folder(cache_dir(), "WASTEJAX_CACHE")
     return write(cache_dir() / "synthetic")

@@ -29,7 +29,7 @@ FINISHES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 
 
 def tone(colour: Colour, gain: float) -> Colour:
-    """Returns the colour darkened (gain < 1) or moved towards white (gain > 1)."""
+    """Returns the color darkened (gain < 1) or moved towards white (gain > 1)."""
     mix = min(max(gain - 1, 0), 1)
     return tuple(int(c * min(gain, 1) * (1 - mix) + 255 * mix) for c in colour[:3])
 
@@ -49,7 +49,7 @@ class Pen:
     """Draws in an object's coordinates, x to the right and y down, onto a canvas in pixels.
 
     Attributes:
-        canvas: RGB picture, drawn upon in place.
+        canvas: RGB image, drawn upon in place.
         rng: where every random choice of a sketch comes from.
         matrix: float [2, 3], from the object's coordinates to pixels.
         tilt: how far one looks from above, 0 (level) to 1 (straight down): the flatness of level circles.
@@ -74,7 +74,7 @@ class Pen:
     def hue(
         self, low: float = 0.0, high: float = 1.0, saturation: float = 0.75, value: float = 0.8
     ) -> Colour:
-        """Returns a random colour with its hue between `low` and `high` (0 red, 1/3 green, 2/3 blue)."""
+        """Returns a random color with its hue between `low` and `high` (0 red, 1/3 green, 2/3 blue)."""
         s, v = min(saturation * self.u(0.75, 1.15), 1), min(value * self.u(0.75, 1.2), 1)
         return tuple(int(255 * c) for c in colorsys.hsv_to_rgb(self.u(low, high), s, v))
 
@@ -93,7 +93,7 @@ class Pen:
         return (np.asarray(points, float) @ self.matrix[:, :2].T + self.matrix[:, 2]).ravel().tolist()
 
     def shape(self, points: Points, colour: Colour, rounds: int = 0) -> None:
-        """Fills a polygon; an RGBA colour lets the ground shine through."""
+        """Fills a polygon; an RGBA color lets the ground shine through."""
         self.ink.polygon(self.pixels(rounded(points, rounds)), fill=colour)
 
     def line(self, points: Points, colour: Colour, width: float, rounds: int = 0) -> None:

@@ -1,1 +1,1 @@
-"""Readers of the layouts that labelled images come in; each returns a `source.Source`."""
+"""Readers of the layouts that labeled images come in; each returns a `source.Source`."""

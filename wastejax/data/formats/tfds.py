@@ -17,7 +17,7 @@ _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", 
 def open_tfds(name: str, data_dir: str, key: str = "config.data.source") -> Source:
     """Opens a prepared TFDS data set that has an `image` and a `label`, without TensorFlow.
 
-    Pictures stay encoded and are read at random from ArrayRecord files. The splits train, validation and test are
+    Images stay encoded and are read at random from ArrayRecord files. The splits train, validation and test are
     kept where there are several; the features `domain` and `file_name` are used where there are any.
 
     Args:
@@ -26,7 +26,7 @@ def open_tfds(name: str, data_dir: str, key: str = "config.data.source") -> Sour
         key: what to call it in error messages.
 
     Raises:
-        ConfigError: there is no such data set, it is not prepared, or it is not one of labelled pictures.
+        ConfigError: there is no such data set, it is not prepared, or it is not one of labeled images.
     """
     import tensorflow_datasets as tfds  # takes seconds, and only this source needs it
 

@@ -82,7 +82,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _grid(mode: str) -> Image.Image:
-    """Returns an image of colors from everywhere in the cube, or of all greys."""
+    """Returns an image of colors from everywhere in the cube, or of all grays."""
     if mode == "L":
         return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     steps = np.arange(0, 256, 15)

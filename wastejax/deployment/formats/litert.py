@@ -18,7 +18,7 @@ SIGNATURE = "serving_default"  # likewise
 def write_litert(
     path: Path, forward: Any, shape: tuple[int, ...], dtype: str, about: str, classes: tuple[str, ...]
 ) -> None:
-    """Writes a function of images for one picture at a time; see `onnx.write_onnx` for the other arguments.
+    """Writes a function of images for one image at a time; see `onnx.write_onnx` for the other arguments.
 
     The form has no symbolic batch here: shapes inside the graph are fixed when it is converted. What the file says
     of itself is in a zip at its end, as TensorFlow Lite metadata keeps associated files; the interpreter skips it.

@@ -1,4 +1,4 @@
-"""A network as an ONNX file: written by jax2onnx, tidied and quantised by ONNX Runtime."""
+"""A network as an ONNX file: written by jax2onnx, tidied and quantized by ONNX Runtime."""
 
 import logging
 import tempfile
@@ -12,7 +12,7 @@ from wastejax.deployment.formats import onnx_graph
 from wastejax.deployment.predictor import ABOUT
 from wastejax.files import write_bytes
 
-# As old as the operators allow: layer normalisation came with 17, and with it files of version 8 (ONNX 1.12, 2022).
+# As old as the operators allow: layer normalization came with 17, and with it files of version 8 (ONNX 1.12, 2022).
 OPSET, IR_VERSION = 17, 8
 ENTRY, RESULT = "images", "probabilities"
 CALIBRATION_BATCH = 16
@@ -98,10 +98,10 @@ def quantise(source: Path, path: Path, about: str, pictures: np.ndarray) -> None
     """Writes an ONNX file with convolutions and dots in 8 bits, scales per channel (Jacob et al. 2018).
 
     The first convolution and the classifier stay in float32: they hold few of the weights and cost most of the
-    agreement. Ranges are the mean over batches of their least and largest values, so that one odd picture does not
-    stretch them. Weights use all 8 bits: with 7, the answers to 2 or 3 pictures in a hundred more changed. On x86
+    agreement. Ranges are the mean over batches of their least and largest values, so that one odd image does not
+    stretch them. Weights use all 8 bits: with 7, the answers to 2 or 3 images in a hundred more changed. On x86
     processors without VNNI sums of 8 bits may saturate; exported there, the check sees it. All chosen on validation
-    pictures.
+    images.
 
     Args:
         source: an ONNX file that `write_onnx` wrote.

@@ -273,7 +273,7 @@ def make_clips(graph: Any) -> None:
 
 
 def drop_zero_biases(graph: Any) -> None:
-    """Takes away the scalar zero that jax2onnx adds to a dot; quantisation takes it for one value per output."""
+    """Takes away the scalar zero that jax2onnx adds to a dot; quantization takes it for one value per output."""
     from onnx import numpy_helper
 
     zeros = {t.name for t in graph.initializer if not t.dims and not numpy_helper.to_array(t).any()}

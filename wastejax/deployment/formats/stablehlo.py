@@ -1,4 +1,4 @@
-"""A network as StableHLO: what `jax.export` serialises, in a zip beside what the file says of itself."""
+"""A network as StableHLO: what `jax.export` serializes, in a zip beside what the file says of itself."""
 
 import json
 import zipfile

@@ -1,4 +1,4 @@
-"""Pictures of many requests at once, computed together: what is waiting when the network is free is one batch."""
+"""Images of many requests at once, computed together: what is waiting when the network is free is one batch."""
 
 import asyncio
 from collections import deque
@@ -9,9 +9,9 @@ import numpy as np
 
 
 class Batches:
-    """Gathers pictures and hands out the rows of their probabilities.
+    """Gathers images and hands out the rows of their probabilities.
 
-    Nothing is held back to fill a batch: a picture that finds the network free is computed alone, and those that
+    Nothing is held back to fill a batch: an image that finds the network free is computed alone, and those that
     arrive meanwhile go together. Sizes are powers of two, so that few programs are compiled and none is padded.
     """
 
@@ -25,7 +25,7 @@ class Batches:
 
         Args:
             probabilities: uint8 [B, S, S, 3] -> float32 [B, C].
-            largest: most pictures of one batch.
+            largest: most images of one batch.
             observe: is told the size of every batch.
         """
         self._probabilities = probabilities
@@ -41,7 +41,7 @@ class Batches:
         return [1 << i for i in reversed(range(self._largest.bit_length()))]
 
     async def row(self, square: np.ndarray) -> np.ndarray:
-        """Returns float32 [C] for a picture, uint8 [S, S, 3], when its turn has come."""
+        """Returns float32 [C] for an image, uint8 [S, S, 3], when its turn has come."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((square, future))
         self._arrived.set()

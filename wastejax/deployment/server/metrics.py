@@ -11,7 +11,7 @@ class Metrics:
     """Counters of a server.
 
     Attributes:
-        waiting: pictures that were taken and are not answered yet.
+        waiting: images that were taken and are not answered yet.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Metrics:
         self._requests[path, status] += 1
 
     def picture(self, outcome: str) -> None:
-        """Counts a picture: 'answered', 'rejected' as unsure, or 'unreadable'."""
+        """Counts an image: 'answered', 'rejected' as unsure, or 'unreadable'."""
         self._pictures[outcome] += 1
 
     def batch(self, size: int) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DPI = 120
 INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
-# Okabe & Ito (2008): apart from each other for colour-blind readers too.
+# Okabe & Ito (2008): apart from each other for color-blind readers too.
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#b23a00"
 SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 
@@ -190,7 +190,7 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]], path: Path | str
 
 
 def sample_grid(images: Sequence[np.ndarray], titles: Sequence[str], path: Path | str) -> "Figure":
-    """Draws a grid of pictures, each with its title; the first 24 where there are more.
+    """Draws a grid of images, each with its title; the first 24 where there are more.
 
     Args:
         images: uint8 [H, W, 3] or [H, W], of any sizes.
@@ -198,7 +198,7 @@ def sample_grid(images: Sequence[np.ndarray], titles: Sequence[str], path: Path 
         path: where the PNG goes.
 
     Returns:
-        The figure, one axes per picture.
+        The figure, one axes per image.
 
     Raises:
         ValueError: there are no images, or not as many titles.
@@ -221,7 +221,7 @@ def worst_mistakes(
     path: Path | str,
     heat_maps: Sequence[np.ndarray] | None = None,
 ) -> "Figure":
-    """Draws wrongly classified pictures, the ones the model was surest of first.
+    """Draws wrongly classified images, the ones the model was surest of first.
 
     Args:
         images: uint8 [H, W, 3] or [H, W], of any sizes; may be empty, which the figure then says.
@@ -229,10 +229,10 @@ def worst_mistakes(
         predictions: the predicted class names.
         probabilities: what the model gave to them, fractions.
         path: where the PNG goes.
-        heat_maps: drawn below each picture: the same with what spoke for the prediction laid over it.
+        heat_maps: drawn below each image: the same with what spoke for the prediction laid over it.
 
     Returns:
-        The figure, one axes per picture, at most 24.
+        The figure, one axes per image, at most 24.
     """
     stacks = [list(stack) for stack in zip(images, *([heat_maps] if heat_maps else []), strict=True)]
     order = np.argsort(-np.asarray(probabilities, dtype=np.float64), kind="stable")[:MAX_THUMBNAILS]
@@ -268,7 +268,7 @@ def styled() -> Iterator[Callable[..., "Figure"]]:
 
 
 def save(figure: "Figure", path: Path | str) -> None:
-    """Writes a PNG with a palette, which has a third of the size of true colour."""
+    """Writes a PNG with a palette, which has a third of the size of true color."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -283,7 +283,7 @@ def save(figure: "Figure", path: Path | str) -> None:
 
 
 def _blues() -> Any:
-    """White to the palette's blue; grey where there is no value."""
+    """White to the palette's blue; gray where there is no value."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("blues", ["#ffffff", "#6aaed6", BLUE, "#00365c"]).with_extremes(
@@ -325,7 +325,7 @@ def _draw_series(
 def _thumbnails(
     new_figure: Callable[..., "Figure"], images: Sequence[np.ndarray], lines: int, stacked: int = 1
 ) -> tuple["Figure", list["Axes"]]:
-    """Lays out at most MAX_THUMBNAILS pictures, `stacked` squares high, with lines of text around each."""
+    """Lays out at most MAX_THUMBNAILS images, `stacked` squares high, with lines of text around each."""
     images = images[:MAX_THUMBNAILS]
     columns = min(len(images), 6)
     rows = -(-len(images) // columns)

@@ -133,7 +133,7 @@ def draw(
 
 
 def _curve(ax: "Axes", name: str, result: Mapping[str, Any], color: str, model: str) -> None:
-    """Draws one model's accuracy under one kind of corruption, the clean pictures among them."""
+    """Draws one model's accuracy under one kind of corruption, the clean images among them."""
     kind = KINDS[name]
     rows = [{"severity": kind.clean, **result["clean"]}, *result["kinds"][name]["points"]]
     rows.sort(key=lambda row: row["severity"])

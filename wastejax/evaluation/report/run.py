@@ -17,7 +17,7 @@ from wastejax.files import write_text
 FIGURES_DIR = "figures"
 
 # File in FIGURES_DIR -> what the reader sees there. The report draws the first two itself, from its
-# arguments; the others need pictures and counts, and are shown where the caller has drawn them.
+# arguments; the others need images and counts, and are shown where the caller has drawn them.
 FIGURES = {
     "curves.png": "Loss (lower is better), accuracy and learning rate by epoch. Training and validation drifting "
     "apart means that the model memorizes its training images.",
@@ -208,7 +208,7 @@ def _domains(scores: Mapping[str, Any]) -> list[str]:
 
 
 def _bins(scores: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
-    """The bins with test pictures, those with the lowest recall first."""
+    """The bins with test images, those with the lowest recall first."""
     if "bin_top1" not in scores:
         unknown = [code(name) for name in facts.get("without_bin", ())]
         if not unknown:
@@ -236,7 +236,7 @@ def _bins(scores: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
 
 
 def _classes(scores: Mapping[str, Any]) -> list[str]:
-    """The classes with test pictures, those with the lowest F1 first."""
+    """The classes with test images, those with the lowest F1 first."""
     names = list(scores["per_class"])
     ranked = sorted(scores["per_class"].items(), key=lambda item: (item[1]["f1"], item[0]))
     rows = [

@@ -23,7 +23,7 @@ def reliability_diagram(
         path: where the PNG goes.
 
     Returns:
-        The figure; its axes are accuracy by confidence, and the number of pictures by confidence.
+        The figure; its axes are accuracy by confidence, and the number of images by confidence.
     """
     with styled() as new_figure:
         figure = new_figure(figsize=(4.2, 4.4))
@@ -34,7 +34,7 @@ def reliability_diagram(
                 np.array([row[key] for row in rows]) for key in ("confidence", "accuracy", "num_images")
             )
             accuracy.plot(100 * confidence, 100 * right, color=color, linewidth=0.7)
-            # Few pictures make a small dot: its height is mostly chance.
+            # Few images make a small dot: its height is mostly chance.
             area = 120 * images / images.max()
             accuracy.scatter(100 * confidence, 100 * right, area, color=color, alpha=0.8, label=label)
             count.plot(100 * confidence, images, color=color, marker="o", markersize=3)
@@ -53,7 +53,7 @@ def reliability_diagram(
 def risk_by_coverage(
     coverage: np.ndarray, risk: np.ndarray, at: Mapping[str, Mapping[str, float]], path: Path | str
 ) -> "Figure":
-    """Draws the share of wrong answers by the share of pictures that are answered.
+    """Draws the share of wrong answers by the share of images that are answered.
 
     Args:
         coverage: float [N], fractions; see `selective.risk_coverage`.

@@ -1,6 +1,6 @@
 """Building blocks shared by the networks. All is NHWC; parameters are float32, computing is in `dtype`.
 
-A network binds its convolution and normalisation to `ConvNormAct` once (`functools.partial`) and hands that
+A network binds its convolution and normalization to `ConvNormAct` once (`functools.partial`) and hands that
 `layer` down, so padding, lowering, dtype and epsilon are decided in one place.
 """
 
@@ -32,7 +32,7 @@ linear = partial(nn.Dense, kernel_init=linear_init, dot_general=dense_dot)  # of
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, batch normalisation, activation.
+    """Convolution, batch normalization, activation.
 
     Attributes:
         conv, norm: constructors of the two layers.
@@ -171,7 +171,7 @@ class InvertedResidual(nn.Module):
     """MobileNetV2's block (Sandler et al. 2018), EfficientNet's MBConv: expand, depthwise, attend, project.
 
     Attributes:
-        layer: `ConvNormAct` with its convolution and normalisation bound.
+        layer: `ConvNormAct` with its convolution and normalization bound.
         features: output channels.
         strides: of the depthwise convolution; 1 with equal channels adds the input to the output.
         expansion: inner width over input width; 1 leaves the first convolution out.

@@ -86,7 +86,7 @@ def _padded(x: Array, pads: _Pads) -> Array:
     """Returns `x` in float32 with zeros around its positions.
 
     XLA would look through the padding where it can, and have the loops that read this read two arrays, or compute
-    anew what made `x`, normalisation and activation, for each kernel element: a barrier keeps it from that.
+    anew what made `x`, normalization and activation, for each kernel element: a barrier keeps it from that.
     """
     config = [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)]
     return lax.optimization_barrier(lax.pad(x.astype(jnp.float32), jnp.float32(0), config))
@@ -284,7 +284,7 @@ def conv2d(
 
 
 class Conv(nn.Module):
-    """A 2-D convolution with He initialisation; parameters `kernel` (HWIO) and `bias`.
+    """A 2-D convolution with He initialization; parameters `kernel` (HWIO) and `bias`.
 
     Attributes:
         features: output channels.
@@ -292,7 +292,7 @@ class Conv(nn.Module):
         strides: steps of the kernel in both directions.
         groups: channel groups; as many as input channels make it depthwise.
         padding: see `conv2d`.
-        use_bias: add a bias; batch normalisation after it makes one idle.
+        use_bias: add a bias; batch normalization after it makes one idle.
         lowering: see `conv2d`.
         dtype: of the computation and the result; parameters stay float32.
         kernel_init: initialiser of the kernel (He et al. 2015, eq. 10, by default).

@@ -1,6 +1,6 @@
-"""Batch and layer normalisation, with gradients written down instead of derived: much less to read and write.
+"""Batch and layer normalization, with gradients written down instead of derived: much less to read and write.
 
-Where a linear map stands beside the normalisation, the two are computed as one, so that in training fewer arrays
+Where a linear map stands beside the normalization, the two are computed as one, so that in training fewer arrays
 of activations are read and written: most of a step's time on a CPU goes there.
 """
 
@@ -100,7 +100,7 @@ def _moments(x: Array, kernel: Array) -> _Moments:
 
 
 def _by_moments(x: Array, kernel: Array, scale: Array, bias: Array, *, epsilon: float) -> Any:
-    """Normalises by a scaled kernel, for a CPU: the wide result is written once, and read for no statistics."""
+    """Normalizes by a scaled kernel, for a CPU: the wide result is written once, and read for no statistics."""
     wide = kernel[0, 0].astype(jnp.float32)
     moments = _moments(x, wide)
     factor = scale * jax.lax.rsqrt(moments.var + epsilon)
@@ -132,13 +132,13 @@ def _by_moments_vjp(x: Array, kernel: Array, scale: Array, bias: Array, g: Array
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015), with flax.linen.BatchNorm's variables and numbers.
+    """Batch normalization (Ioffe & Szegedy 2015), with flax.linen.BatchNorm's variables and numbers.
 
     Its gradient is written down instead of derived: that halves its cost on a CPU. None flows through the
     statistics that it stores.
 
     Attributes:
-        use_running_average: normalise by the running statistics instead of the batch's, and leave them alone; may
+        use_running_average: normalize by the running statistics instead of the batch's, and leave them alone; may
             be given to the call instead, as in flax.
         momentum: decay rate of the running statistics; the variance is that of the batch, without n / (n - 1).
         epsilon: added to the variance.
@@ -154,10 +154,10 @@ class BatchNorm(nn.Module):
     def __call__(
         self, x: Array, kernel: Array | None = None, use_running_average: bool | None = None
     ) -> Array:
-        """Normalises each channel of [B, H, W, C].
+        """Normalizes each channel of [B, H, W, C].
 
         Args:
-            x: in training with a kernel, the input of the 1x1 convolution whose result is to be normalised.
+            x: in training with a kernel, the input of the 1x1 convolution whose result is to be normalized.
             kernel: [1, 1, C, F], of the dtype of `x`.
             use_running_average: where the attribute is None.
         """
@@ -210,11 +210,11 @@ _standardise.defvjp(_standardise_fwd, _standardise_bwd)
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation before a linear map (Ba et al. 2016, eq. 3), with flax.linen.LayerNorm's parameters.
+    """Layer normalization before a linear map (Ba et al. 2016, eq. 3), with flax.linen.LayerNorm's parameters.
 
     In training the linear map takes over scale and bias: (s x + b) W = x (s W) + b W, and the gradients of s and b
     follow from those of small arrays. Its kernel less the mean over the input's channels gives the same result, as
-    the mean of what is normalised is zero, and so the gradient comes without a mean that would have to be taken
+    the mean of what is normalized is zero, and so the gradient comes without a mean that would have to be taken
     off. On a CPU that spares several passes over all tokens.
 
     Attributes:
@@ -227,7 +227,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Callable[..., Array]]:
-        """Returns the tokens [..., N, C], normalised, and the `dot_general` of the `linear` that follows."""
+        """Returns the tokens [..., N, C], normalized, and the `dot_general` of the `linear` that follows."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
         if is_plain():

