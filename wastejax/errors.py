@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. `main` prints it on one line and exits with 2."""
+    """A mistake that the user can fix. `main` prints it on one line and exits with 2."""
 
 
 class ConfigError(UserError):

@@ -29,7 +29,7 @@ def go_without(path: Path, error: OSError) -> None:
     """Says, on standard error, that a cache cannot be written: all goes on without it, but slower."""
     folder = path.parent
     log.warning(
-        f"note: {folder}: cannot be written ({reason(error)}); going on without that cache "
+        f"note: {folder}: cannot be written ({reason(error)}); continuing without that cache "
         "(WASTEJAX_CACHE=FOLDER names another place)"
     )
 

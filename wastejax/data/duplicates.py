@@ -23,8 +23,8 @@ from wastejax.data.sources import Source
 GREY = 32  # side of the small gray versions, pixels
 # Smallest `agreement` of near-duplicates, found by looking at the pairs with near hashes in TrashNet and the
 # household waste set: above 0.8 nearly all are one image, below 0.55 few (cropped by more than is searched), and
-# between lie twins with another banner and look-alikes. A missed twin leaks into the test set while a look-alike
-# in the group does no harm, so the limit is on the low side.
+# between lie near-duplicates with another banner and look-alikes. A missed near-duplicate leaks into the
+# test set while a look-alike in the group does no harm, so the limit is on the low side.
 MIN_AGREEMENT = 0.65
 _MAX_DIFFERENCE = (
     0.6  # of grays where images had to be aligned, relative to their contrast; found in the same way

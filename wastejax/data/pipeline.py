@@ -267,7 +267,7 @@ def train_batches(
         augment: (image, random.Random) -> uint8 [S, S, 3].
         batch_size: images per batch; batches run on across the end of an epoch, so that all are full.
         seed: of order and augmentation; the batch of a step depends on (seed, step) alone.
-        start: first step, where a run goes on.
+        start: first step, where a run resumes.
         stop: the step after the last.
         balanced: draw every class equally often.
         workers: processes that read; 0 has threads of this one do it.

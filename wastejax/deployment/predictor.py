@@ -100,7 +100,7 @@ def load_predictor(
         threads: that an exported file computes with; None for the processor cores that this process may use.
 
     Raises:
-        UserError: there is none, it is damaged or foreign, or its runtime is not installed.
+        UserError: there is none, it is damaged or not ours, or its runtime is not installed.
     """
     if taxonomy is not None:
         rules = load_taxonomy(taxonomy, "--taxonomy")

@@ -197,7 +197,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 def confident_mistakes(
     logits: np.ndarray, labels: np.ndarray, limit: int = 24
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Finds the wrong answers that the model was surest of.
+    """Finds the wrong answers that the model was most certain of.
 
     Args:
         logits: float [N, C].

@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a run: the newest, to go on from, and the best.
+"""Orbax checkpoints of a run: the newest, to resume from, and the best.
 
 Orbax writes into a temporary folder and renames it, so a kill in the middle of a save leaves the one before.
 """
@@ -67,7 +67,7 @@ class Checkpoints:
                 raise
             raise UserError(
                 f"{self._manager.directory / str(step)}: the checkpoint cannot be written ({why}); the one "
-                "before it is kept, and the same command goes on from there once there is room"
+                "before it is kept, and the same command resumes from there once there is room"
             ) from error
         if not saved:
             raise RuntimeError(f"Orbax did not save step {step}")
@@ -94,7 +94,7 @@ class Checkpoints:
         except (ValueError, KeyError) as error:
             folder = self._manager.directory / str(step)
             raise UserError(
-                f"{folder}: its arrays are not those that this version keeps for this run; go on with the "
+                f"{folder}: its arrays are not those that this version keeps for this run; resume with the "
                 "version that wrote it, or begin anew with another --workdir"
             ) from error
         return restored.state, restored.progress

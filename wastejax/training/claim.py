@@ -21,7 +21,7 @@ def claim(workdir: Path, config: ConfigDict, anew: str = "") -> bool:
 
     Raises:
         UserError: it holds a run with another config; the keys that differ are named. Images that were moved are
-            no hindrance to a run that goes on: its manifest tells whether they are the same.
+            no hindrance to resuming: its manifest tells whether they are the same.
     """
     stored = _stored(workdir)
     if stored is None:

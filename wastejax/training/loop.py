@@ -252,7 +252,7 @@ def announced(run: Run, stop: Stop) -> Run:
             return run.train_step(state, batch)
         sizes.add(batch["image"].shape)
         at, start = int(state.step), time.perf_counter()
-        stop.kept = f"the same command goes on from step {at}" if at else "the same command begins anew"
+        stop.kept = f"the same command resumes from step {at}" if at else "the same command begins anew"
         stop.code = 0
         run.say(f"compiling the training step for {batch['image'].shape[1]} px: minutes for a large network")
         with stop.at_once() if alone else nullcontext():

@@ -89,7 +89,7 @@ class Display:
 
         step = int(row["step"])
         if self._events is None:
-            # Hides what a killed run wrote past the checkpoint that this one goes on from.
+            # Hides what a killed run wrote past the checkpoint that this one resumes from.
             self._events = SummaryWriter(str(path), purge_step=step)
         for name, value in row.items():
             if name not in ("epoch", "step", "score"):

@@ -1,4 +1,4 @@
-"""Everything that a run needs to go on, as one pytree."""
+"""Everything that a run needs to resume, as one pytree."""
 
 from typing import Any
 

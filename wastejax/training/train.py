@@ -113,7 +113,7 @@ def train(
     cluster: "Cluster | None" = None,
     stop: "Stop | None" = None,
 ) -> Path:
-    """Trains, or goes on with, the run in a work directory.
+    """Trains, or resumes, the run in a work directory.
 
     Args:
         recipe: path or name.
@@ -176,7 +176,10 @@ def _train(
     if progress.stopped and mesh.first:
         from wastejax.training.finish import finish
 
-        stop.kept, stop.code = "all epochs are done; the same command goes on with the test and the report", 0
+        stop.kept, stop.code = (
+            "all epochs are done; the same command continues with the test and the report",
+            0,
+        )
         say("scoring the best model on the test images")
         settings = shlex.join(configs.settings(config))
         finish(run, progress, facts(recipe, overrides, workdir) | {"settings": settings})
@@ -200,7 +203,7 @@ def command_line(recipe: str, overrides: Sequence[str], workdir: str | Path | No
 
 
 def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
-    """Returns the checked and split images; a run that goes on keeps the split it began with."""
+    """Returns the checked and split images; a resumed run keeps the split it began with."""
     data = config.data.copy_and_resolve_references()
     if not data.dir and data.source == "folder":
         from wastejax.data.drawing.dataset import embedded
