@@ -10,8 +10,6 @@ from scipy.optimize import minimize
 from wastejax.bundle import Bundle
 from wastejax.evaluation.evaluate import predict_logits
 
-STEPS = 300  # of L-BFGS at most
-
 
 class Head(NamedTuple):
     """A linear classifier on pooled features.
@@ -54,6 +52,7 @@ def fit_head(
     decay: float = 1e-3,
     outlier_weight: float = 0.5,
     start: Head | None = None,
+    steps: int = 300,
 ) -> Head:
     """Fits a linear classifier to labels that can mean several classes or none.
 
@@ -67,6 +66,7 @@ def fit_head(
         decay: strength of the regularisation.
         outlier_weight: how much images of none of the classes count.
         start: the classifier to begin with and to stay near; None for zero.
+        steps: of L-BFGS, at most.
     """
     features = np.asarray(features, np.float32)
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
@@ -88,7 +88,7 @@ def fit_head(
         )
 
     begin = np.concatenate([first.ravel(), bias]).astype(np.float64)
-    found = minimize(loss, begin, jac=True, method="L-BFGS-B", options={"maxiter": STEPS, "maxcor": 10})
+    found = minimize(loss, begin, jac=True, method="L-BFGS-B", options={"maxiter": steps, "maxcor": 10})
     kernel = found.x[: D * C].reshape(D, C) / scale[:, None]
     return Head(kernel.astype(np.float32), (found.x[D * C :] - mean @ kernel).astype(np.float32))
 

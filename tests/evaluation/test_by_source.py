@@ -1,0 +1,48 @@
+"""Scores by source, against counting by hand."""
+
+import numpy as np
+import pytest
+
+from wastejax.evaluation.by_source import score_by_source, source_table
+from wastejax.evaluation.selective import choose_threshold_everywhere
+
+
+def test_scores_by_source_by_hand():
+    #                  sure of 0    sure of 1    unsure       sure of 2
+    logits = np.array([[9.0, 0, 0], [0, 9.0, 0], [0, 1.0, 0], [0, 0, 9.0], [9.0, 0, 0]])
+    allowed = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 1, 0]], bool)
+    members = ["a", "a", "a", "a", "b"]
+    materials = [frozenset({"glass"}), frozenset({"metal"}), frozenset({"paper"})]
+    meant = [
+        frozenset({"glass", "metal"}),
+        frozenset({"metal"}),
+        frozenset({"metal"}),
+        frozenset(),
+        frozenset({"metal"}),
+    ]
+    scores = score_by_source(logits, allowed, members, 1.0, 0.9, ["can", "can", "paper"], materials, meant)
+    a, b = scores["a"], scores["b"]
+    assert (a["num_images"], a["num_outliers"], a["num_kept"]) == (3, 1, 2)
+    assert a["right"] == pytest.approx(2 / 3)  # the second is wrong
+    assert a["right_bin"] == 1  # but in the bin of what it is
+    assert a["right_material"] == 1
+    assert a["kept"] == pytest.approx(2 / 3) and a["right_of_kept"] == 0.5
+    assert a["outliers_kept"] == 1
+    assert b["right"] == 0 and b["outliers_kept"] is None and b["right_material"] == 0
+    assert source_table(scores)[2].startswith("| a | 4 | 66.7 %")
+
+
+def test_no_threshold_keeps_nothing():
+    logits, allowed = np.array([[9.0, 0], [0, 9.0]]), np.array([[True, False], [False, False]])
+    scores = score_by_source(logits, allowed, ["a", "a"])["a"]
+    assert scores["kept"] == 0 and scores["right_of_kept"] is None and scores["outliers_kept"] == 0
+
+
+def test_a_threshold_holds_in_every_source_that_has_a_say():
+    confidence = np.array([0.9, 0.8, 0.7, 0.6, 0.95, 0.85, 0.75, 0.65, 0.99])
+    correct = np.array([1, 1, 1, 1, 1, 1, 0, 1, 0], bool)
+    members = ["a"] * 4 + ["b"] * 4 + ["c"]
+    # All of b from 0.85 on are right, three in four of all; c has too few images to be heard.
+    assert choose_threshold_everywhere(confidence, correct, members, 0.9, least=2) == pytest.approx(0.8)
+    assert choose_threshold_everywhere(confidence, correct, members, 0.75, least=2) == pytest.approx(0.6)
+    assert choose_threshold_everywhere(confidence, ~correct, members, 0.9, least=2) is None

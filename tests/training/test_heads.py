@@ -1,0 +1,77 @@
+"""The last layer learned on features, from labels that can mean several classes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.optimize import check_grad
+
+from tests.small_models import draw_pictures, write_bundle
+from wastejax.bundle import load_bundle
+from wastejax.data.pipeline import EvalBatches
+from wastejax.data.sources import open_folder
+from wastejax.training import losses
+from wastejax.training.heads import Head, compute_features, fit_head, head_of, loss_and_slope, with_head
+
+
+def problem(count: int = 60):
+    """Features around three centers; the labels of half of them are known only to be one of two classes."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, count)
+    features = 4 * np.eye(3, 5)[truth] + rng.normal(0, 0.5, (count, 5)) + 7
+    allowed = np.eye(3, dtype=bool)[truth]
+    allowed[::2, 0] = True
+    return features.astype(np.float32), allowed, truth
+
+
+def test_the_loss_is_that_of_training_and_its_slope_the_derivative():
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 3, (6, 4))
+    allowed = rng.random((6, 4)) < 0.5
+    allowed[0], allowed[1] = False, [False, True, False, False]
+    weight = np.where(allowed.any(axis=1), 1, 0.25) / 6
+    value, _ = loss_and_slope(logits, allowed, weight)
+    z, a = jnp.asarray(logits, jnp.float32), jnp.asarray(allowed)
+    expected = losses.partial_labels(z, a) + 0.25 * losses.outlier_exposure(z, a)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    error = check_grad(
+        lambda flat: loss_and_slope(flat.reshape(6, 4), allowed, weight)[0],
+        lambda flat: loss_and_slope(flat.reshape(6, 4), allowed, weight)[1].ravel(),
+        logits.ravel(),
+    )
+    assert error < 1e-6
+
+
+def test_partial_labels_are_told_apart_with_the_help_of_the_others():
+    features, allowed, truth = problem()
+    head = fit_head(features, allowed)
+    assert np.array_equal(head.logits(features).argmax(axis=1), truth)
+
+
+def test_images_of_no_class_become_unsure():
+    features, allowed, _ = problem()
+    nothing = np.random.default_rng(2).normal(-4, 0.5, (30, 5)).astype(np.float32) + 7
+    both = np.concatenate([features, nothing]), np.concatenate([allowed, np.zeros((30, 3), bool)])
+    p = np.asarray(jax.nn.softmax(fit_head(*both, outlier_weight=1.0, decay=1e-5).logits(nothing)))
+    assert p.max(axis=1).mean() < 0.45  # one third is the least there is
+
+
+def test_much_decay_stays_at_the_start():
+    features, allowed, _ = problem()
+    start = Head(np.random.default_rng(3).normal(size=(5, 3)).astype(np.float32), np.ones(3, np.float32))
+    np.testing.assert_allclose(
+        fit_head(features, allowed, decay=1e4, start=start).kernel, start.kernel, atol=1e-3
+    )
+
+
+def test_features_and_head_of_a_bundle_give_its_logits(tmp_path):
+    bundle = load_bundle(write_bundle(tmp_path / "bundle"))
+    source = open_folder(draw_pictures(tmp_path / "pictures"))
+    batches = EvalBatches(source, np.arange(len(source)), bundle.preprocessing, 4)
+    features = compute_features(bundle, batches)
+    logits = np.concatenate([np.asarray(bundle.logits(b["image"]))[b["mask"]] for b in batches])
+    np.testing.assert_allclose(head_of(bundle).logits(features), logits, rtol=1e-4, atol=1e-4)
+    other = Head(np.zeros_like(head_of(bundle).kernel), np.arange(5, dtype=np.float32))
+    changed = with_head(bundle, other)
+    np.testing.assert_allclose(
+        np.asarray(changed.logits(next(iter(batches))["image"]))[0], np.arange(5), atol=1e-6
+    )
