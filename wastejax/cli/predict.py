@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file, folder, glob, or - for stdin; or one video file, or camera:0 (extra `camera`)",
     )
     parser.add_argument(
-        "--model", metavar="MODEL", help="run, bundle or exported file (default: the one inside)"
+        "--model", metavar="MODEL", help="run, bundle or exported file (default: the bundled model)"
     )
     parser.add_argument(
         "--taxonomy",

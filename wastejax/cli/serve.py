@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-batch", type=int, default=8, metavar="N", help="images that are computed at once (8)")
     add("--timeout", type=float, default=30, metavar="S", help="to receive a request and to answer it (30)")
     add("--threads", type=int, metavar="N", help="for an exported file (default: the cores it may use)")
-    add("--accuracy", type=float, metavar="A", help="mark unsure answers, see predict (0.95)")
+    add("--accuracy", type=float, metavar="A", help="mark uncertain answers, see predict (0.95)")
     add("--reject-below", type=float, metavar="P", help="mark answers less likely than this")
 
 
