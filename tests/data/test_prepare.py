@@ -141,7 +141,7 @@ def damaged(folder) -> Path:
 
 REASONS = {
     "glass/half.jpg": "truncated",
-    "metal/bomb.png": "too large (10000 x 10000 pixels; decompression bomb?)",
+    "metal/bomb.png": "too large (10000 x 10000 pixels; decompression bomb?): at most 89,478,485 pixels",
     "metal/empty.png": "empty file",
     "metal/page.jpg": "not an image",
     "metal/그림.png": "cannot be read (No such file or directory)",
