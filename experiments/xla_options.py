@@ -1,11 +1,13 @@
 """What options of XLA's CPU compiler this jaxlib has, and what they save: experiments/results/speed/xla_options.*.
 
-Command: python experiments/xla_options.py    (once for each jax; the table holds all that were measured)
+Command: python experiments/xla_options.py [--cases=infer] [--rounds=10]    (once for each jax)
+The table holds all that were measured.
 """
 
 import argparse
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +60,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=0.5, help="of each turn (default: %(default)s)")
+    parser.add_argument("--cases", default="", help="only those with this in their name")
     args = parser.parse_args()
-    about = facts(len(jax.devices())) | {"command": "python experiments/xla_options.py", "commit": commit()}
+    command = f"python experiments/{' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}"
+    about = facts(len(jax.devices())) | {"command": command, "commit": commit()}
     record = {
         "about": about,
         "known": {name: jit.is_known(name, value) for name, value in ASKED.items()},
-        "ratios": {label(case): measured(case, args.rounds, args.seconds) for case in CASES},
+        "ratios": {
+            label(case): measured(case, args.rounds, args.seconds)
+            for case in CASES
+            if args.cases in label(case)
+        },
     }
     path = RESULTS / f"xla_options_jax{jax.__version__}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")

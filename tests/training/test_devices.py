@@ -119,7 +119,12 @@ rng = np.random.default_rng(0)
 batches = [{"image": rng.integers(0, 256, (16, 16, 16, 3), np.uint8), "label": rng.integers(0, 3, 16, np.int32)}
            for _ in range(5)]
 
-def train(count, steps=slice(None), checkpoints=None):
+def neighbour(array, rng):
+    """Returns each number's neighbour above or below, by chance."""
+    array = np.asarray(array)
+    return np.nextafter(array, np.where(rng.random(array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype))
+
+def train(count, steps=slice(None), checkpoints=None, moved_by=None):
     """Trains on the first devices, from the start or from the checkpoint that is there."""
     devices = use_devices(jax.devices()[:count])
     tx = make_optimizer(config.optim, make_schedule(config.optim, 5, 5))
@@ -129,6 +134,9 @@ def train(count, steps=slice(None), checkpoints=None):
         state, _ = restored
     losses = []
     for batch in batches[steps]:
+        if moved_by:
+            params = jax.tree.map(lambda a: neighbour(a, moved_by), state.params)
+            state = state.replace(params=devices.replicate(params))
         state, metrics = step(state, on_devices(devices, batch))
         losses.append(float(metrics["loss"]))
     assert step._cache_size() == 1
@@ -146,16 +154,21 @@ def gap(a, b):
     return max(float(np.abs(np.asarray(x) - np.asarray(y)).max())
                for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
+def gaps(state, losses):
+    return {"params": gap(one.params, state.params), "stats": gap(one.batch_stats, state.batch_stats),
+            "losses": gap(losses_one[-len(losses):], losses)}
+
 one, losses_one = train(1)
 if len(sys.argv) == 2:
     others = {"eight": train(8)}
 else:
     others = {f"{a} to {b}": continued(a, b, Path(sys.argv[2]) / f"{a}") for a, b in ((8, 1), (2, 8))}
-print(json.dumps({"moved": gap(one.params, variables["params"])} | {
-    name: {"params": gap(one.params, state.params), "stats": gap(one.batch_stats, state.batch_stats),
-           "losses": gap(losses_one[-len(losses):], losses)}
-    for name, (state, losses) in others.items()
-}))
+moved = [gaps(*train(1, moved_by=np.random.default_rng(seed))) for seed in range(3)]
+last = {"params": one.params, "stats": one.batch_stats, "losses": losses_one}
+largest = {what: gap(x, jax.tree.map(np.zeros_like, x)) for what, x in last.items()}
+print(json.dumps({"gone": gap(one.params, variables["params"]),
+                  "unit": {what: max(m[what] for m in moved) + 2**-23 * largest[what] for what in largest},
+                  "others": {name: gaps(*ended) for name, ended in others.items()}}))
 '''
 
 
@@ -167,25 +180,36 @@ def steps_on_eight_devices(*arguments: str, **optim) -> dict:
     return json.loads(done.stdout)
 
 
+def assert_within_rounding(gaps: dict) -> None:
+    """Several devices sum in another order, in every step.
+
+    What that may do is what one device does whose parameters are moved by a unit in the last place before every
+    step, thrice, and a unit of the largest value. Four times that is allowed, on any processor.
+    """
+    for name, gap in gaps["others"].items():
+        for what, unit in gaps["unit"].items():
+            assert gap[what] <= 4 * unit, (name, what, gap[what], unit)
+
+
 @pytest.mark.slow
 def test_sgd_on_eight_devices_ends_where_one_does():
     gaps = steps_on_eight_devices(name="sgd", learning_rate=0.05)
-    assert gaps["moved"] > 0.01
-    assert gaps["eight"]["params"] < 1e-5 and gaps["eight"]["stats"] < 1e-5
+    assert gaps["gone"] > 0.01 > 1000 * gaps["unit"]["params"]
+    assert_within_rounding(gaps)
 
 
 @pytest.mark.slow  # three more programs to compile
 def test_a_checkpoint_goes_on_with_another_number_of_devices(tmp_path):
     gaps = steps_on_eight_devices(str(tmp_path), name="sgd", learning_rate=0.05)
-    for change in ("8 to 1", "2 to 8"):
-        assert gaps[change]["params"] < 1e-5 and gaps[change]["stats"] < 1e-5
+    assert gaps["others"].keys() == {"8 to 1", "2 to 8"}
+    assert_within_rounding(gaps)
 
 
 @pytest.mark.slow
-def test_adamw_on_eight_devices_has_the_same_losses():
+def test_adamw_on_eight_devices_ends_where_one_does():
     gaps = steps_on_eight_devices(name="adamw", learning_rate=0.002)
-    assert gaps["moved"] > 0.001
-    assert gaps["eight"]["losses"] < 1e-4
+    assert gaps["gone"] > 0.001 > 10 * gaps["unit"]["losses"]
+    assert_within_rounding(gaps)
 
 
 @pytest.mark.parametrize(
@@ -207,14 +231,41 @@ def test_a_cluster_that_cannot_be(monkeypatch, coordinator, count, number, messa
         processes.connect(processes.Cluster(coordinator, count, number))
 
 
-def start(place: Path, workdir: str, *options: str, devices: int = 1) -> subprocess.Popen:
+# The command with every parameter moved by a unit in the last place, up or down by chance, before every step.
+MOVED = """
+import sys
+import jax, numpy as np
+from wastejax.training import step
+
+rng = np.random.default_rng(0)
+make = step.make_train_step
+
+def neighbour(array):
+    array = np.asarray(array)
+    return np.nextafter(array, np.where(rng.random(array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype))
+
+def make_moved(*args, **options):
+    take = make(*args, **options)
+    return lambda state, batch: take(state.replace(params=jax.tree.map(neighbour, state.params)), batch)
+
+step.make_train_step = make_moved
+from wastejax.main import main
+sys.exit(main())
+"""
+
+
+def start(
+    place: Path,
+    workdir: str,
+    *options: str,
+    devices: int = 1,
+    program: tuple[str, ...] = ("-m", "wastejax.main"),
+) -> subprocess.Popen:
     """One process of a run that has everything random switched on.
 
-    Size, optimizer and rate are such that rounding does not grow: one unit in the last place of the first
-    parameters, on one device, moves the losses by 2e-7, as two devices do, and the tests allow 1e-4. At 32 px the
-    last stages normalise four values a channel, some all alike, and at a rate of 0.01 that unit has moved them by
-    2e-3 after 12 steps. Adam's first step, the sign of a gradient, does the same at 64 px: where a gradient is
-    nothing but rounding, that decides on a whole step.
+    Size, optimizer and rate are such that rounding does not grow beyond measure: at 32 px the last stages normalise
+    four values a channel, some all alike, and Adam's first step is the sign of a gradient, which decides on a whole
+    step where a gradient is nothing but rounding.
     """
     env = os.environ | {
         "WASTEJAX_CACHE": str(place / "cache"),
@@ -240,7 +291,7 @@ def start(place: Path, workdir: str, *options: str, devices: int = 1) -> subproc
         "--config.loss.mixup=0.2",
     ]
     return subprocess.Popen(
-        [sys.executable, "-m", "wastejax.main", *arguments, *options],
+        [sys.executable, *program, *arguments, *options],
         env=env,
         cwd=HERE.parent,
         stdout=subprocess.PIPE,
@@ -306,16 +357,26 @@ def weights(workdir: Path) -> dict[str, np.ndarray]:
     return load_file(next((workdir / "bundle").glob("*.safetensors")))
 
 
-def assert_same_end(a: Path, b: Path) -> None:
-    one, other = (json.loads((w / "report.json").read_text()) for w in (a, b))
+def losses(workdir: Path) -> dict[str, np.ndarray]:
+    table = np.genfromtxt(workdir / "metrics.csv", delimiter=",", names=True)
+    return {column: table[column] for column in ("train_loss", "val_loss")}
+
+
+def assert_same_end(place: Path, workdir: str) -> None:
+    """A run of several devices ends where `alone` does, but for rounding.
+
+    How far rounding may lead is what `moved` shows, for each array by itself, and a unit of its largest value; runs
+    moved by other chances differed from each other by a factor of 1.8 at most, and eight is allowed.
+    """
+    one, other = (json.loads((place / w / "report.json").read_text()) for w in ("alone", workdir))
     assert one["num_images"] == other["num_images"] == 4
     assert one["confusion"] == other["confusion"]
-    metrics = [np.genfromtxt(w / "metrics.csv", delimiter=",", names=True) for w in (a, b)]
-    for column in ("train_loss", "val_loss"):
-        np.testing.assert_allclose(metrics[0][column], metrics[1][column], atol=1e-4)
-    assert weights(a).keys() == weights(b).keys()
-    for name, array in weights(a).items():
-        np.testing.assert_allclose(array, weights(b)[name], atol=1e-5, err_msg=name)
+    for read in (losses, weights):
+        alone, moved, found = (read(place / w) for w in ("alone", "moved", workdir))
+        assert alone.keys() == found.keys()
+        for name, array in alone.items():
+            unit = np.abs(moved[name] - array).max() + 2**-23 * np.abs(array).max()
+            np.testing.assert_allclose(found[name], array, rtol=0, atol=8 * unit, err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -323,6 +384,7 @@ def place(pictures, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     (root / "pictures").symlink_to(pictures)
     finished(start(root, "alone"))
+    finished(start(root, "moved", program=("-c", MOVED)))
     return root
 
 
@@ -330,7 +392,7 @@ def place(pictures, tmp_path_factory) -> Path:
 def test_two_processes_train_as_one(place):
     first, second = (finished(process) for process in pair(place, "pair"))
     assert "epoch   3/3" in first and "epoch" not in second  # only one speaks
-    assert_same_end(place / "pair", place / "alone")
+    assert_same_end(place, "pair")
 
 
 @pytest.mark.slow
@@ -347,7 +409,7 @@ def test_two_processes_are_killed_and_one_goes_on(place):
         process.communicate()
     assert not (place / "killed" / "report.json").exists()
     assert "resuming from step" in finished(start(place, "killed"))
-    assert_same_end(place / "killed", place / "alone")
+    assert_same_end(place, "killed")
 
 
 @pytest.mark.slow
@@ -360,4 +422,4 @@ def test_a_stop_of_one_process_stops_both_and_two_devices_go_on(place):
     assert "stopped and saved at step" in finished(processes[0])
     finished(processes[1])
     assert "resuming from step" in finished(start(place, "stopped", devices=2))
-    assert_same_end(place / "stopped", place / "alone")
+    assert_same_end(place, "stopped")
