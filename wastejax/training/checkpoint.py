@@ -4,8 +4,11 @@ Orbax writes into a temporary folder and renames it, so a kill in the middle of 
 """
 
 import errno
+import logging
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +57,11 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return  # stopped before its first new step
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress))
+        metrics = {"score": score if math.isfinite(score) else -1e30}  # Orbax ranks NaN best
         try:
-            saved = self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
-                ),
-                metrics={"score": score if math.isfinite(score) else -1e30},  # Orbax ranks NaN best
-            )
+            with _said_once():
+                saved = self._manager.save(step, args=args, metrics=metrics)
         except Exception as error:  # Orbax, TensorStore and the system each have their own
             if (why := _not_written(error)) is None:
                 raise
@@ -98,6 +98,21 @@ class Checkpoints:
                 "version that wrote it, or begin anew with another --workdir"
             ) from error
         return restored.state, restored.progress
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """Keeps Orbax's threads from logging, each with its traceback, the exception that they then raise."""
+
+    def plain(record: logging.LogRecord) -> bool:
+        return not record.exc_info
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(plain)
+    try:
+        yield
+    finally:
+        logger.removeFilter(plain)
 
 
 def _not_written(error: BaseException) -> str | None:
