@@ -70,7 +70,7 @@ def test_what_is_a_stream():
 
 
 def test_mistakes_are_one_line(monkeypatch, tmp_path):
-    monkeypatch.setattr("wastejax.cli.predict.load_predictor", lambda *_: FAKE)
+    monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_: FAKE)
 
     def predict(*options: str) -> int:
         return run(parser("predict").parse_args(["predict", *options]), print)
@@ -88,7 +88,7 @@ def test_mistakes_are_one_line(monkeypatch, tmp_path):
 def test_predict_reads_a_video(monkeypatch, tmp_path, capsys):
     import cv2
 
-    monkeypatch.setattr("wastejax.cli.predict.load_predictor", lambda *_: FAKE)
+    monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_: FAKE)
     path = tmp_path / "film.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
     for colour in [RED] * 10 + [BLUE] * 10:

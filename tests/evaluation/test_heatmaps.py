@@ -127,7 +127,7 @@ def test_predict_writes_one_heat_map_per_picture(tmp_path, capsys):
 def test_an_exported_file_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
     model = load_predictor(write_bundle(tmp_path / "bundle"))
     exported = dataclasses.replace(model, path=Path("model.onnx"), dense=None)
-    monkeypatch.setattr("wastejax.cli.predict.load_predictor", lambda *_: exported)
+    monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_: exported)
     args = parser("predict").parse_args(["predict", "x.jpg", "--heatmap=maps"])
     with pytest.raises(UserError, match=r"model\.onnx: an exported file cannot give heat maps"):
         run(args, print)
