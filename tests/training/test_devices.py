@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
-    """22 pictures of two classes: no multiple of any batch here."""
+    """22 images of two classes: no multiple of any batch here."""
     root = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     for name in ("can", "jar"):
@@ -81,7 +81,7 @@ def test_machines_evaluate_every_picture_once(pictures):
                 np.testing.assert_array_equal(part[step][name], batch[name])
 
 
-# A network with what could go wrong: every kind of convolution, batch normalisation, dropout; quickly compiled.
+# A network with what could go wrong: every kind of convolution, batch normalization, dropout; quickly compiled.
 STEPS = '''
 import json, sys
 from pathlib import Path
@@ -119,8 +119,8 @@ rng = np.random.default_rng(0)
 batches = [{"image": rng.integers(0, 256, (16, 16, 16, 3), np.uint8), "label": rng.integers(0, 3, 16, np.int32)}
            for _ in range(5)]
 
-def neighbour(array, rng):
-    """Returns each number's neighbour above or below, by chance."""
+def neighbor(array, rng):
+    """Returns each number's neighbor above or below, by chance."""
     array = np.asarray(array)
     return np.nextafter(array, np.where(rng.random(array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype))
 
@@ -135,7 +135,7 @@ def train(count, steps=slice(None), checkpoints=None, moved_by=None):
     losses = []
     for batch in batches[steps]:
         if moved_by:
-            params = jax.tree.map(lambda a: neighbour(a, moved_by), state.params)
+            params = jax.tree.map(lambda a: neighbor(a, moved_by), state.params)
             state = state.replace(params=devices.replicate(params))
         state, metrics = step(state, on_devices(devices, batch))
         losses.append(float(metrics["loss"]))
@@ -240,13 +240,13 @@ from wastejax.training import step
 rng = np.random.default_rng(0)
 make = step.make_train_step
 
-def neighbour(array):
+def neighbor(array):
     array = np.asarray(array)
     return np.nextafter(array, np.where(rng.random(array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype))
 
 def make_moved(*args, **options):
     take = make(*args, **options)
-    return lambda state, batch: take(state.replace(params=jax.tree.map(neighbour, state.params)), batch)
+    return lambda state, batch: take(state.replace(params=jax.tree.map(neighbor, state.params)), batch)
 
 step.make_train_step = make_moved
 from wastejax.main import main
@@ -263,7 +263,7 @@ def start(
 ) -> subprocess.Popen:
     """One process of a run that has everything random switched on.
 
-    Size, optimizer and rate are such that rounding does not grow beyond measure: at 32 px the last stages normalise
+    Size, optimizer and rate are such that rounding does not grow beyond measure: at 32 px the last stages normalize
     four values a channel, some all alike, and Adam's first step is the sign of a gradient, which decides on a whole
     step where a gradient is nothing but rounding.
     """
@@ -283,7 +283,7 @@ def start(
         "--config.train.epochs=3",
         "--config.train.batch_size=4",
         "--config.train.checkpoint_minutes=1e-9",
-        "--config.eval.batch_size=5",  # 6 rows for two devices: of 4 pictures, three for one and one for the other
+        "--config.eval.batch_size=5",  # 6 rows for two devices: of 4 images, three for one and one for the other
         "--config.optim.name=sgd",
         "--config.optim.learning_rate=0.001",
         "--config.optim.warmup_epochs=0",

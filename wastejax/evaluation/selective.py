@@ -14,13 +14,13 @@ def choose_threshold(confidence: np.ndarray, correct: np.ndarray, accuracy: floa
     """Returns the lowest confidence from which on the answers are right often enough.
 
     Args:
-        confidence: float [N], calibrated probability of each answer, on validation pictures.
+        confidence: float [N], calibrated probability of each answer, on validation images.
         correct: bool [N].
         accuracy: the share of right answers that is wanted, in (0, 1).
 
     Returns:
         The threshold: answers at least as sure are kept. None where no threshold gets there with 1 / (1 - accuracy)
-        pictures or more: of fewer, all must be right, which says little.
+        images or more: of fewer, all must be right, which says little.
     """
     order = np.argsort(-confidence, kind="stable")
     sorted_confidence = confidence[order]
@@ -99,7 +99,7 @@ def score_selective(
     bootstrap: int = 1000,
     seed: int = 17,
 ) -> dict:
-    """Scores the reject option on pictures that the thresholds were not chosen on.
+    """Scores the reject option on images that the thresholds were not chosen on.
 
     Args:
         confidence: float [N], calibrated probability of each answer.
