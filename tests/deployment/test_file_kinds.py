@@ -57,8 +57,8 @@ from one small image. Written by `tests/deployment/test_file_kinds.py`, which fa
 
 Where the page differs: browsers read no TIFF, JPEG 2000, PPM, QOI or HEIC (the page that `serve` gives out
 sends the file to the server, which does). They keep the upper 8 of 16 bits, so the page refuses a file that
-uses only the lower. Chromium leaves out the black ink when it converts CMYK by a profile, and takes the alpha
-channel of an AVIF for one of limited range. A WebP turned by EXIF, and files that lack only their end marker,
+uses only the lower. Chromium mixes black ink into the other three before it applies a CMYK profile, and takes the
+alpha channel of an AVIF for one of limited range. A WebP turned by EXIF, and files that lack only their end marker,
 the page mends itself.
 
 | kind | ending | `predict` | server | exported | page |

@@ -20,8 +20,12 @@ def resized_crop(
 ) -> np.ndarray:
     """Resizes a box of an image to a square, as Pillow's `resize` does.
 
-    By the library cykooz.resizer, which takes a quarter of Pillow's time and differs from it by a gray level in one
-    value of six; by Pillow where there is no build of that library (Linux on ARM).
+    By the library cykooz.resizer, which takes a quarter of Pillow's time; by Pillow where there is no build of that
+    library (Linux on ARM). Both filter along one axis, round to bytes, and filter along the other, but Pillow takes
+    rows first (Pillow 13: columns where an image is tall) and cykooz.resizer columns. In the same order they differ
+    by at most 2 levels. The order shows where a filter overshoots and is clipped in between: never by more than a
+    level in bilinear squares; in bicubic ones of 128 pixels cut from TrashNet at 256 pixels by up to 7 levels, with
+    13 % of the values not equal; of noise by up to 22. Evaluation's squares are Pillow's, as are the page's.
 
     Args:
         pixels: uint8 [H, W, 3].
