@@ -80,9 +80,9 @@ def answers(files: dict[str, Path], model: Any, monkeypatch) -> dict[str, dict[s
     """Returns what `wastejax predict` says of each kind; `model` is a path or a predictor."""
     arguments = ["predict", "--format=json", "--top=5", *map(str, files.values())]
     if isinstance(model, Path):
-        arguments.append(f"--model={model}")
+        arguments += [f"--model={model}", *(["--engine=jax"] if model.is_dir() else [])]
     else:
-        monkeypatch.setattr(command, "load_predictor", lambda *_: model)
+        monkeypatch.setattr(command, "load_engine", lambda *_: model)
     lines: list[str] = []
     command.run(parser("predict").parse_args(arguments), lines.append)
     return dict(zip(files, json.loads("\n".join(lines)), strict=True))

@@ -89,7 +89,8 @@ class Classifier:
         """Answers an image, or several at once, which is faster.
 
         Args:
-            image: the path of a file, a PIL image of any mode, a uint8 array [H, W, 3] in RGB, or a list of these.
+            image: the path of a file, a PIL image of any mode, a uint8 array [H, W, 3] in RGB
+                ([H, W, 4] with transparency, [H, W] in gray), or a list of these.
             accuracy: reject unsure answers, so that the others are right this often: 0.9, 0.95 or 0.99 (0.95).
             reject_below: reject answers less likely than this instead.
 
@@ -140,12 +141,16 @@ def _open(image: Any) -> Image.Image:
     if isinstance(image, str | PathLike):
         path = Path(image).expanduser()
         try:
-            return images.decode(path.read_bytes())
+            return images.decode(images.read_file(path))
         except images.BadImage as error:
             raise UserError(f"{path}: {error}") from None
         except OSError as error:
             raise UserError(f"{path}: {(error.strerror or str(error)).lower()}") from None
     array = np.asarray(image)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
-        raise UserError(f"an array must be uint8 [H, W, 3], is {array.dtype} {list(array.shape)}")
-    return Image.fromarray(array)
+    colors = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if array.dtype != np.uint8 or not colors or not array.size:
+        raise UserError(
+            "an array must be uint8 [H, W, 3] (RGB), [H, W, 4] (RGBA) or [H, W] (gray), "
+            f"is {array.dtype} {list(array.shape)}"
+        )
+    return images.to_rgb(Image.fromarray(array))
