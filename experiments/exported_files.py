@@ -6,7 +6,7 @@
     python experiments/exported_files.py measure FILES BEFORE   # all of them, interleaved
 
 The last writes experiments/results/speed/exported_files.json and .md. Ours take bytes and give probabilities,
-timm's take normalised floats and give logits: what that costs is ours.
+timm's take normalized floats and give logits: what that costs is ours.
 """
 
 import argparse

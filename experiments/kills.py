@@ -54,7 +54,7 @@ class Place:
     """A folder with the images, the caches and the runs."""
 
     def __init__(self, root: Path):
-        """Draws the images: coloured noise, three classes."""
+        """Draws the images: colored noise, three classes."""
         self.root = root
         rng = np.random.default_rng(5)
         for label in range(3):
