@@ -71,7 +71,9 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Returns what takes pixels of a mode to sRGB; None where the profile is damaged or is sRGB by another name."""
     try:
         given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        transform = ImageCms.buildTransform(given, _srgb(), mode, "RGB", ImageCms.Intent.PERCEPTUAL)
+        # Without its cache of the last color, which photographs do not repeat.
+        intent, flags = ImageCms.Intent.PERCEPTUAL, ImageCms.Flags.NOCACHE
+        transform = ImageCms.buildTransform(given, _srgb(), mode, "RGB", intent, flags)
         if mode == "CMYK":
             return transform
         grid = _grid(mode)
