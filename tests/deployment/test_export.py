@@ -197,6 +197,27 @@ def test_what_is_in_the_litert_file(litert_file):
     }
 
 
+def test_the_studys_network_has_native_operators_in_a_litert_file(tmp_path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    bundle = load_bundle(write_bundle(tmp_path / "bundle", "efficientnetv2_tiny_eca", SIZE))
+    write_export(bundle, tmp_path / "m.tflite")
+    kinds = [row["op_name"] for row in Interpreter(str(tmp_path / "m.tflite"))._get_ops_details()]
+    assert kinds.count("LEAKY_RELU") == 14 and kinds.count("MEAN") == kinds.count("LOGISTIC") + 1 == 9
+    known = {
+        "CONV_2D",
+        "DEPTHWISE_CONV_2D",
+        "RESHAPE",
+        "LEAKY_RELU",
+        "MEAN",
+        "LOGISTIC",
+        "MUL",
+        "ADD",
+        "CAST",
+    }
+    assert set(kinds) <= known | {"SUB", "FULLY_CONNECTED", "SOFTMAX", "DELEGATE"}
+
+
 def test_networks_with_attention_have_a_litert_form(tmp_path):
     bundle = load_bundle(write_bundle(tmp_path / "bundle", "mobilevit_tiny", SIZE))
     write_export(bundle, tmp_path / "m.tflite")
