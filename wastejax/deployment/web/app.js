@@ -1,4 +1,4 @@
-// The page: images in, their bins and classes out, in Korean or English. `labels.json` says whether a server answers
+// The page: images in, their bins and classes out, in one of five languages. `labels.json` says whether a server answers
 // or a model that came with the page.
 
 import { REGIONS, TEXTS } from "./texts.js";
@@ -13,7 +13,7 @@ let message = { key: "loading", detail: "", error: false };
 let turn = 0; // of choices: an answer that comes too late is not shown
 
 function chooseLanguage(wanted) {
-  language = wanted === "ko" ? "ko" : "en";
+  language = Object.hasOwn(TEXTS, wanted) ? wanted : "en";
   document.documentElement.lang = language;
   try {
     localStorage.setItem("language", language);

@@ -1,86 +1,19 @@
-// What the page says, by language. `reasons`: of HTTP statuses, and of what the page itself finds.
+// What the page says, a file a language, all with the same keys; `reasons`: of HTTP statuses, and of what the page
+// itself finds.
 
-export const TEXTS = {
-  en: {
-    title: "Where does this go?",
-    intro: "Show a piece of waste and see which bin it belongs in.",
-    choose: "Choose images",
-    camera: "Use the camera",
-    hint: "or drop images here, or paste one",
-    video: "Live image of the camera",
-    shoot: "Take a photo",
-    close: "Close the camera",
-    loading: "Loading the model …",
-    ready: "Ready.",
-    looking: "Looking …",
-    results: "Answers",
-    confidence: "Confidence",
-    noBin: "No rule is known for this; ask your district.",
-    others: "Or else",
-    candidates: "It could be",
-    unsure: "Not sure",
-    unsureAdvice: "Take another photo, closer and with only one object in it, or ask your district.",
-    heatmap: "What speaks for this answer",
-    picture: "Your image",
-    noCamera: "The camera cannot be used. Allow it in the browser, or choose an image.",
-    failed: "This image cannot be read",
-    busy: "Too many images are waiting. Try again in a moment.",
-    noServer: "The server does not answer. Try again in a moment.",
-    noModel: "The model cannot be loaded. Reload the page.",
-    local: "Images stay in this browser; nothing is sent anywhere.",
-    remote: "Images are sent to the server that hosts this page; it does not keep them.",
-    region: "Rules for separate collection in",
-    answered: (good, all) => `${good} of ${all} images answered.`,
-    spoken: (bin, name, percent) => `${bin}. ${name}, ${percent}.`,
-    reasons: {
-      400: "damaged image",
-      408: "the upload took too long",
-      413: "too large",
-      415: "not an image",
-      unreadable: "damaged, or of a format that this browser does not know",
-      "16 bits": "this browser cannot read 16-bit images",
-    },
-  },
-  ko: {
-    title: "어디에 버릴까요?",
-    intro: "버릴 물건의 사진을 보여 주면 어느 수거함에 넣는지 알려 드립니다.",
-    choose: "사진 고르기",
-    camera: "카메라 사용",
-    hint: "사진을 여기에 끌어 놓거나 붙여 넣어도 됩니다",
-    video: "카메라 실시간 화면",
-    shoot: "사진 찍기",
-    close: "카메라 닫기",
-    loading: "모델을 불러오는 중 …",
-    ready: "준비되었습니다.",
-    looking: "살펴보는 중 …",
-    results: "결과",
-    confidence: "확신도",
-    noBin: "알려진 규정이 없습니다. 구청에 문의하세요.",
-    others: "다른 가능성",
-    candidates: "가능성이 있는 품목",
-    unsure: "확실하지 않습니다",
-    unsureAdvice: "물건이 하나만 나오도록 더 가까이에서 다시 찍거나, 구청에 문의하세요.",
-    heatmap: "이 답의 근거가 된 부분",
-    picture: "올린 사진",
-    noCamera: "카메라를 쓸 수 없습니다. 브라우저에서 허용하거나 사진을 골라 주세요.",
-    failed: "사진을 읽을 수 없습니다",
-    busy: "기다리는 사진이 너무 많습니다. 잠시 뒤에 다시 해 주세요.",
-    noServer: "서버가 응답하지 않습니다. 잠시 뒤에 다시 해 주세요.",
-    noModel: "모델을 불러올 수 없습니다. 페이지를 새로 고쳐 주세요.",
-    local: "사진은 이 브라우저 안에만 있으며 어디로도 보내지 않습니다.",
-    remote: "사진은 이 웹페이지를 제공하는 서버로만 전송되며, 서버에 저장되지 않습니다.",
-    region: "분리배출 기준:",
-    answered: (good, all) => `사진 ${all}장 중 ${good}장에 답했습니다.`,
-    spoken: (bin, name, percent) => `${bin}. ${name}, ${percent}.`,
-    reasons: {
-      400: "손상된 사진",
-      408: "전송이 너무 오래 걸렸습니다",
-      413: "파일이 너무 큽니다",
-      415: "이미지 파일이 아닙니다",
-      unreadable: "손상되었거나 이 브라우저가 모르는 형식입니다",
-      "16 bits": "이 브라우저는 16비트 이미지를 읽지 못합니다",
-    },
-  },
+import de from "./texts-de.js";
+import en from "./texts-en.js";
+import fr from "./texts-fr.js";
+import ja from "./texts-ja.js";
+import ko from "./texts-ko.js";
+
+export const TEXTS = { en, ko, de, ja, fr };
+
+// Names of the taxonomies that the project holds; others are shown as they name themselves.
+export const REGIONS = {
+  "South Korea": { ko: "대한민국", de: "Südkorea", ja: "韓国", fr: "Corée du Sud" },
+  "England": { ko: "잉글랜드", de: "England", ja: "イングランド", fr: "Angleterre" },
+  "Germany": { ko: "독일", de: "Deutschland", ja: "ドイツ", fr: "Allemagne" },
+  "Japan (Yokohama)": { ko: "일본(요코하마)", de: "Japan (Yokohama)", ja: "日本(横浜市)", fr: "Japon (Yokohama)" },
+  "France": { ko: "프랑스", de: "Frankreich", ja: "フランス", fr: "France" },
 };
-
-export const REGIONS = { "South Korea": { ko: "대한민국" } };

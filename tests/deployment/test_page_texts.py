@@ -1,0 +1,66 @@
+"""The page says everything in every language."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from wastejax.data.taxonomy import COUNTRIES, LANGUAGES, load_taxonomy
+from wastejax.deployment.website import PAGE
+
+SHAPES = """
+const { TEXTS, REGIONS } = await import(process.argv[1]);
+const shape = (value) => typeof value === "function" ? `function ${value.length}` : typeof value === "string"
+  ? value.trim() : Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, shape(inner)]));
+console.log(JSON.stringify({ texts: shape(TEXTS), regions: shape(REGIONS) }));
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    node = shutil.which("node")
+    if not node:
+        pytest.skip("no node")
+    folder = tmp_path_factory.mktemp("page")
+    for path in PAGE.glob("texts*.js"):
+        shutil.copyfile(path, folder / path.name)
+    (folder / "package.json").write_text('{"type": "module"}')
+    command = [node, "--input-type=module", "--eval", SHAPES, str(folder / "texts.js")]
+    return json.loads(subprocess.check_output(command, text=True))
+
+
+def leaves(value, above=()):
+    """{('reasons', '400'): 'damaged image', …}"""
+    if not isinstance(value, dict):
+        return {above: value}
+    return {key: leaf for name, inner in value.items() for key, leaf in leaves(inner, (*above, name)).items()}
+
+
+def test_every_language_says_the_same_things(page):
+    assert set(page["texts"]) == set(LANGUAGES)
+    english = leaves(page["texts"]["en"])
+    assert len(english) > 30 and all(english.values())
+    for language in LANGUAGES:
+        other = leaves(page["texts"][language])
+        assert other.keys() == english.keys() and all(other.values())
+        kinds = [text for text in english.items() if text[1].startswith("function")]
+        assert [(key, other[key]) for key, _ in kinds] == kinds
+        if language != "en":
+            same = [key for key in english if other[key] == english[key] and (key, other[key]) not in kinds]
+            assert not same  # nothing was left untranslated
+
+
+def test_the_page_has_a_button_for_every_language_and_uses_only_texts_that_are_there(page):
+    html, script = (PAGE / "index.html").read_text(), (PAGE / "app.js").read_text()
+    assert set(re.findall(r'data-language="(\w+)"', html)) == set(LANGUAGES)
+    used = set(re.findall(r'data-(?:text|label|alt)="(\w+)"', html)) | set(
+        re.findall(r"\btexts\.(\w+)", script)
+    )
+    assert used <= page["texts"]["en"].keys()
+
+
+def test_every_country_is_named_in_every_language(page):
+    for country in COUNTRIES:
+        assert page["regions"][load_taxonomy(country).name].keys() == set(LANGUAGES) - {"en"}
