@@ -131,11 +131,11 @@ def test_the_camera(driver, served):
 def test_by_keyboard_and_for_screen_readers(driver, served, dark):
     open_page(driver, served, "en")
     order = []
-    for _ in range(4):
+    for _ in range(7):
         ActionChains(driver).send_keys(Keys.TAB).perform()
         focused = driver.switch_to.active_element
         order.append(focused.get_attribute("id") or focused.text)
-    assert order == ["한국어", "English", "file", "open-camera"]
+    assert order == ["English", "한국어", "Deutsch", "日本語", "Français", "file", "open-camera"]
     driver.find_element(By.ID, "file").send_keys(dark)
     wait(driver, answered)
     assert driver.switch_to.active_element.get_attribute("class") == "bin"  # where reading continues
