@@ -101,13 +101,21 @@ def through_all(folder: Path, count: int, monkeypatch) -> dict[str, int | float]
     assert set(found["unreadable"]) == bad
 
     with server(model, Limits()) as port:
-        assert served(files, port) == said
+        assert without_limits(served(files, port)) == without_limits(said)
         memory.append(psutil.Process().memory_info().rss)
     return {
         "files": count,
         "unreadable": len(bad),
         "slowest decode, s": slowest,
         "growth, MB": (memory[1] - memory[0]) / 1e6,
+    }
+
+
+def without_limits(said: dict[str, dict]) -> dict[str, dict]:
+    """Returns answers whose reasons end before the largest number of pixels, which the server has its own of."""
+    return {
+        name: answer | ({"error": answer["error"].split(": at most")[0]} if "error" in answer else {})
+        for name, answer in said.items()
     }
 
 
