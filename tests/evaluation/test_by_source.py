@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
+from tests.small_models import draw_pictures, write_bundle
+from wastejax.bundle import load_bundle
+from wastejax.data import images
+from wastejax.errors import UserError
 from wastejax.evaluation.by_source import score_by_source, source_table
+from wastejax.evaluation.pictures import Asked
+from wastejax.evaluation.run import evaluate_labels
 from wastejax.evaluation.selective import choose_threshold_everywhere
 
 
@@ -46,3 +52,31 @@ def test_a_threshold_holds_in_every_source_that_has_a_say():
     assert choose_threshold_everywhere(confidence, correct, members, 0.9, least=2) == pytest.approx(0.8)
     assert choose_threshold_everywhere(confidence, correct, members, 0.75, least=2) == pytest.approx(0.6)
     assert choose_threshold_everywhere(confidence, ~correct, members, 0.9, least=2) is None
+
+
+def test_a_folder_with_labels_of_its_own_is_scored_by_what_they_mean(tmp_path):
+    draw_pictures(tmp_path / "street", 6)  # eggshells twice, four others once
+    model = write_bundle(tmp_path / "bundle")
+    (tmp_path / "map.csv").write_text(
+        "source,label,classes,material\n"
+        "street,eggshells,eggshells;tea_bags,organic\nstreet,glass,glass,glass\nstreet,paper_cups,paper_cups,paper\n"
+        "street,tea_bags,,none\nstreet,종이,종이,paper\nelsewhere,x,glass,glass\n"
+    )
+    scores = evaluate_labels(Asked(model, tmp_path / "street", None), tmp_path / "map.csv")["street"]
+    assert (scores["num_images"], scores["num_outliers"]) == (5, 1)
+    bundle = load_bundle(model)
+    files = sorted((tmp_path / "street").rglob("*.*g"))
+    squares = np.stack([bundle.preprocessing(images.decode(file.read_bytes())) for file in files])
+    said = [bundle.classes[k] for k in np.asarray(bundle.logits(squares)).argmax(axis=1)]
+    means = {name: {name} for name in bundle.classes} | {
+        "eggshells": {"eggshells", "tea_bags"},
+        "tea_bags": set(),
+    }
+    right = [
+        answer in means[file.parent.name]
+        for file, answer in zip(files, said, strict=True)
+        if means[file.parent.name]
+    ]
+    assert scores["right"] == pytest.approx(np.mean(right))
+    with pytest.raises(UserError, match="needs --data"):
+        evaluate_labels(Asked(model, None, None), tmp_path / "map.csv")

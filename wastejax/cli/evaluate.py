@@ -7,8 +7,10 @@ from typing import Any
 
 from wastejax.bundle import Bundle
 from wastejax.data.split import shorten
+from wastejax.errors import UserError
+from wastejax.evaluation.by_source import source_table
 from wastejax.evaluation.pictures import Asked
-from wastejax.evaluation.run import evaluate_model
+from wastejax.evaluation.run import evaluate_labels, evaluate_model
 from wastejax.files import check_file, write_json
 
 Say = Callable[[str], None]
@@ -28,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibrate", action="store_true", help="first fit the model's confidence on the validation images"
     )
+    parser.add_argument(
+        "--labels",
+        metavar="CSV",
+        help="what the folders of --data mean in the model's classes: columns label, classes (several with ;)",
+    )
     parser.add_argument("--out", metavar="JSON", help="also write the scores there")
     parser.add_argument("--skip-bad", action="store_true", help="leave unreadable images out")
 
@@ -41,6 +48,9 @@ def run(args: argparse.Namespace, say: Say) -> None:
     asked = Asked(args.model, args.data, args.split, args.skip_bad)
     if args.out:
         check_file(args.out, "--out")
+    if args.labels:
+        _run_labels(args, asked, say)
+        return
     bundle, scores = evaluate_model(asked, args.taxonomy, args.ood, args.calibrate, say)
     low, high = scores["ci95"]
     classes = sum(1 for of_class in scores["per_class"].values() if of_class["support"])
@@ -52,6 +62,18 @@ def run(args: argparse.Namespace, say: Say) -> None:
     _say_bins(bundle, scores, say)
     for domain, of_domain in scores["per_domain"].items():
         say(f"  {domain}: top-1 {of_domain['top1']:.1%} of {of_domain['num_images']:,}")
+    if args.out:
+        write_json(Path(args.out), scores)
+        say(f"written: {args.out}")
+
+
+def _run_labels(args: argparse.Namespace, asked: Asked, say: Say) -> None:
+    for name in ("ood", "calibrate"):
+        if getattr(args, name):
+            raise UserError(f"--labels and --{name}: give one of them")
+    scores = evaluate_labels(asked, args.labels, args.taxonomy, say)
+    for line in source_table(scores):
+        say(line)
     if args.out:
         write_json(Path(args.out), scores)
         say(f"written: {args.out}")

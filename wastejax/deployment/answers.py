@@ -104,10 +104,13 @@ def table(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
         if error:
             yield f"{file:{width}}  - {error}"
             continue
-        best, *others = guesses
-        mark = "?" if rejected else " "
-        rest = ", ".join(f"{guess.label} {guess.probability:.1%}" for guess in others)
-        yield f"{file:{width}}  {best.label:26} {best.bin:16} {best.probability:6.1%}{mark} {rest}".rstrip()
+        listed = [f"{guess.label} {guess.probability:.1%}" for guess in guesses]
+        if rejected:  # no class is named as the answer
+            yield f"{file:{width}}  {'not sure':26} {'':16} {'':6}  perhaps {', '.join(listed)}"
+            continue
+        best = guesses[0]
+        rest = ", ".join(listed[1:])
+        yield f"{file:{width}}  {best.label:26} {best.bin:16} {best.probability:6.1%}  {rest}".rstrip()
 
 
 def json_lines(rows: Iterable[Any], names: Sequence[str]) -> Iterator[str]:

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from wastejax.bundle import Bundle, default_bundle, load_bundle
+from wastejax.data.label_map import allowed_classes, load_label_map
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.prepare import pictures_of
 from wastejax.data.sources import Source, open_folder, open_pictures
 from wastejax.errors import UserError
+from wastejax.evaluation.by_source import score_by_source
 from wastejax.evaluation.evaluate import evaluate, match_classes, predict_logits
 from wastejax.evaluation.pictures import Asked, asked_pictures, own_source, readable
 from wastejax.evaluation.trust import Calibration, calibrate_bundle, score_trust
@@ -65,6 +67,48 @@ def evaluate_model(
     if outside is not None:
         scores["ood"]["pictures"] = origin
     return bundle, scores
+
+
+def evaluate_labels(
+    asked: Asked, labels: str | Path, taxonomy: str | Path | None = None, say: Say = lambda line: None
+) -> dict[str, dict[str, Any]]:
+    """Scores a model on a folder whose labels are not its classes.
+
+    Args:
+        asked: the model, and the folder with a sub-folder for each label.
+        labels: CSV file that says what the labels mean, see `load_label_map`; where it knows several sources, the
+            folder's name says which.
+        taxonomy: as for `evaluate_model`.
+        say: is told what is left out.
+
+    Returns:
+        The folder's name -> its scores, see `score_by_source`.
+
+    Raises:
+        UserError: something is not there, unreadable, or a label has no meaning.
+    """
+    if not asked.data or asked.split:
+        raise UserError("--labels: needs --data, the folder whose labels it explains, and no --split")
+    label_map = load_label_map(labels)
+    bundle = load_bundle(asked.model or default_bundle(), taxonomy)
+    source = open_folder(asked.data, key="--data")
+    name = Path(asked.data).resolve().name
+    meanings = label_map.of(name)
+    meant = allowed_classes(source.classes, meanings, bundle.classes, str(labels))
+    indices = readable(source, np.arange(len(source)), asked, bundle, say)
+    batches = EvalBatches(source, indices, bundle.preprocessing, bundle.config["eval"]["batch_size"])
+    logits, index = predict_logits(bundle.logits, batches, indices)
+    rows = source.labels[index]
+    return score_by_source(
+        logits,
+        meant[rows],
+        [name] * len(rows),
+        bundle.temperature,
+        bundle.thresholds.get("0.95"),
+        bundle.bins,
+        label_map.materials(bundle.classes),
+        [meanings[source.classes[row]].materials for row in rows],
+    )
 
 
 def _foreign(asked: Asked, ood: str | Path | None, data: Mapping[str, Any]) -> tuple[Source | None, str]:
