@@ -6,7 +6,8 @@ household_waste/ and trashnet/, DIR2 the images of other sources with label_map.
 1. The weights between fine-tuned and published ones (Wortsman et al. 2022), rounded as they are stored.
 2. What the classifier sees of each image, computed once (`Bundle.features`).
 3. The classifier, fitted to household_waste and to the sources with a stated license, whose labels mean several
-   classes or none; again with each of these sources left out, and thresholds that hold on sources not learned from.
+   classes or none, and thresholds that also hold on sources not learned from; with --refit again with each of these
+   sources left out.
 Writes STATE/another_camera.json and STATE/fitted, with --ship also wastejax/default_model.
 """
 
@@ -87,6 +88,7 @@ def main() -> None:
     for name in ("run", "data", "data2", "state"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--computed-only", action="store_true", help="only images whose features STATE has")
+    parser.add_argument("--refit", action="store_true", help="also fit with each source left out in turn")
     parser.add_argument("--ship", action="store_true", help="make the result the bundled model")
     args = parser.parse_args()
     args.state.mkdir(parents=True, exist_ok=True)
@@ -97,10 +99,10 @@ def main() -> None:
         with np.load(cache) as stored:
             names = set(stored["names"].tolist())
         items = [item for item in items if str(item.path) in names]
-    result = study(bundle, items, features(bundle, items, cache), args.state / "fitted")
+    result = study(bundle, items, features(bundle, items, cache), args.state / "fitted", args.refit)
     write_json(args.state / "another_camera.json", result)
-    for name in ("in_source", "left_out", "without_fit"):
-        print(name, *source_table(result[name]), sep="\n")
+    for name in ("never_learned", "in_source", "left_out", "without_fit"):
+        print(name, *source_table(result.get(name, {})), sep="\n")
     if args.ship:
         ship_fitted(args.state / "fitted", result)
 
@@ -194,8 +196,8 @@ def features(bundle: Bundle, items: list[Item], path: Path) -> np.ndarray:
     return rows
 
 
-def study(bundle: Bundle, items: list[Item], seen: np.ndarray, path: Path) -> dict[str, Any]:
-    """Fits the classifier, with each source left out too, chooses thresholds, and scores by source.
+def study(bundle: Bundle, items: list[Item], seen: np.ndarray, path: Path, refit: bool) -> dict[str, Any]:
+    """Fits the classifier, chooses thresholds, and scores by source; with `refit` also with each source left out.
 
     Writes the bundle with its new classifier to `path`, and returns the results of it as stored, JSON-ready.
     """
@@ -223,20 +225,16 @@ def study(bundle: Bundle, items: list[Item], seen: np.ndarray, path: Path) -> di
         taxonomy=bundle.taxonomy,
     )
     logits = head_of(load_bundle(path)).logits(seen)
-    alone = logits.copy()  # of classifiers that never saw the source
-    for source in LEFT_OUT:
-        mine = sources == source
-        alone[mine] = fit(learned & ~mine).logits(seen[mine])
     home_val = (sources == HOME) & (splits == "val")
     temperature = fit_temperature(logits[home_val], allowed[home_val].argmax(axis=1))
-    unseen = np.isin(sources, (*LEFT_OUT, *JUDGES))
+    judging = np.isin(sources, JUDGES)
     # Thresholds are chosen on one half of the groups, and judged on the other.
     groups = np.unique([item.group for item in items])
     half = np.isin([item.group for item in items], np.random.default_rng(SEED).permutation(groups)[::2])
     thresholds = {
         str(accuracy): promise(
             Answers(logits[home_val], allowed[home_val], sources[home_val]),
-            Answers(alone[unseen & half], allowed[unseen & half], sources[unseen & half]),
+            Answers(logits[judging & half], allowed[judging & half], sources[judging & half]),
             temperature,
             accuracy,
         )
@@ -255,7 +253,7 @@ def study(bundle: Bundle, items: list[Item], seen: np.ndarray, path: Path) -> di
     home = test & (sources == HOME)
     labels = allowed[home].argmax(axis=1)
     taught = score(logits[home], labels, bundle.classes, bins=bundle.bins)
-    return {
+    result: dict[str, Any] = {
         "test": taught | score_trust(logits[home], labels, Calibration(temperature, thresholds)),
         "alpha": ALPHA,
         "kept": KEPT,
@@ -263,10 +261,16 @@ def study(bundle: Bundle, items: list[Item], seen: np.ndarray, path: Path) -> di
         "temperature": temperature,
         "thresholds": thresholds,
         "in_source": scores(logits, test),
-        "left_out": scores(alone, unseen & ~half),
-        "left_out_all": scores(alone, unseen),
-        "without_fit": scores(start.logits(seen), unseen | test),
+        "never_learned": scores(logits, judging & ~half),
+        "without_fit": scores(start.logits(seen), judging & ~half | test),
     }
+    if refit:
+        alone = logits.copy()
+        for source in LEFT_OUT:
+            mine = sources == source
+            alone[mine] = fit(learned & ~mine).logits(seen[mine])
+        result["left_out"] = scores(alone, np.isin(sources, LEFT_OUT))
+    return result
 
 
 class Answers(NamedTuple):
