@@ -313,8 +313,9 @@ FAMILIES: dict[str, dict[str, Key]] = {
     "mobilevit": {
         "mixer": Key(
             default="attention",
-            choices=("attention", "inverted_residual"),
-            text="What mixes positions: 'attention' (the paper) or 'inverted_residual' (the study's change).",
+            choices=("attention", "inverted_residual", "MODULE:CLASS"),
+            text="What mixes positions: 'attention' (the paper), 'inverted_residual' (the study's change), or a "
+            "class of your own, see docs/guides/own-mixer.md.",
         ),
         "expansion": Key(
             default=2, least=1, text="Expansion of the inverted residuals that replace attention."

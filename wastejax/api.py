@@ -82,7 +82,8 @@ def create_model(name: str, num_classes: int, **keys: Any) -> tuple["nn.Module",
 
     if name not in models.MODELS:
         raise UserError(f"{name}: no such model{nearest(name, models.MODELS)}")
-    config = {**models.MODELS[name], **keys}
+    named = {k: f"{v.__module__}:{v.__qualname__}" if isinstance(v, type) else v for k, v in keys.items()}
+    config = {**models.MODELS[name], **named}
     side = image_size(config)
     models.check(config, side)
     return models.create_model(config, num_classes).module, Preprocessing(side)

@@ -4,6 +4,7 @@ The study replaces the self-attention of each MobileViT block by inverted residu
 tries a 5x5 convolution in the block's local part.
 """
 
+import importlib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -126,7 +127,8 @@ class MobileViTBlock(nn.Module):
         if self.local_kernel != "3x3":
             x = layer(channels, kernel=5, depthwise=self.local_depthwise, name="local_5x5")(x, train)
         x = self.layer.args[0](self.dim, kernel=1, name="embed")(x)
-        x = self._attention(x, train) if self.mixer == "attention" else self._inverted_residuals(x, train)
+        mix = {"attention": self._attention, "inverted_residual": self._inverted_residuals}
+        x = mix.get(self.mixer, self._own)(x, train)
         x = layer(channels, kernel=1, name="project")(x, train)
         return layer(channels, kernel=3, name="fuse")(jnp.concatenate([shortcut, x], axis=-1), train)
 
@@ -145,6 +147,28 @@ class MobileViTBlock(nn.Module):
             x = block(x, train)
         return x
 
+    def _own(self, x: Array, train: bool) -> Array:
+        kind = own_mixer(self.mixer)
+        for i, rate in enumerate(self.drop_path):
+            x = kind(drop_path=rate, dtype=self.dtype, name=f"mixer{i}")(x, train)
+        return x
+
+
+def own_mixer(name: str) -> Any:
+    """Returns the class that a value of `mixer` names as 'MODULE:CLASS'; see docs/guides/own-mixer.md.
+
+    Raises:
+        ConfigError: there is none, or it is no Linen module.
+    """
+    module, _, member = name.partition(":")
+    try:
+        kind = getattr(importlib.import_module(module), member)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError("config.model.mixer", f"{name}: {error}; is its folder on PYTHONPATH?") from None
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise ConfigError("config.model.mixer", f"{name} is no Linen module")
+    return kind
+
 
 class MobileViT(nn.Module):
     """The network; see `SIZES` for the sizes.
@@ -152,7 +176,7 @@ class MobileViT(nn.Module):
     Attributes:
         size: widths.
         num_classes: number of logits.
-        mixer: 'attention' (the paper's) or 'inverted_residual' (the study's).
+        mixer: 'attention' (the paper's), 'inverted_residual' (the study's) or 'MODULE:CLASS', see `own_mixer`.
         expansion: inner width over width of the study's mixer.
         depths: mixer layers in each of the last three stages.
         local_kernel: of the local convolution: '3x3', '3x3' and a 5x5 after it ('add_5x5'), or 5x5
@@ -223,6 +247,8 @@ def check(config: Mapping[str, Any], image_size: int) -> None:
         raise ConfigError("config.model.depths", f"must be three integers, is {config['depths']}")
     if image_size < TOTAL_STRIDE:
         raise ConfigError("config.data.image_size", f"must be >= {TOTAL_STRIDE}, is {image_size}")
+    if ":" in config["mixer"]:
+        own_mixer(config["mixer"])
     step = TOTAL_STRIDE * PATCH
     if config["mixer"] == "attention" and image_size % step:
         raise ConfigError(
