@@ -231,13 +231,14 @@ def test_a_cluster_that_cannot_be(monkeypatch, coordinator, count, number, messa
         processes.connect(processes.Cluster(coordinator, count, number))
 
 
+MOVED_BY = (0, 1, 2)  # chances; 1 and 2 led 9 times as far as 0
 # The command with every parameter moved by a unit in the last place, up or down by chance, before every step.
 MOVED = """
 import sys
 import jax, numpy as np
 from wastejax.training import step
 
-rng = np.random.default_rng(0)
+rng = np.random.default_rng(int(sys.argv.pop(1)))
 make = step.make_train_step
 
 def neighbor(array):
@@ -365,18 +366,19 @@ def losses(workdir: Path) -> dict[str, np.ndarray]:
 def assert_same_end(place: Path, workdir: str) -> None:
     """A run of several devices ends where `alone` does, but for rounding.
 
-    How far rounding may lead is what `moved` shows, for each array by itself, and a unit of its largest value; runs
-    moved by other chances differed from each other by a factor of 1.8 at most, and eight is allowed.
+    How far rounding may lead is the farthest that the moved runs go, for each array by itself, and a unit of its
+    largest value; four times that is allowed.
     """
     one, other = (json.loads((place / w / "report.json").read_text()) for w in ("alone", workdir))
     assert one["num_images"] == other["num_images"] == 4
     assert one["confusion"] == other["confusion"]
     for read in (losses, weights):
-        alone, moved, found = (read(place / w) for w in ("alone", "moved", workdir))
+        alone, found = (read(place / w) for w in ("alone", workdir))
+        moved = [read(place / f"moved{seed}") for seed in MOVED_BY]
         assert alone.keys() == found.keys()
         for name, array in alone.items():
-            unit = np.abs(moved[name] - array).max() + 2**-23 * np.abs(array).max()
-            np.testing.assert_allclose(found[name], array, rtol=0, atol=8 * unit, err_msg=name)
+            unit = max(np.abs(m[name] - array).max() for m in moved) + 2**-23 * np.abs(array).max()
+            np.testing.assert_allclose(found[name], array, rtol=0, atol=4 * unit, err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -384,7 +386,8 @@ def place(pictures, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     (root / "pictures").symlink_to(pictures)
     finished(start(root, "alone"))
-    finished(start(root, "moved", program=("-c", MOVED)))
+    for seed in MOVED_BY:
+        finished(start(root, f"moved{seed}", program=("-c", MOVED, str(seed))))
     return root
 
 
