@@ -18,9 +18,16 @@ KEYS: dict[str, Key] = {
     # Images: where they lie and how they become batches.
     "data.dir": Key(
         default="",
-        text="Folder of images: DIR/<class>/*.jpg (nested, already split, or the Kaggle layout). "
-        "Empty: the embedded drawn set. Or a .toml file that describes several sources, whose "
-        "labels need not agree: see wastejax/data/description.py.",
+        text="Folder of images: DIR/<class>/*.jpg (nested, already split, or the Kaggle layout); or a "
+        "description of labeled images: CSV, Parquet, COCO, YOLO, Pascal VOC, Hugging Face; or a .toml file "
+        "that describes several sources, whose labels need not agree: see wastejax/data/description.py. "
+        "Empty: the embedded drawn set.",
+    ),
+    "data.box_margin": Key(
+        default=0.1,
+        least=0,
+        most=1,
+        text="Around the boxes of COCO, YOLO and Pascal VOC, which become crops: share of their longer side.",
     ),
     "data.source": Key(
         default="folder",

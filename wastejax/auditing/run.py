@@ -9,7 +9,7 @@ import numpy as np
 from wastejax.auditing.findings import Audit, LabelError, Progress, audit, clean, summary
 from wastejax.auditing.report import headlines, write_html
 from wastejax.data.cache import cache_dir
-from wastejax.data.sources import Source, open_folder
+from wastejax.data.sources import Source, open_path
 from wastejax.data.split import load_manifest, save_manifest, stratified_group_split
 from wastejax.errors import UserError
 from wastejax.files import check_folder, write_json
@@ -48,7 +48,7 @@ def audit_folder(
     if folder.resolve().is_relative_to(Path(data).expanduser().resolve()):
         raise UserError(f"--out={out}: lies in the data, where its images would become data too")
     check_folder(folder, "--out")
-    source = open_folder(data, key="--data")
+    source = open_path(data, "--data")
     splits = _splits(manifest, source)
     found = audit(source, cache_dir(), progress=progress)
     errors = _label_errors(model, found, say) if model else None

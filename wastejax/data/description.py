@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from wastejax.data.formats.class_folders import open_folder
+from wastejax.data.formats.any import open_path
 from wastejax.data.formats.source import Source
 from wastejax.data.label_map import LabelMap, Meaning, allowed_classes, load_label_map
 from wastejax.errors import ConfigError, UserError, nearest
@@ -117,7 +117,7 @@ def _known(path: Path, table: Mapping[str, Any], keys: Sequence[str], where: str
 
 
 def _open(path: Path, name: str, entry: Mapping[str, Any]) -> Source:
-    return open_folder(path.parent / Path(entry["path"]).expanduser(), f"{path}: sources.{name}.path")
+    return open_path(path.parent / Path(entry["path"]).expanduser(), f"{path}: sources.{name}.path")
 
 
 def _classes(path: Path, given: Any, opened: Mapping[str, Source]) -> tuple[str, ...]:
@@ -155,7 +155,7 @@ def _meant(
 def _together(path: Path, name: str, source: Source, entry: Mapping[str, Any]) -> list[str]:
     """Returns the given group of each image of a source, '' for none."""
     if "groups" not in entry:
-        return [""] * len(source)
+        return [group and f"{name}/{group}" for group in source.groups or [""] * len(source)]
     file = path.parent / str(entry["groups"])
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:

@@ -11,6 +11,7 @@ import numpy as np
 
 from wastejax.data.description import is_description, open_description
 from wastejax.data.duplicates import exact_copies, group_duplicates, joined_groups, scan, scene_groups
+from wastejax.data.formats.boxes import MARGIN
 from wastejax.data.formats.class_folders import same_name
 from wastejax.data.sources import Source, open_source
 from wastejax.data.split import SAME_CONTENT, SPLITS, Manifest, load_manifest, shorten, stratified_group_split
@@ -80,8 +81,9 @@ def prepare(
             `on_bad_image` is 'raise', or the manifest does not fit the data.
     """
     split_config = data_config.split
+    margin = data_config.get("box_margin", MARGIN)
     mixture = open_description(data_config.dir) if is_description(data_config.dir) else None
-    source = mixture.source if mixture else open_source(data_config.source, data_config.dir)
+    source = mixture.source if mixture else open_source(data_config.source, data_config.dir, margin)
     notes = list(source.notes)
     source, manifest, left_out = _choose(source, data_config, notes)
     if source.empty_folders and manifest is None:
@@ -116,6 +118,7 @@ def prepare(
             notes += _check_content(source, phash, manifest.phash[good])
     else:
         groups = twins if split_config.group == "phash" else np.arange(len(source), dtype=np.int32)
+        groups = groups if source.groups is None else joined_groups(groups, source.groups)
         splits, dealt = _split(source, groups, split_config, seed)
         grouped = split_config.group == "phash"
         _check_splits(source, groups, splits, dealt, "config.data.dir", scene if grouped else "")

@@ -5,27 +5,40 @@ from pathlib import Path
 import numpy as np
 
 from wastejax.data.description import is_description, open_description
+from wastejax.data.formats.any import open_path
+from wastejax.data.formats.boxes import MARGIN
 from wastejax.data.formats.class_folders import open_folder
 from wastejax.data.formats.source import DOMAINS, ReadFiles, Source
 from wastejax.data.formats.tfds import open_tfds
 from wastejax.data.formats.walk import EXTENSIONS, by_ending, no_images, walk
 from wastejax.errors import ConfigError
 
-__all__ = ["DOMAINS", "EXTENSIONS", "Source", "open_folder", "open_pictures", "open_source", "open_tfds"]
+__all__ = [
+    "DOMAINS",
+    "EXTENSIONS",
+    "Source",
+    "open_folder",
+    "open_path",
+    "open_pictures",
+    "open_source",
+    "open_tfds",
+]
 
 
-def open_source(source: str, root: str) -> Source:
+def open_source(source: str, root: str, margin: float = MARGIN) -> Source:
     """Opens what `config.data.source` and `config.data.dir` name.
 
     Args:
         source: 'folder', or 'tfds:NAME' (which may carry a version: `tfds:household_waste:1.0.0`).
-        root: the folder of pictures, a data description, or the TFDS data directory ('' for the TFDS default).
+        root: the folder or the description file of images, see `open_path`, a data description, or the TFDS data
+            directory ('' for the TFDS default).
+        margin: around boxes that become crops, as a share of their longer side.
 
     Raises:
         ConfigError: no such source, or nothing usable in it.
     """
     if source == "folder":
-        return open_description(root).source if is_description(root) else open_folder(root)
+        return open_description(root).source if is_description(root) else open_path(root, margin=margin)
     if source.startswith("tfds:") and len(source) > len("tfds:"):
         return open_tfds(source.removeprefix("tfds:"), root)
     raise ConfigError("config.data.source", f"must be 'folder' or 'tfds:NAME', is {source!r}")

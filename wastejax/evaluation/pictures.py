@@ -11,8 +11,9 @@ from wastejax.bundle import Bundle
 from wastejax.data.cache import cache_dir
 from wastejax.data.drawing.dataset import embedded
 from wastejax.data.duplicates import scan
+from wastejax.data.formats.boxes import MARGIN
 from wastejax.data.prepare import one_class
-from wastejax.data.sources import Source, open_folder, open_source
+from wastejax.data.sources import Source, open_path, open_source
 from wastejax.data.split import SPLITS, load_manifest, recognize
 from wastejax.errors import ConfigError, UserError, nearest
 
@@ -82,7 +83,7 @@ def own_source(data: Mapping[str, Any]) -> Source:
         UserError: they are not there.
     """
     try:
-        return open_source(data["source"], data["dir"] or str(embedded()))
+        return open_source(data["source"], data["dir"] or str(embedded()), data.get("box_margin", MARGIN))
     except ConfigError as error:
         raise UserError(f"the images of this run: {error.problem}; were they moved? Give --data") from None
 
@@ -118,7 +119,7 @@ def given_images(
     Raises:
         UserError: the folder cannot be read, or has no such split.
     """
-    source = open_folder(folder, key="--data")
+    source = open_path(folder, "--data", data.get("box_margin", MARGIN))
     for note in source.notes:
         say(f"note: {note}")
     dropped = sorted(set(source.classes) & set(data.get("leave_out", ())))

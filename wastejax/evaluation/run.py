@@ -11,7 +11,7 @@ from wastejax.bundle import Bundle, default_bundle, load_bundle
 from wastejax.data.label_map import allowed_classes, load_label_map
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.prepare import pictures_of
-from wastejax.data.sources import Source, open_folder, open_pictures
+from wastejax.data.sources import Source, open_path, open_pictures
 from wastejax.errors import UserError
 from wastejax.evaluation.by_source import score_by_source
 from wastejax.evaluation.evaluate import evaluate, match_classes, predict_logits
@@ -91,7 +91,7 @@ def evaluate_labels(
         raise UserError("--labels: needs --data, the folder whose labels it explains, and no --split")
     label_map = load_label_map(labels)
     bundle = load_bundle(asked.model or default_bundle(), taxonomy)
-    source = open_folder(asked.data, key="--data")
+    source = open_path(asked.data, "--data")
     name = Path(asked.data).resolve().name
     meanings = label_map.of(name)
     meant = allowed_classes(source.classes, meanings, bundle.classes, str(labels))
@@ -118,7 +118,7 @@ def _foreign(asked: Asked, ood: str | Path | None, data: Mapping[str, Any]) -> t
     names = data.get("leave_out", ())
     if not names:
         return None, ""
-    source = open_folder(asked.data, key="--data") if asked.data else own_source(data)
+    source = open_path(asked.data, "--data") if asked.data else own_source(data)
     if not set(names) <= set(source.classes):
         return None, ""
     return source.select(pictures_of(source, names)), f"left out of training: {', '.join(names)}"

@@ -107,13 +107,13 @@ def open_folder(root: str | Path, key: str = "config.data.dir") -> Source:
 def _layout(paths: list[Parts], key: str) -> _Layout:
     """Finds what the folders of `paths` (each with a folder and a file at least) mean."""
     heads = {head: [path[1:] for path in paths if path[0] == head] for head in {path[0] for path in paths}}
-    roles = {head: role for head in heads if (role := _role(head))}
+    roles = {head: role for head in heads if (role := role_of(head))}
     if len(set(roles.values())) > 1:
         return _split_above(paths, heads, roles, key)
     flat = [head for head, below in heads.items() if any(len(path) == 1 for path in below)]
     if not flat and len(heads) > 1:
         if _split_within(heads):
-            splits = tuple(_role(path[1]) or "" for path in paths)
+            splits = tuple(role_of(path[1]) or "" for path in paths)
             return _Layout(
                 tuple(readable(path[0]) for path in paths),
                 ("",) * len(paths),
@@ -177,7 +177,7 @@ def _class_depths(heads: Mapping[str, list[Parts]]) -> dict[str, int]:
 def _split_within(heads: Mapping[str, list[Parts]]) -> bool:
     """Whether every class folder holds split folders and nothing else: `<class>/train/*.jpg`."""
     within = {path[0] for below in heads.values() for path in below}
-    roles = {_role(name) for name in within}
+    roles = {role_of(name) for name in within}
     return (
         None not in roles and len(roles) > 1 and all(len(p) == 2 for below in heads.values() for p in below)
     )
@@ -218,7 +218,7 @@ def _refuse_nested_copy(heads: Mapping[str, list[Parts]], flat: Iterable[str], k
             )
 
 
-def _role(name: str) -> str | None:
+def role_of(name: str) -> str | None:
     """Returns the split that the name of a folder means: 'train' for 'Training_set', 'seg_train', '1-TRAIN'."""
     words = set(re.findall(r"[^\W\d_]+", readable(name).lower()))
     roles = {_ROLE_OF[word] for word in words if word in _ROLE_OF}

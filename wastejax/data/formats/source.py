@@ -28,6 +28,8 @@ class Source:
         allowed: bool [N, C], the classes that each image's label can mean, none for an image of none of them; None
             where every label means one class. `labels` then names the first of them, and 0 where there is none.
         members: the source of a data description that each image belongs to; None where there is one alone.
+        groups: per image the name of those that it stays with in every split, such as crops of one photograph; ''
+            for none, None where no image has any.
         notes: what the reader should know, one line each.
         empty_folders: folders beside the class folders that hold no image.
     """
@@ -42,6 +44,7 @@ class Source:
     origin: str = ""
     allowed: np.ndarray | None = None
     members: tuple[str, ...] | None = None
+    groups: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     empty_folders: tuple[str, ...] = ()
 
@@ -73,6 +76,7 @@ class Source:
             stamps=pick(self.stamps),
             allowed=None if self.allowed is None else self.allowed[indices],
             members=None if self.members is None else pick(self.members),
+            groups=None if self.groups is None else pick(self.groups),
         )
 
     @property

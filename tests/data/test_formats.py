@@ -1,0 +1,366 @@
+"""The same images as class folders, CSV, COCO, YOLO, Pascal VOC and Hugging Face layouts; boxes; and bad input."""
+
+import csv
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wastejax.data import pipeline
+from wastejax.data.formats.any import open_path
+from wastejax.data.images import decode
+from wastejax.data.prepare import prepare
+from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
+from wastejax.errors import ConfigError
+
+CLASSES = ("can", "glass", "paper")
+
+
+def photo(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    return small.resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Class folders of four photographs each."""
+    root = tmp_path / "folder"
+    for c, name in enumerate(CLASSES):
+        (root / name).mkdir(parents=True)
+        for i in range(4):
+            photo(10 * c + i, (64 + 2 * i, 48)).save(root / name / f"{name}{i}.{'jpg' if i % 2 else 'png'}")
+    return root
+
+
+def files(folder: Path) -> list[tuple[Path, str]]:
+    return [(path, path.parent.name) for path in sorted(folder.rglob("*.*"))]
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def as_csv(folder: Path, out: Path) -> Path:
+    out.mkdir()
+    rows = [(path.relative_to(folder.parent), label) for path, label in files(folder)]
+    lines = ["file,label", *(f"../{name},{label}" for name, label in rows)]
+    (out / "list.csv").write_text("\n".join(lines))
+    return out / "list.csv"
+
+
+def flat(folder: Path, out: Path) -> list[tuple[Path, str]]:
+    """Copies the images into one folder."""
+    out.mkdir(parents=True)
+    return [(Path(shutil.copy(path, out)), label) for path, label in files(folder)]
+
+
+def as_coco(folder: Path, out: Path) -> Path:
+    images, annotations = [], []
+    for number, (path, label) in enumerate(flat(folder, out / "images")):
+        width, height = size_of(path)
+        images.append({"id": number, "file_name": path.name, "width": width, "height": height})
+        box = [0, 0, width, height]
+        annotations.append(
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": CLASSES.index(label) + 1,
+                "bbox": box,
+                "iscrowd": 0,
+            }
+        )
+    categories = [{"id": i, "name": name} for i, name in enumerate(CLASSES, 1)]
+    (out / "annotations").mkdir()
+    file = out / "annotations" / "instances.json"
+    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return file
+
+
+def as_yolo(folder: Path, out: Path) -> Path:
+    for path, label in flat(folder, out / "images" / "train"):
+        text = out / "labels" / "train" / f"{path.stem}.txt"
+        text.parent.mkdir(parents=True, exist_ok=True)
+        text.write_text(f"{CLASSES.index(label)} 0.5 0.5 1 1\n")
+    (out / "data.yaml").write_text(f"path: .\ntrain: images/train\nnames: {list(CLASSES)}\n")
+    return out
+
+
+def as_voc(folder: Path, out: Path) -> Path:
+    (out / "Annotations").mkdir(parents=True)
+    for path, label in flat(folder, out / "JPEGImages"):
+        width, height = size_of(path)
+        (out / "Annotations" / f"{path.stem}.xml").write_text(
+            f"<annotation><filename>{path.name}</filename><size><width>{width}</width><height>{height}</height>"
+            f"</size><object><name>{label}</name><bndbox><xmin>0</xmin><ymin>0</ymin><xmax>{width}</xmax>"
+            f"<ymax>{height}</ymax></bndbox></object></annotation>"
+        )
+    return out
+
+
+def as_image_folder(folder: Path, out: Path) -> Path:
+    rows = [{"file_name": path.name, "label": label} for path, label in flat(folder, out)]
+    (out / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return out
+
+
+def as_parquet(folder: Path, out: Path) -> Path:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    (out / "data").mkdir(parents=True)
+    images = [{"bytes": path.read_bytes(), "path": path.name} for path, _ in files(folder)]
+    table = pyarrow.table({"image": images, "label": [CLASSES.index(label) for _, label in files(folder)]})
+    about = {"info": {"features": {"label": {"names": list(CLASSES), "_type": "ClassLabel"}}}}
+    table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
+    parquet.write_table(table, out / "data" / "train-00000-of-00001.parquet", row_group_size=5)
+    return out
+
+
+FORMS = [as_csv, as_coco, as_yolo, as_voc, as_image_folder, as_parquet]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_images_give_the_same_batches_to_the_bit(folder, tmp_path, form):
+    expected, source = open_path(folder), open_path(form(folder, tmp_path / "other"))
+    assert source.classes == expected.classes and len(source) == 12
+    order = np.argsort([name.split("#")[0].split("/")[-1] for name in source.names], kind="stable")
+    source = source.select(order)  # files' names have the order of the folder
+    np.testing.assert_array_equal(source.labels, expected.labels)
+    augment = AUGMENTATIONS["strong"](Preprocessing(32), 0.3)
+    for one, other in zip(
+        *(
+            pipeline.train_batches(
+                pipeline.Reader(s), s.labels, np.arange(12), augment, batch_size=5, seed=3, stop=4
+            )
+            for s in (expected, source)
+        ),
+        strict=True,
+    ):
+        assert all(np.array_equal(one[key], other[key]) for key in one)
+    again = pickle.loads(pickle.dumps(source.read))
+    assert again(7) == source.read(7) == expected.read(7)
+
+
+def annotated(tmp_path, boxes, size=(64, 48), **changes) -> Path:
+    """Returns a COCO file of one photograph."""
+    (tmp_path / "coco").mkdir()
+    photo(1, size).save(tmp_path / "coco" / "a.png")
+    image = {"id": 1, "file_name": "a.png", "width": size[0], "height": size[1]} | changes.pop("image", {})
+    rows = [{"id": i, "image_id": 1, "category_id": 1, **box} for i, box in enumerate(boxes)]
+    file = tmp_path / "coco" / "labels.json"
+    content = {"images": [image], "annotations": rows, "categories": [{"id": 1, "name": "can"}]}
+    file.write_text(json.dumps(content | changes))
+    return file
+
+
+@pytest.mark.parametrize(
+    "margin, expected", [(0, (10, 5, 30, 25)), (0.1, (8, 3, 32, 27)), (1, (0, 0, 50, 45))]
+)
+def test_a_box_is_the_crop_with_its_margin(tmp_path, margin, expected):
+    source = open_path(annotated(tmp_path, [{"bbox": [10, 5, 20, 20]}]), margin=margin)
+    crop = decode(source.read(0))
+    assert np.array_equal(np.asarray(crop), np.asarray(photo(1).crop(expected)))
+    assert source.groups == ("a.png",) and source.names == ("a.png#0",)
+
+
+def test_boxes_that_cannot_be_used_are_counted_and_named(tmp_path):
+    boxes = [
+        {"bbox": [1, 1, 9, 9]},
+        {"bbox": [0, 0, 0, 10]},
+        {"bbox": [100, 0, 10, 10]},
+        {"bbox": [0, 0, 9, 9], "iscrowd": 1},
+        {"bbox": [0, 0, 9, 9], "attributes": {"rotation": 30.0}},
+        {"bbox": [50, 40, 30, 30]},
+        {"segmentation": [[4, 4, 20, 4, 20, 30]]},
+        {},
+    ]
+    source = open_path(annotated(tmp_path, boxes))
+    assert len(source) == 3
+    assert source.notes[1:] == (
+        "boxes left out: 1 crowd, 1 of zero size, 1 outside the photograph, 1 rotated, 1 without a box",
+        "boxes that reach beyond the photograph, cut off there: 1",
+    )
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("stored", [False, True])
+def test_boxes_and_exif_agree(tmp_path, orientation, stored):
+    """Annotated as seen, or on the pixels as they are stored, where the size tells."""
+    upright = Image.new("RGB", (60, 40), "white")
+    upright.paste((200, 0, 0), (5, 10, 25, 20))
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # PIL's transpositions that undo the orientation
+    pixels = upright.transpose(Image.Transpose(back[orientation])) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    box = [5, 10, 20, 10]
+    size = upright.size
+    if stored and orientation > 4:
+        red = np.argwhere(np.asarray(pixels)[..., 1] == 0)
+        (top, left), (bottom, right) = red.min(0), red.max(0) + 1
+        box, size = [int(v) for v in (left, top, right - left, bottom - top)], pixels.size
+    about = {"image": {"width": size[0], "height": size[1]}}
+    file = annotated(tmp_path, [{"bbox": box}], **about)
+    pixels.save(tmp_path / "coco" / "a.png", exif=exif)
+    crop = np.asarray(decode(open_path(file, margin=0).read(0)))
+    assert crop.shape == (10, 20, 3) and (crop == (200, 0, 0)).all()
+
+
+def test_crops_of_one_photograph_stay_on_one_side(tmp_path):
+    images, rows = [], []
+    for i in range(12):
+        photo(i, (96, 96)).save(tmp_path / f"{i:02}.png")
+        images.append({"id": i, "file_name": f"{i:02}.png", "width": 96, "height": 96})
+        rows += [
+            {
+                "id": 9 * i + k,
+                "image_id": i,
+                "category_id": k % 2,
+                "bbox": [30 * (k % 3), 30 * (k // 3), 30, 30],
+            }
+            for k in range(6)
+        ]
+    categories = [{"id": 0, "name": "can"}, {"id": 1, "name": "glass"}]
+    file = tmp_path / "all.json"
+    file.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
+    from test_prepare import config_for
+
+    for group in ("phash", "none"):
+        dataset = prepare(config_for(file, split__group=group), 17, None)
+        assert len(dataset.source) == 72
+        sides = {}
+        for name, split in zip(dataset.source.names, dataset.splits, strict=True):
+            sides.setdefault(name.split("#")[0], set()).add(str(split))
+        assert all(len(side) == 1 for side in sides.values()) and len(sides) == 12
+
+
+def test_a_table_gives_splits_groups_and_domains(folder, tmp_path):
+    with (tmp_path / "all.csv").open("w", newline="") as file:
+        writer = csv.writer(file, delimiter=";")  # as spreadsheets write in much of Europe
+        writer.writerow(("label", "file", "split", "group", "source"))
+        for i, (path, label) in enumerate(files(folder)):
+            split = ("Training", "valid", "TEST", "train")[i % 4]
+            writer.writerow((label, path.relative_to(tmp_path), split, i // 2, "phone"))
+    source = open_path(tmp_path / "all.csv")
+    assert source.splits == ("train", "val", "test", "train") * 3
+    assert source.groups == tuple(str(i // 2) for i in range(12)) and set(source.domains) == {"phone"}
+
+
+def test_splits_of_yolo_and_polygons(folder, tmp_path):
+    out = as_yolo(folder, tmp_path / "yolo")
+    shutil.move(out / "images" / "train" / "can0.png", out / "images" / "val.png")
+    (out / "images" / "val").mkdir()
+    shutil.move(out / "images" / "val.png", out / "images" / "val" / "x.png")
+    (out / "labels" / "val").mkdir()
+    (out / "labels" / "val" / "x.txt").write_text("1 .25 .25 .5 .25 .5 .75\n2 .5 .2 .8 .5 .5 .8 .2 .5\n")
+    (out / "labels" / "train" / "can1.txt").unlink()
+    text = (out / "data.yaml").read_text()
+    (out / "data.yaml").write_text(text + "val: ../images/val\n")
+    source = open_path(out, margin=0)
+    at = source.names.index("images/val/x.png#0")
+    assert source.splits[at] == "val" and source.classes[source.labels[at]] == "glass"
+    assert decode(source.read(at)).size == (16, 24)
+    assert "boxes left out: 1 rotated" in source.notes
+    assert "photographs without a box, left out: 1" in source.notes
+
+
+def broken(tmp_path, kind: str) -> tuple[Path, str]:
+    """Returns bad input of each format, and what is to be said of it."""
+    texts = {
+        "a.json": ("{", "is no COCO file"),
+        "b.json": ('{"images": [], "annotations": []}', "lacks 'categories'"),
+        "c.json": ("[]", "is no COCO file"),
+        "a.csv": ("name,kind\n1.png,can\n", "needs a column 'file'"),
+        "b.csv": ("file,kind\n1.png,can\n", "needs a column 'label'"),
+        "c.csv": ("file,label\n", "lists no file"),
+        "d.csv": ("file,label\n1.png,can\n1.png,glass\n", "lists 1.png twice"),
+        "e.csv": ("file,label,split\n1.png,can,later\n", "has split 'later'"),
+        "f.csv": ("file,label\n,\n", "no row has both"),
+        "a.jsonl": ("{\n", "cannot read"),
+        "a.parquet": ("no", "cannot read"),
+        "a.yaml": ("names: [", "cannot read"),
+        "b.yaml": ("train: images\n", "lacks `names`"),
+        "c.yaml": ("names: [a]\ntrain: nowhere\n", "there is no"),
+        "d.yaml": ("names: [a]\n", "names no images"),
+        "a.zip": ("PK", "unpack it"),
+        "a.txt": ("1.png", "not a folder, nor a description"),
+    }
+    (tmp_path / kind).write_text(texts[kind][0])
+    return tmp_path / kind, texts[kind][1]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(f"{n}.json" for n in "abc"),
+        *(f"{n}.csv" for n in "abcdef"),
+        *(f"{n}.yaml" for n in "abcd"),
+        *("a.jsonl", "a.parquet", "a.zip", "a.txt"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, kind):
+    path, words = broken(tmp_path, kind)
+    with pytest.raises(ConfigError) as error:
+        open_path(path, "--data")
+    text = str(error.value)
+    assert text.startswith("--data: ") and words in text and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (
+            {"annotations": [{"id": 5, "image_id": 9, "category_id": 1, "bbox": [0, 0, 1, 1]}]},
+            "names no image",
+        ),
+        (
+            {"annotations": [{"id": 5, "image_id": 1, "category_id": 9, "bbox": [0, 0, 1, 1]}]},
+            "names no category",
+        ),
+        ({"annotations": []}, "holds no box"),
+        ({"image": {"width": None}}, "has no width and height"),
+        ({"image": {"file_name": "gone.png"}}, "are not found"),
+    ],
+)
+def test_bad_coco_is_one_line(tmp_path, changes, words):
+    file = annotated(tmp_path, [{"bbox": [0, 0, 9, 9]}], **changes)
+    with pytest.raises(ConfigError) as error:
+        open_path(file)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("line, words", [("7 .5 .5 1 1", "a class from 0 to 2"), ("0 .5 .5", "needs 4 numbers"),
+                                         ("can .5 .5 1 1", "a class from 0 to 2")])  # fmt: skip
+def test_bad_yolo_labels_are_one_line(folder, tmp_path, line, words):
+    out = as_yolo(folder, tmp_path / "yolo")
+    (out / "labels" / "train" / "can0.txt").write_text(f"0 .5 .5 1 1\n{line}\n")
+    with pytest.raises(ConfigError, match=r"can0\.txt:2: .*" + words):
+        open_path(out)
+
+
+@pytest.mark.parametrize("change, words", [(("<bndbox>", "<bndbox"), "is no Pascal VOC file"),
+                                           (("<xmin>0</xmin>", ""), "has no box of four numbers"),
+                                           (("can0.png", "gone0.png"), None),
+                                           (("<width>64</width>", ""), "says no width")])  # fmt: skip
+def test_bad_voc_is_one_line(folder, tmp_path, change, words):
+    out = as_voc(folder, tmp_path / "voc")
+    file = out / "Annotations" / "can0.xml"
+    file.write_text(file.read_text().replace(*change))
+    if words is None:  # the image's name is that of the annotation all the same
+        assert len(open_path(out)) == 12
+        return
+    with pytest.raises(ConfigError, match=words):
+        open_path(out)
+
+
+def test_class_folders_with_annotations_beside_them_stay_class_folders(folder):
+    (folder / "can" / "can0.xml").write_text("<annotation/>")
+    (folder / "metadata.csv").write_text("file_name,license\ncan/can0.png,CC0\n")
+    source = open_path(folder)
+    assert len(source) == 12 and source.classes == CLASSES
+    assert "1 .csv, 1 .xml" in source.notes[0]

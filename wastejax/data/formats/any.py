@@ -1,0 +1,66 @@
+"""Opens labelled images in whichever layout they are."""
+
+from pathlib import Path
+
+from wastejax.data.formats.boxes import MARGIN
+from wastejax.data.formats.class_folders import open_folder
+from wastejax.data.formats.coco import IN_FOLDER, open_coco
+from wastejax.data.formats.parquet import image_column, open_parquet, parquet_files
+from wastejax.data.formats.source import Source
+from wastejax.data.formats.table import metadata_files, open_tables
+from wastejax.data.formats.voc import open_voc, xml_files
+from wastejax.data.formats.yolo import open_yolo
+from wastejax.errors import ConfigError
+
+KINDS = "a folder, or a file: .csv, .tsv, .jsonl or .parquet of files and labels, .json (COCO), .yaml (YOLO)"
+
+
+def open_path(path: str | Path, key: str = "config.data.dir", margin: float = MARGIN) -> Source:
+    """Opens a folder or a file that describes labelled images.
+
+    Folders: class folders; Hugging Face's image folders (metadata.csv, .jsonl, .parquet) and Parquet files; YOLO
+    (data.yaml); COCO as Roboflow exports it; Pascal VOC. Files: see `KINDS`. Boxes become crops, see
+    `boxes.crops`.
+
+    Args:
+        path: the folder or file.
+        key: what to call it in error messages.
+        margin: around boxes, as a share of their longer side.
+
+    Raises:
+        ConfigError: it is not there, or cannot be used.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        return _open_file(path, key, margin)
+    if not path.is_dir():
+        return open_folder(path, key)  # says what is wrong
+    if metadata := metadata_files(path, key):
+        return open_tables(metadata, key)
+    if (files := parquet_files(path)) and image_column(files[0], key):
+        return open_parquet(files, key)
+    for name in ("data.yaml", "data.yml", "dataset.yaml"):
+        if (path / name).is_file():
+            return open_yolo(path / name, key, margin)
+    if (path / IN_FOLDER).is_file() or any(path.glob(f"*/{IN_FOLDER}")):
+        return open_coco(path, key, margin)
+    if xml_files(path):
+        return open_voc(path, key, margin)
+    return open_folder(path, key)
+
+
+def _open_file(path: Path, key: str, margin: float) -> Source:
+    ending = path.suffix.lower()
+    if ending == ".parquet":
+        return open_parquet([path], key) if image_column(path, key) else open_tables([path], key)
+    if ending in (".csv", ".tsv", ".jsonl", ".ndjson"):
+        return open_tables([path], key)
+    if ending == ".json":
+        return open_coco(path, key, margin)
+    if ending in (".yaml", ".yml"):
+        return open_yolo(path, key, margin)
+    if ending in (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar"):
+        raise ConfigError(key, f"{str(path)!r} is an archive; unpack it and give the folder")
+    raise ConfigError(
+        key, f"{str(path)!r} is not a folder, nor a description that is understood; give {KINDS}"
+    )

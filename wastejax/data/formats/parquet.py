@@ -1,0 +1,167 @@
+"""Parquet files that hold the images themselves, as Hugging Face's data sets do."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wastejax.data.formats.boxes import stamp_of
+from wastejax.data.formats.class_folders import role_of
+from wastejax.data.formats.source import Source
+from wastejax.errors import ConfigError, MissingPackage
+
+if TYPE_CHECKING:
+    import pyarrow
+
+LABEL = ("label", "class", "category", "labels")
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """Returns the Parquet files of a data set's folder: at its top or in data/."""
+    return sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
+
+
+def read_table(path: Path, key: str, columns: list[str] | None = None) -> "pyarrow.Table":
+    """Returns the columns of a Parquet file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    parquet = _parquet(path)
+    try:
+        return parquet.read_table(path, columns=columns)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(key, f"cannot read {path}: {str(error).splitlines()[0]}") from None
+
+
+def image_column(path: Path, key: str) -> str | None:
+    """Returns the name of the column of images as bytes, or as {bytes, path}; None where there is none."""
+    import pyarrow.types as types
+
+    schema = read_schema(path, key)
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        if types.is_binary(kind) or types.is_large_binary(kind):
+            return str(name)
+        if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            return str(name)
+    return None
+
+
+def read_schema(path: Path, key: str) -> "pyarrow.Schema":
+    """Returns the names and types of a Parquet file's columns; raises ConfigError where it is none."""
+    parquet = _parquet(path)
+    try:
+        return parquet.read_schema(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(key, f"cannot read {path}: {str(error).splitlines()[0]}") from None
+
+
+def open_parquet(paths: Sequence[Path], key: str) -> Source:
+    """Opens Parquet files with a column of images and one of labels; names such as train-00000-of-2 give the split.
+
+    Raises:
+        ConfigError: a file cannot be read or lacks a column.
+    """
+    names: list[str] = []
+    labels: list[str] = []
+    splits: list[str] = []
+    rows: list[tuple[int, int]] = []
+    column = ""
+    for number, path in enumerate(paths):
+        schema = read_schema(path, key)
+        found = image_column(path, key)
+        label = next((name for name in LABEL if name in schema.names), None)
+        if found is None or label is None:
+            lacks = "label" if found else "bytes of images"
+            raise ConfigError(key, f"{path}: has no column of {lacks}; it has {', '.join(schema.names)}")
+        if column and column != found:
+            raise ConfigError(key, f"{path}: its images are in {found!r}, those of {paths[0]} in {column!r}")
+        column = found
+        values = read_table(path, key, [label])[label].to_pylist()
+        of_number = _class_names(schema, label)
+        for at, value in enumerate(values):
+            if value is None or (isinstance(value, int) and value < 0):
+                continue  # test splits published without labels
+            labels.append(of_number[value] if of_number and isinstance(value, int) else str(value))
+            names.append(f"{path.stem}/{at:06d}")
+            splits.append(role_of(path.stem.split("-")[0]) or "")
+            rows.append((number, at))
+    if not names:
+        raise ConfigError(key, f"{paths[0]}: no image has a label")
+    classes = tuple(sorted(set(labels)))
+    index = {name: i for i, name in enumerate(classes)}
+    stamps = [stamp_of(path) for path in paths]
+    return Source(
+        names=tuple(names),
+        labels=np.array([index[label] for label in labels], np.int32),
+        classes=classes,
+        domains=("",) * len(names),
+        splits=tuple(splits) if all(splits) and len(set(splits)) > 1 else None,
+        read=ReadRows(tuple(map(str, paths)), column, np.array(rows)),
+        stamps=tuple(f"{stamps[number]}-{at}" for number, at in rows),
+        origin=str(paths[0].parent.resolve()),
+        notes=(f"read as Parquet: {len(paths)} files",),
+    )
+
+
+def _class_names(schema: "pyarrow.Schema", label: str) -> list[str]:
+    """Returns the names that Hugging Face keeps beside numbered labels; empty where there are none."""
+    try:
+        about = json.loads((schema.metadata or {})[b"huggingface"])
+        return list(about["info"]["features"][label]["names"])
+    except (KeyError, ValueError, TypeError):
+        return []
+
+
+@dataclass(frozen=True, eq=False)
+class ReadRows:
+    """Reads images out of Parquet files, by index; a group of rows stays in memory for its neighbors."""
+
+    paths: tuple[str, ...]
+    column: str
+    rows: np.ndarray
+
+    def __call__(self, index: int) -> bytes:
+        """Returns the bytes of one image; raises OSError."""
+        number, at = (int(value) for value in self.rows[index])
+        value = _column(self.paths[number], self.column, *_group_of(self.paths[number], at))
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if data is None:
+            raise OSError("the row holds no image")
+        return bytes(data)
+
+
+def _group_of(path: str, at: int) -> tuple[int, int]:
+    """Returns the row group that holds a row, and the row's place in it."""
+    for group, count in enumerate(_counts(path)):
+        if at < count:
+            return group, at
+        at -= count
+    raise OSError("the file has fewer rows than before")
+
+
+@lru_cache(maxsize=64)
+def _counts(path: str) -> tuple[int, ...]:
+    about = _parquet(Path(path)).ParquetFile(path).metadata
+    return tuple(about.row_group(group).num_rows for group in range(about.num_row_groups))
+
+
+def _column(path: str, column: str, group: int, at: int) -> Any:
+    return _row_group(path, column, group)[column][at].as_py()
+
+
+@lru_cache(maxsize=4)
+def _row_group(path: str, column: str, group: int) -> "pyarrow.Table":
+    return _parquet(Path(path)).ParquetFile(path).read_row_group(group, columns=[column])
+
+
+def _parquet(path: Path) -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingPackage(str(path), "pyarrow", None) from None
+    return pyarrow.parquet

@@ -1,0 +1,140 @@
+"""Tables of files and labels: CSV, TSV, JSON lines and Parquet, also as Hugging Face's image folders have them."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wastejax.data.formats.boxes import stamp_of
+from wastejax.data.formats.class_folders import role_of
+from wastejax.data.formats.source import ReadFiles, Source
+from wastejax.errors import ConfigError
+
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # Hugging Face's names
+FILE = ("file", "file_name", "filename", "image", "path", "filepath", "image_path")
+LABEL = ("label", "class", "category", "label_name", "class_name", "target")
+GROUP = ("group", "group_id", "photo")  # images of one value stay on one side of every split
+Row = dict[str, Any]
+
+
+def metadata_files(folder: Path, key: str) -> list[Path]:
+    """Returns the metadata with labels of a Hugging Face image folder: at its top, or in its splits' folders."""
+    places = [folder, *sorted(p for p in folder.iterdir() if p.is_dir() and role_of(p.name))]
+    files = [place / name for place in places for name in METADATA if (place / name).is_file()]
+    rows = [read_rows(file, key)[:1] for file in files]
+    # Without labels the folders say the class, as they do for Hugging Face.
+    labelled = all(row and {*FILE} & {*row[0]} and {*LABEL} & {*row[0]} for row in rows)
+    return files if labelled else []
+
+
+def open_tables(paths: Sequence[Path], key: str) -> Source:
+    """Opens tables whose rows name files, below the table's folder or absolute, and their labels.
+
+    A column `split` (train, val or test, in the usual words) gives the split, or the table's folder does; a column
+    `group` images that stay together; `domain` (or `source`) the domain.
+
+    Args:
+        paths: the tables; files are named relative to each.
+        key: what to call them in error messages.
+
+    Raises:
+        ConfigError: a table cannot be read, lacks a column, or names a file twice with different labels.
+    """
+    rows = [(path, row) for path in paths for row in read_rows(path, key)]
+    if not rows:
+        raise ConfigError(key, f"{paths[0]}: lists no file")
+    file, label = (_column(paths[0], rows[0][1], names, key) for names in (FILE, LABEL))
+    group = next((name for name in GROUP if name in rows[0][1]), None)
+    root = Path(_common([path.parent.resolve() for path in paths]))
+    found: dict[str, tuple[str, str, str, str]] = {}
+    counts: Counter[str] = Counter()
+    for path, row in rows:
+        name, of_row = str(row.get(file) or ""), str(row.get(label) if row.get(label) is not None else "")
+        if not name or not of_row:
+            counts["without a file or a label"] += 1
+            continue
+        place = (path.parent.resolve() / name).as_posix()
+        name = Path(place).relative_to(root).as_posix() if Path(place).is_relative_to(root) else place
+        said = str(row.get("split") or "")
+        split = role_of(said) or "" if said else (role_of(path.parent.name) or "" if len(paths) > 1 else "")
+        if said and not split:
+            raise ConfigError(key, f"{path}: {name} has split {said!r}; must be train, val or test")
+        domain = str(row.get("domain") or row.get("source") or "")
+        entry = (of_row, split, str(row.get(group) or "") if group else "", domain)
+        if found.setdefault(name, entry) != entry:
+            raise ConfigError(
+                key, f"{path}: lists {name} twice, with label or split {found[name][:2]} and {entry[:2]}"
+            )
+    if not found:
+        raise ConfigError(key, f"{paths[0]}: no row has both a {file} and a {label}")
+    notes = [f"rows {what}, left out: {count:,}" for what, count in counts.items()]
+    if any(entry[1] for entry in found.values()) and not all(entry[1] for entry in found.values()):
+        raise ConfigError(key, f"{paths[0]}: some files have a split and some have none; give all or none")
+    return _source(root, found, notes)
+
+
+def _source(root: Path, found: dict[str, tuple[str, str, str, str]], notes: list[str]) -> Source:
+    names = tuple(sorted(found))
+    labels, splits, groups, domains = zip(*(found[name] for name in names), strict=True)
+    classes = tuple(sorted(set(labels)))
+    index = {name: i for i, name in enumerate(classes)}
+    return Source(
+        names=names,
+        labels=np.array([index[label] for label in labels], np.int32),
+        classes=classes,
+        domains=tuple(domains),
+        splits=tuple(splits) if all(splits) else None,
+        read=ReadFiles(root, names),
+        stamps=tuple(stamp_of(root / name) for name in names),
+        origin=str(root),
+        groups=tuple(groups) if any(groups) else None,
+        notes=tuple(notes),
+    )
+
+
+def read_rows(path: Path, key: str) -> list[Row]:
+    """Returns the rows of a table as dictionaries.
+
+    Raises:
+        ConfigError: it cannot be read as what its ending says.
+    """
+    ending = path.suffix.lower()
+    try:
+        if ending == ".parquet":
+            from wastejax.data.formats.parquet import read_table
+
+            return read_table(path, key).to_pylist()
+        text = path.read_text(encoding="utf-8-sig")  # a spreadsheet may have added a BOM
+        if ending in (".jsonl", ".ndjson"):
+            return [dict(json.loads(line)) for line in text.splitlines() if line.strip()]
+        separator = "\t" if ending == ".tsv" else _separator(text)
+        return [dict(row) for row in csv.DictReader(text.splitlines(), delimiter=separator, restval="")]
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError, TypeError) as error:
+        raise ConfigError(key, f"cannot read {path}: {error}") from None
+
+
+def _separator(text: str) -> str:
+    """Returns what separates the names of columns: a spreadsheet of many a country writes semicolons."""
+    first = text.partition("\n")[0]
+    return max(",;\t", key=first.count)
+
+
+def _column(path: Path, row: Row, names: Sequence[str], key: str) -> str:
+    found = next((name for name in names if name in row), None)
+    if found is None:
+        has = ", ".join(str(name) for name in row)
+        raise ConfigError(
+            key, f"{path}: needs a column {names[0]!r} (or {', '.join(names[1:4])}); it has {has}"
+        )
+    return found
+
+
+def _common(folders: Sequence[Path]) -> Path:
+    top = folders[0]
+    while not all(folder.is_relative_to(top) for folder in folders):
+        top = top.parent
+    return top

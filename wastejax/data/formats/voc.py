@@ -1,0 +1,99 @@
+"""Pascal VOC: an XML file of boxes for each image."""
+
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from pathlib import Path
+
+from wastejax.data.formats.boxes import Box, crops
+from wastejax.data.formats.class_folders import role_of
+from wastejax.data.formats.source import Source
+from wastejax.data.formats.walk import is_image, walk
+from wastejax.errors import ConfigError
+
+
+def open_voc(path: Path, key: str, margin: float) -> Source:
+    """Opens a folder with Annotations/*.xml and JPEGImages/, or with XML files beside the images.
+
+    Splits are those of ImageSets/Main/train.txt, val.txt and test.txt, or of folders that are named so.
+
+    Args:
+        path: the folder.
+        key: what to call it in error messages.
+        margin: see `boxes.crops`.
+
+    Raises:
+        ConfigError: a file is malformed, names no image that is there, or there is no box that can be used.
+    """
+    images: dict[str, list[str]] = {}
+    for parts in walk(path, key).images:
+        images.setdefault(parts[-1], []).append("/".join(parts))
+    listed = _listed(path)
+    boxes: list[Box] = []
+    dropped: Counter[str] = Counter()
+    for file in xml_files(path):
+        boxes += _boxes(file, path, images, listed, dropped, key)
+    if not all(box.split for box in boxes):
+        boxes = [box._replace(split="") for box in boxes]
+    return crops(path, boxes, dropped, margin, "Pascal VOC", key)
+
+
+def xml_files(path: Path) -> list[Path]:
+    """Returns the annotation files of a folder; none where it is no such folder."""
+    if (path / "Annotations").is_dir():
+        return sorted((path / "Annotations").rglob("*.xml"))
+    # Beside the images, in a folder that is no class folder.
+    folders = [path, *(p for p in sorted(path.iterdir()) if p.is_dir() and role_of(p.name))]
+    files = [file for folder in folders for file in sorted(folder.glob("*.xml"))]
+    images = {p.stem for folder in folders for p in folder.iterdir() if is_image(p.name)}
+    return files if any(file.stem in images for file in files) else []
+
+
+def _listed(path: Path) -> dict[str, str]:
+    """Returns the split of each image, by its name without ending, of ImageSets/Main."""
+    found = {}
+    for split in ("train", "val", "test"):
+        file = path / "ImageSets" / "Main" / f"{split}.txt"
+        if file.is_file():
+            found |= {line.split()[0]: split for line in file.read_text().splitlines() if line.strip()}
+    return found
+
+
+def _boxes(
+    file: Path,
+    root: Path,
+    images: dict[str, list[str]],
+    listed: dict[str, str],
+    dropped: Counter[str],
+    key: str,
+) -> list[Box]:
+    try:
+        content = ElementTree.parse(file).getroot()
+        size = (int(content.findtext("size/width") or 0), int(content.findtext("size/height") or 0))
+    except (OSError, ElementTree.ParseError, ValueError) as error:
+        raise ConfigError(key, f"{file} is no Pascal VOC file: {error}") from None
+    name = Path((content.findtext("filename") or file.stem).replace("\\", "/")).name
+    found = images.get(name) or [p for n, ps in images.items() if Path(n).stem == file.stem for p in ps]
+    beside = [p for p in found if (root / p).parent == file.parent]
+    if len(beside or found) != 1:
+        problem = "is not there" if not found else f"is there {len(found)} times"
+        raise ConfigError(key, f"{file}: its image {name!r} {problem}")
+    image = (beside or found)[0]
+    split = listed.get(file.stem) or role_of(file.parent.name) or ""
+    if min(size) < 1:
+        raise ConfigError(key, f"{file}: says no width and height")
+    boxes = []
+    for thing in content.iter("object"):
+        if thing.find("robndbox") is not None and thing.find("bndbox") is None:
+            dropped["rotated"] += 1
+            continue
+        texts = [thing.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+        label = (thing.findtext("name") or "").strip()
+        try:
+            left, top, right, bottom = (float(text or "") for text in texts)
+        except ValueError:
+            raise ConfigError(key, f"{file}: an object {label!r} has no box of four numbers") from None
+        if not label:
+            raise ConfigError(key, f"{file}: an object has no name")
+        w, h = size
+        boxes.append(Box(image, label, (left / w, top / h, right / w, bottom / h), size, split))
+    return boxes

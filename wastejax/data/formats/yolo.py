@@ -1,0 +1,131 @@
+"""YOLO: data.yaml, and for each image a text file of boxes or polygons in shares of its sides."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from wastejax.data.formats.boxes import Box, crops
+from wastejax.data.formats.source import Source
+from wastejax.data.formats.walk import walk
+from wastejax.errors import ConfigError, MissingPackage
+
+SPLITS = ("train", "val", "test")
+
+
+def open_yolo(path: Path, key: str, margin: float) -> Source:
+    """Opens a YOLO data set.
+
+    Args:
+        path: its data.yaml.
+        key: what to call it in error messages.
+        margin: see `boxes.crops`.
+
+    Raises:
+        ConfigError: it is no YOLO data set, a label file is malformed, or there is no box that can be used.
+    """
+    content = _read_yaml(path, key)
+    names = content.get("names")
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not names:
+        raise ConfigError(key, f"{path}: lacks `names`, the list of classes")
+    names = {int(number): str(name) for number, name in names.items()}
+    found: list[tuple[Path, str]] = []
+    for split in SPLITS:
+        given = content.get(split) or (content.get("valid") if split == "val" else None)
+        for place in given if isinstance(given, list) else [given] if given else []:
+            found += [(image, split) for image in _images(path, content, str(place), key)]
+    if not found:
+        raise ConfigError(key, f"{path}: names no images under train, val or test")
+    root = path.parent.resolve()
+    while not all(image.is_relative_to(root) for image, _ in found):
+        root = root.parent
+    boxes, dropped, without = [], Counter(), 0
+    for image, split in found:
+        rows = _rows(_label_file(image), names, key)
+        without += not rows
+        for label, points in rows:
+            if points is None:
+                dropped["rotated"] += 1
+                continue
+            x, y = points[::2], points[1::2]
+            corners = (min(x), min(y), max(x), max(y))
+            boxes.append(Box(image.relative_to(root).as_posix(), label, corners, None, split))
+    source = crops(root, boxes, dropped, margin, "YOLO", key)
+    if without:
+        return replace(source, notes=(*source.notes, f"photographs without a box, left out: {without:,}"))
+    return source
+
+
+def _read_yaml(path: Path, key: str) -> dict[str, Any]:
+    try:
+        import yaml
+    except ImportError:
+        raise MissingPackage(f"{path}", "PyYAML", None) from None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(key, f"cannot read {path}: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(key, f"{path} is no YOLO description with names, train and val")
+    return content
+
+
+def _images(path: Path, content: dict[str, Any], place: str, key: str) -> list[Path]:
+    """Returns the images of one split: those below a folder, or those that a text file lists."""
+    base = path.parent / str(content.get("path") or "")
+    # Roboflow writes ../train/images and means train/images.
+    tried = [base / place, path.parent / place, path.parent / place.removeprefix("../")]
+    where = next((folder.resolve() for folder in tried if folder.exists()), None)
+    if where is None:
+        raise ConfigError(key, f"{path}: there is no {tried[0]}")
+    if where.is_dir():
+        return [where.joinpath(*parts) for parts in walk(where, key).images]
+    lines = [line.strip() for line in where.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [(where.parent / line).resolve() for line in lines]
+
+
+def _label_file(image: Path) -> Path:
+    """Returns where the boxes of an image are: labels/ for the last images/ in its path, .txt for its ending."""
+    parts = list(image.parts)
+    if "images" in parts[:-1]:
+        parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
+    return Path(*parts).with_suffix(".txt")
+
+
+def _rows(file: Path, names: dict[int, str], key: str) -> list[tuple[str, Sequence[float] | None]]:
+    """Returns the class and the points x, y, x, y, … of each object; None for those of a rotated box."""
+    if not file.is_file():
+        return []
+    rows: list[tuple[str, Sequence[float] | None]] = []
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            first, *rest = (float(word) for word in line.split())
+            label = names[int(first)]
+        except (ValueError, KeyError):
+            raise ConfigError(
+                key, f"{file}:{number}: {line[:60]!r} does not begin with a class from 0 to {max(names)}"
+            ) from None
+        if len(rest) == 4:
+            x, y, w, h = rest
+            rows.append((label, (x - w / 2, y - h / 2, x + w / 2, y + h / 2)))
+        elif len(rest) >= 6 and len(rest) % 2 == 0:
+            rows.append((label, None if _is_rotated(rest) else rest))
+        else:
+            raise ConfigError(
+                key, f"{file}:{number}: needs 4 numbers, or the points of a polygon, after the class"
+            )
+    return rows
+
+
+def _is_rotated(points: Sequence[float]) -> bool:
+    """Whether four points are those of a box that is turned; a few more or fewer are a polygon."""
+    if len(points) != 8:
+        return False
+    (ax, ay), (bx, by), (cx, cy), (dx, dy) = zip(points[::2], points[1::2], strict=True)
+    parallel = abs(ax + cx - bx - dx) + abs(ay + cy - by - dy) < 1e-3
+    return parallel and min(abs(bx - ax), abs(by - ay)) > 1e-3
