@@ -31,6 +31,8 @@ from wastejax.deployment.predictor import Predictor, load_predictor
 from wastejax.deployment.server.app import Limits, create_app
 from wastejax.deployment.server.batching import Batches
 from wastejax.deployment.server.connection import Connection
+from wastejax.deployment.server.requests import check_origin
+from wastejax.errors import UserError
 
 SIZE = 32
 
@@ -53,11 +55,11 @@ def stand_in(pause: float = 0.0) -> Predictor:
 
 
 @contextmanager
-def server(predictor: Predictor, limits: Limits = Limits()):  # noqa: B008 - frozen
+def server(predictor: Predictor, limits: Limits = Limits(), origins: tuple[str, ...] = ()):  # noqa: B008 - frozen
     """A server in a thread of this process; gives its port."""
     opened = socket.create_server(("127.0.0.1", 0))
     ready = threading.Event()
-    app = create_app(predictor, 0.5, limits, ready.set)
+    app = create_app(predictor, 0.5, limits, ready.set, origins)
     running = uvicorn.Server(uvicorn.Config(app, http=Connection, ws="none", log_level="critical"))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [opened]})
     thread.start()
@@ -374,3 +376,52 @@ def test_mistakes_are_one_line(option, hint, monkeypatch):
     monkeypatch.setattr(serve, "load_predictor", lambda model: stand_in())
     with pytest.raises(UserError, match=hint):
         serve.run(parser("serve").parse_args(["serve", option]), print)
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda data: json.dumps({"image": base64.b64encode(data).decode()}).encode(), "JSON"),
+        (lambda data: b"\n[1, 2, 3]", "JSON"),
+        (base64.b64encode, "base64"),
+        (base64.encodebytes, "base64"),
+        (lambda data: b'"' + base64.urlsafe_b64encode(data) + b'"', "base64"),
+        (lambda data: b"data:image/png;base64," + base64.b64encode(data), "a data URL"),
+        (lambda data: b"image=" + base64.b64encode(data), "form fields as text"),
+        (lambda data: b"https://example.org/a.jpg", "an address"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_what_is_sent_in_place_of_an_image_is_named_with_what_to_send(port, make, named, kind):
+    body = make(picture(90, kind=kind))
+    sent, content_type = form(("photo.jpg", body))
+    for given in (post(port, body), post(port, sent, content_type=content_type)):
+        status, answer = given
+        assert status == 415 and answer["error"].startswith(f"{named} ")
+        assert "curl --data-binary @photo.jpg" in answer["error"] and "\n" not in answer["error"]
+
+
+def test_an_image_is_an_image_whatever_its_type_is_called(port):
+    for kind in ("application/json", "application/x-www-form-urlencoded", "text/plain", ""):
+        assert post(port, picture(90), content_type=kind)[0] == 200
+
+
+def test_pages_of_another_site_may_ask_where_it_is_named(port):
+    preflight = {"origin": "https://shop.example", "access_control_request_method": "POST"}
+    assert ask(port, "OPTIONS", "/predict", **preflight)[0] == 405
+    assert "access-control-allow-origin" not in ask(port, "GET", "/labels", origin="https://shop.example")[1]
+    with server(stand_in(), origins=(check_origin("https://shop.example/"),)) as open_port:
+        status, headers, _ = ask(open_port, "OPTIONS", "/predict", **preflight)
+        assert status == 200 and headers["access-control-allow-origin"] == "https://shop.example"
+        headers = ask(open_port, "POST", "/predict", picture(90), origin="https://shop.example")[1]
+        assert headers["access-control-allow-origin"] == "https://shop.example"
+        other = ask(open_port, "POST", "/predict", picture(90), origin="https://else.example")[1]
+        assert "access-control-allow-origin" not in other
+
+
+@pytest.mark.parametrize(
+    "origin", ["example.org", "ftp://a.b", "https://", "https://a.b/c", "http://a:99999"]
+)
+def test_what_is_no_origin_is_refused(origin):
+    with pytest.raises(UserError, match="--allow-origin="):
+        check_origin(origin)

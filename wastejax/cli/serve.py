@@ -37,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-batch", type=int, default=8, metavar="N", help="images that are computed at once (8)")
     add("--timeout", type=float, default=30, metavar="S", help="to receive a request and to answer it (30)")
     add("--threads", type=int, metavar="N", help="for an exported file (default: the cores it may use)")
+    add(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="of another site whose pages may ask, as https://example.org, or * for all; may be repeated",
+    )
     add("--accuracy", type=float, metavar="A", help="mark uncertain answers, see predict (0.95)")
     add("--reject-below", type=float, metavar="P", help="mark answers less likely than this")
 
@@ -59,8 +66,10 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
 
         from wastejax.deployment.server.app import Limits, create_app
         from wastejax.deployment.server.connection import Connection
+        from wastejax.deployment.server.requests import check_origin
     except ImportError as error:
         raise MissingPackage("serve", error.name or "a package", "serve") from None
+    origins = [check_origin(origin) for origin in args.allow_origin]
     predictor = load_engine(args.model, args.engine, args.taxonomy, args.threads)
     reject_below = predictor.reject_below(args.accuracy) if args.reject_below is None else args.reject_below
     limits = Limits(
@@ -81,7 +90,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
             say("whoever reaches this machine can use it; there is no password and no encryption")
 
     config = uvicorn.Config(
-        create_app(predictor, reject_below, limits, ready),
+        create_app(predictor, reject_below, limits, ready, origins),
         http=Connection,
         ws="none",
         log_level="error",

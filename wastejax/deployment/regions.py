@@ -25,6 +25,7 @@ from wastejax.deployment.predictor import Predictor
 STEP = 64  # pixels: sides that every network takes, and few shapes to compile
 FINER = 4  # positions are interpolated this many times before boxes are drawn around them
 SMALLEST = 0.03  # of the longer side of the image: less is no object
+FLAT = 3.0  # gray levels, standard deviation in each channel: an empty table or sky, with its noise
 BATCH = 16  # crops that are classified at once
 
 
@@ -99,7 +100,29 @@ def candidates(predictor: Predictor, picture: Image.Image, settings: Settings) -
         boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= SMALLEST * whole.max()).all(axis=1)]
         found.append(boxes[distinct(boxes)])
     boxes = np.concatenate(found)
+    boxes = boxes[~empty(picture, boxes)]
     return boxes[distinct(boxes)]
+
+
+def empty(picture: Image.Image, boxes: np.ndarray, side: int = 512) -> np.ndarray:
+    """Returns bool [N], which boxes show one even ground: a classifier that knows no "nothing" is sure of it.
+
+    Args:
+        picture: RGB.
+        boxes: float [N, 4], in pixels.
+        side: longer side of the image as it is looked at, pixels.
+    """
+    small = picture.copy()
+    small.thumbnail((side, side), Image.Resampling.BOX)
+    pixels = np.asarray(small, np.float32)
+    scale = np.array([small.width / picture.width, small.height / picture.height] * 2)
+    flat = []
+    for left, top, right, bottom in boxes * scale:
+        inside = pixels[
+            int(top) : max(int(top) + 1, round(bottom)), int(left) : max(int(left) + 1, round(right))
+        ]
+        flat.append(bool(inside.reshape(-1, 3).std(axis=0).max() < FLAT))
+    return np.array(flat, bool)
 
 
 def _maps(predictor: Predictor, picture: Image.Image, scale: float) -> np.ndarray:

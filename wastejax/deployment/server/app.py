@@ -8,7 +8,7 @@ import base64
 import contextlib
 import io
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -32,6 +33,7 @@ from wastejax.deployment.predictor import Predictor
 from wastejax.deployment.server.api import openapi
 from wastejax.deployment.server.batching import Batches
 from wastejax.deployment.server.metrics import CONTENT_TYPE, Metrics
+from wastejax.deployment.server.requests import HOW, mistaken
 from wastejax.deployment.website import page_files
 
 DECODERS = 2  # threads
@@ -167,7 +169,7 @@ class Service:
             for file in files:
                 opened.push_async_callback(file.close)
             if not files:
-                raise Refused(400, "no image: send files in a form, or one image as the body")
+                raise Refused(400, f"no image among the form's fields; {HOW}")
             return [Upload((file.filename or "")[:LONGEST_NAME], await file.read()) for file in files]
 
     async def _body(self, request: Request) -> AsyncGenerator[bytes, None]:
@@ -213,7 +215,8 @@ class Service:
         except images.BadImage as error:
             option = " (--max-pixels of the server)" if error.kind == "size" else ""
             status = {"format": 415, "size": 413, "damage": 400}[error.kind]
-            raise Refused(status, f"{error}{option}") from None
+            instead = mistaken(data) if status != 413 else ""
+            raise Refused(415 if instead else status, instead or f"{error}{option}") from None
         except MemoryError:
             raise Refused(413, "too large") from None
 
@@ -258,7 +261,11 @@ class Counted:
 
 
 def create_app(
-    predictor: Predictor, reject_below: float, limits: Limits, ready: Callable[[], None] = lambda: None
+    predictor: Predictor,
+    reject_below: float,
+    limits: Limits,
+    ready: Callable[[], None] = lambda: None,
+    origins: Sequence[str] = (),
 ) -> ASGIApp:
     """Returns the server as an ASGI application.
 
@@ -267,6 +274,7 @@ def create_app(
         reject_below: probability under which answers are marked as rejected.
         limits: what it takes on.
         ready: is called when it answers.
+        origins: of other sites whose pages may ask from a browser, see `requests.check_origin`.
     """
     service = Service(predictor, reject_below, limits)
 
@@ -293,7 +301,9 @@ def create_app(
         ClientDisconnect: lambda request, error: _error(400, "the connection was closed"),
         Exception: lambda request, error: _error(500, "the server failed; its log says more"),
     }
-    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    app: ASGIApp = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    if origins:
+        app = CORSMiddleware(app, origins, allow_methods=("GET", "POST"), allow_headers=("*",))
     return Counted(app, service.metrics, frozenset(route.path for route in routes))
 
 

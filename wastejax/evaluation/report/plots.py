@@ -5,11 +5,13 @@ state are not needed at all.
 """
 
 import io
+import logging
+import re
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +68,9 @@ STYLE: dict[Any, Any] = {
 THUMBNAIL = 112  # pixels
 MAX_CLASSES_WITH_NUMBERS = 45  # beyond, the cells of a matrix are too small for them
 MAX_THUMBNAILS = 24
+MAX_BARS = 60  # of classes; beyond, the largest and the smallest stand for all
+
+log = logging.getLogger("wastejax")
 
 
 def curves(history: Sequence[Mapping[str, Any]], path: Path | str, best_epoch: int | None = None) -> "Figure":
@@ -153,6 +158,8 @@ def confusion_matrix(
 def class_distribution(counts: Mapping[str, Mapping[str, int]], path: Path | str) -> "Figure":
     """Draws how many images each class has in each split, the largest class first.
 
+    Of more than `MAX_BARS` classes the largest and the smallest are drawn, half of them each.
+
     Args:
         counts: {split: {class: number of images}}; the splits are stacked in this order.
         path: where the PNG goes.
@@ -165,6 +172,9 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]], path: Path | str
         for name, n in of_split.items():
             totals[name] = totals.get(name, 0) + n
     names = sorted(totals, key=lambda name: (-totals[name], name))
+    hidden = len(names) - MAX_BARS
+    if hidden > 0:
+        names = names[: MAX_BARS // 2] + names[-MAX_BARS // 2 :]
     with styled() as new_figure:
         figure = new_figure(figsize=(6.4, 1.2 + 0.2 * len(names)))
         ax = figure.subplots()
@@ -172,7 +182,7 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]], path: Path | str
         for i, (split, of_split) in enumerate(counts.items()):
             widths = np.array([of_split.get(name, 0) for name in names])
             color = SPLIT_COLORS.get(split, (BLUE, ORANGE, GREEN, MUTED)[i % 4])
-            label = f"{split} ({widths.sum():,})"
+            label = f"{split} ({sum(of_split.values()):,})"
             ax.barh(range(len(names)), widths, left=left, height=0.72, color=color, label=label)
             left += widths
         for row, total in enumerate(left):
@@ -184,6 +194,11 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]], path: Path | str
         ax.margins(x=0.08)
         ax.tick_params(axis="y", length=0)
         ax.set_xlabel("images")
+        if hidden > 0:
+            ax.axhline(MAX_BARS / 2 - 0.5, color=MUTED, linewidth=0.8, linestyle=":")
+            ax.set_ylabel(
+                f"the {MAX_BARS // 2} largest and smallest classes; {hidden:,} between are not shown"
+            )
         figure.legend(loc="outside upper left", ncols=max(len(counts), 1))
         save(figure, path)
     return figure
@@ -209,7 +224,7 @@ def sample_grid(images: Sequence[np.ndarray], titles: Sequence[str], path: Path 
         figure, axes = _thumbnails(new_figure, images, lines=2)
         for ax, title in zip(axes, titles, strict=False):
             ax.set_title(_wrapped(title, lines=2), fontsize=6.5)
-        save(figure, path)
+        save(figure, path, photographs=True)
     return figure
 
 
@@ -248,7 +263,7 @@ def worst_mistakes(
                 ax.set_title(_wrapped(f"truth: {truths[i]}", lines=2), fontsize=6.5)
                 said = _wrapped(f"said: {predictions[i]}, {100 * probabilities[i]:.0f}%", lines=2)
                 ax.set_xlabel(said, fontsize=6.5, color=RED, loc="left")
-        save(figure, path)
+        save(figure, path, photographs=True)
     return figure
 
 
@@ -261,24 +276,44 @@ def styled() -> Iterator[Callable[..., "Figure"]]:
 
     installed = set(font_manager.get_font_names())
     families = ["DejaVu Sans", *(font for font in KOREAN_FONTS if font in installed)]
-    with matplotlib.rc_context(STYLE | {"font.family": families}), warnings.catch_warnings():
-        # Without a Korean font the names become boxes; a warning per letter would help nobody.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+    with (
+        matplotlib.rc_context(STYLE | {"font.family": families}),
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        # Where warnings are errors, a missing letter is none.
+        warnings.filterwarnings("always", message="Glyph .* missing from")
         yield partial(Figure, dpi=DPI, layout="constrained")
+    missing = False
+    for warning in caught:
+        if re.match("Glyph .* missing from", str(warning.message)):
+            missing = True  # a warning for each letter would help nobody
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if missing:
+        _say_missing_font()
 
 
-def save(figure: "Figure", path: Path | str) -> None:
-    """Writes a PNG with a palette, which has a third of the size of true color."""
+@cache
+def _say_missing_font() -> None:
+    """Says, once, why names are boxes in the figures."""
+    log.warning(
+        "note: no font for some letters of the class names, which are boxes in the figures; one for Chinese, "
+        "Japanese and Korean: apt install fonts-noto-cjk, or https://fonts.google.com/noto, then train or evaluate anew"
+    )
+
+
+def save(figure: "Figure", path: Path | str, photographs: bool = False) -> None:
+    """Writes a PNG: with a palette, which has a third of the size, or for photographs in true color."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    palette = pixels.quantize(128, dither=Image.Dither.NONE)
+    written = pixels if photographs else pixels.quantize(128, dither=Image.Dither.NONE)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     encoded = io.BytesIO()
-    palette.save(encoded, format="PNG", optimize=True, dpi=(DPI, DPI))
+    written.save(encoded, format="PNG", optimize=True, dpi=(DPI, DPI))
     write_bytes(path, encoded.getvalue())
 
 
