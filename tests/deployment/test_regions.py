@@ -24,7 +24,16 @@ from wastejax.deployment.region_answers import (
     region_answers,
     table,
 )
-from wastejax.deployment.regions import Region, Settings, choose, find_regions, iou, propose, surroundings
+from wastejax.deployment.regions import (
+    Region,
+    Settings,
+    choose,
+    empty,
+    find_regions,
+    iou,
+    propose,
+    surroundings,
+)
 from wastejax.errors import UserError
 from wastejax.main import parser
 
@@ -82,6 +91,33 @@ def test_nothing_is_found_where_nothing_is_and_unsure_objects_are_left_out():
     pale = scene(((136, 124, 124), (200, 100, 400, 300)))
     assert find_regions(FAKE, pale, Settings(least=0.6)) == []
     assert len(find_regions(FAKE, pale, Settings(least=0.34))) == 1
+
+
+def noisy(picture: Image.Image, deviation: float) -> Image.Image:
+    noise = np.random.default_rng(0).normal(0, deviation, (picture.height, picture.width, 3))
+    return Image.fromarray(np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("deviation", [0.0, 2.0])
+@pytest.mark.parametrize("ground", [(255, 255, 255), (128, 128, 128), (20, 40, 30)])
+def test_even_ground_is_no_object_however_sure_the_classifier_is(ground, deviation):
+    picture = noisy(Image.new("RGB", (640, 480), ground), deviation)
+    ImageDraw.Draw(picture).rectangle((300, 100, 399, 199), fill=RED)
+    boxes = np.array([[0, 0, 290, 480], [420, 0, 640, 480], [290, 90, 410, 210], [250, 0, 640, 480]], float)
+    assert empty(picture, boxes).tolist() == [True, True, False, False]
+    assert empty(picture, boxes[:0]).tolist() == []
+
+
+def test_a_classifier_that_is_sure_of_everything_finds_nothing_on_even_ground():
+    def dense(images: np.ndarray) -> np.ndarray:
+        return np.tile([0.0, 9, 0], (len(images), images.shape[1] // 32, images.shape[2] // 32, 1))
+
+    sure = dataclasses.replace(
+        FAKE, dense=dense, probabilities=lambda images: np.tile(np.float32([0, 1, 0]), (len(images), 1))
+    )
+    white = Image.new("RGB", (640, 480), "white")
+    assert find_regions(sure, noisy(white, 2.0)) == []
+    assert [r.label for r in find_regions(sure, noisy(white, 60.0))] == ["glass_food_jars"]
 
 
 @pytest.mark.parametrize("size", [(40, 30), (3000, 200), (1, 1), (333, 777)])

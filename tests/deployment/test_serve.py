@@ -219,7 +219,7 @@ def test_what_else_it_answers(port):
     glass = labels["classes"][1]
     korea = load_taxonomy()
     assert glass["bin"] == "glass" and glass["ko"] == korea.classes["glass"].name("ko")
-    assert labels["bins"]["glass"]["advice_ko"] == korea.bins["glass"].advice_ko
+    assert labels["bins"]["glass"]["advice_ko"] == korea.bins["glass"].advice("ko")
     assert labels["classes"][-1]["bin"] == "" and labels["classes"][-1]["en"] == "종이"
     assert labels["preprocessing"]["image_size"] == SIZE and labels["reject_below"] == 0.5
     assert json.loads(ask(port, "GET", "/healthz")[2]) == {"status": "ok", "waiting": 0}
@@ -324,7 +324,7 @@ import sys
 from test_serve import stand_in
 from wastejax import main
 from wastejax.cli import serve
-serve.load_predictor = lambda model: stand_in(pause=0.4)
+serve.load_engine = lambda *_: stand_in(pause=0.4)
 sys.argv = ["wastejax", "serve", "--port=0", "--max-batch=1"]
 main.main()
 """
@@ -366,14 +366,14 @@ def test_sigterm_answers_what_was_taken():
         ("--timeout=-1", "--timeout: must be > 0"),
         ("--host=nowhere.invalid", "--host=nowhere.invalid"),
         ("--port=70000", "--port: must be from 0 to 65535, is 70000"),
+        ("--allow-origin=shop.example", "--allow-origin=shop.example: give what"),
     ],
 )
 def test_mistakes_are_one_line(option, hint, monkeypatch):
     from wastejax.cli import serve
-    from wastejax.errors import UserError
     from wastejax.main import parser
 
-    monkeypatch.setattr(serve, "load_predictor", lambda model: stand_in())
+    monkeypatch.setattr(serve, "load_engine", lambda *_: stand_in())
     with pytest.raises(UserError, match=hint):
         serve.run(parser("serve").parse_args(["serve", option]), print)
 
@@ -399,6 +399,12 @@ def test_what_is_sent_in_place_of_an_image_is_named_with_what_to_send(port, make
         status, answer = given
         assert status == 415 and answer["error"].startswith(f"{named} ")
         assert "curl --data-binary @photo.jpg" in answer["error"] and "\n" not in answer["error"]
+
+
+def test_a_form_without_a_file_is_told_what_to_send(port):
+    field = b'--edge\r\nContent-Disposition: form-data; name="image"\r\n\r\nphoto.jpg\r\n--edge--\r\n'
+    status, answer = post(port, field, content_type="multipart/form-data; boundary=edge")
+    assert status == 400 and "curl -F file=@photo.jpg" in answer["error"]
 
 
 def test_an_image_is_an_image_whatever_its_type_is_called(port):

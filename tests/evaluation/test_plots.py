@@ -1,6 +1,7 @@
 import itertools
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,18 @@ HISTORY = [
 ]
 
 
-def opened(path):
+def opened(path, largest=150_000):
     """The PNG as RGB uint8 [H, W, 3], after checks that hold for every figure."""
-    assert path.stat().st_size < 150_000
+    assert path.stat().st_size < largest
     assert [p.name for p in path.parent.iterdir()] == [path.name], "nothing unfinished is left behind"
     with Image.open(path) as image:
         assert image.format == "PNG"
         pixels = np.asarray(image.convert("RGB"))
     assert (pixels == 255).all(axis=2).mean() < 0.99, "the figure is blank"
     return pixels
+
+
+TRUE_COLOR = 450_000  # bytes of 24 photographs, without a palette
 
 
 def drawn_lines(ax):
@@ -117,6 +121,18 @@ def test_class_distribution_stacks_the_splits(tmp_path):
     opened(tmp_path / "d.png")
 
 
+def test_class_distribution_of_many_classes_shows_both_ends(tmp_path):
+    counts = {"train": {f"class_{i:03}": 1000 - i for i in range(500)}, "val": {"class_250": 7}}
+    figure = plots.class_distribution(counts, tmp_path / "d.png")
+    (ax,) = figure.axes
+    shown = [t.get_text() for t in ax.get_yticklabels()]
+    assert shown == [f"class {i:03}" for i in (*range(30), *range(470, 500))]
+    assert ax.get_ylabel() == "the 30 largest and smallest classes; 440 between are not shown"
+    total = sum(1000 - i for i in range(500))
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == [f"train ({total:,})", "val (7)"]
+    assert opened(tmp_path / "d.png").shape[0] < 2000
+
+
 def test_sample_grid_shows_the_pictures_in_order(tmp_path):
     images = [*photos(7), np.full((20, 50), 128, np.uint8)]
     figure = plots.sample_grid(images, [f"plastic_cup_lids {i}" for i in range(8)], tmp_path / "s.png")
@@ -134,7 +150,7 @@ def test_sample_grid_draws_at_most_24_and_stays_small(tmp_path):
     assert sum(bool(ax.get_images()) for ax in figure.axes) == 24
     with pytest.raises(ValueError, match="2 and 1"):
         plots.sample_grid(rough[:2], ["glass"], tmp_path / "s.png")
-    opened(tmp_path / "s.png")
+    opened(tmp_path / "s.png", TRUE_COLOR)
 
 
 @pytest.mark.real_data
@@ -142,7 +158,17 @@ def test_sample_grid_of_real_pictures_is_small(tmp_path, real_data_dir):
     files = sorted((real_data_dir / "trashnet").glob("*/*"))[::83][:24]
     images = [np.asarray(Image.open(file).convert("RGB")) for file in files]
     plots.sample_grid(images, [file.parent.name for file in files], tmp_path / "s.png")
-    assert opened(tmp_path / "s.png").shape[1] == 900
+    assert opened(tmp_path / "s.png", TRUE_COLOR).shape[1] == 900
+
+
+def test_photographs_keep_their_colors(tmp_path):
+    gradients = list(photos(6, plots.THUMBNAIL, plots.THUMBNAIL))
+    labels = ["glass"] * 6
+    plots.sample_grid(gradients, labels, tmp_path / "samples" / "s.png")
+    plots.worst_mistakes(gradients, labels, ["metal"] * 6, [0.9] * 6, tmp_path / "mistakes" / "w.png")
+    for file in (tmp_path / "samples" / "s.png", tmp_path / "mistakes" / "w.png"):
+        colors = np.unique(opened(file, TRUE_COLOR).reshape(-1, 3), axis=0)
+        assert len(colors) > 5000, "a palette of at most 256 colors bands skies and skin"
 
 
 def test_worst_mistakes_come_surest_first(tmp_path):
@@ -182,6 +208,24 @@ def test_names_in_korean_and_with_dollars_do_not_warn_or_fail(tmp_path):
     figure = plots.confusion_matrix([[1, 0], [0, 1]], ["종이컵", "$5_bottle$"], tmp_path / "c.png")
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["종이컵", "$5 bottle$"]
     assert figure.axes[0].get_xticklabels()[1].get_parse_math() is False
+
+
+def test_letters_that_no_font_has_are_said_once_with_what_to_install(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(plots, "KOREAN_FONTS", ())
+    plots._say_missing_font.cache_clear()
+    for name in ("a.png", "b.png"):
+        plots.class_distribution({"train": {"종이컵": 3, "유리병": 2}}, tmp_path / name)
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "wastejax"]
+    assert "no font for some letters" in said and "fonts-noto-cjk" in said
+    caplog.clear()
+    plots._say_missing_font.cache_clear()
+    plots.class_distribution({"train": {"glass": 3}}, tmp_path / "c.png")
+    assert not caplog.records
+
+
+def test_other_warnings_of_a_figure_are_passed_on():
+    with pytest.warns(UserWarning, match="the axes are odd"), plots.styled():
+        warnings.warn("the axes are odd", stacklevel=1)
 
 
 def test_matplotlib_settings_are_left_alone(tmp_path):

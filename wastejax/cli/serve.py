@@ -27,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-body", type=float, default=16, metavar="MIB", help="of a request (16)")
     add(
         "--max-pixels",
-        "--max-pixels",
         type=int,
         default=50_000_000,
         metavar="N",
@@ -56,7 +55,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
     """
     for name in ("max_body", "max_pixels", "max_waiting", "max_batch", "timeout"):
         if not getattr(args, name) > 0:
-            raise UserError(f"--{name}: must be > 0, is {getattr(args, name)}")
+            raise UserError(f"--{name.replace('_', '-')}: must be > 0, is {getattr(args, name)}")
     if not 0 <= args.port <= 65535:
         raise UserError(f"--port: must be from 0 to 65535, is {args.port}")
     if args.accuracy is not None and args.reject_below is not None:

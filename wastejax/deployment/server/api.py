@@ -36,7 +36,7 @@ def openapi(body: int, pixels: int, files: int) -> dict[str, Any]:
         "400": "no image, or a damaged one, or a damaged form",
         "408": "the request took too long to arrive",
         "413": f"more than {body} bytes, or an image of more than {pixels} pixels",
-        "415": "not an image",
+        "415": "not an image; where it is JSON, base64, a data URL, form text or an address, what to send instead",
         "503": "too many images are waiting; Retry-After says when to try again",
     }
     binary = {"type": "string", "format": "binary"}

@@ -298,7 +298,8 @@ def _say_missing_font() -> None:
     """Says, once, why names are boxes in the figures."""
     log.warning(
         "note: no font for some letters of the class names, which are boxes in the figures; one for Chinese, "
-        "Japanese and Korean: apt install fonts-noto-cjk, or https://fonts.google.com/noto, then train or evaluate anew"
+        "Japanese and Korean: apt install fonts-noto-cjk, or https://fonts.google.com/noto, "
+        "then train or evaluate anew"
     )
 
 
