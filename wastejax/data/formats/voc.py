@@ -50,7 +50,7 @@ def xml_files(path: Path) -> list[Path]:
 
 def _listed(path: Path) -> dict[str, str]:
     """Returns the split of each image, by its name without ending, of ImageSets/Main."""
-    found = {}
+    found: dict[str, str] = {}
     for split in ("train", "val", "test"):
         file = path / "ImageSets" / "Main" / f"{split}.txt"
         if file.is_file():

@@ -42,7 +42,8 @@ def open_yolo(path: Path, key: str, margin: float) -> Source:
     root = path.parent.resolve()
     while not all(image.is_relative_to(root) for image, _ in found):
         root = root.parent
-    boxes, dropped, without = [], Counter(), 0
+    dropped: Counter[str] = Counter()
+    boxes, without = [], 0
     for image, split in found:
         rows = _rows(_label_file(image), names, key)
         without += not rows
