@@ -124,7 +124,7 @@ def test_blocks_per_stage():
     [
         ({"depth": 111}, r"config\.model\.depth: must be 6 n \+ 2 with n >= 1, is 111"),
         ({"stem": "imagenet"}, r"config\.model\.depth: must be one of 18, 34 \(bottleneck=False\), is 110"),
-        ({"alpha": 0}, r"config\.model\.alpha: must be >= 1, is 0"),
+        ({"alpha": 0}, r"config\.model\.alpha: must be an integer >= 1, is 0"),
         ({"stem": "inception"}, r"config\.model\.stem: cannot be 'inception'"),
     ],
 )
