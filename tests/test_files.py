@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -22,19 +21,24 @@ from wastejax.files import check_file, check_folder, write_bytes
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def wastejax(*arguments: str, cwd: Path, env: dict[str, str] | None = None, limit: int = 0):
-    def limited() -> None:  # to files of so many bytes: what a full disk is, without one
-        if limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+# Sets the limit in a process of its own: `preexec_fn` would fork this one, which may run jax's threads.
+LIMITED = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 
+
+def wastejax(*arguments: str, cwd: Path, env: dict[str, str] | None = None, limit: int = 0):
+    """Runs a command; with `limit`, to files of so many bytes: what a full disk is, without one."""
+    limited = ["-c", LIMITED, str(limit)] if limit else []
     return subprocess.run(
-        [sys.executable, "-m", "wastejax.main", *arguments],
+        [sys.executable, *limited, "-m", "wastejax.main", *arguments],
         capture_output=True,
         text=True,
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | (env or {}),
         timeout=300,
-        preexec_fn=limited,
     )
 
 
@@ -121,7 +125,6 @@ def test_a_file_that_could_not_be_replaced_is_still_there_and_nothing_beside_it(
     path = tmp_path / "a.json"
     path.write_text("old")
     code = f"""
-import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 from pathlib import Path
 from wastejax.files import write_bytes
@@ -136,7 +139,6 @@ write_bytes(Path({str(path)!r}), bytes(100_000))
 
 def test_a_checkpoint_that_finds_no_room_is_one_line_and_the_one_before_is_kept(tmp_path):
     code = f"""
-import resource
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np

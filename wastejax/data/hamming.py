@@ -9,7 +9,7 @@ BITS = 64
 _AT_ONCE = 1 << 21  # candidates compared in one step: some 50 MB of temporary arrays
 # Nanoseconds of a pair compared, of a candidate, of a look-up and of a step, about as measured; they only choose
 # between ways of finding the same pairs.
-_PAIR, _CANDIDATE, _LOOK_UP, _STEP = 3.7, 12.0, 12.0, 2e5
+_PAIR, _CANDIDATE, _LOOK_UP, _STEP = 3.7, 8.0, 30.0, 2e5
 
 
 def near_pairs(a: np.ndarray, b: np.ndarray | None = None, hamming: int = 8) -> Iterator[np.ndarray]:
