@@ -26,7 +26,7 @@ def cache_dir() -> Path:
 
 
 def go_without(path: Path, error: OSError) -> None:
-    """Says, on standard error, that a cache cannot be written: all goes on without it, but slower."""
+    """Says, on standard error, that a cache cannot be written: everything still works, but slower."""
     folder = path.parent
     log.warning(
         f"note: {folder}: cannot be written ({reason(error)}); continuing without that cache "

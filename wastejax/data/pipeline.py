@@ -186,7 +186,7 @@ class Mix:
     """What a data description adds to the training images.
 
     Attributes:
-        allowed: bool [N, C] of the whole source, see `Source.allowed`; comes along in the batch.
+        allowed: bool [N, C] of the whole source, see `Source.allowed`; part of each batch.
         members: N names, the source that each image belongs to.
         weights: source -> share of the batches.
     """
