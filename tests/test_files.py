@@ -125,6 +125,7 @@ def test_a_file_that_could_not_be_replaced_is_still_there_and_nothing_beside_it(
     path = tmp_path / "a.json"
     path.write_text("old")
     code = f"""
+import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 from pathlib import Path
 from wastejax.files import write_bytes
@@ -139,6 +140,7 @@ write_bytes(Path({str(path)!r}), bytes(100_000))
 
 def test_a_checkpoint_that_finds_no_room_is_one_line_and_the_one_before_is_kept(tmp_path):
     code = f"""
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
