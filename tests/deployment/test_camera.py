@@ -1,7 +1,9 @@
 """Frames of a video: the right ones, in their colors, smoothed as said. The videos are drawn here."""
 
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -61,7 +63,15 @@ def test_smoothing_by_hand(monkeypatch):
     np.testing.assert_allclose([row for _, row in rows], [[1, 0], [0.75, 0.25], [0.5625, 0.4375]])
 
 
-def test_what_is_a_stream():
+@pytest.fixture
+def camera_extra(monkeypatch):
+    """Stands in for the extra `camera`: its module is found, and is not imported before a frame is read."""
+    module = ModuleType("cv2")
+    module.__spec__ = ModuleSpec("cv2", None)
+    monkeypatch.setitem(sys.modules, "cv2", module)
+
+
+def test_what_is_a_stream(camera_extra):
     assert is_stream("camera:0") and is_stream("A.MP4") and not is_stream("a.jpg") and not is_stream("-")
     assert only_stream(["a.jpg", "b.jpg"]) is None
     assert only_stream(["a.mov"]) == "a.mov"
@@ -69,7 +79,7 @@ def test_what_is_a_stream():
         only_stream(["a.mov", "b.jpg"])
 
 
-def test_mistakes_are_one_line(monkeypatch, tmp_path):
+def test_mistakes_are_one_line(camera_extra, monkeypatch, tmp_path):
     monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_: FAKE)
 
     def predict(*options: str) -> int:

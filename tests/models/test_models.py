@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from wastejax.config import family_keys
 from wastejax.errors import ConfigError
 from wastejax.models import FAMILIES, MODELS, check, count_parameters, create_model
 
@@ -295,5 +296,5 @@ def test_every_family_offers_what_the_lists_need():
     for name, family in FAMILIES.items():
         for size in family.sizes.values():
             assert size.image_size >= 32, name
-            for key, default in family.defaults.items():
-                assert default is not None or hasattr(size, key), (name, key)
+            for key, known in family_keys(name).items():
+                assert known.default is not None or hasattr(size, key), (name, key)

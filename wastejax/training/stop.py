@@ -99,8 +99,13 @@ class Stop:
 
     def _answer(self, number: int) -> None:
         if self._waits and not self.requested:
-            self.requested = True
-            self._say("stopping after the step under way, with a checkpoint; a second signal stops at once")
+            # Said first: from `requested` on, the main thread may print and end the process.
+            try:
+                self._say(
+                    "stopping after the step under way, with a checkpoint; a second signal stops at once"
+                )
+            finally:
+                self.requested = True
         else:
             self._end(number)
 
