@@ -140,17 +140,7 @@ def export(bundle: Bundle, folder: Path, calibration: Pictures) -> None:
         path = folder / form.file
         if path.suffix and form.file:
             write_export(bundle, path, "uint8", form.precision, calibration)
-    save_bundle(
-        folder / "half",
-        bundle.variables,
-        bundle.config,
-        bundle.classes,
-        bundle.preprocessing,
-        bundle.metrics,
-        temperature=bundle.temperature,
-        precision="float16",
-        taxonomy=bundle.taxonomy,
-    )
+    save_bundle(folder / "half", bundle, "float16")
 
 
 def probabilities(predictor: Predictor, squares: np.ndarray) -> np.ndarray:

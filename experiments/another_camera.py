@@ -19,6 +19,7 @@ import os
 import platform
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,23 +155,18 @@ def taken(items: list[Item]) -> list[Item]:
     ]
 
 
+def _uncalibrated(bundle: Bundle) -> Bundle:
+    """Returns the bundle as one that nobody scored yet."""
+    return replace(bundle, metrics={}, temperature=1.0, thresholds={})
+
+
 def blended(bundle: Bundle, path: Path) -> Bundle:
     """Returns the bundle with weights between its own and the published ones, as they are when stored."""
     ours = jax.tree.map(np.asarray, bundle.variables)
     theirs, _ = load_pretrained(PUBLISHED, bundle.config["model"], jax.tree.map(jax.numpy.asarray, ours))
     # The published classifier is for other classes; `load_pretrained` has left ours in its place.
     mixed = jax.tree.map(lambda a, b: np.float32(ALPHA * a + (1 - ALPHA) * np.asarray(b)), ours, theirs)
-    save_bundle(
-        path,
-        mixed,
-        bundle.config,
-        bundle.classes,
-        bundle.preprocessing,
-        {},
-        licence=bundle.licence,
-        precision="int8",
-        taxonomy=bundle.taxonomy,
-    )
+    save_bundle(path, _uncalibrated(replace(bundle, variables=mixed)), "int8")
     return load_bundle(path)
 
 
@@ -212,17 +208,7 @@ def study(bundle: Bundle, items: list[Item], seen: np.ndarray, path: Path, refit
         return Head(*(KEPT * ours + (1 - KEPT) * new for ours, new in zip(start, head, strict=True)))
 
     written = with_head(bundle, fit(learned))
-    save_bundle(
-        path,
-        written.variables,
-        bundle.config,
-        bundle.classes,
-        bundle.preprocessing,
-        {},
-        licence=bundle.licence,
-        precision="int8",
-        taxonomy=bundle.taxonomy,
-    )
+    save_bundle(path, _uncalibrated(written), "int8")
     logits = head_of(load_bundle(path)).logits(seen)
     home_val = (sources == HOME) & (splits == "val")
     temperature = fit_temperature(logits[home_val], allowed[home_val].argmax(axis=1))

@@ -57,7 +57,7 @@ def write(folder: Path) -> None:
         shapes = jax.eval_shape(init, jax.random.key(0))
         variables = jax.tree_util.tree_map_with_path(_drawn, shapes)
         classes = tuple(f"class_{i:02}" for i in range(CLASSES))
-        bundle = Bundle(folder, variables, {"model": MODELS[name]}, classes, Preprocessing(size), {})
+        bundle = Bundle(variables, {"model": MODELS[name]}, classes, Preprocessing(size), path=folder)
         write_export(bundle, folder / f"{name}.onnx")
         print(f"written: {name}.onnx", flush=True)
 

@@ -81,7 +81,7 @@ def drawn_bundle(network: Network, folder: Path) -> Bundle:
     entry = preprocessing.normalise(images(network, BATCH))
     scale = float(np.std(jit(model.apply)(variables, entry)))
     config = {"model": network.model, "data": {}, "eval": {"batch_size": BATCH}}
-    save_bundle(path, variables, config, CLASSES, preprocessing, {}, temperature=scale)
+    save_bundle(path, Bundle(variables, config, CLASSES, preprocessing, temperature=scale))
     return load_bundle(path)
 
 

@@ -13,6 +13,7 @@ import json
 import platform
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +66,8 @@ def store(bundle: Bundle) -> None:
     for section, key in (("data", "dir"), ("init", "weights"), ("distill", "teacher")):
         config[section][key] = Path(config[section][key]).name
     config["data"]["split"]["manifest"] = Path(config["data"]["split"]["manifest"]).name
-    save_bundle(
-        DEFAULT,
-        bundle.variables,
-        config,
-        bundle.classes,
-        bundle.preprocessing,
-        bundle.metrics,
-        licence=LICENCE,
-        precision="int8",
-        taxonomy=bundle.taxonomy,
-    )
+    shipped = replace(bundle, config=config, licence=LICENCE, temperature=1.0, thresholds={})
+    save_bundle(DEFAULT, shipped, "int8")
 
 
 def recipe(run: Path) -> dict[str, Any]:

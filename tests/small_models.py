@@ -6,14 +6,16 @@ import jax
 import numpy as np
 from PIL import Image
 
-from wastejax.bundle import save_bundle
+from wastejax.bundle import Bundle, save_bundle
 from wastejax.data.transforms import Preprocessing
 from wastejax.models import MODELS, create_model
 
 CLASSES = ("eggshells", "glass", "paper_cups", "tea_bags", "종이")  # the last has no rule
 
 
-def write_bundle(path: Path, name: str = "efficientnetv2_tiny", image_size: int = 64, **options) -> Path:
+def write_bundle(
+    path: Path, name: str = "efficientnetv2_tiny", image_size: int = 64, precision: str = "float32", **options
+) -> Path:
     """Saves a network of `MODELS` with random weights and statistics at `path`."""
     config = {"model": MODELS[name], "data": {"on_bad_image": "raise"}, "eval": {"batch_size": 4}}
     model = create_model(config["model"], len(CLASSES))
@@ -28,7 +30,8 @@ def write_bundle(path: Path, name: str = "efficientnetv2_tiny", image_size: int 
     bias = variables["params"]["classifier"]["bias"]  # trained networks have one that is not 0
     variables["params"]["classifier"]["bias"] = rng.normal(0, 1, bias.shape).astype(np.float32)
     preprocessing = Preprocessing(image_size, mean=(0.5, 0.4, 0.3), std=(0.3, 0.25, 0.2), channels="bgr")
-    save_bundle(path, variables, config, CLASSES, preprocessing, {"val_top1": 0.25}, **options)
+    bundle = Bundle(variables, config, CLASSES, preprocessing, {"val_top1": 0.25}, **options)
+    save_bundle(path, bundle, precision)
     return path
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wastejax import bundle as bundles
-from wastejax.bundle import default_bundle, keep_calibration, load_bundle, save_bundle
+from wastejax.bundle import Bundle, default_bundle, keep_calibration, load_bundle, save_bundle
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
 
@@ -22,7 +22,12 @@ def variables(seed: int) -> dict:
 
 
 def save(path, seed=0):
-    save_bundle(path, variables(seed), {"seed": 17}, ["종이", "can"], PREPROCESSING, {"val_top1": 0.5})
+    bundle = Bundle(variables(seed), {"seed": 17}, ("종이", "can"), PREPROCESSING, {"val_top1": 0.5})
+    save_bundle(path, bundle)
+
+
+def of_one_class(variables, **options):
+    return Bundle(variables, {}, ("a",), PREPROCESSING, **options)
 
 
 def test_what_is_loaded_is_what_was_saved(tmp_path):
@@ -92,9 +97,7 @@ def test_every_kind_of_damage_is_refused_with_its_reason(tmp_path):
 
 
 def test_what_else_a_bundle_says(tmp_path):
-    save_bundle(
-        tmp_path, variables(0), {}, ["a"], PREPROCESSING, {}, temperature=1.5, licence="research only"
-    )
+    save_bundle(tmp_path, of_one_class(variables(0), temperature=1.5, licence="research only"))
     bundle = load_bundle(tmp_path)
     assert bundle.temperature == 1.5 and bundle.licence == "research only"
     assert (
@@ -103,8 +106,8 @@ def test_what_else_a_bundle_says(tmp_path):
 
 
 def test_half_precision_rounds_kernels_and_leaves_vectors_alone(tmp_path):
-    save_bundle(tmp_path / "whole", variables(0), {}, ["a"], PREPROCESSING, {})
-    save_bundle(tmp_path / "half", variables(0), {}, ["a"], PREPROCESSING, {}, precision="float16")
+    save_bundle(tmp_path / "whole", of_one_class(variables(0)))
+    save_bundle(tmp_path / "half", of_one_class(variables(0)), precision="float16")
     loaded = load_bundle(tmp_path / "half").variables
     kernel = variables(0)["params"]["a"]["kernel"]
     rounded = loaded["params"]["a"]["kernel"]
@@ -118,7 +121,7 @@ def test_half_precision_rounds_kernels_and_leaves_vectors_alone(tmp_path):
     assert sizes[0] - sizes[1] == 2 * kernel.size
     huge = {"params": {"kernel": np.full((1, 1), 1e6, np.float32)}}
     with pytest.raises(UserError, match="params/kernel: has a value that float16 cannot hold"):
-        save_bundle(tmp_path / "huge", huge, {}, ["a"], PREPROCESSING, {}, precision="float16")
+        save_bundle(tmp_path / "huge", of_one_class(huge), precision="float16")
 
 
 def test_eight_bits_round_each_output_channel_to_its_own_127_steps(tmp_path):
@@ -128,7 +131,7 @@ def test_eight_bits_round_each_output_channel_to_its_own_127_steps(tmp_path):
         "depthwise": rng.normal(size=(3, 3, 1, 8)).astype(np.float32),
         "bias": rng.normal(size=4).astype(np.float32),
     }
-    save_bundle(tmp_path, {"params": kernels}, {}, ["a"], PREPROCESSING, {}, precision="int8")
+    save_bundle(tmp_path, of_one_class({"params": kernels}), precision="int8")
     loaded = load_bundle(tmp_path).variables["params"]
     assert loaded.keys() == kernels.keys()
     largest = np.abs(kernels["conv"]).max((0, 1, 2))
@@ -139,7 +142,7 @@ def test_eight_bits_round_each_output_channel_to_its_own_127_steps(tmp_path):
     assert next(tmp_path.glob("*.safetensors")).stat().st_size < 1000 + 288 + 2 * 72
     with pytest.raises(UserError, match="params/kernel: has a value that int8 cannot hold"):
         bad = {"params": {"kernel": np.full((2, 2), np.nan, np.float32)}}
-        save_bundle(tmp_path / "bad", bad, {}, ["a"], PREPROCESSING, {}, precision="int8")
+        save_bundle(tmp_path / "bad", of_one_class(bad), precision="int8")
 
 
 def test_the_default_model_is_looked_up_inside_the_package(tmp_path, monkeypatch):

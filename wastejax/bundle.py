@@ -12,7 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,7 +39,6 @@ class Bundle:
     """A trained model and all that is needed to use it.
 
     Attributes:
-        path: the folder it came from.
         variables: {'params', 'batch_stats'}, nested dicts of float32 arrays.
         config: the resolved config of its run, nested dicts.
         classes: class names in the order of the logits.
@@ -51,19 +50,20 @@ class Bundle:
         licence: what may be done with the weights; '' where nobody said.
         versions: of Python and the packages that saved it.
         taxonomy: the rules for its classes, as far as there are any.
+        path: the folder it came from; '.' where it was not saved yet.
     """
 
-    path: Path
     variables: dict[str, Any]
     config: dict[str, Any]
     classes: tuple[str, ...]
     preprocessing: Preprocessing
-    metrics: dict[str, float]
+    metrics: dict[str, float] = field(default_factory=dict)
     temperature: float = 1.0
     thresholds: dict[str, float | None] = field(default_factory=dict)
     licence: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     taxonomy: Taxonomy = field(default_factory=load_taxonomy)
+    path: Path = Path()
 
     @property
     def bins(self) -> tuple[str, ...] | None:
@@ -110,23 +110,10 @@ class Bundle:
         return lambda images: forward(variables, images)
 
 
-def save_bundle(
-    path: Path,
-    variables: dict[str, Any],
-    config: dict[str, Any],
-    classes: Sequence[str],
-    preprocessing: Preprocessing,
-    metrics: dict[str, float],
-    *,
-    temperature: float = 1.0,
-    thresholds: dict[str, float | None] | None = None,
-    licence: str = "",
-    precision: str = "float32",
-    taxonomy: Taxonomy | None = None,
-) -> None:
-    """Writes a bundle over what is at `path`, if anything; see `Bundle` for the arguments.
+def save_bundle(path: Path, bundle: Bundle, precision: str = "float32") -> None:
+    """Writes a bundle over what is at `path`, if anything.
 
-    Of the taxonomy, Korea's if None, the rules for these classes are kept.
+    Of its taxonomy the rules for its classes are kept; its versions become those that save it.
 
     Kernels are stored in one of `PRECISIONS`: float16 halves the file and changes logits by about 1e-3, int8
     quarters it. Vectors stay float32: they weigh nothing, and a variance may not fit. Scores are those of the
@@ -137,7 +124,7 @@ def save_bundle(
     """
     from safetensors.numpy import save
 
-    flat = {name: np.ascontiguousarray(array) for name, array in _flatten(variables).items()}
+    flat = {name: np.ascontiguousarray(array) for name, array in _flatten(bundle.variables).items()}
     data = save(_stored(flat, precision))
     digest = hashlib.sha256(data).hexdigest()
     weights = path / f"weights-{digest[:12]}.safetensors"
@@ -147,14 +134,14 @@ def save_bundle(
         "format": 2 if precision == "int8" else 1,
         "weights": weights.name,
         "sha256": digest,
-        "classes": list(classes),
-        "preprocessing": preprocessing.to_dict(),
-        "temperature": temperature,
-        "thresholds": thresholds or {},
-        "metrics": metrics,
-        "licence": licence,
-        "taxonomy": (taxonomy or load_taxonomy()).only(classes).to_dict(),
-        "config": config,
+        "classes": list(bundle.classes),
+        "preprocessing": bundle.preprocessing.to_dict(),
+        "temperature": bundle.temperature,
+        "thresholds": bundle.thresholds,
+        "metrics": bundle.metrics,
+        "licence": bundle.licence,
+        "taxonomy": bundle.taxonomy.only(bundle.classes).to_dict(),
+        "config": bundle.config,
         "versions": versions(),
     }
     write_json(path / "bundle.json", about)
@@ -240,7 +227,6 @@ def load_bundle(path: str | Path, taxonomy: str | Path | None = None) -> Bundle:
         if hashlib.sha256(data).hexdigest() != about["sha256"]:
             raise UserError(f"{weights}: damaged or cut short (its SHA-256 is not the one in bundle.json)")
         return Bundle(
-            path=path,
             variables=_nest(_restored(load(data))),
             config=about["config"],
             classes=tuple(about["classes"]),
@@ -251,6 +237,7 @@ def load_bundle(path: str | Path, taxonomy: str | Path | None = None) -> Bundle:
             licence=about.get("licence", ""),
             versions=about.get("versions", {}),
             taxonomy=_taxonomy(about, path),
+            path=path,
         )
     except FileNotFoundError:
         raise UserError(f"{weights}: the bundle's weights are missing") from None

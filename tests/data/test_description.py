@@ -106,9 +106,9 @@ def test_batches_draw_sources_by_weight_the_same_from_any_step(description):
 
     def batches(start, stop):
         augment = AUGMENTATIONS["basic"](Preprocessing(16), 0.5)
-        options = {"batch_size": 8, "seed": 17, "start": start, "stop": stop, "mix": mix}
         read, indices = pipeline.Reader(source), np.arange(len(source))
-        return list(pipeline.train_batches(read, source.labels, indices, augment, **options))
+        drawn = pipeline.TrainingImages(read, indices, augment, batch_size=8, seed=17, mix=mix)
+        return list(pipeline.train_batches(drawn, start, stop))
 
     whole = batches(0, 12)
     for batch in whole:

@@ -136,7 +136,7 @@ def test_the_same_images_give_the_same_batches_to_the_bit(folder, tmp_path, form
     for one, other in zip(
         *(
             pipeline.train_batches(
-                pipeline.Reader(s), s.labels, np.arange(12), augment, batch_size=5, seed=3, stop=4
+                pipeline.TrainingImages(pipeline.Reader(s), np.arange(12), augment, 5, seed=3), 0, 4
             )
             for s in (expected, source)
         ),

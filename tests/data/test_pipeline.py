@@ -28,11 +28,16 @@ def source(tmp_path, monkeypatch):
 
 
 def batches(source, **changes):
-    options = {"batch_size": 4, "seed": 17, "stop": 9} | changes
-    indices = options.pop("indices", np.arange(11))
-    read = options.pop("read", pipeline.Reader(source))
+    steps = {"start": 0, "stop": 9, "workers": 0}
+    steps |= {key: changes.pop(key) for key in steps if key in changes}
+    options = {
+        "read": pipeline.Reader(source),
+        "indices": np.arange(11),
+        "batch_size": 4,
+        "seed": 17,
+    } | changes
     augment = AUGMENTATIONS["basic"](PREPROCESSING, 0.5)
-    return list(pipeline.train_batches(read, source.labels, indices, augment, **options))
+    return list(pipeline.train_batches(pipeline.TrainingImages(augment=augment, **options), **steps))
 
 
 def same(a, b):

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from wastejax.bundle import load_bundle, save_bundle
+from wastejax.bundle import Bundle, load_bundle, save_bundle
 from wastejax.data.drawing.dataset import CLASSES
 from wastejax.data.taxonomy import COUNTRIES, KOREA, LANGUAGES, load_taxonomy, parse_taxonomy
 from wastejax.data.transforms import Preprocessing
@@ -175,7 +175,7 @@ def save(path, classes, **options):
         "params": {"classifier": {"kernel": np.ones((2, len(classes)), np.float32)}},
         "batch_stats": {},
     }
-    save_bundle(path, variables, {}, classes, Preprocessing(32), {}, **options)
+    save_bundle(path, Bundle(variables, {}, tuple(classes), Preprocessing(32), **options))
 
 
 def test_a_bundle_keeps_its_bins(tmp_path):

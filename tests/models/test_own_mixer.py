@@ -12,7 +12,7 @@ from PIL import Image
 
 import wastejax
 from wastejax.benchmark.networks import config_of
-from wastejax.bundle import save_bundle
+from wastejax.bundle import Bundle, save_bundle
 from wastejax.config import load_recipe
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import ConfigError
@@ -53,7 +53,8 @@ def test_the_guides_mixer_mixes_learns_and_survives_in_a_bundle(place):
 
     config = {"model": OWN, "data": {"on_bad_image": "raise"}, "eval": {"batch_size": 4}}
     plain = jax.tree.map(np.asarray, variables)
-    save_bundle(place / "bundle", plain, config, [f"c{i}" for i in range(30)], Preprocessing(64), {})
+    classes = tuple(f"c{i}" for i in range(30))
+    save_bundle(place / "bundle", Bundle(plain, config, classes, Preprocessing(64)))
     model = wastejax.load(place / "bundle", engine="jax")
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     contract = Preprocessing(64)

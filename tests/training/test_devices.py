@@ -46,19 +46,9 @@ def test_machines_read_their_rows_of_the_same_batches(pictures):
     augment = transforms.AUGMENTATIONS["basic"](PREPROCESSING, 0.5)
 
     def batches(part):
-        return list(
-            pipeline.train_batches(
-                pipeline.reader(source, np.arange(22), cache=False),
-                source.labels,
-                np.arange(22),
-                augment,
-                batch_size=8,
-                seed=3,
-                start=2,
-                stop=6,
-                part=part,
-            )
-        )
+        read = pipeline.reader(source, np.arange(22), cache=False)
+        drawn = pipeline.TrainingImages(read, np.arange(22), augment, batch_size=8, seed=3, part=part)
+        return list(pipeline.train_batches(drawn, 2, 6))
 
     whole, parts = batches((0, 1)), [batches((k, 4)) for k in range(4)]
     assert len(whole) == 4

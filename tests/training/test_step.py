@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wastejax.bundle import save_bundle
+from wastejax.bundle import Bundle, save_bundle
 from wastejax.config import apply_overrides, load_recipe
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import ConfigError
@@ -155,7 +155,7 @@ def test_a_teacher_answers_as_its_bundle_does_and_must_know_the_same_classes(tmp
     model = create_model(config.model, CLASSES)
     preprocessing = Preprocessing(32, mean=(0.4,) * 3)
     variables = jax.tree.map(np.asarray, model.init(jax.random.key(0), 32))
-    save_bundle(tmp_path, variables, config.to_dict(), ["a", "b", "c"], preprocessing, {})
+    save_bundle(tmp_path, Bundle(variables, config.to_dict(), ("a", "b", "c"), preprocessing))
     teacher = load_teacher(config.distill, ("a", "b", "c"))
     images = batch(2)["image"].repeat(8, 1).repeat(8, 2)
     expected = model.apply(variables, preprocessing.normalise(images))

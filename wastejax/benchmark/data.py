@@ -100,9 +100,8 @@ def batches(read: pipeline.Reader, count: int, size: int, batch: int, workers: i
     """Returns so many batches as training gets them, from a pipeline that starts anew."""
     augment = AUGMENTATIONS["basic"](Preprocessing(image_size=size), MIN_AREA)
     indices = np.arange(len(read.source))
-    return pipeline.train_batches(
-        read, read.source.labels, indices, augment, batch_size=batch, seed=0, stop=count, workers=workers
-    )
+    drawn = pipeline.TrainingImages(read, indices, augment, batch, seed=0)
+    return pipeline.train_batches(drawn, 0, count, workers)
 
 
 def measure_pipeline(

@@ -9,7 +9,7 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -203,24 +203,55 @@ class Mix:
 
 
 @dataclass(frozen=True)
+class TrainingImages:
+    """What training batches are made of, and how they are drawn.
+
+    Attributes:
+        read: index in the source -> image.
+        indices: int64, the training images.
+        augment: (image, random.Random) -> uint8 [S, S, 3].
+        batch_size: images per batch; batches run on across the end of an epoch, so that all are full.
+        seed: of order and augmentation; the batch of a step depends on (seed, step) alone.
+        balanced: draw every class equally often.
+        part: (k, n): yield only the k-th n-th of the rows of each batch, where n machines share it.
+        mix: of a data description: the batches draw its sources by weight, and hold 'allowed', bool [B, C].
+    """
+
+    read: Reader
+    indices: np.ndarray
+    augment: Augmentation
+    batch_size: int
+    seed: int
+    balanced: bool = False
+    part: tuple[int, int] = (0, 1)
+    mix: Mix | None = None
+
+    def order(self) -> _Order:
+        """Returns which image each position of the endless sequence shows."""
+        if self.mix is not None:
+            parts, turns = self.mix.parts(self.indices)
+            return _Order(parts, self.seed, turns)
+        if not self.balanced:
+            return _Order([self.indices], self.seed)
+        labels = self.read.source.labels[self.indices]
+        return _Order([self.indices[labels == c] for c in np.unique(labels)], self.seed)
+
+
+@dataclass(frozen=True)
 class _Rows:
     """A source for grain whose elements are whole batches, since each element costs it as much as a crop does.
 
     Attributes:
-        read, labels, augment, seed: see `train_batches`.
+        images: all of them.
         order: position -> index in the source.
         size: images per batch.
         count: batches there are.
     """
 
-    read: Callable[[int], np.ndarray]
-    labels: np.ndarray
-    augment: Augmentation
-    seed: int
+    images: TrainingImages
     order: _Order
     size: int
     count: int
-    allowed: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -229,64 +260,38 @@ class _Rows:
         _step_back()
         positions = range(at * self.size, (at + 1) * self.size)
         index = [self.order[p] for p in positions]
-        images = [
+        read, augment, seed = self.images.read, self.images.augment, self.images.seed
+        squares = [
             # Each image its own generator, so that it is the same whichever process reads it.
-            self.augment(self.read(i), random.Random(self.seed << 64 | p))
+            augment(read(i), random.Random(seed << 64 | p))
             for i, p in zip(index, positions, strict=True)
         ]
         batch = {
-            "image": np.stack(images),
-            "label": self.labels[index].astype(np.int32),
+            "image": np.stack(squares),
+            "label": read.source.labels[index].astype(np.int32),
             "index": np.array(index, np.int64),
             "mask": np.ones(self.size, bool),
         }
-        return batch if self.allowed is None else batch | {"allowed": self.allowed[index]}
+        mix = self.images.mix
+        return batch if mix is None else batch | {"allowed": mix.allowed[index]}
 
 
 def train_batches(
-    read: Reader,
-    labels: np.ndarray,
-    indices: np.ndarray,
-    augment: Augmentation,
-    *,
-    batch_size: int,
-    seed: int,
-    start: int = 0,
-    stop: int,
-    balanced: bool = False,
-    workers: int = 0,
-    part: tuple[int, int] = (0, 1),
-    mix: Mix | None = None,
+    images: TrainingImages, start: int, stop: int, workers: int = 0
 ) -> grain.DatasetIterator[Batch] | Workers[Batch]:
     """Returns the batches of training steps `start`..`stop`; to be closed where not all of them are taken.
 
     Args:
-        read: index in the source -> image.
-        labels: int32 [N] of the whole source.
-        indices: int64, the training images.
-        augment: (image, random.Random) -> uint8 [S, S, 3].
-        batch_size: images per batch; batches run on across the end of an epoch, so that all are full.
-        seed: of order and augmentation; the batch of a step depends on (seed, step) alone.
+        images: what to draw.
         start: first step, where a run resumes.
         stop: the step after the last.
-        balanced: draw every class equally often.
         workers: processes that read; 0 has threads of this one do it.
-        part: (k, n): yield only the k-th n-th of the rows of each batch, where n machines share it.
-        mix: of a data description: the batches draw its sources by weight, and hold 'allowed', bool [B, C].
     """
-    parts, turns = [indices], None
-    if mix is not None:
-        parts, turns = mix.parts(indices)
-    elif balanced:
-        parts = [indices[labels[indices] == c] for c in np.unique(labels[indices])]
-    k, n = part
+    k, n = images.part
     # Every n-th of smaller batches: the rows that all parts have together are those of one large batch, in order.
-    order = _Order(parts, seed, turns)
-    rows = _Rows(
-        read, labels, augment, seed, order, batch_size // n, stop * n, None if mix is None else mix.allowed
-    )
+    rows = _Rows(images, images.order(), images.batch_size // n, stop * n)
     batches = grain.MapDataset.source(rows)[start * n + k :: n]
-    options = grain.ReadOptions(num_threads=read.threads, prefetch_buffer_size=4)
+    options = grain.ReadOptions(num_threads=images.read.threads, prefetch_buffer_size=4)
 
     def every(step: int, first: int) -> grain.DatasetIterator[Batch]:
         return iter(batches[first::step].to_iter_dataset(options))

@@ -344,16 +344,4 @@ def _convert(
 
 def _copy(bundle: Bundle, out: Path, precision: str) -> None:
     """Writes the bundle anew, with smaller kernels where asked for."""
-    save_bundle(
-        out,
-        bundle.variables,
-        bundle.config,
-        bundle.classes,
-        bundle.preprocessing,
-        bundle.metrics,
-        taxonomy=bundle.taxonomy,
-        temperature=bundle.temperature,
-        thresholds=bundle.thresholds,
-        licence=bundle.licence,
-        precision=STORED[precision],
-    )
+    save_bundle(out, bundle, STORED[precision])

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from wastejax.bundle import save_bundle
+from wastejax.bundle import Bundle, save_bundle
 from wastejax.data import pipeline
 from wastejax.data.prepare import Dataset
 from wastejax.data.taxonomy import load_taxonomy
@@ -131,21 +131,17 @@ def set_up(
         while start < total:
             stage = _stage(config, start // steps_per_epoch)
             stop = -(-(stage + 1) * config.train.epochs // len(augmentations)) * steps_per_epoch
-            reading = pipeline.train_batches(
+            images = pipeline.TrainingImages(
                 read,
-                labels,
                 train,
                 augmentations[stage],
-                batch_size=batch_size,
-                seed=config.seed,
-                start=start,
-                stop=stop,
-                balanced=config.data.balanced_sampling,
-                workers=workers,
-                part=devices.part,
-                mix=mix,
+                batch_size,
+                config.seed,
+                config.data.balanced_sampling,
+                devices.part,
+                mix,
             )
-            with closing(reading):
+            with closing(pipeline.train_batches(images, start, stop, workers)) as reading:
                 yield from reading
             start = stop
 
@@ -376,15 +372,15 @@ def _write(run: Run, variables: Any, progress: Progress, display: Display) -> No
     row = progress.history[-1]
     best = progress.best_epoch == row["epoch"]
     if best:
-        save_bundle(
-            run.workdir / "bundle",
+        bundle = Bundle(
             jax.device_get(variables),
             run.config.to_dict(),
             run.dataset.source.classes,
             run.preprocessing,
-            {"epoch": row["epoch"], "val_top1": row["val_top1"], "val_loss": row["val_loss"]},
+            {key: row[key] for key in ("epoch", "val_top1", "val_loss")},
             taxonomy=load_taxonomy(run.config.data.taxonomy),
         )
+        save_bundle(run.workdir / "bundle", bundle)
     write_metrics(run.workdir / "metrics.csv", progress.history)
     display.epoch(row, run, best)
 
