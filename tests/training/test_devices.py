@@ -71,6 +71,14 @@ def test_machines_evaluate_every_picture_once(pictures):
                 np.testing.assert_array_equal(part[step][name], batch[name])
 
 
+def test_the_step_is_given_what_each_label_can_mean():
+    allowed = np.array([[True, True, False], [False, False, False]])  # two classes; none of them
+    rows = {"image": np.zeros((2, 8, 8, 3), np.uint8), "label": np.zeros(2, np.int32), "index": np.arange(2)}
+    mesh = processes.use_devices()
+    assert processes.on_devices(mesh, rows).keys() == {"image", "label"}
+    np.testing.assert_array_equal(processes.on_devices(mesh, rows | {"allowed": allowed})["allowed"], allowed)
+
+
 # A network with what could go wrong: every kind of convolution, batch normalization, dropout; quickly compiled.
 STEPS = '''
 import json, sys

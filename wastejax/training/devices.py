@@ -148,7 +148,8 @@ def check(config: ConfigDict, devices: Devices) -> None:
 
 def on_devices(devices: Devices, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     """Returns what the train step takes of a batch, split over the devices."""
-    return {name: devices.split(batch[name]) for name in ("image", "label")}
+    taken = ("image", "label", "allowed")  # the last where labels can mean several classes or none
+    return {name: devices.split(batch[name]) for name in taken if name in batch}
 
 
 Say = Callable[[str], None]
