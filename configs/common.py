@@ -112,6 +112,12 @@ KEYS: dict[str, Key] = {
         resumable=True,
         text="Processes that read and augment training images; 0 has threads of the one that trains do it.",
     ),
+    "data.corrections": Key(
+        default="",
+        resumable=True,
+        text="A CSV (file, label or drop, old_label, note) of corrected labels, as the review page of `audit` and "
+        "`eval` saves it; corrected images stay in their split. A run keeps a copy, by which it is resumed.",
+    ),
     "data.split.ratios": Key(
         default=(3.0, 1.0, 1.0),
         above=0,

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from wastejax.data.corrections import KEY as CORRECTIONS
+from wastejax.data.corrections import Changes, Corrections, load_corrections
 from wastejax.data.description import is_description, open_description
 from wastejax.data.duplicates import exact_copies, group_duplicates, joined_groups, scan, scene_groups
 from wastejax.data.formats.boxes import MARGIN
@@ -35,6 +37,8 @@ class Dataset:
         left_out: the pictures of `config.data.leave_out`, the readable ones; None where it is empty.
         phash: uint64 [N], perceptual hashes.
         weights: source of a data description -> its share of the training batches; empty where there is none.
+        corrections: what `config.data.corrections` names; None where it is empty.
+        corrected: how many images these relabel, drop and confirm.
     """
 
     source: Source
@@ -45,6 +49,8 @@ class Dataset:
     left_out: Source | None = None
     phash: np.ndarray | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
+    corrections: Corrections | None = None
+    corrected: Mapping[str, int] = field(default_factory=dict)
 
     def indices(self, split: str) -> np.ndarray:
         """Returns int64 [M], the pictures of one split, in the order of the source.
@@ -70,8 +76,8 @@ def prepare(
     """Opens the data, reads every file once to find the unreadable ones, and splits them.
 
     Args:
-        data_config: `config.data`: source, dir, on_bad_image, leave_out, and split.{ratios, group, hamming,
-            manifest}.
+        data_config: `config.data`: source, dir, on_bad_image, leave_out, corrections, and split.{ratios, group,
+            hamming, manifest}.
         seed: of the split.
         cache_dir: where hashes are kept for the next run; None for no cache.
         say: is given a line about progress now and then.
@@ -79,24 +85,28 @@ def prepare(
     Raises:
         ConfigError: a value is impossible, there are not enough pictures or classes, files are unreadable and
             `on_bad_image` is 'raise', or the manifest does not fit the data.
+        UserError: the corrections do not fit the data.
     """
     split_config = data_config.split
     margin = data_config.get("box_margin", MARGIN)
     mixture = open_description(data_config.dir) if is_description(data_config.dir) else None
     source = mixture.source if mixture else open_source(data_config.source, data_config.dir, margin)
     notes = list(source.notes)
-    source, manifest, left_out = _choose(source, data_config, notes)
+    corrections, changes = _corrections(source, data_config)
+    source, manifest, left_out = _choose(source, data_config, notes, changes)
     if source.empty_folders and manifest is None:
         raise ConfigError(
             "config.data.dir", f"no images in {_listed(source.empty_folders)}; add some or remove it"
         )
     _check_classes(source, least=1 if manifest is not None or source.splits is not None else len(SPLITS))
     if manifest is None and source.splits is not None:
-        notes += _check_given(source)
+        notes += _check_given(changes.applied(source))
 
     seen = scan(source, cache_dir, _progress(say))
-    good = _without_bad(source, seen.bad, data_config.on_bad_image)
-    skipped = {source.names[i]: reason for i, reason in seen.bad.items()}
+    seen_bad = {i: reason for i, reason in seen.bad.items() if source.names[i] not in changes.dropped}
+    good = _without_bad(source, seen_bad, data_config.on_bad_image)
+    good = np.setdiff1d(good, list(seen.bad))
+    skipped = {source.names[i]: reason for i, reason in seen_bad.items()}
     if skipped:
         notes.append(f"{len(skipped):,} unreadable images are left out")
     lost = set(range(len(source.classes))) - set(source.labels[good].tolist())
@@ -124,27 +134,67 @@ def prepare(
         _check_splits(source, groups, splits, dealt, "config.data.dir", scene if grouped else "")
         notes += _notes_on_split(source, splits, dealt)
         notes += [f"{scene}. They stay on one side of the split"] if scene and grouped else []
+    if corrections is not None:
+        kept = _corrected(source, changes, data_config.get("leave_out", ()), notes)
+        source = changes.relabeled(source).select(kept)
+        groups, splits, twins, phash = groups[kept], splits[kept], twins[kept], phash[kept]
+        _check_splits(source, groups, splits, ("train",), CORRECTIONS, "")
     notes += _notes_on_twins(source, twins, splits)
     if left_out is not None:
         bad = scan(left_out, cache_dir, _progress(say)).bad
         skipped |= {left_out.names[i]: reason for i, reason in bad.items()}
         left_out = left_out.select(_without_bad(left_out, bad, data_config.on_bad_image))
+        left_out = left_out.select(
+            [i for i, n in enumerate(left_out.names) if n not in changes.labels and n not in changes.dropped]
+        )
+        if not len(left_out):
+            raise ConfigError("config.data.leave_out", "the corrections leave no image of its classes")
         names = ", ".join(left_out.classes)
         notes.append(
             f"{len(left_out):,} images of {names} are kept out of training, to test with as out-of-distribution "
             "images"
         )
     weights = mixture.weights if mixture else {}
-    return Dataset(source, groups, splits, skipped, notes, left_out, phash, weights)
+    return Dataset(
+        source, groups, splits, skipped, notes, left_out, phash, weights, corrections, changes.counts
+    )
 
 
-def _choose(source: Source, config: Any, notes: list[str]) -> tuple[Source, Manifest | None, Source | None]:
-    """Returns the pictures to use, the manifest's rows for them if any, and those of the classes left out."""
+def _corrections(source: Source, config: Any) -> tuple[Corrections | None, Changes]:
+    """Returns what `config.data.corrections` names, and what that changes in all of the data."""
+    path = config.get("corrections", "")
+    if not path:
+        return None, Changes()
+    corrections = load_corrections(path)
+    return corrections, corrections.of(source)
+
+
+def _corrected(source: Source, changes: Changes, leave_out: Sequence[str], notes: list[str]) -> np.ndarray:
+    """Returns int64 [M], the images that corrections leave in, and notes what they change."""
+    away = {name for name, label in changes.labels.items() if label in leave_out}
+    kept = np.array([i for i in changes.kept(source) if source.names[i] not in away], np.int64)
+    said = ", ".join(f"{count:,} {what}" for what, count in changes.counts.items())
+    notes.append(f"corrections of labels: {said}; they stay in their splits")
+    if away:
+        notes.append(f"{len(away):,} images corrected to classes that are left out are not trained on")
+    if changes.gone:
+        notes.append(f"{changes.gone:,} corrections drop images that are not there any more")
+    return kept
+
+
+def _choose(
+    source: Source, config: Any, notes: list[str], changes: Changes
+) -> tuple[Source, Manifest | None, Source | None]:
+    """Returns the pictures to use, the manifest's rows for them if any, and those of the classes left out.
+
+    With a manifest, which says who is in which split, their labels are the corrected ones from here on.
+    """
     foreign = pictures_of(source, config.get("leave_out", ()))
     chosen, manifest = np.setdiff1d(np.arange(len(source)), foreign), None
     if config.split.manifest:
-        manifest = load_manifest(config.split.manifest, source)
-        unlisted = len(source) - len(np.union1d(manifest.indices, foreign))
+        manifest = load_manifest(config.split.manifest, source, changes.labels)
+        dropped = np.setdiff1d(np.arange(len(source)), changes.kept(source))
+        unlisted = len(source) - len(np.union1d(np.union1d(manifest.indices, dropped), foreign))
         if unlisted:
             notes.append(f"{unlisted:,} images that {config.split.manifest} does not list are left out")
         # The manifest of a run lists no picture of these classes; a user's own may choose among them.
@@ -152,6 +202,7 @@ def _choose(source: Source, config: Any, notes: list[str]) -> tuple[Source, Mani
         foreign = listed if len(listed) else foreign
         manifest = manifest.without(foreign)
         chosen = manifest.indices
+        source = changes.relabeled(source)
     return source.select(chosen), manifest, source.select(foreign) if len(foreign) else None
 
 

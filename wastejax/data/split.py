@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -137,10 +137,15 @@ def save_manifest(
     write_text(Path(path), text.getvalue())
 
 
-def load_manifest(path: str | Path, source: Source) -> Manifest:
+def load_manifest(path: str | Path, source: Source, also: Mapping[str, str] | None = None) -> Manifest:
     """Reads a manifest and finds its files in the source.
 
     The manifest may list fewer files than there are: that is how a cleaned set is described.
+
+    Args:
+        path: the manifest.
+        source: the images.
+        also: name -> label that the manifest may say as well as that of the source: a corrected one.
 
     Raises:
         ConfigError: the manifest is missing or malformed, or lists a file that the source lacks, lists it twice,
@@ -150,13 +155,14 @@ def load_manifest(path: str | Path, source: Source) -> Manifest:
     index = {name: i for i, name in enumerate(source.names)}
     found: dict[int, dict[str, str]] = {}
     problems = []
+    also = also or {}
     for row in rows:
         i = index.get(row["file"])
         if i is None:
             problems.append(f"{row['file']} is not in the data")
         elif i in found:
             problems.append(f"{row['file']} is listed twice")
-        elif source.classes[source.labels[i]] != row["label"]:
+        elif row["label"] not in (source.classes[source.labels[i]], also.get(row["file"])):
             actual = source.classes[source.labels[i]]
             problems.append(f"{row['file']} is labeled {row['label']!r}, in the data {actual!r}")
         elif row["split"] not in SPLITS:

@@ -15,7 +15,7 @@ from wastejax.data.split import load_manifest
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import evaluate, match_classes
 from wastejax.evaluation.metrics import bin_answers, log_softmax
-from wastejax.evaluation.pictures import Asked, given_images, own_source, readable
+from wastejax.evaluation.pictures import Asked, given_images, own_source, readable, run_changes
 
 Say = Callable[[str], None]
 SCORES = ("top1", "bin_top1", "macro_f1", "loss", "ece")  # those of each model in the table
@@ -145,7 +145,7 @@ def _shared(paths: Sequence[str], bundles: Sequence[Bundle], say: Say) -> tuple[
     source = own_source(bundles[0].config["data"])
     tests = []
     for path in paths:
-        listed = load_manifest(Path(path) / "manifest.csv", source)
+        listed = load_manifest(Path(path) / "manifest.csv", source, run_changes(path, source).labels)
         tests.append(listed.indices[listed.splits == "test"])
     shared = np.intersect1d(*tests)
     if not len(shared):
@@ -155,7 +155,7 @@ def _shared(paths: Sequence[str], bundles: Sequence[Bundle], say: Say) -> tuple[
     counts = [len(test) for test in tests]
     if counts != [len(shared)] * 2:
         say(f"the runs share {len(shared):,} of {counts[0]:,} and {counts[1]:,} test images")
-    source = source.select(shared)
+    source = run_changes(paths[0], source).relabeled(source).select(shared)
     return source, np.arange(len(source))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from wastejax.bundle import Bundle
 from wastejax.data.cache import cache_dir
+from wastejax.data.corrections import Changes, corrections_of_run, load_corrections
 from wastejax.data.drawing.dataset import embedded
 from wastejax.data.duplicates import scan
 from wastejax.data.formats.boxes import MARGIN
@@ -30,6 +31,8 @@ class Asked:
         split: 'train', 'val' or 'test'; None for all of `data` that the run did not learn from, or
             for the run's test images.
         skip_bad: leave unreadable images out instead of refusing them.
+        corrections: of the images' labels, a file; None for those that the run was trained with, where its own
+            images are asked for.
 
     Raises:
         UserError: there is no such split.
@@ -39,6 +42,7 @@ class Asked:
     data: str | Path | None = None
     split: str | None = None
     skip_bad: bool = False
+    corrections: str | Path | None = None
 
     def __post_init__(self) -> None:
         """Checks the split."""
@@ -60,17 +64,29 @@ def asked_pictures(
         UserError: there are none.
     """
     if asked.data:
-        return given_images(asked.data, [asked.model] if asked.model else [], asked.split, data, say)
+        models = [asked.model] if asked.model else []
+        return given_images(asked.data, models, asked.split, data, say, asked.corrections)
     manifest = manifest_of(asked.model)
     if manifest is None:
         raise UserError("--data: a bundle alone has no images; give a folder, one sub-folder per class")
     source = own_source(data)
+    changes = run_changes(asked.model, source)
     try:
-        listed = load_manifest(manifest, source)
+        listed = load_manifest(manifest, source, changes.labels)
     except ConfigError as error:
         raise UserError(f"{error}; were the run's images moved? Give their folder as --data") from None
-    source = source.select(listed.indices)
-    return source, one_class(source, np.flatnonzero(listed.splits == (asked.split or "test")))
+    if asked.corrections:
+        changes = load_corrections(asked.corrections, "--corrections").of(source)
+    source = changes.relabeled(source).select(listed.indices)
+    chosen = np.flatnonzero(listed.splits == (asked.split or "test"))
+    return source, one_class(source, np.intersect1d(chosen, changes.kept(source)))
+
+
+def run_changes(model: str | Path | None, source: Source) -> Changes:
+    """Returns what a run's own corrections change in a source; nothing where it has none."""
+    manifest = manifest_of(model)
+    corrections = corrections_of_run(manifest.parent) if manifest else None
+    return Changes() if corrections is None else corrections.known(source)
 
 
 def own_source(data: Mapping[str, Any]) -> Source:
@@ -103,6 +119,7 @@ def given_images(
     split: str | None,
     data: Mapping[str, Any],
     say: Say = lambda line: None,
+    corrections: str | Path | None = None,
 ) -> tuple[Source, np.ndarray]:
     """Returns the images of a folder that runs or bundles are to be scored on, and which of them, indices int64.
 
@@ -115,9 +132,10 @@ def given_images(
         split: 'train', 'val', 'test', or None for all.
         data: the `data` section of the models' config; classes that it leaves out of training are dropped.
         say: is told what is left out, and why.
+        corrections: of their labels, a file; None for the labels as they are.
 
     Raises:
-        UserError: the folder cannot be read, or has no such split.
+        UserError: the folder cannot be read, has no such split, or is not what the corrections are of.
     """
     source = open_path(folder, "--data", data.get("box_margin", MARGIN))
     for note in source.notes:
@@ -128,6 +146,13 @@ def given_images(
         source = source.select(np.flatnonzero(kept))
         say(f"note: {', '.join(dropped)} left out, as in training")
     known = _known(source, models)
+    changes = load_corrections(corrections, "--corrections").of(source) if corrections else Changes()
+    if not corrections and any(run_changes(model, source).labels for model in models):
+        say(
+            "note: the run was trained with corrected labels; --corrections=RUN/corrections.csv scores with them"
+        )
+    source, kept = changes.relabeled(source), changes.kept(source)
+    source, known = source.select(kept), known[:, kept]
     if split is None:
         return source, _unseen(known, say)
     if len(known) and np.mean((known != "").all(axis=0)) >= 0.5:
@@ -146,7 +171,13 @@ def _known(source: Source, models: Sequence[str | Path]) -> np.ndarray:
     if not manifests:
         return np.empty((0, len(source)), "U5")
     phash = scan(source, cache_dir()).phash
-    return np.stack([recognize(manifest, source, phash) for manifest in manifests])
+    found = []
+    for manifest in manifests:
+        as_labeled = recognize(manifest, source, phash)
+        changes = run_changes(manifest.parent, source)
+        corrected = recognize(manifest, changes.relabeled(source), phash) if changes.labels else as_labeled
+        found.append(np.where(as_labeled == "", corrected, as_labeled))
+    return np.stack(found)
 
 
 def _unseen(known: np.ndarray, say: Say) -> np.ndarray:

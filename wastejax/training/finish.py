@@ -8,6 +8,7 @@ import numpy as np
 
 from wastejax.bundle import Bundle, load_bundle
 from wastejax.data import pipeline
+from wastejax.data.prepare import Dataset
 from wastejax.data.split import SPLITS
 from wastejax.evaluation.calibration import reliability
 from wastejax.evaluation.evaluate import Evaluation, evaluate, predict_logits
@@ -46,10 +47,11 @@ def finish(run: Run, progress: Progress, facts: dict[str, Any]) -> dict[str, Any
         "seconds": sum(row["seconds"] for row in progress.history),
         "images_per_second": float(np.median([row["images_per_second"] for row in progress.history])),
         "splits": {split: len(dataset.indices(split)) for split in SPLITS},
-        "num_groups": len(groups),
+        "num_groups": int(np.count_nonzero(groups)),
         "largest_group": int(groups.max()),
         "skipped": dataset.skipped,
         "notes": dataset.notes,
+        "corrections": _corrections(dataset),
         "bins": {name: b.name() for name, b in bundle.taxonomy.bins.items()},
         "without_bin": bundle.taxonomy.unknown(bundle.classes),
         "parameters": sum(a.size for a in _leaves(bundle.variables["params"])),
@@ -63,6 +65,12 @@ def finish(run: Run, progress: Progress, facts: dict[str, Any]) -> dict[str, Any
     low, high = scores["ci95"]
     run.say(f"test top-1 {scores['top1']:.1%} (95 % interval {low:.1%} to {high:.1%}); report: {path}")
     return scores
+
+
+def _corrections(dataset: Dataset) -> dict[str, Any] | None:
+    """Returns which corrections of labels a run was trained with."""
+    given = dataset.corrections
+    return None if given is None else {"sha256": given.sha256, **dataset.corrected}
 
 
 def _trust(run: Run, bundle: Bundle, result: Evaluation, calibration: Calibration) -> dict[str, Any]:

@@ -13,11 +13,13 @@ from ml_collections import ConfigDict
 from wastejax import config as configs
 from wastejax import machine
 from wastejax.data.cache import cache_dir
+from wastejax.data.corrections import KEY as CORRECTIONS
+from wastejax.data.corrections import NAME, load_corrections
 from wastejax.data.description import is_description
 from wastejax.data.prepare import Dataset, prepare
 from wastejax.data.taxonomy import COUNTRIES, load_taxonomy
 from wastejax.errors import ConfigError, UserError
-from wastejax.files import check_folder, write_text
+from wastejax.files import check_folder, write_bytes, write_text
 
 if TYPE_CHECKING:
     from wastejax.training.devices import Cluster
@@ -60,6 +62,8 @@ def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
         config.data.dir = str(Path(config.data.dir).expanduser().resolve())
     if config.data.taxonomy and config.data.taxonomy not in COUNTRIES:
         config.data.taxonomy = str(Path(config.data.taxonomy).expanduser().resolve())
+    if config.data.corrections:
+        config.data.corrections = str(load_corrections(config.data.corrections).path.resolve())
     load_taxonomy(config.data.taxonomy)
     configs.check(config)
     _check_description(config)
@@ -161,6 +165,8 @@ def _train(
     anew = command_line(recipe, overrides, str(unused(folder)))
     known = mesh.agreed(claim(folder, config, anew))
     longer = mesh.agreed(is_longer(folder, config))
+    if known:
+        _check_corrections(folder, config, anew)
     if known and not longer and (folder / "report.json").is_file():
         say(f"this run is finished: see {folder / 'report.md'}; to train anew: {anew}")
         return folder
@@ -211,6 +217,7 @@ def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
         data.dir = str(embedded())
     if known and (folder / "manifest.csv").is_file():
         data.split.manifest = str(folder / "manifest.csv")
+        data.corrections = str(folder / NAME) if (folder / NAME).is_file() else ""
     try:
         dataset = prepare(data, config.seed, cache_dir(), say)
     except ConfigError as error:
@@ -229,12 +236,28 @@ def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
     return dataset
 
 
+def _check_corrections(folder: Path, config: ConfigDict, anew: str) -> None:
+    """Raises a UserError where a run is to be resumed with other corrections than it began with."""
+    kept, path = folder / NAME, config.data.corrections
+    if kept.is_file() and not path:
+        problem = f"the run has corrections, {kept}, and none are given"
+    elif path and not kept.is_file():
+        problem = "the run has none"
+    elif path and Path(path).read_bytes() != kept.read_bytes():
+        problem = f"{path} has changed since the run began"
+    else:
+        return
+    raise UserError(f"{CORRECTIONS}: {problem}; give those it began with, or train anew: {anew}")
+
+
 def _take(folder: Path, config: ConfigDict, dataset: Dataset) -> None:
     """Writes what identifies a run; config.json last, since it is what makes the folder a run."""
     from wastejax.data.split import save_manifest
 
     folder.mkdir(parents=True, exist_ok=True)
     save_manifest(folder / "manifest.csv", dataset.source, dataset.groups, dataset.splits, dataset.phash)
+    if dataset.corrections is not None:
+        write_bytes(folder / NAME, dataset.corrections.content)
     write_text(folder / "config.json", configs.to_json(config))
 
 

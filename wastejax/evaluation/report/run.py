@@ -124,6 +124,10 @@ def _subject(config: Mapping[str, Any], scores: Mapping[str, Any], facts: Mappin
     lines += _duplicates(config, facts)
     if facts.get("skipped"):
         lines.append(_skipped(facts["skipped"]))
+    if "corrections" in facts:
+        lines.append(
+            f"- Corrections of labels: {code('corrections.csv')}, SHA-256 {facts['corrections']['sha256']}."
+        )
     return lines + [f"- Note on the images: {code(note)}." for note in facts.get("notes", ())]
 
 

@@ -1,0 +1,179 @@
+"""Corrections of labels: what they change, what stays, and one line for each that cannot be."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+from test_prepare import config_for, fails, folder, photo, ready, save  # noqa: F401 - a fixture
+
+from wastejax.data.corrections import Row, load_corrections, to_csv
+from wastejax.data.prepare import prepare
+from wastejax.data.split import save_manifest
+from wastejax.errors import UserError
+
+
+def write(path: Path, *rows: tuple[str, ...]) -> Path:
+    path.write_text(to_csv(rows), encoding="utf-8")
+    return path
+
+
+def labels(dataset) -> dict[str, str]:
+    source = dataset.source
+    return {name: source.classes[label] for name, label in zip(source.names, source.labels, strict=True)}
+
+
+def places(dataset) -> dict[str, tuple[str, int]]:
+    """Split and group of each image."""
+    rows = zip(dataset.source.names, dataset.splits, dataset.groups, strict=True)
+    return {name: (str(split), int(group)) for name, split, group in rows}
+
+
+def test_corrected_images_keep_their_splits_and_groups(folder, tmp_path):  # noqa: F811
+    for i in range(4):  # near-duplicates, which the split must not tear apart
+        save(ImageEnhance.Brightness(photo(i)).enhance(0.9), folder / "glass" / f"twin{i}.png")
+    before = ready(folder)
+    file = write(
+        tmp_path / "c.csv",
+        ("glass/00.png", "metal", "glass", ""),
+        ("glass/twin1.png", "drop", "glass", "blurred"),
+        ("metal/03.png", "metal", "metal", "checked"),
+        ("metal/gone.png", "drop", "metal", ""),
+    )
+    after = ready(folder, corrections=str(file))
+    expected = labels(before) | {"glass/00.png": "metal"}
+    del expected["glass/twin1.png"]
+    assert labels(after) == expected
+    assert places(after) == {n: where for n, where in places(before).items() if n != "glass/twin1.png"}
+    assert after.corrected == {"relabeled": 1, "dropped": 1, "confirmed": 1}
+    assert after.corrections.content == file.read_bytes()
+    assert (
+        "corrections of labels: 1 relabeled, 1 dropped, 1 confirmed; they stay in their splits" in after.notes
+    )
+    assert "1 corrections drop images that are not there any more" in after.notes
+    assert before.corrections is None and before.corrected["relabeled"] == 0
+
+
+@pytest.mark.parametrize("corrected", [False, True], ids=["manifest as before", "manifest with corrections"])
+def test_a_manifest_fits_with_the_old_labels_and_the_new(folder, tmp_path, corrected):  # noqa: F811
+    """As a user's made before the corrections, and as a run's, which is resumed."""
+    file = write(tmp_path / "c.csv", ("glass/00.png", "metal"), ("metal/05.png", "drop"))
+    plain, wanted = ready(folder), ready(folder, corrections=str(file))
+    made = wanted if corrected else plain
+    save_manifest(tmp_path / "m.csv", made.source, made.groups, made.splits, made.phash)
+    again = ready(folder, corrections=str(file), split__manifest=str(tmp_path / "m.csv"))
+    assert labels(again) == labels(wanted) and places(again) == places(wanted)
+    assert not [note for note in again.notes if "does not list" in note]
+
+
+def test_dropping_an_unreadable_file_is_enough(folder, tmp_path):  # noqa: F811
+    (folder / "glass" / "page.jpg").write_text("<html>404</html>")
+    fails(folder, "config.data.on_bad_image")
+    file = write(tmp_path / "c.csv", ("glass/page.jpg", "drop"))
+    dataset = ready(folder, corrections=str(file))
+    assert len(dataset.source) == 20 and dataset.skipped == {}
+
+
+def test_a_class_left_out_takes_what_is_corrected_to_it(folder, tmp_path):  # noqa: F811
+    for i in range(3):
+        save(photo(300 + i), folder / "shoes" / f"{i}.png")
+        save(photo(400 + i), folder / "paper" / f"{i}.png")
+    file = write(tmp_path / "c.csv", ("glass/00.png", "shoes"), ("shoes/0.png", "metal"))
+    dataset = ready(folder, corrections=str(file), leave_out=("shoes",))
+    assert "glass/00.png" not in dataset.source.names and "shoes/0.png" not in dataset.source.names
+    assert dataset.left_out.names == ("shoes/1.png", "shoes/2.png")
+
+
+def test_a_class_that_loses_all_its_images_is_gone(folder, tmp_path):  # noqa: F811
+    for i in range(3):
+        save(photo(400 + i), folder / "metall" / f"{i}.png")
+    file = write(tmp_path / "c.csv", *((f"metall/{i}.png", "metal") for i in range(3)))
+    assert ready(folder, corrections=str(file)).source.classes == ("glass", "metal")
+
+
+BAD = {
+    "unknown class": (
+        [("glass/00.png", "metl")],
+        r"glass/00\.png: there is no class 'metl'; did you mean 'metal'",
+    ),
+    "unknown file": (
+        [("glass/99.png", "metal")],
+        r"1 of 1 rows are of images that are not in the data: glass/99",
+    ),
+    "conflict": (
+        [("glass/00.png", "metal"), ("glass/00.png", "drop")],
+        r"line 3: glass/00\.png is 'drop', and 'metal' in an earlier row",
+    ),
+    "no label": ([("glass/00.png", " ")], "line 2: has no label"),
+    "no file": ([("", "metal")], "line 2: has no file"),
+    "another label": (
+        [("glass/00.png", "drop"), ("metal/00.png", "glass", "paper")],
+        r"metal/00\.png: was labeled 'paper' when it was corrected, and is labeled 'metal'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_each_bad_row_is_one_line(folder, tmp_path, case):  # noqa: F811
+    rows, message = BAD[case]
+    file = write(tmp_path / "c.csv", *rows)
+    with pytest.raises(UserError, match=message) as error:
+        prepare(config_for(folder, corrections=str(file)), 17, None)
+    assert "\n" not in str(error.value) and str(error.value).startswith(f"config.data.corrections: {file}: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read"),
+        (b"name,label\na,b\n", "has no column 'file'"),
+        (b"\xff\xfe\x00", "cannot read"),
+        (b"", "has no column 'file'"),
+    ],
+)
+def test_files_that_are_none(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "c.csv").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_corrections(tmp_path / "c.csv")
+
+
+def test_a_class_named_drop(folder, tmp_path):  # noqa: F811
+    save(photo(300), folder / "drop" / "0.png")
+    file = write(tmp_path / "c.csv", ("glass/00.png", "metal"))
+    with pytest.raises(UserError, match="'drop' is what leaves an image out, and a class here"):
+        ready(folder, corrections=str(file))
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    """Names with everything that CSV has to quote, as a spreadsheet saves them, with its mark at the start."""
+    rows = [Row('a "b", c/1.png', "종이", "glass", "line\nline"), Row(" x /2.png ", "drop")]
+    path = tmp_path / "c.csv"
+    path.write_text("\ufeff" + to_csv(rows), encoding="utf-8", newline="")
+    assert list(load_corrections(path).rows.values()) == rows
+    assert list(csv.reader(path.read_text("utf-8-sig").splitlines()))[0] == [
+        "file",
+        "label",
+        "old_label",
+        "note",
+    ]
+
+
+def test_labels_that_mean_several_classes_become_one(tmp_path):
+    for name, seeds in (("glass", range(6)), ("metal", range(10, 16))):
+        for seed in seeds:
+            save(photo(seed), tmp_path / "home" / name / f"{seed}.png")
+    for seed in range(20, 26):
+        save(photo(seed), tmp_path / "street" / "bottle" / f"{seed}.png")
+    (tmp_path / "map.csv").write_text("label,classes\nbottle,glass;metal\n")
+    (tmp_path / "d.toml").write_text(
+        'classes = "home"\nlabels = "map.csv"\n[sources.home]\npath = "home"\n[sources.street]\npath = "street"\n'
+    )
+    file = write(tmp_path / "c.csv", ("street/bottle/21.png", "metal"), ("street/bottle/22.png", "drop"))
+    source = ready(tmp_path / "d.toml", corrections=str(file)).source
+    at = source.names.index("street/bottle/21.png")
+    np.testing.assert_array_equal(source.allowed[at], [False, True])
+    np.testing.assert_array_equal(source.allowed[source.names.index("street/bottle/23.png")], [True, True])
+    assert "street/bottle/22.png" not in source.names
+    assert Image.open(tmp_path / "street" / "bottle" / "22.png")  # nothing of the user's is changed

@@ -1,0 +1,225 @@
+"""Corrections of labels, as the review page saves them: a CSV file that is read beside the unchanged data.
+
+    file,label,old_label,note
+    glass/027.jpg,plastic,glass,        shows plastic: learned and scored as that
+    glass/031.jpg,drop,glass,blurred    is left out
+    glass/044.jpg,glass,glass,checked   is right as it is: no audit doubts it again
+
+A corrected image stays in the split and in the group of near-duplicates that it had, so that no image of a test
+becomes one that is learned.
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from wastejax.data.formats.source import Source
+from wastejax.errors import UserError, nearest
+
+COLUMNS = ("file", "label", "old_label", "note")
+DROP = "drop"
+NAME = "corrections.csv"  # in a run: what it was trained with
+KEY = "config.data.corrections"
+_MOST_NAMED = 5
+
+
+class Row(NamedTuple):
+    """One correction: an image's name, its class (or `DROP`), its label in the data ('' if unsaid), a remark."""
+
+    file: str
+    label: str
+    old_label: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What a file of corrections says.
+
+    Attributes:
+        path: the file.
+        key: what named it, for messages.
+        content: its bytes.
+        rows: by the image's name.
+    """
+
+    path: Path
+    key: str
+    content: bytes = field(repr=False)
+    rows: Mapping[str, Row]
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the file, in hex."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    def of(self, source: Source) -> "Changes":
+        """Returns what they change in a source.
+
+        Raises:
+            UserError: a row names an image or a class that the source lacks, or an image whose label is another
+                than the row says; the rows are named.
+        """
+        if DROP in source.classes:
+            raise self.wrong(f"{DROP!r} is what leaves an image out, and a class here; rename its folder")
+        names = {name: i for i, name in enumerate(source.names)}
+        gone = [row.file for row in self.rows.values() if row.file not in names and row.label == DROP]
+        self._refuse_unknown(source, names)
+        changes = self.known(source)
+        for name, row in self.rows.items():
+            actual = source.classes[source.labels[names[name]]] if name in names else ""
+            if (
+                source.allowed is None
+                and actual
+                and row.old_label not in ("", actual)
+                and row.label != actual
+            ):
+                raise self.wrong(
+                    f"{name}: was labeled {row.old_label!r} when it was corrected, and is labeled {actual!r} in "
+                    "the data; review it again, or remove its row"
+                )
+        return replace(changes, gone=len(gone))
+
+    def known(self, source: Source) -> "Changes":
+        """Returns what those rows change whose image and class a source has; the others are passed over."""
+        labels, dropped, confirmed = {}, set(), set()
+        for i, name in enumerate(source.names):
+            row = self.rows.get(name)
+            if row is None:
+                continue
+            if row.label == DROP:
+                dropped.add(name)
+            elif row.label in source.classes:
+                same = source.allowed is None and source.classes[source.labels[i]] == row.label
+                confirmed.add(name)
+                labels |= {} if same else {name: row.label}
+        return Changes(labels, frozenset(dropped), frozenset(confirmed))
+
+    def wrong(self, problem: str) -> UserError:
+        """Returns an error that names the file."""
+        return UserError(f"{self.key}: {self.path}: {problem}")
+
+    def _refuse_unknown(self, source: Source, names: Mapping[str, int]) -> None:
+        classes = {row.label for row in self.rows.values()} - {DROP, *source.classes}
+        for label in sorted(classes):
+            example = next(row.file for row in self.rows.values() if row.label == label)
+            raise self.wrong(
+                f"{example}: there is no class {label!r}{nearest(label, (*source.classes, DROP))}"
+            )
+        unknown = [row.file for row in self.rows.values() if row.file not in names and row.label != DROP]
+        if unknown:
+            listed = ", ".join(unknown[:_MOST_NAMED]) + (" …" if len(unknown) > _MOST_NAMED else "")
+            raise self.wrong(
+                f"{len(unknown):,} of {len(self.rows):,} rows are of images that are not in the data: {listed}; "
+                "are they the corrections of another folder?"
+            )
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What corrections change in one source.
+
+    Attributes:
+        labels: name -> class, of the images whose label changes.
+        dropped: names of those that are left out.
+        confirmed: names of those that a person gave the label that they now have, or said that it is right.
+        gone: rows that leave out images which are not there any more.
+    """
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    dropped: frozenset[str] = frozenset()
+    confirmed: frozenset[str] = frozenset()
+    gone: int = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many images are relabeled, dropped, and confirmed as they are."""
+        same = len(self.confirmed) - len(self.labels)
+        return {"relabeled": len(self.labels), "dropped": len(self.dropped), "confirmed": same}
+
+    def kept(self, source: Source) -> np.ndarray:
+        """Returns int64 [M], the images of a source that are not dropped."""
+        return np.flatnonzero([name not in self.dropped for name in source.names])
+
+    def relabeled(self, source: Source) -> Source:
+        """Returns a source with the corrected labels and every image, also the dropped ones, in the same order."""
+        changed = {i: self.labels[name] for i, name in enumerate(source.names) if name in self.labels}
+        if not changed:
+            return source
+        if source.allowed is None:
+            return _with_labels(source, changed)
+        allowed, labels = source.allowed.copy(), source.labels.copy()
+        for i, name in changed.items():
+            labels[i] = source.classes.index(name)
+            allowed[i] = np.arange(len(source.classes)) == labels[i]
+        return replace(source, allowed=allowed, labels=labels)
+
+    def applied(self, source: Source) -> Source:
+        """Returns a source with the corrected labels, without the dropped images."""
+        source = self.relabeled(source)
+        return source.select(self.kept(source)) if self.dropped & set(source.names) else source
+
+
+def _with_labels(source: Source, changed: Mapping[int, str]) -> Source:
+    """Returns a source of which some images (by index) have other labels; classes without images are dropped."""
+    names = [source.classes[label] for label in source.labels]
+    for i, name in changed.items():
+        names[i] = name
+    classes = tuple(sorted(set(names)))
+    index = {name: i for i, name in enumerate(classes)}
+    return replace(source, classes=classes, labels=np.array([index[name] for name in names], np.int32))
+
+
+def load_corrections(path: str | Path, key: str = KEY) -> Corrections:
+    """Reads a file of corrections.
+
+    Args:
+        path: the CSV file, with the columns file and label, and perhaps old_label and note.
+        key: what to call it in error messages.
+
+    Raises:
+        UserError: it is missing or malformed, or says two things of one image.
+    """
+    path = Path(path).expanduser()
+    try:
+        content = path.read_bytes()
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), restval="")
+        missing = [name for name in COLUMNS[:2] if name not in (reader.fieldnames or ())]
+        if missing:
+            raise UserError(f"{key}: {path}: has no column {missing[0]!r}; needed are file and label")
+        rows: dict[str, Row] = {}
+        for entry in reader:
+            file, *rest = ((entry.get(name) or "") for name in COLUMNS)
+            row = Row(file, *(cell.strip() for cell in rest))
+            where = f"{key}: {path}: line {reader.line_num}"
+            if not row.file or not row.label:
+                raise UserError(f"{where}: has no {'label' if row.file else 'file'}")
+            known = rows.setdefault(row.file, row)
+            if known.label != row.label:
+                raise UserError(
+                    f"{where}: {row.file} is {row.label!r}, and {known.label!r} in an earlier row"
+                )
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{key}: cannot read {path}: {error}") from None
+    return Corrections(path, key, content, rows)
+
+
+def corrections_of_run(run: Path) -> Corrections | None:
+    """Returns those that a run (its folder) was trained with; None where there were none."""
+    path = run / NAME
+    return load_corrections(path, str(run)) if path.is_file() else None
+
+
+def to_csv(rows: Iterable[Row | Sequence[str]]) -> str:
+    """Returns rows as the text of a file of corrections."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows(rows)
+    return text.getvalue()
