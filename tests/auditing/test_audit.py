@@ -1,5 +1,6 @@
 """The audit against planted faults, whose number and place are known."""
 
+import hashlib
 import io
 import json
 from collections import Counter
@@ -15,6 +16,7 @@ from wastejax.auditing.findings import LabelError, audit, clean, leaks, summary
 from wastejax.auditing.label_errors import confident_disagreement, cross_validate, find_label_errors
 from wastejax.auditing.report import write_html
 from wastejax.auditing.run import audit_folder
+from wastejax.data.corrections import to_csv
 from wastejax.data.images import read_header
 from wastejax.data.sources import open_folder
 from wastejax.data.split import load_manifest, save_manifest
@@ -360,3 +362,19 @@ def test_a_fixed_camera_is_named_and_empties_no_manifest(tmp_path, monkeypatch):
     assert facts["near_duplicates"]["groups"] == [["can/00.png", "can/copy.png"]]
     listed = load_manifest(tmp_path / "out" / "manifest.csv", open_folder(tmp_path / "data"))
     assert len(listed.indices) == 30 and set(listed.splits) == {"train", "val", "test"}
+
+
+def test_an_audit_with_corrections_is_of_the_data_as_they_then_are(tmp_path):
+    root = tmp_path / "data"
+    plant(root, [photo(seed) for seed in range(12)], 1)
+    plain = audit_folder(root, tmp_path / "plain")
+    conflict = plain["label_conflicts"][0]
+    wrong, right = conflict["files"][1], conflict["labels"][0]
+    gone = sorted(str(path.relative_to(root)) for path in root.rglob("*.*"))[0]
+    file = tmp_path / "corrections.csv"
+    file.write_text(to_csv([(wrong, right), (gone, "drop")]), encoding="utf-8")
+    corrected = audit_folder(root, tmp_path / "out", corrections=file)
+    assert len(plain["label_conflicts"]) == 1 and corrected["label_conflicts"] == []
+    assert corrected["num_files"] == plain["num_files"] - 1
+    assert corrected["corrections"]["relabeled"] == corrected["corrections"]["dropped"] == 1
+    assert corrected["corrections"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()

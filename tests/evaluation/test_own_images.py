@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 from small_models import CLASSES, draw_pictures
 
+from wastejax.data.corrections import Changes, to_csv
 from wastejax.data.duplicates import scan
 from wastejax.data.sources import open_folder
 from wastejax.data.split import save_manifest
@@ -138,3 +139,33 @@ def test_a_bundle_that_is_no_run_has_no_manifest(tmp_path):
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "bundle.json").write_text(json.dumps({}))
     assert manifest_of(tmp_path / "bundle") is None and manifest_of(None) is None
+
+
+def test_a_run_that_was_trained_with_corrections_is_scored_with_them(run, tmp_path):
+    """Its own images bear the corrected labels, are still its own where they lie, and newer corrections win."""
+    source = open_folder(tmp_path / "images")
+    test = [source.names[i] for i in np.flatnonzero(SPLITS == "test")]
+    wrong, bad, newer = test[0], test[1], test[2]
+    (run / "corrections.csv").write_text(to_csv([(wrong, "glass"), (bad, "drop")]))
+    fixed = Changes({wrong: "glass"}, frozenset([bad])).applied(source)
+    keep = [i for i, name in enumerate(source.names) if name != bad]
+    save_manifest(run / "manifest.csv", fixed, np.arange(19), SPLITS[keep], scan(fixed).phash)
+
+    def scored(asked):
+        said: list[str] = []
+        source, indices = asked_pictures(asked, config(tmp_path), said.append)
+        return {source.names[i]: source.classes[source.labels[i]] for i in indices}, said
+
+    labels = {name: source.classes[label] for name, label in zip(source.names, source.labels, strict=True)}
+    expected = {name: labels[name] for name in test if name != bad} | {wrong: "glass"}
+    assert scored(Asked(run))[0] == expected
+    as_they_lie, said = scored(Asked(run, tmp_path / "images"))
+    assert as_they_lie == {name: labels[name] for name in test}
+    assert any("--corrections=RUN/corrections.csv" in line for line in said)
+    own = run / "corrections.csv"
+    assert scored(Asked(run, tmp_path / "images", corrections=own))[0] == expected
+    later = tmp_path / "later.csv"
+    later.write_text(to_csv([(wrong, "glass"), (bad, "drop"), (newer, "drop")]))
+    del expected[newer]
+    assert scored(Asked(run, corrections=later))[0] == expected
+    assert scored(Asked(run, tmp_path / "images", corrections=later))[0] == expected

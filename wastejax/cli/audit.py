@@ -26,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write a manifest without what was found, for --config.data.split.manifest",
     )
+    parser.add_argument(
+        "--corrections",
+        metavar="CSV",
+        help="corrected labels, as the review page saves them: audit with these",
+    )
 
 
 def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
@@ -35,4 +40,13 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
         UserError: the data, the manifest or the model is not there, or `out` lies in the data.
     """
     with Bars() as progress:
-        audit_folder(args.data, args.out, args.split, args.model, args.write_manifest, progress, say)
+        audit_folder(
+            args.data,
+            args.out,
+            args.split,
+            args.model,
+            args.write_manifest,
+            args.corrections,
+            progress=progress,
+            say=say,
+        )

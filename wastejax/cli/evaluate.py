@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CSV",
         help="what the folders of --data mean in the model's classes: columns label, classes (several with ;)",
     )
+    parser.add_argument(
+        "--corrections",
+        metavar="CSV",
+        help="corrected labels, as the review page saves them (default: those that the run was trained with)",
+    )
     parser.add_argument("--out", metavar="JSON", help="also write the scores there")
     parser.add_argument("--skip-bad", action="store_true", help="leave unreadable images out")
 
@@ -45,7 +50,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
     Raises:
         UserError: model or data are not there, unreadable, or do not fit each other.
     """
-    asked = Asked(args.model, args.data, args.split, args.skip_bad)
+    asked = Asked(args.model, args.data, args.split, args.skip_bad, args.corrections)
     if args.out:
         check_file(args.out, "--out")
     if args.labels:
