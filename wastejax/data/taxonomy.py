@@ -18,6 +18,12 @@ _FOLDER = Path(__file__).with_name("taxonomies")
 KOREA = _FOLDER / "korea.toml"
 COUNTRIES = ("korea", "england", "germany", "japan", "france")
 LANGUAGES = ("en", "ko", "de", "ja", "fr")  # of the names and of the web page; a file may hold others too
+# The drawings that the web page has of bins.
+SIGNS = (
+    *("bag", "bottle", "can", "cardboard", "carton", "deposit", "fire", "foam", "food", "glass", "pan", "paper"),
+    *("recycle", "shirt", "spray", "trash"),
+)
+_COLOR = re.compile(r"#[0-9a-f]{6}", re.IGNORECASE)
 _TEXT = re.compile(r"(advice_)?[a-z]{2}")
 _KEY = "config.data.taxonomy"
 
@@ -48,7 +54,20 @@ class Texts:
 
 @dataclass(frozen=True)
 class Bin(Texts):
-    """A bin: its name, and how things are put into it."""
+    """A bin: its name, how things are put into it, and how it is shown.
+
+    Attributes:
+        color: '#rrggbb', '' where the file says none.
+        sign: one of `SIGNS`, '' where the file says none.
+    """
+
+    color: str = ""
+    sign: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """Returns the bin's table in the file."""
+        look = {"color": self.color, "sign": self.sign}
+        return self.texts | {name: value for name, value in look.items() if value}
 
 
 @dataclass(frozen=True)
@@ -110,7 +129,7 @@ class Taxonomy:
         return {
             "name": self.name,
             "sources": self.sources,
-            "bins": {name: b.texts for name, b in self.bins.items()},
+            "bins": {name: b.to_dict() for name, b in self.bins.items()},
             "classes": {
                 name: {"bin": item.bin, **item.texts, "sources": list(item.sources)}
                 for name, item in self.classes.items()
@@ -171,7 +190,11 @@ def parse_taxonomy(content: Mapping[str, Any], where: str, key: str = _KEY) -> T
     # What one bin has in a language, all of them have.
     used = {name for values in section("bins").values() for name in values if _TEXT.fullmatch(name)}
     needed = used | {"en", "advice_en"}
-    bins = {name: Bin(texts(f"bins.{name}", values, needed)) for name, values in section("bins").items()}
+    bins = {}
+    for name, values in section("bins").items():
+        look = _look(values, f"{where}: [bins.{name}]", key)
+        rest = {key_: value for key_, value in values.items() if key_ not in look}
+        bins[name] = Bin(texts(f"bins.{name}", rest, needed), **look)
     classes: dict[str, Item] = {}
     for name, values in section("classes").items():
         table = f"classes.{name}"
@@ -187,6 +210,38 @@ def parse_taxonomy(content: Mapping[str, Any], where: str, key: str = _KEY) -> T
         given = {"en": name.replace("_", " ")} | _class_names().get(_folded(name), {})
         classes[name] = Item(given | own, bin_, tuple(cited))
     return Taxonomy(str(content.get("name", where)), bins, classes, sources)
+
+
+def _look(values: Mapping[str, Any], where: str, key: str) -> dict[str, str]:
+    """Returns what a bin's table says of its color and sign."""
+    look = {name: values[name] for name in ("color", "sign") if name in values}
+    if "color" in look and not (isinstance(look["color"], str) and _COLOR.fullmatch(look["color"])):
+        raise ConfigError(key, f"{where} has color {look['color']!r}; give one such as '#1d4ed8'")
+    if "sign" in look and look["sign"] not in SIGNS:
+        raise ConfigError(key, f"{where} has sign {look['sign']!r}{nearest(str(look['sign']), SIGNS)}")
+    return look
+
+
+def with_looks(taxonomy: Taxonomy) -> Taxonomy:
+    """Returns rules whose bins have the colors and signs of the country of that name, where they have none.
+
+    Bundles and exported files hold their rules; those of before bins had looks come without.
+    """
+    known = _by_name().get(taxonomy.name)
+    if known is None:
+        return taxonomy
+    bins = {
+        name: replace(b, color=b.color or known.bins[name].color, sign=b.sign or known.bins[name].sign)
+        if name in known.bins
+        else b
+        for name, b in taxonomy.bins.items()
+    }
+    return replace(taxonomy, bins=bins)
+
+
+@cache
+def _by_name() -> dict[str, Taxonomy]:
+    return {known.name: known for known in map(load_taxonomy, COUNTRIES)}
 
 
 @cache

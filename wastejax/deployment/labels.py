@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from wastejax.data.taxonomy import Item
+from wastejax.data.taxonomy import Item, with_looks
 from wastejax.deployment.predictor import Predictor
 
 
@@ -16,8 +16,8 @@ def describe(predictor: Predictor, reject_below: float) -> dict[str, Any]:
 
     Returns:
         `classes`, in the order of the probabilities, each with `name`, `bin` (a key of `bins`, '' where there is no
-        rule), and name and advice in each language: `en`, …, `advice_en`, … ('' where there is none); `bins`;
-        `region`, whose rules these are; `preprocessing`; `reject_below`; `runtime`.
+        rule), and name and advice in each language: `en`, …, `advice_en`, … ('' where there is none); `bins`, which
+        have `color` and `sign` too ('' where there is none); `region`, whose rules these are; `preprocessing`; `reject_below`; `runtime`.
     """
     classes = []
     for name in predictor.classes:
@@ -25,7 +25,10 @@ def describe(predictor: Predictor, reject_below: float) -> dict[str, Any]:
         classes.append({"name": name, "bin": item.bin, **item.in_all_languages()})
     return {
         "classes": classes,
-        "bins": {name: entry.in_all_languages() for name, entry in predictor.taxonomy.bins.items()},
+        "bins": {
+            name: {**entry.in_all_languages(), "color": entry.color, "sign": entry.sign}
+            for name, entry in with_looks(predictor.taxonomy).bins.items()
+        },
         "region": predictor.taxonomy.name,
         "preprocessing": predictor.preprocessing.to_dict(),
         "reject_below": reject_below if math.isfinite(reject_below) else None,

@@ -1,9 +1,15 @@
 """The page as a static folder with a model inside; and its files, which `serve` gives out."""
 
+import base64
+import gzip
+import hashlib
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from wastejax.bundle import default_bundle
+from wastejax.deployment import icons
 from wastejax.deployment.labels import describe
 from wastejax.deployment.predictor import ABOUT, load_predictor, parse_about
 from wastejax.errors import UserError
@@ -14,19 +20,51 @@ KINDS = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
+    ".webmanifest": "application/manifest+json",
+    ".png": "image/png",
 }
 NPM = Path(__file__).parents[2] / "web" / "node_modules" / "onnxruntime-web" / "dist"  # in a checkout
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-MODEL, LABELS = "model.onnx", "labels.json"
+MODEL, LABELS, WORKER = "model.onnx", "labels.json", "service-worker.js"
+# Many hosts send WebAssembly and models as they are, so that they are compressed here. No usual ending: a host that
+# knew it would say that the file is encoded.
+PACKED = ".gzip"
+_NO_FILES = "const FILES = {};"
 
 
 def page_files() -> list[tuple[str, bytes, str]]:
     """Returns (URL path, content, media type) of each file of the page; '/' is the page itself."""
-    files = [path for path in sorted(PAGE.iterdir()) if path.suffix in KINDS]
+    files = _page()
+    files[WORKER] = service_worker(files)
     return [
-        ("/" if path.name == "index.html" else f"/{path.name}", path.read_bytes(), KINDS[path.suffix])
-        for path in files
+        ("/" if name == "index.html" else f"/{name}", data, KINDS[Path(name).suffix])
+        for name, data in files.items()
     ]
+
+
+def _page() -> dict[str, bytes]:
+    """Returns the page's own files by name, the service worker without what it keeps."""
+    files = {path.name: path.read_bytes() for path in sorted(PAGE.iterdir()) if path.suffix in KINDS}
+    return files | {f"icon-{size}.png": icons.icon(size) for size in icons.SIZES}
+
+
+def service_worker(files: Mapping[str, bytes]) -> bytes:
+    """Returns the program that keeps the page for use without a network.
+
+    It holds the hash of each file, so that another version of any file is another program, which browsers notice, and
+    so that no version is put together from files of two.
+
+    Args:
+        files: what it keeps, by path below the page; its own template among them.
+    """
+    kept = {
+        "" if name == "index.html" else name: f"sha256-{base64.b64encode(hashlib.sha256(data).digest()).decode()}"
+        for name, data in sorted(files.items())
+        if name != WORKER
+    }
+    template = files[WORKER].decode()
+    assert _NO_FILES in template
+    return template.replace(_NO_FILES, f"const FILES = {json.dumps(kept, indent=2)};").encode()
 
 
 def write_site(
@@ -59,29 +97,45 @@ def write_site(
     check_folder(folder, "--out")
     (folder / "ort").mkdir(parents=True, exist_ok=True)
     source = Path(model or default_bundle())
-    if source.suffix == ".onnx":
-        if not source.is_file():
-            raise UserError(f"--model={source}: no such file")
-        write_bytes(folder / MODEL, source.read_bytes())
-    else:
-        # Here, because a server of an exported file does without all that these bring in.
-        from wastejax.deployment.export import export_model
-        from wastejax.evaluation.pictures import Asked
-
-        export_model(Asked(source), "onnx", folder / MODEL, count=32)
+    _write_model(source, folder / MODEL)
     predictor = load_predictor(folder / MODEL, taxonomy=taxonomy)
     least = predictor.reject_below() if reject_below is None else reject_below
-    labels = describe(predictor, least) | {"onnx": {"file": MODEL, "input": _entry(folder / MODEL)}}
+    labels = describe(predictor, least) | {"onnx": {"file": MODEL + PACKED, "input": _entry(folder / MODEL)}}
     write_json(folder / LABELS, labels)
-    for path in PAGE.iterdir():
-        if path.suffix in KINDS:
-            shutil.copyfile(path, folder / path.name)
+    files = _page() | {LABELS: (folder / LABELS).read_bytes()}
+    files[MODEL + PACKED] = _packed((folder / MODEL).read_bytes())
+    (folder / MODEL).unlink()
     for name in RUNTIME:
-        shutil.copyfile(dist / name, folder / "ort" / name)
+        data = (dist / name).read_bytes()
+        files |= {f"ort/{name}{PACKED}": _packed(data)} if name.endswith(".wasm") else {f"ort/{name}": data}
+    files[WORKER] = service_worker(files)
+    for name, data in files.items():
+        write_bytes(folder / name, data)
     licence = source / "LICENSE-MODEL"
     if licence.is_file():
         shutil.copyfile(licence, folder / licence.name)
     return folder
+
+
+def _write_model(source: Path, path: Path) -> None:
+    """Writes the model as an ONNX file with small kernels."""
+    from wastejax.deployment.formats.onnx_packed import pack
+
+    if source.suffix == ".onnx":
+        if not source.is_file():
+            raise UserError(f"--model={source}: no such file")
+        pack(source, path)
+        return
+    # Here, because a server of an exported file does without all that these bring in.
+    from wastejax.deployment.export import export_model
+    from wastejax.evaluation.pictures import Asked
+
+    export_model(Asked(source), "onnx", path, count=32)
+    pack(path, path)
+
+
+def _packed(data: bytes) -> bytes:
+    return gzip.compress(data, 9, mtime=0)  # no time: the same site is the same bytes
 
 
 def _entry(path: Path) -> str:

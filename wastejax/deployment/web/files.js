@@ -31,9 +31,7 @@ export async function decode(blob) {
 
 /** RGBA bytes of a part of the upright picture, on white. */
 export function pixelsOf(bitmap, orientation, x0, y0, columns, rows) {
-  const canvas = document.createElement("canvas");
-  canvas.width = columns;
-  canvas.height = rows;
+  const canvas = new OffscreenCanvas(columns, rows);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.fillStyle = "white"; // behind what is transparent
   context.fillRect(0, 0, columns, rows);

@@ -3,19 +3,23 @@
 import { decode, isNearlyBlack, pixelsOf } from "./files.js";
 import { centre, margin, resizeSquare } from "./resize.js";
 
+const GZIP = [0x1f, 0x8b];
+
 /**
- * Loads the model of labels.json; returns a function of an image's blob that gives its probabilities.
+ * Loads the model of labels.json; returns a function of an image, a blob or a bitmap, that gives its probabilities.
  * `progress` is called with the bytes loaded and those in all, 0 where the host does not say.
  */
 export async function loadModel(labels, progress = () => {}) {
-  const ort = await import("./ort/ort.wasm.min.mjs");
-  const [wasm, model] = await download(["./ort/ort-wasm-simd-threaded.wasm", `./${labels.onnx.file}`], progress);
+  const [ort, [wasm, model]] = await Promise.all([
+    import("./ort/ort.wasm.min.mjs"),
+    download(["./ort/ort-wasm-simd-threaded.wasm.gzip", `./${labels.onnx.file}`], progress),
+  ]);
   ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
   ort.env.wasm.wasmBinary = wasm.buffer;
   ort.env.wasm.numThreads = 1; // more would need headers that plain web hosts do not send
   const session = await ort.InferenceSession.create(model);
-  return async (blob) => {
-    const pixels = await squareOf(blob, labels.preprocessing);
+  return async (image) => {
+    const pixels = await squareOf(image, labels.preprocessing);
     const size = labels.preprocessing.image_size;
     const bytes = labels.onnx.input === "uint8";
     const data = bytes ? pixels : normalise(pixels, labels.preprocessing);
@@ -39,13 +43,23 @@ async function download(files, progress) {
       chunks.push(part.value);
       progress(loaded += part.value.length, total);
     }
-    return new Uint8Array(await new Blob(chunks).arrayBuffer());
+    return unpacked(new Blob(chunks));
   }));
 }
 
+/** The bytes of a file that may still be compressed: a host that sends it as encoded had the browser unpack it. */
+async function unpacked(blob) {
+  const start = new Uint8Array(await blob.slice(0, 2).arrayBuffer());
+  const stream = blob.stream();
+  const packed = start[0] === GZIP[0] && start[1] === GZIP[1];
+  const plain = packed ? stream.pipeThrough(new DecompressionStream("gzip")) : stream;
+  return new Uint8Array(await new Response(plain).arrayBuffer());
+}
+
 /** The square that the model sees: RGB bytes, as Python's `Preprocessing` makes them. */
-export async function squareOf(blob, preprocessing) {
-  const { bitmap, orientation, deep } = await decode(blob);
+export async function squareOf(image, preprocessing) {
+  const decoded = image instanceof ImageBitmap ? { bitmap: image, orientation: 1, deep: false } : await decode(image);
+  const { bitmap, orientation, deep } = decoded;
   const upright = orientation < 5 ? bitmap : { width: bitmap.height, height: bitmap.width };
   const { width, height } = upright;
   const { image_size: size, interpolation } = preprocessing;
@@ -67,15 +81,4 @@ function normalise(pixels, { mean, std, channels }) {
     const c = order[i % 3];
     return pixels[i - (i % 3) + c] / 255 / std[c] - mean[c] / std[c];
   });
-}
-
-/** What probabilities say, in the form that the server answers in. */
-export function interpret(probabilities, { classes, reject_below: least }) {
-  const best = probabilities.map((_, i) => i).sort((a, b) => probabilities[b] - probabilities[a]);
-  const top = best.slice(0, 3).map((i) => ({
-    class: classes[i].name,
-    bin: classes[i].bin,
-    probability: probabilities[i],
-  }));
-  return { rejected: least === null || !(top[0].probability >= least), top };
 }

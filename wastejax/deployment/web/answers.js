@@ -1,0 +1,58 @@
+// What an answer says, in the form that the server gives it: { rejected, top: [{ class, bin, probability }, …] }. Where
+// the bin is sure and the class is not, `bin` is { name, probability } and `class_sure` is false.
+
+const LIKELY = 0.6; // of the first class: it is that, or something that the model does not know
+const ALIKE = 0.6; // two classes hold at least so much between them, and
+const CLOSE = 0.4; // the second has at least so much of the first: the image looks like both
+const SIDE = 64; // of the small image that `seeing` looks at
+const DARK = 28; // mean grey level, of 255
+const BLANK = 5; // standard deviation of grey levels
+
+/** What probabilities say. */
+export function interpret(probabilities, { classes, reject_below: least }) {
+  const best = probabilities.map((_, i) => i).sort((a, b) => probabilities[b] - probabilities[a]);
+  const top = best.slice(0, 3).map((i) => ({
+    class: classes[i].name,
+    bin: classes[i].bin,
+    probability: probabilities[i],
+  }));
+  return { rejected: least === null || !(top[0].probability >= least), top };
+}
+
+/** How much of an answer is sure: { kind: "class" | "bin" | "nothing", bin, probability, candidates }. */
+export function verdict({ rejected, top, bin, class_sure: sure }) {
+  if (rejected) return { kind: "nothing", bin: "", probability: 0, candidates: top };
+  if (bin && sure === false) {
+    return { kind: "bin", bin: bin.name, probability: bin.probability, candidates: top.filter((g) => g.bin === bin.name) };
+  }
+  return { kind: "class", bin: top[0].bin, probability: top[0].probability, candidates: top };
+}
+
+/** Why there is no answer: "dark", "blank", "likely" (the first class, not enough), "alike" (the first two), "strange". */
+export function reasonOf({ top: [first, second] }, seen = "") {
+  if (seen) return seen;
+  if (first.probability >= LIKELY) return "likely";
+  const both = second && first.probability + second.probability >= ALIKE;
+  return both && second.probability >= CLOSE * first.probability ? "alike" : "strange";
+}
+
+/** What keeps anyone from seeing anything in grey levels: "dark", "blank", or "". */
+export function obstacle(greys) {
+  const mean = greys.reduce((sum, grey) => sum + grey, 0) / greys.length;
+  const spread = Math.sqrt(greys.reduce((sum, grey) => sum + (grey - mean) ** 2, 0) / greys.length);
+  if (mean < DARK) return "dark";
+  return spread < BLANK ? "blank" : "";
+}
+
+/** The same of an image. */
+export async function seeing(image) {
+  const bitmap = await createImageBitmap(image, { resizeWidth: SIDE, resizeHeight: SIDE });
+  const context = new OffscreenCanvas(SIDE, SIDE).getContext("2d");
+  context.fillStyle = "white"; // behind what is transparent
+  context.fillRect(0, 0, SIDE, SIDE);
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  const { data } = context.getImageData(0, 0, SIDE, SIDE);
+  return obstacle(Array.from({ length: SIDE * SIDE }, (_, i) =>
+    0.299 * data[4 * i] + 0.587 * data[4 * i + 1] + 0.114 * data[4 * i + 2]));
+}

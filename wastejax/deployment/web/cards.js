@@ -1,0 +1,112 @@
+// The card of an image: its bin with color and sign, the class below, one advice; or that it is not sure, and why.
+
+import { reasonOf, verdict } from "./answers.js";
+import { shareImage } from "./share.js";
+import { paint } from "./signs.js";
+import { adviceOf, binName, binOf, capital, className, faultOf, percent, say, translate } from "./words.js";
+
+const OPTIONAL = [".why", ".unsure", ".class", ".advice", ".others-title", ".others", ".heatmap", ".share"];
+
+/** What an answer says in a few words: { head, bin, line, advice, why }, as far as it says any. */
+export function wordsOf({ answer, seen }) {
+  const texts = say();
+  const { kind, bin, probability, candidates } = verdict(answer);
+  if (kind === "nothing") {
+    const names = candidates.map((guess) => className(guess.class));
+    const why = {
+      dark: texts.dark,
+      blank: texts.blank,
+      likely: texts.likely(names[0]),
+      alike: texts.alike(names[0], names[1]),
+      strange: texts.strange,
+    }[reasonOf(answer, seen)];
+    return { head: texts.unsure, bin: null, line: "", probability, advice: "", why };
+  }
+  const best = candidates[0].class;
+  const line = kind === "class" ? className(best) : probably(candidates);
+  const advice = binOf(bin) ? adviceOf(kind === "class" ? best : "", bin) : texts.noBin;
+  const head = capital(binName(bin) || line);
+  return { head, bin: binOf(bin) ?? null, line: binName(bin) ? line : "", probability, advice, why: "" };
+}
+
+function probably(candidates) {
+  const names = candidates.slice(0, 2).map((guess) => className(guess.class));
+  return names.length > 1 ? say().probably(names[0], names[1]) : names[0];
+}
+
+/** What is said aloud of a single answer. */
+export function spoken(entry) {
+  const { head, line, probability, why } = wordsOf(entry);
+  if (why) return `${head}. ${why} ${say().unsureAdvice}`;
+  return line ? say().spoken(head, line, percent(probability)) : `${head}, ${percent(probability)}.`;
+}
+
+/** Makes the card of an entry: { name, url, blob, answer, seen } or { name, url, blob, error }. */
+export function newCard(entry, several) {
+  const card = document.getElementById("card").content.firstElementChild.cloneNode(true);
+  card.querySelector(".share").addEventListener("click", () => shareImage(entry.blob, wordsOf(entry)));
+  entry.card = card;
+  fill(entry, several);
+  return card;
+}
+
+/** Writes what is known of an image into its card. */
+export function fill(entry, several) {
+  const { card, name, url, answer, error } = entry;
+  const texts = say();
+  const part = (selector) => card.querySelector(selector);
+  translate(card);
+  part(".picture").src = url;
+  part(".picture").alt = several ? name : texts.picture;
+  part(".name").textContent = name;
+  part(".name").hidden = !several;
+  part(".picture").hidden = Boolean(error);
+  for (const selector of OPTIONAL) part(selector).hidden = true;
+  const show = (selector, text) => {
+    part(selector).textContent = text;
+    part(selector).hidden = !text;
+  };
+  if (error) {
+    paint(part(".headline"), null);
+    part(".bin").textContent = `${texts.failed} (${faultOf(error)})`;
+    return;
+  }
+  const { head, bin, line, probability, advice, why } = wordsOf(entry);
+  paint(part(".headline"), bin);
+  part(".bin").textContent = head;
+  show(".why", why);
+  part(".unsure").hidden = !why;
+  part(".label").textContent = line;
+  part(".class").hidden = Boolean(why);
+  part("meter").value = probability;
+  part(".percent").textContent = percent(probability);
+  show(".advice", advice);
+  part(".share").hidden = Boolean(why);
+  part(".share").textContent = navigator.canShare ? texts.share : texts.save;
+  list(card, why ? texts.candidates : texts.others, why ? answer.top : answer.top.slice(1));
+  part(".heatmap").hidden = !answer.heatmap;
+  if (answer.heatmap) part(".heatmap img").src = answer.heatmap;
+}
+
+function list(card, title, guesses) {
+  card.querySelector(".others-title").textContent = title;
+  card.querySelector(".others-title").hidden = card.querySelector(".others").hidden = !guesses.length;
+  card.querySelector(".others").replaceChildren(...guesses.map((guess) => {
+    const line = document.createElement("li");
+    const bin = binName(guess.bin);
+    line.textContent = `${className(guess.class)} ${percent(guess.probability)}${bin ? ` → ${bin}` : ""}`;
+    return line;
+  }));
+}
+
+/** How many images go where, most first: [{ head, bin, count }]. */
+export function summarize(entries) {
+  const counts = new Map();
+  for (const entry of entries.filter((one) => one.answer)) {
+    const { head, bin } = wordsOf(entry);
+    const known = counts.get(head) ?? { head, bin, count: 0 };
+    known.count += 1;
+    counts.set(head, known);
+  }
+  return [...counts.values()].sort((a, b) => b.count - a.count);
+}
