@@ -90,14 +90,14 @@ def chromium(profile: str) -> Iterator[Any]:
 
 
 @contextmanager
-def web_host(folder: Path) -> Iterator[str]:
-    """Any web host: gives the address at which it serves the files of a folder."""
+def web_host(folder: Path, port: int = 0) -> Iterator[str]:
+    """Any web host: gives the address at which it serves the files of a folder; `port` 0 for any that is free."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    host = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    host = ThreadingHTTPServer(("127.0.0.1", port), partial(Quiet, directory=str(folder)))
     thread = threading.Thread(target=host.serve_forever)
     thread.start()
     try:

@@ -5,7 +5,14 @@ import pytest
 
 from wastejax.bundle import Bundle, load_bundle, save_bundle
 from wastejax.data.drawing.dataset import CLASSES
-from wastejax.data.taxonomy import COUNTRIES, KOREA, LANGUAGES, load_taxonomy, parse_taxonomy
+from wastejax.data.taxonomy import (
+    COUNTRIES,
+    KOREA,
+    LANGUAGES,
+    load_taxonomy,
+    parse_taxonomy,
+    with_looks,
+)
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.labels import describe
 from wastejax.deployment.predictor import load_predictor
@@ -220,3 +227,25 @@ def test_answers_follow_the_rules_that_are_asked_for_after_training(tmp_path):
     assert next(c["de"] for c in shown["classes"] if c["name"] == "tea_bags") == "Teebeutel"
     with pytest.raises(ConfigError, match=r"--taxonomy: atlantis: no such taxonomy"):
         load_predictor(None, taxonomy="atlantis")
+
+
+def test_bins_have_looks_also_where_a_bundle_was_stored_before_they_had(korea):
+    content = korea.to_dict()
+    assert parse_taxonomy(content, "here") == korea
+    for b in content["bins"].values():
+        del b["color"], b["sign"]
+    stored = parse_taxonomy(content, "here")
+    assert stored.bins["glass"].color == "" and with_looks(stored) == korea
+    content["name"] = "Elsewhere"
+    assert with_looks(parse_taxonomy(content, "here")).bins["glass"].sign == ""
+
+
+@pytest.mark.parametrize(
+    ("look", "message"),
+    [({"color": "green"}, r"\[bins\.glass\] has color 'green'"), ({"sign": "botle"}, "bottle")],
+)
+def test_a_look_that_cannot_be_is_named(korea, look, message):
+    content = korea.to_dict()
+    content["bins"]["glass"] |= look
+    with pytest.raises(ConfigError, match=message):
+        parse_taxonomy(content, "here")

@@ -20,7 +20,20 @@ COUNTRIES = ("korea", "england", "germany", "japan", "france")
 LANGUAGES = ("en", "ko", "de", "ja", "fr")  # of the names and of the web page; a file may hold others too
 # The drawings that the web page has of bins.
 SIGNS = (
-    *("bag", "bottle", "can", "cardboard", "carton", "deposit", "fire", "foam", "food", "glass", "pan", "paper"),
+    *(
+        "bag",
+        "bottle",
+        "can",
+        "cardboard",
+        "carton",
+        "deposit",
+        "fire",
+        "foam",
+        "food",
+        "glass",
+        "pan",
+        "paper",
+    ),
     *("recycle", "shirt", "spray", "trash"),
 )
 _COLOR = re.compile(r"#[0-9a-f]{6}", re.IGNORECASE)

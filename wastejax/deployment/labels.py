@@ -16,8 +16,9 @@ def describe(predictor: Predictor, reject_below: float) -> dict[str, Any]:
 
     Returns:
         `classes`, in the order of the probabilities, each with `name`, `bin` (a key of `bins`, '' where there is no
-        rule), and name and advice in each language: `en`, …, `advice_en`, … ('' where there is none); `bins`, which
-        have `color` and `sign` too ('' where there is none); `region`, whose rules these are; `preprocessing`; `reject_below`; `runtime`.
+        rule), and name and advice in each language: `en`, …, `advice_en`, … ('' where there is none); `bins`, with
+        names and advice, `color` and `sign` ('' where there is none); `region`, whose rules these are;
+        `preprocessing`; `reject_below`; `runtime`.
     """
     classes = []
     for name in predictor.classes:

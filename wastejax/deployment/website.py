@@ -51,14 +51,16 @@ def _page() -> dict[str, bytes]:
 def service_worker(files: Mapping[str, bytes]) -> bytes:
     """Returns the program that keeps the page for use without a network.
 
-    It holds the hash of each file, so that another version of any file is another program, which browsers notice, and
-    so that no version is put together from files of two.
+    It holds the hash of each file, so that another version of any file is another program, which browsers notice,
+    and so that no version is put together from files of two.
 
     Args:
         files: what it keeps, by path below the page; its own template among them.
     """
     kept = {
-        "" if name == "index.html" else name: f"sha256-{base64.b64encode(hashlib.sha256(data).digest()).decode()}"
+        ""
+        if name == "index.html"
+        else name: f"sha256-{base64.b64encode(hashlib.sha256(data).digest()).decode()}"
         for name, data in sorted(files.items())
         if name != WORKER
     }

@@ -1,4 +1,4 @@
-"""ONNX files whose kernels take little room and give the same numbers: what a browser downloads."""
+"""ONNX files whose kernels take less room and give the same numbers: what a browser downloads."""
 
 from pathlib import Path
 from typing import Any
@@ -12,40 +12,36 @@ _SLACK = 1e-3  # of a level; float32's rounding of scales and folded norms stays
 
 
 def pack(source: Path, path: Path) -> None:
-    """Writes an ONNX file with each kernel in the smallest of three forms that keeps what it says.
+    """Writes an ONNX file whose kernels are stored in 8 bits where that loses nothing.
 
-    Kernels that stand on a grid of 8 bits per output channel, as those of a bundle that holds 8 bits do, are stored
-    as the integers and their scales: exact to float32's rounding. Others are stored in float16. All are made float32
-    again by operators with constant inputs, which a runtime computes once when it loads the file.
+    Those that stand on a grid of 8 bits per output channel, as those of a bundle that holds 8 bits do, become
+    integers and scales: exact to float32's rounding. Operators with constant inputs make them float32 again, which
+    a runtime computes once when it loads the file.
 
     Args:
-        source: a file of float32 kernels; others in it stay as they are.
+        source: a file of float32 kernels; all else in it stays as it is.
         path: the new file; may be `source`.
     """
     import onnx
     from onnx import numpy_helper
 
     model = onnx.load(source)
-    nodes = []
     axes = _channel_axes(model.graph)
-    fresh = []
+    nodes = []
     for tensor in list(model.graph.initializer):
-        # Vectors weigh nothing, also where they have axes of length 1 to be broadcast along.
-        if tensor.data_type != onnx.TensorProto.FLOAT or sum(length > 1 for length in tensor.dims) < 2:
+        if tensor.data_type != onnx.TensorProto.FLOAT or tensor.name not in axes:
             continue
-        kernel = numpy_helper.to_array(tensor)
         name = tensor.name
-        grid = on_grid(kernel, axes[name]) if name in axes else None
+        grid = on_grid(numpy_helper.to_array(tensor), axes[name])
         if grid is None:
-            small = {"half": kernel.astype(np.float16)}
-            nodes.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=tensor.data_type))
-        else:
-            small = {"levels": grid[0], "scale": grid[1]}
-            cast = onnx.helper.make_node("Cast", [f"{name}_levels"], [f"{name}_cast"], to=tensor.data_type)
-            nodes += [cast, onnx.helper.make_node("Mul", [f"{name}_cast", f"{name}_scale"], [name])]
-        fresh += [numpy_helper.from_array(array, f"{name}_{kind}") for kind, array in small.items()]
+            continue
+        for kind, array in zip(("levels", "scale"), grid, strict=True):
+            model.graph.initializer.append(numpy_helper.from_array(array, f"{name}_{kind}"))
         model.graph.initializer.remove(tensor)
-    model.graph.initializer.extend(fresh)
+        nodes += [
+            onnx.helper.make_node("Cast", [f"{name}_levels"], [f"{name}_cast"], to=onnx.TensorProto.FLOAT),
+            onnx.helper.make_node("Mul", [f"{name}_cast", f"{name}_scale"], [name]),
+        ]
     nodes += model.graph.node
     del model.graph.node[:]
     model.graph.node.extend(nodes)
@@ -54,7 +50,7 @@ def pack(source: Path, path: Path) -> None:
 
 
 def on_grid(kernel: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns the 8-bit levels of a float32 kernel and the scale of each slice along `axis`, None where it has none.
+    """Returns the 8-bit levels of a float32 kernel and the scale of each slice along `axis`, None if it has none.
 
     The scale keeps the kernel's number of axes, the others being 1. A slice's largest value is the last level.
     """

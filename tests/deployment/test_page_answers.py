@@ -1,0 +1,93 @@
+"""What the page makes of probabilities and of an image, and how bins look, in node."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from wastejax.data.taxonomy import COUNTRIES, SIGNS, load_taxonomy
+from wastejax.deployment.website import PAGE
+
+SCRIPT = """
+const { interpret, obstacle, reasonOf, verdict } = await import(process.argv[1] + "/answers.js");
+const { inkOn, lookOf } = await import(process.argv[1] + "/signs.js");
+const { wrap } = await import(process.argv[1] + "/share.js");
+const classes = [{ name: "a", bin: "x" }, { name: "b", bin: "x" }, { name: "c", bin: "y" }];
+const labels = { classes, reject_below: 0.7 };
+const answer = (...p) => interpret(p, labels);
+const measure = (text) => 10 * text.length;
+const { colors, signs } = JSON.parse(process.argv[2]);
+console.log(JSON.stringify({
+  sure: [verdict(answer(0.1, 0.8, 0.1)), answer(0.7, 0.2, 0.1).rejected, answer(0.69, 0.2, 0.11).rejected],
+  bin: verdict({ ...answer(0.75, 0.2, 0.05), bin: { name: "x", probability: 0.95 }, class_sure: false }),
+  nothing: verdict(answer(0.4, 0.3, 0.3)),
+  reasons: [
+    reasonOf(answer(0.65, 0.3, 0.05)),
+    reasonOf(answer(0.45, 0.4, 0.15)),
+    reasonOf(answer(0.34, 0.33, 0.33), "dark"),
+    reasonOf({ top: [0.2, 0.15, 0.1].map((probability) => ({ probability })) }),
+  ],
+  obstacles: [
+    obstacle([10, 60, 5, 20]), obstacle([200, 201, 200, 199]), obstacle([90, 200, 30, 120]),
+  ],
+  inks: colors.map(inkOn),
+  known: signs.map((sign) => lookOf({ sign }).path),
+  none: [lookOf({ sign: "" }).path, lookOf(null).path],
+  lines: [wrap("one two three", 80, measure), wrap("あいうえおか", 30, measure), wrap("", 30, measure)],
+}));
+"""
+
+
+def luminance(color: str) -> float:
+    """WCAG 2.2, relative luminance."""
+    levels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in levels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+COLORS = sorted({b.color for name in COUNTRIES for b in load_taxonomy(name).bins.values()})
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    node = shutil.which("node")
+    if not node:
+        pytest.skip("no node")
+    folder = tmp_path_factory.mktemp("page")
+    for path in PAGE.glob("*.js"):
+        shutil.copyfile(path, folder / path.name)
+    (folder / "package.json").write_text('{"type": "module"}')
+    asked = json.dumps({"colors": COLORS, "signs": SIGNS})
+    command = [node, "--input-type=module", "--eval", SCRIPT, str(folder), asked]
+    return json.loads(subprocess.check_output(command, text=True))
+
+
+def test_an_answer_is_sure_of_a_class_of_a_bin_or_of_nothing(found):
+    sure, at, below = found["sure"]
+    assert (sure["kind"], sure["bin"], sure["probability"]) == ("class", "x", 0.8)
+    assert [guess["class"] for guess in sure["candidates"]] == ["b", "a", "c"]
+    assert (at, below) == (False, True)
+    assert found["bin"]["kind"] == "bin" and found["bin"]["probability"] == 0.95
+    assert [guess["class"] for guess in found["bin"]["candidates"]] == ["a", "b"]  # not c, of another bin
+    assert found["nothing"]["kind"] == "nothing" and found["nothing"]["bin"] == ""
+
+
+def test_not_sure_says_why(found):
+    assert found["reasons"] == ["likely", "alike", "dark", "strange"]
+    assert found["obstacles"] == ["dark", "blank", ""]
+
+
+def test_every_bin_has_letters_that_can_be_read_on_its_color_and_a_sign_of_its_own(found):
+    for color, ink in zip(COLORS, found["inks"], strict=True):
+        light, dark = sorted((luminance(color), luminance(ink)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (color, ink)  # WCAG 2.2, level AA
+    assert len(set(found["known"])) == len(SIGNS)
+    assert found["none"][0] == found["known"][SIGNS.index("trash")] != found["none"][1]
+    for name in COUNTRIES:
+        looks = [(b.color, b.sign) for b in load_taxonomy(name).bins.values()]
+        assert len(set(looks)) == len(looks) and all(map(all, looks))
+
+
+def test_lines_of_a_shared_image_are_broken_between_words_or_else_anywhere(found):
+    assert found["lines"] == [["one two", "three"], ["あいう", "えおか"], []]
