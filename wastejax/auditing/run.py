@@ -1,6 +1,6 @@
 """An audit from a folder to its report: JSON, a page to look at, and a manifest without what was found."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from wastejax.data.corrections import Changes, load_corrections
 from wastejax.data.sources import Source, open_path
 from wastejax.data.split import load_manifest, save_manifest, stratified_group_split
 from wastejax.errors import UserError
+from wastejax.evaluation.report.review import NAME, Doubt, write_review
 from wastejax.files import check_folder, write_json
 
 Say = Callable[[str], None]
@@ -29,7 +30,7 @@ def audit_folder(
     progress: Progress = lambda what, done, total: None,
     say: Say = lambda line: None,
 ) -> dict[str, Any]:
-    """Audits class folders, in which nothing is changed, and writes audit.json and report.html.
+    """Audits class folders, in which nothing is changed, and writes audit.json, report.html and review.html.
 
     Args:
         data: the class folders.
@@ -70,6 +71,13 @@ def audit_folder(
     for line in headlines(facts):
         say(line)
     say(f"written: {folder / 'audit.json'}, {folder / 'report.html'}")
+    doubts = _doubts(found, errors or [])
+    if doubts:
+        old = {name: original.classes[original.labels[original.names.index(name)]] for name in changes.labels}
+        title = f"Review of {facts['data']}"
+        rows = {} if given is None else given.rows
+        write_review(folder / NAME, title, source, doubts, original.classes, rows, old)
+        say(f"written: {folder / NAME}, to correct labels in a browser")
     if write_manifest:
         _write_manifest(folder / "manifest.csv", found, splits, say)
     return facts
@@ -93,6 +101,15 @@ def _label_errors(model: str, found: Audit, changes: Changes, say: Say) -> list[
     features = embed(model, found.source, good)
     errors = find_label_errors(features, found.source.labels[good], found.groups[good], good)
     return [error for error in errors if found.source.names[error.picture] not in changes.confirmed]
+
+
+def _doubts(found: Audit, errors: Sequence[LabelError]) -> list[Doubt]:
+    """Returns what a person should look at, the clearest first."""
+    classes = found.source.classes
+    doubts = [Doubt(e.picture, "label error", classes[e.suggested], e.own, e.other) for e in errors]
+    for number, group in enumerate(found.conflicts(), 1):
+        doubts += [Doubt(int(i), "conflict", group=number) for i in group]
+    return doubts + [Doubt(i, "unreadable") for i in sorted(found.bad)]
 
 
 def _public(model: str | None) -> str | None:

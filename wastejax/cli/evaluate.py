@@ -40,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CSV",
         help="corrected labels, as the review page saves them (default: those that the run was trained with)",
     )
+    parser.add_argument(
+        "--review", metavar="HTML", help="write a page of the mistakes there, to correct labels in a browser"
+    )
     parser.add_argument("--out", metavar="JSON", help="also write the scores there")
     parser.add_argument("--skip-bad", action="store_true", help="leave unreadable images out")
 
@@ -53,10 +56,12 @@ def run(args: argparse.Namespace, say: Say) -> None:
     asked = Asked(args.model, args.data, args.split, args.skip_bad, args.corrections)
     if args.out:
         check_file(args.out, "--out")
+    if args.review:
+        check_file(args.review, "--review")
     if args.labels:
         _run_labels(args, asked, say)
         return
-    bundle, scores = evaluate_model(asked, args.taxonomy, args.ood, args.calibrate, say)
+    bundle, scores = evaluate_model(asked, args.taxonomy, args.ood, args.calibrate, say, args.review)
     low, high = scores["ci95"]
     classes = sum(1 for of_class in scores["per_class"].values() if of_class["support"])
     say(f"{scores['num_images']:,} images of {classes} classes")
@@ -73,7 +78,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
 
 
 def _run_labels(args: argparse.Namespace, asked: Asked, say: Say) -> None:
-    for name in ("ood", "calibrate"):
+    for name in ("ood", "calibrate", "corrections", "review"):
         if getattr(args, name):
             raise UserError(f"--labels and --{name}: give one of them")
     scores = evaluate_labels(asked, args.labels, args.taxonomy, say)

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 
 from wastejax.bundle import Bundle, default_bundle, load_bundle
+from wastejax.data.corrections import corrections_of_run, load_corrections
 from wastejax.data.label_map import allowed_classes, load_label_map
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.prepare import pictures_of
 from wastejax.data.sources import Source, open_path, open_pictures
 from wastejax.errors import UserError
 from wastejax.evaluation.by_source import score_by_source
-from wastejax.evaluation.evaluate import evaluate, match_classes, predict_logits
-from wastejax.evaluation.pictures import Asked, asked_pictures, own_source, readable
+from wastejax.evaluation.evaluate import Evaluation, evaluate, match_classes, predict_logits
+from wastejax.evaluation.pictures import Asked, asked_pictures, manifest_of, own_source, readable
+from wastejax.evaluation.report.review import mistakes, write_review
 from wastejax.evaluation.trust import Calibration, calibrate_bundle, score_trust
 from wastejax.files import check_folder
 
@@ -28,6 +30,7 @@ def evaluate_model(
     ood: str | Path | None = None,
     calibrate: bool = False,
     say: Say = lambda line: None,
+    review: str | Path | None = None,
 ) -> tuple[Bundle, dict[str, Any]]:
     """Scores a model.
 
@@ -37,6 +40,7 @@ def evaluate_model(
         ood: a folder of images that show none of the classes: how well are they told from the others?
         calibrate: first fit the model's confidence on the validation images, and keep that in the bundle.
         say: is told what is left out and what was calibrated.
+        review: where to write a page of the mistakes, on which their labels can be corrected.
 
     Returns:
         The model, and the scores of `metrics.score` and `score_trust`, ready for `json.dumps`.
@@ -66,7 +70,23 @@ def evaluate_model(
     scores = result.scores | score_trust(result.logits, result.labels, calibration, outside)
     if outside is not None:
         scores["ood"]["pictures"] = origin
+    if review is not None:
+        _review(Path(review), asked, bundle, source, result, say)
     return bundle, scores
+
+
+def _review(path: Path, asked: Asked, bundle: Bundle, source: Source, result: Evaluation, say: Say) -> None:
+    """Writes a page of a model's mistakes, the surest first."""
+    doubts = mistakes(result.logits / bundle.temperature, result.labels, result.indices, bundle.classes)
+    manifest = manifest_of(asked.model)
+    given = load_corrections(asked.corrections, "--corrections") if asked.corrections else None
+    if given is None and manifest and not asked.data:
+        given = corrections_of_run(manifest.parent)
+    rows = {} if given is None else given.rows
+    doubts = [doubt for doubt in doubts if source.names[doubt.index] not in rows]
+    title = f"Mistakes of {path.stem if asked.model is None else Path(asked.model).resolve().name}"
+    count = write_review(path, title, source, doubts, bundle.classes, rows)
+    say(f"written: {path}, {count:,} of {len(doubts):,} mistakes, to correct labels in a browser")
 
 
 def evaluate_labels(

@@ -1,0 +1,176 @@
+"""The review page in a real browser, opened as a file: by keyboard and by mouse, kept, merged and saved."""
+
+from pathlib import Path
+
+import pytest
+from small_models import CLASSES, draw_pictures
+
+from wastejax.data.corrections import Row, load_corrections
+from wastejax.data.sources import open_folder
+from wastejax.evaluation.report.review import Doubt, write_review
+
+pytestmark = pytest.mark.slow  # a browser
+
+selenium = pytest.importorskip("selenium", reason="the page's tests need the extra browser: selenium")
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+from experiments.browser import CHROMIUM, DRIVER, asked_hosts, chromium  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    if not (CHROMIUM.is_file() and DRIVER.is_file()):
+        pytest.skip("no browser: apt-get install chromium chromium-driver")
+    with chromium(str(tmp_path_factory.mktemp("profile"))) as driver:
+        yield driver
+
+
+@pytest.fixture
+def source(tmp_path):
+    return open_folder(draw_pictures(tmp_path / "images", 10))
+
+
+@pytest.fixture
+def page(driver, source, tmp_path):
+    """A page of six doubts with an earlier correction of an image that is not on it, open in the browser."""
+    doubts = [Doubt(i, "label error", "glass", 0.03, 0.94) for i in (4, 6)]
+    doubts += [Doubt(i, "conflict", group=1) for i in (0, 1)]
+    doubts += [Doubt(i, "mistake", "tea_bags", 0.1, 0.8) for i in (8, 9)]
+    earlier = {"gone/1.png": Row("gone/1.png", "drop", "gone", 'a "note", quoted')}
+    path = tmp_path / "out" / "review.html"
+    write_review(path, "Review of images", source, doubts, CLASSES, earlier)
+    downloads = tmp_path / "downloads"
+    downloads.mkdir()
+    driver.execute_cdp_cmd(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)}
+    )
+    asked_hosts(driver)
+    driver.get(path.as_uri())
+    return downloads
+
+
+def press(driver, *keys: str) -> None:
+    for key in keys:
+        ActionChains(driver).send_keys(key).perform()
+
+
+def text(driver, identity: str) -> str:
+    return driver.find_element(By.ID, identity).get_property("textContent")
+
+
+def saved(driver, downloads: Path) -> dict[str, Row]:
+    driver.find_element(By.ID, "save").click()
+    file = downloads / "corrections.csv"
+    WebDriverWait(driver, 20).until(lambda _: file.is_file() and file.stat().st_size)
+    rows = dict(load_corrections(file).rows)
+    file.unlink()
+    return rows
+
+
+def current(driver) -> str:
+    return driver.find_element(By.CSS_SELECTOR, "article.current").get_attribute("data-file")
+
+
+def test_by_keyboard_alone(driver, page, source):
+    names = [source.names[i] for i in (4, 6, 0, 1, 8, 9)]
+    old = [source.classes[source.labels[i]] for i in (4, 6, 0, 1, 8, 9)]
+    assert current(driver) == names[0] and text(driver, "progress") == "0 of 6 reviewed"
+    press(driver, "s")  # takes the suggestion and goes on
+    assert current(driver) == names[1]
+    press(driver, "a", "d", "r")
+    assert driver.switch_to.active_element.get_attribute("id") == "search"
+    press(driver, "t", "e", "a", Keys.ENTER)
+    press(driver, "d", "k", "u")  # dropped, then back to it and undone
+    assert text(driver, "progress") == "4 of 6 reviewed"
+    assert driver.switch_to.active_element.get_attribute("data-file") == names[4]
+    assert saved(driver, page) == {
+        names[0]: Row(names[0], "glass", old[0]),
+        names[1]: Row(names[1], old[1], old[1], "checked"),
+        names[2]: Row(names[2], "drop", old[2]),
+        names[3]: Row(names[3], "tea_bags", old[3]),
+        "gone/1.png": Row("gone/1.png", "drop", "gone", 'a "note", quoted'),
+    }
+    assert "Saved 5 corrections" in text(driver, "status")
+    assert asked_hosts(driver) <= {""}  # it asks nobody
+
+
+def test_by_mouse_and_what_was_done_is_there_after_a_reload(driver, page, source):
+    def button(number: int, action: str):
+        card = driver.find_elements(By.TAG_NAME, "article")[number]
+        found = card.find_element(By.CSS_SELECTOR, f"[data-action={action}]")
+        driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+        return found
+
+    button(2, "drop").click()
+    button(4, "suggest").click()
+    button(0, "relabel").click()
+    options = driver.find_elements(By.CSS_SELECTOR, "#options [role=option]")
+    assert [option.text for option in options] == sorted(name.replace("_", " ") for name in CLASSES)
+    driver.find_element(By.ID, "search").send_keys("cup")
+    (only,) = driver.find_elements(By.CSS_SELECTOR, "#options [role=option]")
+    only.click()
+    driver.refresh()
+    assert text(driver, "progress") == "3 of 6 reviewed"
+    assert button(2, "drop").get_attribute("aria-pressed") == "true"
+    rows = saved(driver, page)
+    assert [rows[source.names[i]].label for i in (0, 8, 4)] == ["drop", "tea_bags", "paper_cups"]
+    driver.find_element(By.CSS_SELECTOR, "#filter option[value=open]").click()
+    assert len([a for a in driver.find_elements(By.TAG_NAME, "article") if a.is_displayed()]) == 3
+
+
+def test_earlier_corrections_are_merged_and_what_is_decided_here_stays(driver, page, source, tmp_path):
+    press(driver, "d")
+    here, there = source.names[4], source.names[6]
+    file = tmp_path / "earlier.csv"
+    # With a spreadsheet's mark at the start, another order of columns, and a line break in a note.
+    file.write_bytes(
+        (
+            f'\ufefflabel,file,note\r\nglass,{here},\r\ntea_bags,{there},"two\nlines"\r\ndrop,"x, ""y"".png",\r\n'
+        ).encode()
+    )
+    driver.find_element(By.ID, "load").send_keys(str(file))
+    WebDriverWait(driver, 20).until(lambda d: "1 taken over" in text(d, "status"))
+    assert "1 of images that are not on this page kept" in text(driver, "status")
+    assert "1 decided otherwise here, which stays" in text(driver, "status")
+    rows = saved(driver, page)
+    assert rows[here].label == "drop" and rows[there] == Row(
+        there, "tea_bags", source.classes[source.labels[6]], "two\nlines"
+    )
+    assert rows['x, "y".png'].label == "drop" and "gone/1.png" in rows
+    file.write_text("no,table\n1,2\n")
+    driver.find_element(By.ID, "load").send_keys(str(file))
+    WebDriverWait(driver, 20).until(lambda d: "has no columns file and label" in text(d, "status"))
+
+
+def test_for_screen_readers_and_in_the_dark(driver, page):
+    tree = driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+
+    def named(role: str) -> list[str]:
+        nodes = [n for n in tree if n.get("role", {}).get("value") == role and not n["ignored"]]
+        return [node.get("name", {}).get("value", "") for node in nodes]
+
+    assert (
+        all(named("button")) and len(named("button")) == 4 * 6 + 4 + 1 + 1
+    )  # cards, suggestions, save, file
+    assert named("image") == [f"image {i}" for i in range(1, 7)]
+    assert len(named("article")) == 6 and all(name.startswith("Labeled ") for name in named("article"))
+    assert named("combobox") == ["Show"] and named("status")
+    press(driver, "r", Keys.ESCAPE)
+    assert driver.switch_to.active_element.tag_name == "article"  # the focus is back where it was
+    driver.find_element(By.ID, "keys").click()
+    press(driver, "d")
+    assert text(driver, "progress") == "0 of 6 reviewed"  # single keys can be turned off
+    shades = {}
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        style = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
+        shades[scheme] = driver.execute_script(style)
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert shades == {
+        "light": ["rgb(31, 41, 51)", "rgb(255, 255, 255)"],
+        "dark": ["rgb(228, 231, 235)", "rgb(20, 24, 29)"],
+    }
