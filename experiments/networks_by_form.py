@@ -28,10 +28,9 @@ from wastejax.deployment.predictor import load_jax, load_predictor
 from wastejax.models import MODELS, create_model
 from wastejax.models.structure import layer_index, parts
 from wastejax.runtime.jit import jit
-from wastejax.training import optim
-from wastejax.training.state import create_train_state
-from wastejax.training.step import make_train_step
-from wastejax.training.teacher import load_teacher
+from wastejax.training.step import make_train_step, optim
+from wastejax.training.step.state import create_train_state
+from wastejax.training.step.teacher import load_teacher
 
 RESULT = Path(__file__).resolve().parent / "results" / "networks_by_form.json"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "results" / "networks-by-form.md"
@@ -101,7 +100,7 @@ def _train(network: Network, folder: Path, *overrides: str) -> str:
     factors = optim.layer_factors(config.optim, layer_index(start["params"]))
     tx = optim.make_optimizer(config.optim, lambda step: 0.01, factors)
     teacher = load_teacher(config.distill, CLASSES)
-    step = make_train_step(model, tx, config, Preprocessing(network.size), len(CLASSES), teacher=teacher)
+    step = make_train_step(model, tx, config, Preprocessing(network.size), teacher=teacher)
     labels = np.arange(BATCH, dtype=np.int32) % len(CLASSES)
     batch = {"image": images(network, BATCH), "label": labels}
     state = create_train_state(start, tx, config.optim)

@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "keys": {"errors"},
     "config": {"errors", "keys"},
     "data": {"errors", "files"},
-    "runtime": {"data", "machine"},
+    "runtime": {"errors", "data", "machine"},
     "models": {"errors", "files", "config", "runtime", "machine"},
     "bundle": {"errors", "files", "config", "runtime", "machine", "data", "models"},
 }

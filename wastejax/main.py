@@ -138,8 +138,8 @@ def dispatch(argv: Sequence[str]) -> None:
         process.prepare()
     match args.command:
         case "train":
+            from wastejax.runtime.stop import Stop
             from wastejax.training.devices import Cluster
-            from wastejax.training.stop import Stop
             from wastejax.training.train import train
 
             cluster = Cluster(args.coordinator, args.processes, args.process) if args.coordinator else None

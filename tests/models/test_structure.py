@@ -12,9 +12,8 @@ from wastejax.data.transforms import Preprocessing
 from wastejax.errors import ConfigError
 from wastejax.models import MODELS, create_model
 from wastejax.models.structure import first_blocks, layer_index, parts
-from wastejax.training import optim
-from wastejax.training.state import create_train_state
-from wastejax.training.step import make_train_step
+from wastejax.training.step import make_train_step, optim
+from wastejax.training.step.state import create_train_state
 
 CLASSES = 3
 SIZE = 32
@@ -75,7 +74,7 @@ def test_a_step_leaves_frozen_parts_as_they_are_and_moves_the_others(name, count
     frozen = first_blocks(start["params"], count)
     factors = optim.layer_factors(config.optim, layer_index(start["params"]))
     tx = optim.make_optimizer(config.optim, lambda step: 0.1, factors)
-    step = make_train_step(model, tx, config, Preprocessing(size), CLASSES)
+    step = make_train_step(model, tx, config, Preprocessing(size))
     images = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
     batch = {"image": images, "label": np.arange(4, dtype=np.int32) % CLASSES}
     state, metrics = step(create_train_state(start, tx, config.optim), batch)

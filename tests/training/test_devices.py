@@ -18,8 +18,8 @@ from wastejax.data import pipeline, transforms
 from wastejax.data.sources import open_folder
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
+from wastejax.runtime.rendezvous import meet
 from wastejax.training import devices as processes
-from wastejax.training.rendezvous import meet
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -94,8 +94,8 @@ from wastejax.models.layers.blocks import ConvNormAct, DropPath, pool
 from wastejax.models.layers.norm import BatchNorm
 from wastejax.training.checkpoint import Checkpoints
 from wastejax.training.devices import on_devices, use_devices
-from wastejax.training.optim import make_optimizer, make_schedule
-from wastejax.training.state import create_train_state
+from wastejax.training.step.optim import make_optimizer, make_schedule
+from wastejax.training.step.state import create_train_state
 from wastejax.training.step import make_train_step
 
 class Net(nn.Module):
@@ -126,7 +126,7 @@ def train(count, steps=slice(None), checkpoints=None, moved_by=None):
     """Trains on the first devices, from the start or from the checkpoint that is there."""
     devices = use_devices(jax.devices()[:count])
     tx = make_optimizer(config.optim, make_schedule(config.optim, 5, 5))
-    step = make_train_step(model, tx, config, preprocessing, 3, sharding=devices.everywhere)
+    step = make_train_step(model, tx, config, preprocessing, sharding=devices.everywhere)
     state = devices.replicate(create_train_state(variables, tx, config.optim))
     if checkpoints and (restored := checkpoints.restore(state)):
         state, _ = restored
@@ -240,8 +240,9 @@ rng = np.random.default_rng(int(sys.argv.pop(1)))
 make = step.make_train_step
 
 def neighbor(array):
-    array = np.asarray(array)
-    return np.nextafter(array, np.where(rng.random(array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype))
+    old = np.asarray(array)
+    new = np.nextafter(old, np.where(rng.random(old.shape) < 0.5, -np.inf, np.inf).astype(old.dtype))
+    return jax.device_put(new, array.sharding)
 
 def make_moved(*args, **options):
     take = make(*args, **options)

@@ -9,8 +9,8 @@ from tests.small_models import draw_pictures, write_bundle
 from wastejax.bundle import load_bundle
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import open_folder
-from wastejax.training import losses
 from wastejax.training.heads import Head, compute_features, fit_head, head_of, loss_and_slope, with_head
+from wastejax.training.step import losses
 
 
 def problem(count: int = 60):

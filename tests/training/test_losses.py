@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wastejax.training import losses
+from wastejax.training.step import losses
 
 
 def test_cross_entropy_by_hand():

@@ -4,7 +4,7 @@ import optax
 import pytest
 
 from wastejax.config import load_recipe
-from wastejax.training import optim
+from wastejax.training.step import optim
 
 
 @pytest.fixture

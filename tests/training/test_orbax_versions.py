@@ -16,8 +16,8 @@ from pathlib import Path
 import jax, numpy as np
 from wastejax.config import load_recipe
 from wastejax.training.checkpoint import Checkpoints
-from wastejax.training.optim import make_optimizer, make_schedule
-from wastejax.training.state import create_train_state
+from wastejax.training.step.optim import make_optimizer, make_schedule
+from wastejax.training.step.state import create_train_state
 
 config = load_recipe("common")
 tx = make_optimizer(config.optim, make_schedule(config.optim, 5, 5))

@@ -13,11 +13,10 @@ from wastejax.data.transforms import Preprocessing
 from wastejax.errors import ConfigError
 from wastejax.models import create_model
 from wastejax.models.structure import first_blocks, layer_index
-from wastejax.training import optim
-from wastejax.training.sharpness import ascend
-from wastejax.training.state import create_train_state
-from wastejax.training.step import make_train_step
-from wastejax.training.teacher import Teacher, load_teacher
+from wastejax.training.step import make_train_step, optim
+from wastejax.training.step.sharpness import ascend
+from wastejax.training.step.state import create_train_state
+from wastejax.training.step.teacher import Teacher, load_teacher
 
 SIZE, CLASSES = 4, 3
 
@@ -41,7 +40,7 @@ def linear_model():
         # Depends on the parameters too, so that a second pass at other parameters would show.
         return (logits, {"seen": pooled.mean() + p["kernel"].sum()}) if train else logits
 
-    return SimpleNamespace(apply=apply)
+    return SimpleNamespace(apply=apply, num_classes=CLASSES)
 
 
 def variables():
@@ -64,7 +63,7 @@ def batch(count: int = 8):
 def one_step(config, count: int = 8):
     tx = optim.make_optimizer(config.optim, lambda step: 0.1)
     state = create_train_state(variables(), tx, config.optim)
-    step = make_train_step(linear_model(), tx, config, Preprocessing(SIZE), CLASSES)
+    step = make_train_step(linear_model(), tx, config, Preprocessing(SIZE))
     return step(state, batch(count))
 
 
@@ -138,7 +137,7 @@ def test_a_taught_step_by_hand():
     teacher = ByColour(None, taught, Preprocessing(SIZE, mean=(0.5,) * 3, std=(0.25,) * 3))
     tx = optim.make_optimizer(config.optim, lambda step: 0.1)
     state = create_train_state(variables(), tx, config.optim)
-    step = make_train_step(linear_model(), tx, config, Preprocessing(SIZE), CLASSES, teacher=teacher)
+    step = make_train_step(linear_model(), tx, config, Preprocessing(SIZE), teacher=teacher)
     state, _ = step(state, batch(count))
     p = variables()["params"]
     x = (batch(count)["image"] / 255.0).mean((1, 2))
@@ -178,7 +177,7 @@ def test_frozen_blocks_stay_as_they_are_statistics_and_decay_included():
     factors = optim.layer_factors(config.optim, layer_index(start["params"]))
     tx = optim.make_optimizer(config.optim, lambda step: 0.1, factors)
     state = create_train_state(start, tx, config.optim)
-    step = make_train_step(model, tx, config, Preprocessing(32), CLASSES)
+    step = make_train_step(model, tx, config, Preprocessing(32))
     images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
     state, _ = step(state, {"image": images, "label": np.arange(6, dtype=np.int32) % CLASSES})
     for part in ("params", "batch_stats"):
@@ -216,7 +215,7 @@ def test_the_plateau_scales_the_update():
     tx = optim.make_optimizer(config.optim, lambda step: 0.1)
     state = create_train_state(variables(), tx, config.optim)
     state = state.replace(plateau=state.plateau._replace(scale=jnp.asarray(0.25)))
-    step = make_train_step(linear_model(), tx, config, Preprocessing(SIZE), CLASSES)
+    step = make_train_step(linear_model(), tx, config, Preprocessing(SIZE))
     before = variables()["params"]["kernel"]
     slow = np.asarray(step(state, batch())[0].params["kernel"]) - before
     full = np.asarray(one_step(config)[0].params["kernel"]) - before
@@ -230,7 +229,7 @@ def test_a_real_network_compiles_once_learns_and_repeats_itself():
     model = create_model(config.model, CLASSES)
     schedule = optim.make_schedule(config.optim, 4, 40)
     tx = optim.make_optimizer(config.optim, schedule)
-    step = make_train_step(model, tx, config, Preprocessing(32), CLASSES)
+    step = make_train_step(model, tx, config, Preprocessing(32))
 
     def run():
         state = create_train_state(model.init(jax.random.key(0), 32), tx, config.optim)
@@ -255,7 +254,7 @@ def test_a_batch_with_allowed_classes_takes_the_step_of_their_losses():
     data["allowed"] = np.eye(CLASSES, dtype=bool)[data["label"]] | (rng.random((8, CLASSES)) < 0.3)
     data["allowed"][:2] = False
     tx = optim.make_optimizer(config.optim, lambda step: 0.1, None)
-    step = make_train_step(linear_model(), tx, config, Preprocessing(SIZE), CLASSES)
+    step = make_train_step(linear_model(), tx, config, Preprocessing(SIZE))
     start = variables()
     state, metrics = step(create_train_state(jax.tree.map(jnp.array, start), tx, config.optim), data)
 

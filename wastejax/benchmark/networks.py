@@ -19,9 +19,9 @@ from wastejax.models.cost import NUM_CLASSES, cost
 from wastejax.models.folding import apply_folded, fold_batch_norm
 from wastejax.runtime.jit import jit
 from wastejax.training.devices import on_devices, use_devices
-from wastejax.training.optim import make_optimizer, make_schedule
-from wastejax.training.state import create_train_state
 from wastejax.training.step import make_train_step
+from wastejax.training.step.optim import make_optimizer, make_schedule
+from wastejax.training.step.state import create_train_state
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _train(case: Case, model: Model, variables: Any) -> Prepared:
     tx = make_optimizer(config.optim, make_schedule(config.optim, 100, 1000))
     devices = use_devices(jax.devices()[:1])
     preprocessing = Preprocessing.from_config(config.data)
-    step = make_train_step(model, tx, config, preprocessing, NUM_CLASSES, sharding=devices.everywhere)
+    step = make_train_step(model, tx, config, preprocessing, sharding=devices.everywhere)
     rng = np.random.default_rng(0)
     rows = {
         "image": rng.integers(0, 256, (case.batch, case.size, case.size, 3), np.uint8),

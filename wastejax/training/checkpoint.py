@@ -17,7 +17,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from wastejax.errors import UserError
 from wastejax.files import reason
-from wastejax.training.state import TrainState
+from wastejax.training.step.state import TrainState
 
 # What disks answer when they cannot take more; TensorStore has it in the text of a ValueError.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)

@@ -17,7 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from wastejax.errors import ConfigError, UserError
-from wastejax.training.rendezvous import meet
+from wastejax.runtime.rendezvous import meet
 
 Tree = TypeVar("Tree")
 

@@ -20,7 +20,7 @@ from wastejax.evaluation.report.run import write_report
 from wastejax.evaluation.selective import risk_coverage
 from wastejax.evaluation.trust import Calibration, calibrate_bundle, score_trust
 from wastejax.files import write_json
-from wastejax.training.loop import Progress, Run
+from wastejax.training.run import Progress, Run
 
 
 def finish(run: Run, progress: Progress, facts: dict[str, Any]) -> dict[str, Any]:

@@ -1,203 +1,34 @@
-"""A run: prepare, train epoch by epoch, keep the best, evaluate once on the test images, report.
-
-WORKDIR/
-  config.json  manifest.csv      what was asked for, and which image is in which split
-  checkpoints/                   Orbax: newest and best
-  metrics.csv  tensorboard/      one row an epoch
-  bundle/                        the best model so far
-  report.md  report.json  figures/
-"""
+"""The training loop: step by step, epoch by epoch, to the end of a run or until it is asked to stop."""
 
 import csv
 import io
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from wastejax.bundle import Bundle, save_bundle
-from wastejax.data import pipeline
-from wastejax.data.prepare import Dataset
 from wastejax.data.taxonomy import load_taxonomy
-from wastejax.data.transforms import AUGMENTATIONS, Augmentation, Preprocessing
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import predict_logits
 from wastejax.evaluation.metrics import score
 from wastejax.files import write_text
-from wastejax.models import Model, create_model
-from wastejax.models.structure import layer_index
-from wastejax.runtime.jit import jit
-from wastejax.training import losses, optim
+from wastejax.runtime.stop import Stop
 from wastejax.training.checkpoint import Checkpoints
-from wastejax.training.devices import Devices, on_devices
-from wastejax.training.init import initial_variables
+from wastejax.training.devices import on_devices
 from wastejax.training.progress import Display
-from wastejax.training.state import TrainState, create_train_state
-from wastejax.training.step import TrainStep, make_train_step
-from wastejax.training.stop import Stop
-from wastejax.training.teacher import load_teacher
+from wastejax.training.run import Progress, Run, stage_of
+from wastejax.training.step import optim
+from wastejax.training.step.state import TrainState
 
-Say = Callable[[str], None]
 ALL_DONE = "all epochs done"  # the usual `Progress.stopped`
-
-
-@dataclass
-class Progress:
-    """What a run remembers beside its arrays; saved with every checkpoint.
-
-    Attributes:
-        history: one row an epoch, the columns of metrics.csv.
-        sums: of the epoch under way: 'loss', 'top1', 'seconds', 'waited', 'steps'.
-        best_score: of the best epoch; -inf before the first.
-        best_epoch: counted from one; 0 before the first.
-        stopped: why training ended, '' while it goes on.
-    """
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)
-    best_score: float = -1e30
-    best_epoch: int = 0
-    stopped: str = ""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What does not change during a run.
-
-    Attributes:
-        batches: (first step, processes that read) -> the batches from there to the end of the run; to be closed.
-    """
-
-    config: ConfigDict
-    workdir: Path
-    dataset: Dataset
-    preprocessing: Preprocessing
-    model: Model
-    train_step: TrainStep
-    predict: Callable[[Any, jax.Array], jax.Array]
-    schedule: Callable[[Any], Any]
-    batches: Callable[[int, int], Generator[pipeline.Batch, None, None]]
-    validation: pipeline.EvalBatches
-    steps_per_epoch: int
-    devices: Devices
-    say: Say
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return self.config.train.epochs * self.steps_per_epoch
-
-
-def set_up(
-    config: ConfigDict, workdir: Path, dataset: Dataset, devices: Devices, say: Say
-) -> tuple[Run, TrainState]:
-    """Returns a run that is ready to go, and its state before the first step, on its devices."""
-    preprocessing = Preprocessing.from_config(config.data)
-    classes, labels = dataset.source.classes, dataset.source.labels
-    model = create_model(config.model, len(classes))
-    teacher = load_teacher(config.distill, classes)
-    variables = initial_variables(config, model, classes, say)
-    train = dataset.indices("train")
-    batch_size = config.train.batch_size
-    steps_per_epoch = max(1, round(len(train) / batch_size))
-    total = config.train.epochs * steps_per_epoch
-    schedule = optim.make_schedule(config.optim, steps_per_epoch, total)
-    factors = optim.layer_factors(config.optim, layer_index(variables["params"]))
-    tx = optim.make_optimizer(config.optim, schedule, factors)
-    weights = losses.class_weights(labels[train], len(classes)) if config.loss.class_weights else None
-
-    def caching(done: int, count: int) -> None:
-        if done == count or done % 1000 == 0:
-            say(f"decoded {done} of {count} images into the cache")
-
-    largest = max(config.data.progressive or (preprocessing.image_size,))
-    side = pipeline.cached_side(largest, preprocessing.crop, config.data.min_crop_area)
-    read = pipeline.reader(dataset.source, train, config.data.cache, side, caching)
-    augmentations = _augmentations(config.data, preprocessing)
-    mix = None
-    if dataset.source.allowed is not None and dataset.source.members is not None:
-        mix = pipeline.Mix(dataset.source.allowed, dataset.source.members, dataset.weights)
-
-    def batches(start: int, workers: int) -> Generator[pipeline.Batch, None, None]:
-        # Through the ends of epochs, since a process that reads takes seconds to start; anew for another size.
-        while start < total:
-            stage = _stage(config, start // steps_per_epoch)
-            stop = -(-(stage + 1) * config.train.epochs // len(augmentations)) * steps_per_epoch
-            images = pipeline.TrainingImages(
-                read,
-                train,
-                augmentations[stage],
-                batch_size,
-                config.seed,
-                config.data.balanced_sampling,
-                devices.part,
-                mix,
-            )
-            with closing(pipeline.train_batches(images, start, stop, workers)) as reading:
-                yield from reading
-            start = stop
-
-    validation = dataset.indices("val")
-    run = Run(
-        config=config,
-        workdir=workdir,
-        dataset=dataset,
-        preprocessing=preprocessing,
-        model=model,
-        train_step=make_train_step(
-            model,
-            tx,
-            config,
-            preprocessing,
-            len(classes),
-            weights,
-            devices.everywhere,
-            teacher and teacher._replace(variables=devices.replicate(teacher.variables)),
-        ),
-        predict=jit(
-            lambda v, images: model.apply(v, preprocessing.normalise(images)),
-            out_shardings=devices.everywhere,  # every process scores all answers
-        ),
-        schedule=schedule,
-        batches=batches,
-        validation=pipeline.EvalBatches(
-            dataset.source,
-            validation,
-            preprocessing,
-            devices.rounded_up(config.eval.batch_size),
-            config.data.cache,
-            caching,
-            devices.part,
-        ),
-        steps_per_epoch=steps_per_epoch,
-        devices=devices,
-        say=say,
-    )
-    return run, devices.replicate(create_train_state(variables, tx, config.optim))
-
-
-def _stage(config: ConfigDict, epoch: int) -> int:
-    """Returns which of the sizes of `data.progressive` an epoch, counted from zero, trains at."""
-    return epoch * len(config.data.progressive) // config.train.epochs
-
-
-def _augmentations(data: ConfigDict, preprocessing: Preprocessing) -> list[Augmentation]:
-    """Returns what is done to training images, one for each equal share of the epochs."""
-    make = AUGMENTATIONS[data.augmentation]
-    sizes = data.progressive or (preprocessing.image_size,)
-    strengths = np.linspace(0.5, 1, len(sizes)) if len(sizes) > 1 else [1.0]
-    return [
-        make(replace(preprocessing, image_size=size), data.min_crop_area, float(strength))
-        for size, strength in zip(sizes, strengths, strict=True)
-    ]
 
 
 def fit(run: Run, state: TrainState, stop: Stop) -> Progress:
@@ -206,32 +37,58 @@ def fit(run: Run, state: TrainState, stop: Stop) -> Progress:
     On SIGTERM or Ctrl-C it saves after the step under way and returns with `stopped == ''`; while the step is
     compiled, when there is nothing to save, the process ends at once.
     """
-    progress = Progress()
     with ExitStack() as leaving:
         checkpoints = leaving.enter_context(Checkpoints(run.workdir / "checkpoints"))
         display = leaving.enter_context(Display(run.say))
         stop.leaving.append(display.clear)
-        restored = checkpoints.restore(state)
-        if restored:
-            state, saved = restored
-            progress = Progress(**saved)
-            if progress.stopped == ALL_DONE and int(state.step) < run.total_steps:
-                progress.stopped = ""  # it was given more epochs since
-            run.say(f"resuming from step {int(state.step)} of {run.total_steps}")
+        state, progress = _resumed(run, state, checkpoints)
         run = announced(run, stop)
-        batches = leaving.enter_context(closing(run.batches(int(state.step), run.config.data.workers)))
+        step = int(state.step)
+        batches = leaving.enter_context(closing(run.batches(step, run.config.data.workers)))
         leaving.enter_context(stop.after_the_step())
+        # The order is the contract: a step's batch and keys follow from (seed, step) alone, and a checkpoint is
+        # written when all that it speaks of has been. So a kill at any moment costs time, and no bit.
         while not progress.stopped:
-            state = _train_epoch(run, state, progress, batches, checkpoints, stop, display)
-            if int(state.step) % run.steps_per_epoch:
+            epoch, end = step // run.steps_per_epoch, (step // run.steps_per_epoch + 1) * run.steps_per_epoch
+            _announce_size(run, epoch)
+            meter = Meter(run, progress)
+            saved_at = time.perf_counter()
+            while step < end and not run.devices.anyone(stop.requested):
+                with meter.waiting():
+                    batch = next(batches)
+                with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                    state, metrics = run.train_step(state, on_devices(run.devices, batch))
+                meter.add(step, batch["index"], metrics)
+                step += 1
+                if run.devices.first:
+                    display.step(step, run, progress.sums)
+                # Not after the last step: the epoch's own checkpoint, validated, has that number.
+                if step < end and run.devices.anyone(_is_due(run, saved_at)):
+                    meter.settle()
+                    checkpoints.save(state, asdict(progress))
+                    saved_at = time.perf_counter()
+            meter.settle()
+            if step < end:
                 checkpoints.save(state, asdict(progress))
             else:
                 state = _end_epoch(run, state, progress, display)
                 checkpoints.save(state, asdict(progress), progress.history[-1]["score"])
             if run.devices.anyone(stop.requested) and not progress.stopped:
-                run.say(f"stopped and saved at step {int(state.step)}; the same command resumes from here")
+                run.say(f"stopped and saved at step {step}; the same command resumes from here")
                 break
     return progress
+
+
+def _resumed(run: Run, state: TrainState, checkpoints: Checkpoints) -> tuple[TrainState, Progress]:
+    """Returns state and progress of the newest checkpoint; the given state where there is none yet."""
+    restored = checkpoints.restore(state)
+    if not restored:
+        return state, Progress()
+    state, progress = restored[0], Progress(**restored[1])
+    if progress.stopped == ALL_DONE and int(state.step) < run.total_steps:
+        progress.stopped = ""  # it was given more epochs since
+    run.say(f"resuming from step {int(state.step)} of {run.total_steps}")
+    return state, progress
 
 
 def announced(run: Run, stop: Stop) -> Run:
@@ -245,7 +102,9 @@ def announced(run: Run, stop: Stop) -> Run:
 
     def train_step(state: TrainState, batch: Any) -> Any:
         if batch["image"].shape in sizes:
-            return run.train_step(state, batch)
+            # All that a step takes is on the devices already; what were not would make each step wait for it.
+            with jax.transfer_guard("disallow"):
+                return run.train_step(state, batch)
         sizes.add(batch["image"].shape)
         at, start = int(state.step), time.perf_counter()
         stop.kept = f"the same command resumes from step {at}" if at else "the same command begins anew"
@@ -265,57 +124,59 @@ def announced(run: Run, stop: Stop) -> Run:
     return replace(run, train_step=train_step, predict=predict)
 
 
-def _train_epoch(
-    run: Run,
-    state: TrainState,
-    progress: Progress,
-    batches: Iterator[pipeline.Batch],
-    checkpoints: Checkpoints,
-    stop: Stop,
-    display: Display,
-) -> TrainState:
-    """Trains to the end of the epoch, or to the step where a stop was asked for."""
-    step = int(state.step)
-    epoch = step // run.steps_per_epoch
-    end = (epoch + 1) * run.steps_per_epoch
+def _announce_size(run: Run, epoch: int) -> None:
     if run.config.data.progressive:
-        size = run.config.data.progressive[_stage(run.config, epoch)]
+        size = run.config.data.progressive[stage_of(run.config, epoch)]
         run.say(f"epoch {epoch + 1}: training at {size} px")
-    sums = progress.sums = progress.sums or dict.fromkeys(("loss", "top1", "seconds", "waited", "steps"), 0.0)
-    pending: deque[tuple[int, np.ndarray, dict[str, jax.Array]]] = deque()
-    saved_at = now = time.perf_counter()
 
-    def settle(keep: int) -> None:
-        # One step late, so that the device already works on the next while the host reads this one's loss.
-        while len(pending) > keep:
-            at, index, metrics = pending.popleft()
+
+def _is_due(run: Run, saved_at: float) -> bool:
+    """Returns whether it is time for a checkpoint within the epoch."""
+    return time.perf_counter() - saved_at > 60 * (run.config.train.checkpoint_minutes or math.inf)
+
+
+class Meter:
+    """Adds up what the steps of an epoch say in `Progress.sums`, which a stopped epoch has brought along."""
+
+    def __init__(self, run: Run, progress: Progress):
+        self._run = run
+        self._sums = progress.sums = progress.sums or dict.fromkeys(
+            ("loss", "top1", "seconds", "waited", "steps"), 0.0
+        )
+        self._pending: deque[tuple[int, np.ndarray, dict[str, jax.Array]]] = deque()
+        self._now = time.perf_counter()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as waiting for a batch."""
+        asked = time.perf_counter()
+        yield
+        self._sums["waited"] += time.perf_counter() - asked
+
+    def add(self, step: int, index: np.ndarray, metrics: dict[str, jax.Array]) -> None:
+        """Takes what a step returned, and reads that of the step before.
+
+        One step late, so that the device already works on the next while the host reads this one's loss.
+        """
+        self._pending.append((step, index, metrics))
+        self.settle(1)
+        before, self._now = self._now, time.perf_counter()
+        self._sums["seconds"] += self._now - before
+
+    def settle(self, keep: int = 0) -> None:
+        """Reads all steps but the last few.
+
+        Raises:
+            UserError: a loss is not finite.
+        """
+        while len(self._pending) > keep:
+            at, index, metrics = self._pending.popleft()
             loss = float(metrics["loss"])
             if not math.isfinite(loss):
-                raise UserError(_diverged(run, at, index, loss))
-            sums["loss"] += loss
-            sums["top1"] += float(metrics["top1"])
-            sums["steps"] += 1
-
-    while step < end and not run.devices.anyone(stop.requested):
-        asked = time.perf_counter()
-        batch = next(batches)
-        sums["waited"] += time.perf_counter() - asked
-        state, metrics = run.train_step(state, on_devices(run.devices, batch))
-        pending.append((step, batch["index"], metrics))
-        settle(1)
-        step += 1
-        before, now = now, time.perf_counter()
-        sums["seconds"] += now - before
-        if run.devices.first:
-            display.step(step, run, sums)
-        # Not after the last step: the epoch's own checkpoint, validated, has that number.
-        due = now - saved_at > 60 * (run.config.train.checkpoint_minutes or math.inf)
-        if step < end and run.devices.anyone(due):
-            settle(0)
-            checkpoints.save(state, asdict(progress))
-            saved_at = now
-    settle(0)
-    return state
+                raise UserError(_diverged(self._run, at, index, loss))
+            self._sums["loss"] += loss
+            self._sums["top1"] += float(metrics["top1"])
+            self._sums["steps"] += 1
 
 
 def _diverged(run: Run, step: int, index: np.ndarray, loss: float) -> str:

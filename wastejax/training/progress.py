@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from wastejax.evaluation.report.markdown import duration
 
 if TYPE_CHECKING:
-    from wastejax.training.loop import Run
+    from wastejax.training.run import Run
 
 
 MEASURED = 12  # steps from which the time of a run is estimated; the first two wait for programs and images

@@ -22,8 +22,8 @@ from wastejax.errors import ConfigError, UserError
 from wastejax.files import check_folder, write_bytes, write_text
 
 if TYPE_CHECKING:
+    from wastejax.runtime.stop import Stop
     from wastejax.training.devices import Cluster
-    from wastejax.training.stop import Stop
 
 Say = Callable[[str], None]
 
@@ -97,7 +97,7 @@ def _check_fine_tuning(config: ConfigDict) -> None:
     """Raises a ConfigError, before any slow work, where there is no such teacher or not so many blocks."""
     from wastejax.models import create_model
     from wastejax.models.structure import first_blocks
-    from wastejax.training.teacher import open_teacher
+    from wastejax.training.step.teacher import open_teacher
 
     if config.distill.teacher:
         open_teacher(config.distill)
@@ -133,7 +133,7 @@ def train(
     Raises:
         UserError: the recipe, a key, a value or the data are wrong, or the work directory holds another run.
     """
-    from wastejax.training.stop import Stop
+    from wastejax.runtime.stop import Stop
 
     with nullcontext(stop) if stop is not None else Stop(say) as answering:
         return _train(recipe, overrides, workdir, say, cluster, answering)
@@ -158,9 +158,10 @@ def _train(
     devices.check(config, mesh)
     folder = Path(workdir) if workdir else default_folder(recipe, config)
     check_folder(folder, "--workdir")
-    from wastejax.training import loop
     from wastejax.training.advice import advice
     from wastejax.training.claim import claim, is_longer, lengthen, unused
+    from wastejax.training.loop import fit
+    from wastejax.training.run import set_up
 
     anew = command_line(recipe, overrides, str(unused(folder)))
     known = mesh.agreed(claim(folder, config, anew))
@@ -177,8 +178,8 @@ def _train(
         lengthen(folder, config)
     if not known and mesh.first:
         _take(folder, config, dataset)
-    run, state = loop.set_up(config, folder, dataset, mesh, say)
-    progress = loop.fit(run, state, stop)
+    run, state = set_up(config, folder, dataset, mesh, say)
+    progress = fit(run, state, stop)
     if progress.stopped and mesh.first:
         from wastejax.training.finish import finish
 

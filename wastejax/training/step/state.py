@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from wastejax.training.optim import make_plateau
+from wastejax.training.step.optim import make_plateau
 
 
 class TrainState(flax.struct.PyTreeNode):

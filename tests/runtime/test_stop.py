@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wastejax.training.stop import Stop
+from wastejax.runtime.stop import Stop
 
 ROOT = Path(__file__).resolve().parents[2]
 # OpenSSL's loop is one instruction to Python, in which its own handlers wait, as they do for XLA's compiler.
@@ -19,7 +19,7 @@ def signalled(code: str, numbers: list[int]) -> tuple[int, list[str]]:
     start = f"""
 import hashlib, signal, sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from wastejax.training.stop import Stop
+from wastejax.runtime.stop import Stop
 def say(line):
     print(line, flush=True)
 """

@@ -1,0 +1,219 @@
+"""What a run is, and how it is set up: network, optimizer, step, training batches and validation.
+
+WORKDIR/
+  config.json  manifest.csv      what was asked for, and which image is in which split
+  checkpoints/                   Orbax: newest and best
+  metrics.csv  tensorboard/      one row an epoch
+  bundle/                        the best model so far
+  report.md  report.json  figures/
+"""
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from wastejax.data import pipeline
+from wastejax.data.prepare import Dataset
+from wastejax.data.transforms import AUGMENTATIONS, Augmentation, Preprocessing
+from wastejax.models import Model, create_model
+from wastejax.models.structure import layer_index
+from wastejax.runtime.jit import jit
+from wastejax.training.devices import Devices
+from wastejax.training.init import initial_variables
+from wastejax.training.step import TrainStep, losses, make_train_step, optim
+from wastejax.training.step.state import TrainState, create_train_state
+from wastejax.training.step.teacher import load_teacher
+
+Say = Callable[[str], None]
+Batches = Generator[pipeline.Batch, None, None]
+
+
+@dataclass
+class Progress:
+    """What a run remembers beside its arrays; saved with every checkpoint.
+
+    Attributes:
+        history: one row an epoch, the columns of metrics.csv.
+        sums: of the epoch under way: 'loss', 'top1', 'seconds', 'waited', 'steps'.
+        best_score: of the best epoch; -inf before the first.
+        best_epoch: counted from one; 0 before the first.
+        stopped: why training ended, '' while it goes on.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    best_score: float = -1e30
+    best_epoch: int = 0
+    stopped: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What does not change during a run.
+
+    Attributes:
+        batches: (first step, processes that read) -> the batches from there to the end of the run; to be closed.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    dataset: Dataset
+    preprocessing: Preprocessing
+    model: Model
+    train_step: TrainStep
+    predict: Callable[[Any, jax.Array], jax.Array]
+    schedule: optax.Schedule
+    batches: Callable[[int, int], Batches]
+    validation: pipeline.EvalBatches
+    steps_per_epoch: int
+    devices: Devices
+    say: Say
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.config.train.epochs * self.steps_per_epoch
+
+
+def set_up(
+    config: ConfigDict, workdir: Path, dataset: Dataset, devices: Devices, say: Say
+) -> tuple[Run, TrainState]:
+    """Returns a run that is ready to go, and its state before the first step, on its devices."""
+
+    def caching(done: int, count: int) -> None:
+        if done == count or done % 1000 == 0:
+            say(f"decoded {done} of {count} images into the cache")
+
+    preprocessing = Preprocessing.from_config(config.data)
+    steps_per_epoch = max(1, round(len(dataset.indices("train")) / config.train.batch_size))
+    model, variables = _network(config, dataset.source.classes, say)
+    tx, schedule = _optimizer(config, variables["params"], steps_per_epoch)
+    run = Run(
+        config=config,
+        workdir=workdir,
+        dataset=dataset,
+        preprocessing=preprocessing,
+        model=model,
+        train_step=_train_step(config, model, tx, dataset, devices),
+        predict=jit(
+            lambda v, images: model.apply(v, preprocessing.normalise(images)),
+            out_shardings=devices.everywhere,  # every process scores all answers
+        ),
+        schedule=schedule,
+        batches=_training_batches(config, dataset, devices, steps_per_epoch, caching),
+        validation=_validation(config, dataset, devices, caching),
+        steps_per_epoch=steps_per_epoch,
+        devices=devices,
+        say=say,
+    )
+    return run, devices.replicate(create_train_state(variables, tx, config.optim))
+
+
+def _network(config: ConfigDict, classes: tuple[str, ...], say: Say) -> tuple[Model, dict[str, Any]]:
+    """Returns the network and the variables that it starts from."""
+    model = create_model(config.model, len(classes))
+    return model, initial_variables(config, model, classes, say)
+
+
+def _optimizer(
+    config: ConfigDict, params: Any, steps_per_epoch: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Returns the optimizer, and its step -> learning rate."""
+    schedule = optim.make_schedule(config.optim, steps_per_epoch, config.train.epochs * steps_per_epoch)
+    factors = optim.layer_factors(config.optim, layer_index(params))
+    return optim.make_optimizer(config.optim, schedule, factors), schedule
+
+
+def _train_step(
+    config: ConfigDict,
+    model: Model,
+    tx: optax.GradientTransformation,
+    dataset: Dataset,
+    devices: Devices,
+) -> TrainStep:
+    """Returns the step, with the weights of the classes and the teacher that the recipe asks for."""
+    source = dataset.source
+    teacher = load_teacher(config.distill, source.classes)
+    if teacher is not None:
+        teacher = teacher._replace(variables=devices.replicate(teacher.variables))
+    weights = None
+    if config.loss.class_weights:
+        weights = losses.class_weights(source.labels[dataset.indices("train")], len(source.classes))
+    preprocessing = Preprocessing.from_config(config.data)
+    return make_train_step(model, tx, config, preprocessing, weights, devices.everywhere, teacher)
+
+
+def _training_batches(
+    config: ConfigDict,
+    dataset: Dataset,
+    devices: Devices,
+    steps_per_epoch: int,
+    caching: Callable[[int, int], None],
+) -> Callable[[int, int], Batches]:
+    """Returns `Run.batches`, after decoding the training images into the cache where the recipe asks for it."""
+    data, source, train = config.data, dataset.source, dataset.indices("train")
+    sizes = data.progressive or (data.image_size,)
+    side = pipeline.cached_side(max(sizes), data.crop, data.min_crop_area)
+    read = pipeline.reader(source, train, data.cache, side, caching)
+    augmentations = _augmentations(data, sizes)
+    mix = None
+    if source.allowed is not None and source.members is not None:
+        mix = pipeline.Mix(source.allowed, source.members, dataset.weights)
+
+    def batches(start: int, workers: int) -> Batches:
+        # Through the ends of epochs, since a process that reads takes seconds to start; anew for another size.
+        while start < config.train.epochs * steps_per_epoch:
+            stage = stage_of(config, start // steps_per_epoch)
+            stop = -(-(stage + 1) * config.train.epochs // len(augmentations)) * steps_per_epoch
+            images = pipeline.TrainingImages(
+                read,
+                train,
+                augmentations[stage],
+                config.train.batch_size,
+                config.seed,
+                data.balanced_sampling,
+                devices.part,
+                mix,
+            )
+            with closing(pipeline.train_batches(images, start, stop, workers)) as reading:
+                yield from reading
+            start = stop
+
+    return batches
+
+
+def _augmentations(data: ConfigDict, sizes: tuple[int, ...]) -> list[Augmentation]:
+    """Returns what is done to training images, one for each equal share of the epochs."""
+    preprocessing, make = Preprocessing.from_config(data), AUGMENTATIONS[data.augmentation]
+    strengths = np.linspace(0.5, 1, len(sizes)) if len(sizes) > 1 else [1.0]
+    return [
+        make(replace(preprocessing, image_size=size), data.min_crop_area, float(strength))
+        for size, strength in zip(sizes, strengths, strict=True)
+    ]
+
+
+def stage_of(config: ConfigDict, epoch: int) -> int:
+    """Returns which of the sizes of `data.progressive` an epoch, counted from zero, trains at."""
+    return epoch * len(config.data.progressive) // config.train.epochs
+
+
+def _validation(
+    config: ConfigDict, dataset: Dataset, devices: Devices, caching: Callable[[int, int], None]
+) -> pipeline.EvalBatches:
+    """Returns the batches of validation images, of which this process reads its part."""
+    return pipeline.EvalBatches(
+        dataset.source,
+        dataset.indices("val"),
+        Preprocessing.from_config(config.data),
+        devices.rounded_up(config.eval.batch_size),
+        config.data.cache,
+        caching,
+        devices.part,
+    )

@@ -1,0 +1,166 @@
+"""One training step: uint8 batch in, new state and a few numbers out. Jitted once, state donated."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+from ml_collections import ConfigDict
+
+from wastejax.data.transforms import Preprocessing
+from wastejax.models import Model
+from wastejax.models.structure import first_blocks
+from wastejax.runtime.jit import jit
+from wastejax.training.step import losses
+from wastejax.training.step.sharpness import ascend
+from wastejax.training.step.state import TrainState
+from wastejax.training.step.teacher import Teacher
+
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+    model: Model,
+    tx: optax.GradientTransformation,
+    config: ConfigDict,
+    preprocessing: Preprocessing,
+    class_weights: np.ndarray | None = None,
+    sharding: jax.sharding.Sharding | None = None,
+    teacher: Teacher | None = None,
+) -> TrainStep:
+    """Returns the jitted step.
+
+    Args:
+        model: the network, of C classes.
+        tx: its optimizer.
+        config: a whole recipe; read are seed, loss, distill, optim.{ema_decay, frozen_blocks, sharpness} and
+            train.accumulate.
+        preprocessing: turns uint8 images into the network's input.
+        class_weights: float32 [C], or None.
+        sharding: of the next state, where there are several devices; see `devices.Devices.everywhere`.
+        teacher: whose answers are learned beside the labels; None for labels alone.
+
+    The step takes (state, {'image': uint8 [B, S, S, 3], 'label': int32 [B]}) and returns the next state and
+    {'loss', 'top1', 'grad_norm'}, float32 scalars. With 'allowed', bool [B, C], in the batch, labels can mean
+    several classes or none: `losses.partial_labels` and `losses.outlier_exposure` take the place of cross entropy,
+    and an answer counts as right where it is among those allowed.
+    """
+    parts, sharpness = config.train.accumulate, config.optim.sharpness
+    key = jax.random.key(config.seed)
+    value_and_grad = jax.value_and_grad(_loss(model, config, preprocessing, class_weights), has_aux=True)
+
+    def train_step(
+        state: TrainState, batch: dict[str, jax.Array], teacher_variables: Any = None
+    ) -> tuple[TrainState, Metrics]:
+        mix_key, drop_key = jax.random.split(jax.random.fold_in(key, state.step))
+        images, targets = _inputs(batch, mix_key, config.loss, model.num_classes)
+        batch_stats, grads = state.batch_stats, jax.tree.map(jnp.zeros_like, state.params)
+        loss = top1 = jnp.zeros(())
+        # Unrolled: convolutions inside lax.scan are many times slower on a CPU.
+        right = batch.get("allowed", jax.nn.one_hot(batch["label"], model.num_classes, dtype=bool))
+        for i, (x, t, meant) in enumerate(
+            zip(*(jnp.split(a, parts) for a in (images, targets, right)), strict=True)
+        ):
+            taught = teacher.logits(teacher_variables, x) if teacher else None
+            gradient = partial(
+                value_and_grad, images=x, targets=t, taught=taught, rng=jax.random.fold_in(drop_key, i)
+            )
+            (part, (logits, new_stats)), g = gradient(state.params, batch_stats)
+            if sharpness.name != "none":
+                # Sharpness-aware: the gradient of the worst point nearby. Its batch statistics are not kept.
+                g = gradient(ascend(state.params, g, sharpness), batch_stats)[1]
+            batch_stats = new_stats
+            grads = jax.tree.map(lambda a, b: a + b / parts, grads, g)
+            loss += part / parts
+            top1 += jnp.mean(meant[jnp.arange(len(meant)), jnp.argmax(logits, -1)]) / parts
+        new_state = _update(tx, config.optim.ema_decay, state, grads, batch_stats)
+        return new_state, {"loss": loss, "top1": top1, "grad_norm": optax.tree.norm(grads)}
+
+    step = jit(train_step, donate_argnums=0, out_shardings=sharding)
+    # The teacher's weights as an argument: as constants they would be compiled in.
+    return partial(step, teacher_variables=teacher.variables) if teacher else step
+
+
+def _loss(
+    model: Model, config: ConfigDict, preprocessing: Preprocessing, class_weights: np.ndarray | None
+) -> Callable[..., tuple[jax.Array, tuple[jax.Array, Any]]]:
+    """Returns (params, batch_stats, images, targets, taught, rng) -> loss, (logits, new batch_stats)."""
+    distill = config.distill
+
+    def loss_fn(
+        params: Any,
+        batch_stats: Any,
+        images: jax.Array,
+        targets: jax.Array,
+        taught: jax.Array | None,
+        rng: jax.Array,
+    ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        frozen = first_blocks(params, config.optim.frozen_blocks)
+        params = {k: jax.lax.stop_gradient(v) if k in frozen else v for k, v in params.items()}
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits, new_stats = model.apply(
+            variables, preprocessing.normalise(images), train=True, rng=rng, frozen=frozen
+        )
+        if targets.dtype == bool:
+            loss = losses.partial_labels(logits, targets, config.loss.label_smoothing)
+            loss += config.loss.outlier_weight * losses.outlier_exposure(logits, targets)
+        else:
+            loss = losses.cross_entropy(logits, targets, class_weights)
+        if taught is not None:
+            learnt = losses.distillation(logits, taught, distill.temperature)
+            loss = (1 - distill.weight) * loss + distill.weight * learnt
+        return loss, (logits, new_stats)
+
+    return loss_fn
+
+
+def _inputs(
+    batch: dict[str, jax.Array], rng: jax.Array, loss: ConfigDict, num_classes: int
+) -> tuple[jax.Array, jax.Array]:
+    """Returns images, and targets: float32 [B, C], or where labels can mean several classes the bool ones."""
+    if "allowed" in batch:
+        return batch["image"], batch["allowed"]
+    targets = losses.smooth_labels(batch["label"], num_classes, loss.label_smoothing)
+    return mix(rng, batch["image"], targets, loss)
+
+
+def _update(
+    tx: optax.GradientTransformation, ema_decay: float, state: TrainState, grads: Any, batch_stats: Any
+) -> TrainState:
+    """Returns the state after the optimizer's step and that of the averaged weights."""
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    updates = jax.tree.map(lambda u: u * state.plateau.scale, updates)
+    params = optax.apply_updates(state.params, updates)
+    step = state.step + 1
+    ema = state.ema
+    if ema is not None:
+        # The average would remember the random start for long: let it begin short.
+        decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
+        now, _ = ravel_pytree({"params": params, "batch_stats": batch_stats})
+        ema = decay * ema + (1 - decay) * now
+    return state.replace(step=step, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema)
+
+
+def mix(
+    rng: jax.Array, images: jax.Array, targets: jax.Array, loss: ConfigDict
+) -> tuple[jax.Array, jax.Array]:
+    """Applies mixup, cutmix, or with both on one of them at even odds."""
+    choice, rng = jax.random.split(rng)
+    if loss.mixup or loss.cutmix:
+        images = images.astype(jnp.float32)
+    if loss.mixup and loss.cutmix:
+        return jax.lax.cond(
+            jax.random.bernoulli(choice),
+            lambda: losses.mixup(rng, images, targets, loss.mixup),
+            lambda: losses.cutmix(rng, images, targets, loss.cutmix),
+        )
+    if loss.mixup:
+        return losses.mixup(rng, images, targets, loss.mixup)
+    if loss.cutmix:
+        return losses.cutmix(rng, images, targets, loss.cutmix)
+    return images, targets
