@@ -20,7 +20,7 @@ KEYS: dict[str, Key] = {
         default="",
         text="Folder of images: DIR/<class>/*.jpg (nested, already split, or the Kaggle layout); or a "
         "description of labeled images: CSV, Parquet, COCO, YOLO, Pascal VOC, Hugging Face; or a .toml file "
-        "that describes several sources, whose labels need not agree: see wastejax/data/description.py. "
+        "that describes several sources, whose labels need not agree: see wastejax/data/description/. "
         "Empty: the embedded drawn set.",
     ),
     "data.box_margin": Key(

@@ -32,7 +32,7 @@ from experiments.ship import card
 from wastejax.bundle import DEFAULT, Bundle, keep_calibration, load_bundle, save_bundle
 from wastejax.data import images
 from wastejax.data.cache import cache_dir
-from wastejax.data.label_map import load_label_map
+from wastejax.data.description.label_map import load_label_map
 from wastejax.data.prepare import prepare
 from wastejax.evaluation.by_source import score_by_source, source_table
 from wastejax.evaluation.calibration import fit_temperature

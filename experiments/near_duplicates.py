@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 
 from wastejax.benchmark.about import facts
-from wastejax.data import hamming
-from wastejax.data.duplicates import group_duplicates
+from wastejax.data.duplicates import group_duplicates, hamming
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BITS = 8

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 
 from wastejax.bundle import load_bundle
-from wastejax.evaluation.corruptions import KINDS
 from wastejax.evaluation.metrics import bootstrap_statistic
 from wastejax.evaluation.pictures import Asked, asked_pictures
 from wastejax.evaluation.report.robustness import draw
 from wastejax.evaluation.robustness import CLEAN, Point, measure, points, spread, summary
+from wastejax.evaluation.robustness.corruptions import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"

@@ -7,8 +7,8 @@ from PIL import Image
 from configs.common import get_config
 from wastejax.data import pipeline
 from wastejax.data.description import open_description
+from wastejax.data.description.label_map import load_label_map
 from wastejax.data.duplicates import joined_groups
-from wastejax.data.label_map import load_label_map
 from wastejax.data.prepare import prepare
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
 from wastejax.errors import ConfigError, UserError

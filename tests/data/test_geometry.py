@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wastejax.data import pipeline
-from wastejax.data.resampling import resized_crop
+from wastejax.data.images.resampling import resized_crop
 from wastejax.data.sources import Source
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing, random_box
 from wastejax.deployment import website

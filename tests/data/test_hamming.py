@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wastejax.data import hamming
-from wastejax.data.duplicates import group_duplicates
+from wastejax.data.duplicates import group_duplicates, hamming
 
 
 def planted(count: int, seed: int, most_bits: int) -> np.ndarray:

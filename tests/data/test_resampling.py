@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wastejax.data import resampling
-from wastejax.data.resampling import FILTERS, resized_crop
+from wastejax.data.images import resampling
+from wastejax.data.images.resampling import FILTERS, resized_crop
 
 BOXES = [
     (10.0, 10.0, 210.0, 210.0),

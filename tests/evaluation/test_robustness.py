@@ -14,10 +14,10 @@ from wastejax.data.images import decode
 from wastejax.data.sources import open_folder
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
-from wastejax.evaluation import corruptions, robustness
-from wastejax.evaluation.corruptions import KINDS, corrupted
+from wastejax.evaluation import robustness
 from wastejax.evaluation.report import robustness as report
-from wastejax.evaluation.robustness import CLEAN, measure, points, spread, summary
+from wastejax.evaluation.robustness import CLEAN, corruptions, measure, points, spread, summary
+from wastejax.evaluation.robustness.corruptions import KINDS, corrupted
 
 
 def random_picture(width=100, height=100, seed=0):

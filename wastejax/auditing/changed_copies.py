@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 
 from wastejax.data.duplicates import agreement
-from wastejax.data.hamming import near_pairs
+from wastejax.data.duplicates.hamming import near_pairs
 
 # Smallest `agreement` of mirrored and cropped copies. Looking for them tries many more pairs than looking for plain
 # copies, and so meets more look-alikes: of the pairs found in TrashNet and the household waste set those above 0.8

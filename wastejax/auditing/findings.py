@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from wastejax.auditing.changed_copies import agreements, cropped_pairs, mirrored_pairs
 from wastejax.data.duplicates import MIN_AGREEMENT, group_duplicates, scan, scene_groups
-from wastejax.data.hamming import near_pairs
+from wastejax.data.duplicates.hamming import near_pairs
 from wastejax.data.images import Header, read_header
 from wastejax.data.images.formats import ENDINGS
 from wastejax.data.sources import Source

@@ -20,7 +20,7 @@ from PIL import Image
 
 from wastejax.data import images
 from wastejax.data.cache import ArrayStore, Progress, build_store, cache_dir, stamp
-from wastejax.data.resampling import FILTERS
+from wastejax.data.images.resampling import FILTERS
 from wastejax.data.sources import Source
 from wastejax.data.transforms import Augmentation, Preprocessing
 from wastejax.data.workers import Workers

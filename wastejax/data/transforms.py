@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from wastejax.data.images import to_rgb
-from wastejax.data.resampling import FILTERS, resized_crop
+from wastejax.data.images.resampling import FILTERS, resized_crop
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from wastejax.bundle import Bundle, default_bundle, load_bundle
 from wastejax.data.corrections import corrections_of_run, load_corrections
-from wastejax.data.label_map import allowed_classes, load_label_map
+from wastejax.data.description.label_map import allowed_classes, load_label_map
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.prepare import pictures_of
 from wastejax.data.sources import Source, open_path, open_pictures

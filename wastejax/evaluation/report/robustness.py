@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wastejax.evaluation.corruptions import KINDS
 from wastejax.evaluation.report.markdown import code, percent, table
 from wastejax.evaluation.report.plots import BLUE, GREEN, ORANGE, RED, save, styled
+from wastejax.evaluation.robustness.corruptions import KINDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from wastejax.data.cache import go_without
-from wastejax.data.hamming import near_pairs
+from wastejax.data.duplicates.hamming import near_pairs
 from wastejax.data.images import VERSION, BadImage, decode
 from wastejax.data.sources import Source
 

@@ -9,10 +9,10 @@ import numpy as np
 from wastejax.bundle import Bundle, default_bundle, load_bundle
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import Source
-from wastejax.evaluation.corruptions import KINDS, corrupted
 from wastejax.evaluation.evaluate import evaluate, match_classes
 from wastejax.evaluation.metrics import bootstrap_interval, bootstrap_statistic
 from wastejax.evaluation.pictures import Asked, asked_pictures, readable
+from wastejax.evaluation.robustness.corruptions import KINDS, corrupted
 
 Say = Callable[[str], None]
 Point = tuple[str, float]  # kind and severity of a corruption

@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from wastejax.data.description.label_map import LabelMap, Meaning, allowed_classes, load_label_map
+from wastejax.data.duplicates import joined_groups
 from wastejax.data.formats.any import open_path
 from wastejax.data.formats.source import Source
-from wastejax.data.label_map import LabelMap, Meaning, allowed_classes, load_label_map
 from wastejax.errors import ConfigError, UserError, nearest
 
 KEY = "config.data.dir"
@@ -47,6 +48,11 @@ class Mixture:
     weights: Mapping[str, float]
     together: tuple[str, ...]
     label_map: LabelMap | None
+
+    def joined(self, groups: np.ndarray, source: Source) -> np.ndarray:
+        """Returns the groups, int32 [N], of some of the images, with those joined that were given together."""
+        given = dict(zip(self.source.names, self.together, strict=True))
+        return joined_groups(groups, [given[name] for name in source.names])
 
 
 def is_description(path: str | Path) -> bool:

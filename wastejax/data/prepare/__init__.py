@@ -1,0 +1,276 @@
+"""From a data config to labelled, checked, grouped and split pictures, before anything slow starts."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wastejax.data.corrections import KEY as CORRECTIONS
+from wastejax.data.corrections import Changes, Corrections, load_corrections
+from wastejax.data.description import is_description, open_description
+from wastejax.data.duplicates import Scan, group_duplicates, joined_groups, scan
+from wastejax.data.formats.boxes import MARGIN
+from wastejax.data.prepare.checks import check_all_left, check_content, check_opened, check_splits
+from wastejax.data.prepare.notes import describe_scene, notes_on_split, notes_on_twins
+from wastejax.data.sources import Source, open_source
+from wastejax.data.split import SPLITS, Manifest, load_manifest, shorten, stratified_group_split
+from wastejax.errors import ConfigError, nearest
+
+_SECONDS_BETWEEN_PROGRESS = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """N pictures ready for training.
+
+    Attributes:
+        source: the pictures, without those that were skipped or that the manifest leaves out.
+        groups: int32 [N], near-duplicate group.
+        splits: str [N], 'train', 'val' or 'test'.
+        skipped: name -> reason, of unreadable files that were left out.
+        notes: what the user should know about the data, one line each.
+        left_out: the pictures of `config.data.leave_out`, the readable ones; None where it is empty.
+        phash: uint64 [N], perceptual hashes.
+        weights: source of a data description -> its share of the training batches; empty where there is none.
+        corrections: what `config.data.corrections` names; None where it is empty.
+        corrected: how many images these relabel, drop and confirm.
+    """
+
+    source: Source
+    groups: np.ndarray
+    splits: np.ndarray
+    skipped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    left_out: Source | None = None
+    phash: np.ndarray | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    corrections: Corrections | None = None
+    corrected: Mapping[str, int] = field(default_factory=dict)
+
+    def indices(self, split: str) -> np.ndarray:
+        """Returns int64 [M], the pictures of one split, in the order of the source.
+
+        Those of 'val' and 'test' are the ones that show one known class; `all_indices` has the others too.
+        """
+        chosen = self.all_indices(split)
+        return chosen if split == "train" else one_class(self.source, chosen)
+
+    def all_indices(self, split: str) -> np.ndarray:
+        """Returns int64 [M], the pictures of one split, whatever their labels can mean."""
+        return np.flatnonzero(self.splits == split)
+
+
+def one_class(source: Source, indices: np.ndarray) -> np.ndarray:
+    """Returns those of the pictures, int64 [M], whose label means exactly one class."""
+    return indices if source.allowed is None else indices[source.allowed[indices].sum(axis=1) == 1]
+
+
+def prepare(
+    data_config: Any, seed: int, cache_dir: Path | None, say: Callable[[str], None] = lambda line: None
+) -> Dataset:
+    """Opens the data, reads every file once to find the unreadable ones, and splits them.
+
+    Args:
+        data_config: `config.data`: source, dir, on_bad_image, leave_out, corrections, and split.{ratios, group,
+            hamming, manifest}.
+        seed: of the split.
+        cache_dir: where hashes are kept for the next run; None for no cache.
+        say: is given a line about progress now and then.
+
+    Raises:
+        ConfigError: a value is impossible, there are not enough pictures or classes, files are unreadable and
+            `on_bad_image` is 'raise', or the manifest does not fit the data.
+        UserError: the corrections do not fit the data.
+    """
+    margin = data_config.get("box_margin", MARGIN)
+    mixture = open_description(data_config.dir) if is_description(data_config.dir) else None
+    source = mixture.source if mixture else open_source(data_config.source, data_config.dir, margin)
+    notes = list(source.notes)
+    corrections, changes = _corrections(source, data_config)
+    source, manifest, left_out = _choose(source, data_config, notes, changes)
+    notes += check_opened(source, manifest is not None, changes)
+
+    good, seen, skipped = _read(source, data_config, changes, cache_dir, say)
+    notes += [f"{len(skipped):,} unreadable images are left out"] if skipped else []
+    check_all_left(source, good)
+    source, phash, grey = source.select(good), seen.phash[good], seen.grey[good]
+
+    twins = group_duplicates(phash, grey, data_config.split.hamming)
+    scene = describe_scene(phash, grey, twins)
+    twins = twins if mixture is None else mixture.joined(twins, source)
+    if manifest is not None:
+        groups, splits = manifest.groups[good], manifest.splits[good]
+        check_splits(source, groups, splits, ("train",), "config.data.split.manifest", "")
+        if manifest.phash is not None:
+            notes += check_content(source, phash, manifest.phash[good])
+    else:
+        groups, splits = _deal(source, twins, data_config.split, seed, scene, notes)
+    if corrections is not None:
+        kept = _corrected(source, changes, data_config.get("leave_out", ()), notes)
+        source = changes.relabeled(source).select(kept)
+        groups, splits, twins, phash = groups[kept], splits[kept], twins[kept], phash[kept]
+        check_splits(source, groups, splits, ("train",), CORRECTIONS, "")
+    notes += notes_on_twins(source, twins, splits)
+    if left_out is not None:
+        left_out, unreadable = _held_out(left_out, data_config, changes, cache_dir, say)
+        skipped |= unreadable
+        notes.append(
+            f"{len(left_out):,} images of {', '.join(left_out.classes)} are kept out of training, to test with as "
+            "out-of-distribution images"
+        )
+    weights = mixture.weights if mixture else {}
+    return Dataset(
+        source, groups, splits, skipped, notes, left_out, phash, weights, corrections, changes.counts
+    )
+
+
+def _corrections(source: Source, config: Any) -> tuple[Corrections | None, Changes]:
+    """Returns what `config.data.corrections` names, and what that changes in all of the data."""
+    path = config.get("corrections", "")
+    if not path:
+        return None, Changes()
+    corrections = load_corrections(path)
+    return corrections, corrections.of(source)
+
+
+def _corrected(source: Source, changes: Changes, leave_out: Sequence[str], notes: list[str]) -> np.ndarray:
+    """Returns int64 [M], the images that corrections leave in, and notes what they change."""
+    away = {name for name, label in changes.labels.items() if label in leave_out}
+    kept = np.array([i for i in changes.kept(source) if source.names[i] not in away], np.int64)
+    said = ", ".join(f"{count:,} {what}" for what, count in changes.counts.items())
+    notes.append(f"corrections of labels: {said}; they stay in their splits")
+    if away:
+        notes.append(f"{len(away):,} images corrected to classes that are left out are not trained on")
+    if changes.gone:
+        notes.append(f"{changes.gone:,} corrections drop images that are not there any more")
+    return kept
+
+
+def _choose(
+    source: Source, config: Any, notes: list[str], changes: Changes
+) -> tuple[Source, Manifest | None, Source | None]:
+    """Returns the pictures to use, the manifest's rows for them if any, and those of the classes left out.
+
+    With a manifest, which says who is in which split, their labels are the corrected ones from here on.
+    """
+    foreign = pictures_of(source, config.get("leave_out", ()))
+    chosen, manifest = np.setdiff1d(np.arange(len(source)), foreign), None
+    if config.split.manifest:
+        manifest = load_manifest(config.split.manifest, source, changes.labels)
+        dropped = np.setdiff1d(np.arange(len(source)), changes.kept(source))
+        unlisted = len(source) - len(np.union1d(np.union1d(manifest.indices, dropped), foreign))
+        if unlisted:
+            notes.append(f"{unlisted:,} images that {config.split.manifest} does not list are left out")
+        # The manifest of a run lists no picture of these classes; a user's own may choose among them.
+        listed = np.intersect1d(foreign, manifest.indices)
+        foreign = listed if len(listed) else foreign
+        manifest = manifest.without(foreign)
+        chosen = manifest.indices
+        source = changes.relabeled(source)
+    return source.select(chosen), manifest, source.select(foreign) if len(foreign) else None
+
+
+def pictures_of(source: Source, names: Sequence[str]) -> np.ndarray:
+    """Returns int64 [M], the pictures of the classes that `config.data.leave_out` names.
+
+    Raises:
+        ConfigError: there is no such class, or hardly another one.
+    """
+    key = "config.data.leave_out"
+    for name in names:
+        if name not in source.classes:
+            raise ConfigError(key, f"there is no class {name!r}{nearest(name, source.classes)}")
+    if names and len(set(source.classes) - set(names)) < 2:
+        raise ConfigError(key, "leaves fewer than two classes to train on")
+    return np.flatnonzero(np.isin(source.labels, [source.classes.index(name) for name in names]))
+
+
+def _progress(say: Callable[[str], None]) -> Callable[[int, int], None]:
+    last = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _SECONDS_BETWEEN_PROGRESS:
+            last = now
+            say(f"checking images: {done:,} of {total:,}")
+
+    return progress
+
+
+def _read(
+    source: Source, config: Any, changes: Changes, cache_dir: Path | None, say: Callable[[str], None]
+) -> tuple[np.ndarray, Scan, dict[str, str]]:
+    """Reads every file once.
+
+    Returns:
+        int64 [M], the readable images; what was seen of all; name -> reason, of the others that nobody dropped.
+
+    Raises:
+        ConfigError: there are such others, and `on_bad_image` is 'raise'.
+    """
+    seen = scan(source, cache_dir, _progress(say))
+    bad = {
+        source.names[i]: why for i, why in sorted(seen.bad.items()) if source.names[i] not in changes.dropped
+    }
+    if bad and config.on_bad_image == "raise":
+        lines = [f"{name}: {why}" for name, why in bad.items()]
+        raise ConfigError(
+            "config.data.on_bad_image",
+            f"{len(bad):,} of {len(source):,} images cannot be read ({'; '.join(shorten(lines))}); fix or "
+            "remove them, or leave them out with --config.data.on_bad_image=skip",
+        )
+    return np.setdiff1d(np.arange(len(source)), list(seen.bad)).astype(np.int64), seen, bad
+
+
+def _held_out(
+    left_out: Source, config: Any, changes: Changes, cache_dir: Path | None, say: Callable[[str], None]
+) -> tuple[Source, dict[str, str]]:
+    """Returns the readable images of classes that are left out, and the others' reasons.
+
+    Raises:
+        ConfigError: there are others, and `on_bad_image` is 'raise'; or none is left.
+    """
+    good, _, bad = _read(left_out, config, Changes(), cache_dir, say)
+    names = [left_out.names[i] for i in good]
+    kept = [
+        i for i, n in zip(good, names, strict=True) if n not in changes.labels and n not in changes.dropped
+    ]
+    if not kept:
+        raise ConfigError("config.data.leave_out", "the corrections leave no image of its classes")
+    return left_out.select(kept), bad
+
+
+def _deal(
+    source: Source, twins: np.ndarray, config: Any, seed: int, scene: str, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the groups that are not torn apart, int32 [N], and the splits dealt to them, str [N]; takes notes."""
+    grouped = config.group == "phash"
+    groups = twins if grouped else np.arange(len(source), dtype=np.int32)
+    groups = groups if source.groups is None else joined_groups(groups, source.groups)
+    splits, dealt = _split(source, groups, config, seed)
+    check_splits(source, groups, splits, dealt, "config.data.dir", scene if grouped else "")
+    notes += notes_on_split(source, splits, dealt)
+    notes += [f"{scene}. They stay on one side of the split"] if scene and grouped else []
+    return groups, splits
+
+
+def _split(source: Source, groups: np.ndarray, config: Any, seed: int) -> tuple[np.ndarray, list[str]]:
+    """Splits by the folders where they say, and by ratio, class, domain and group where they do not.
+
+    A part that the folders lack (many sets have no val) is taken from train.
+
+    Returns:
+        str [N], the split of each picture, and the names of the splits that were dealt here.
+    """
+    splits = np.full(len(source), "train") if source.splits is None else np.array(source.splits, "U5")
+    dealt = [split for split in SPLITS if split == "train" or split not in splits]
+    if len(dealt) > 1:
+        pool = np.flatnonzero(splits == "train")
+        ratios = [config.ratios[SPLITS.index(split)] for split in dealt]
+        domains = [source.domains[i] for i in pool]
+        splits[pool] = stratified_group_split(source.labels[pool], domains, groups[pool], ratios, seed, dealt)
+    return splits, dealt

@@ -1,0 +1,150 @@
+"""What makes a set of images one that cannot be trained on or judged by: said before anything slow starts."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from wastejax.data.corrections import Changes
+from wastejax.data.formats.class_folders import same_name
+from wastejax.data.prepare.notes import LARGE_GROUP
+from wastejax.data.sources import Source
+from wastejax.data.split import SAME_CONTENT, SPLITS, shorten
+from wastejax.errors import ConfigError
+
+
+def check_opened(source: Source, by_manifest: bool, changes: Changes) -> list[str]:
+    """Checks classes, and the splits that the data come in where no manifest gives others; returns notes.
+
+    Raises:
+        ConfigError: there are not two classes, each with as many images as there are splits to deal them to; train
+            is missing, or lacks a class.
+    """
+    if source.empty_folders and not by_manifest:
+        raise ConfigError(
+            "config.data.dir", f"no images in {listed(source.empty_folders)}; add some or remove it"
+        )
+    least = 1 if by_manifest or source.splits is not None else len(SPLITS)
+    if len(source.classes) < 2:
+        only = source.classes[0] if source.classes else "none"
+        raise ConfigError(
+            "config.data.dir", f"holds a single class, {only!r}; at least two folders are needed"
+        )
+    counts = np.bincount(source.labels, minlength=len(source.classes))
+    few = [f"{name!r} ({count})" for name, count in zip(source.classes, counts, strict=True) if count < least]
+    if few:
+        raise ConfigError(
+            "config.data.dir",
+            f"too few images to split: class {listed(few)}; each class needs at least {least}",
+        )
+    return [] if by_manifest or source.splits is None else _check_given(changes.applied(source))
+
+
+def check_all_left(source: Source, good: np.ndarray) -> None:
+    """Checks that every class has an image that could be read, int64 [M]."""
+    lost = set(range(len(source.classes))) - set(source.labels[good].tolist())
+    if lost:
+        names = listed(source.classes[label] for label in lost)
+        raise ConfigError("config.data.dir", f"no readable image in {names}; add some or remove the folder")
+
+
+def _check_given(source: Source) -> list[str]:
+    """Checks the splits that the data come in, and returns notes on classes that val or test lack.
+
+    Raises:
+        ConfigError: train is missing, or lacks a class.
+    """
+    splits = np.array(source.splits)
+    has = {split: {source.classes[i] for i in source.labels[splits == split]} for split in SPLITS}
+    if not has["train"]:
+        raise ConfigError(
+            "config.data.dir", f"has {' and '.join(s for s in SPLITS if has[s])}, and no train to learn from"
+        )
+    for name in sorted(set(source.classes) - has["train"]):
+        where = " and ".join(split for split in SPLITS if name in has[split])
+        raise ConfigError(
+            "config.data.dir",
+            f"class {name!r} is in {where}, and not in train{_near_class(name, has['train'])}",
+        )
+    return [
+        f"{split} has no images of {listed(lacking)}: they are learned, and not scored there"
+        for split in SPLITS
+        if has[split] and (lacking := has["train"] - has[split])
+    ]
+
+
+def check_content(source: Source, phash: np.ndarray, meant: np.ndarray) -> list[str]:
+    """Returns a note on images that are not those that a manifest means, by their hashes (uint64 [N]).
+
+    Raises:
+        ConfigError: they are too many for a few changes: these are other images of the same names.
+    """
+    changed = np.flatnonzero(np.bitwise_count(phash ^ meant) > SAME_CONTENT)
+    if not len(changed):
+        return []
+    names = ", ".join(shorten([source.names[i] for i in changed], 5))
+    problem = (
+        f"{len(changed):,} of {len(source):,} images are not those that the manifest means, by their content"
+    )
+    if len(changed) > LARGE_GROUP * len(source):
+        raise ConfigError("config.data.split.manifest", f"{problem}: {names}")
+    return [f"{problem}: {names}"]
+
+
+def check_splits(
+    source: Source, groups: np.ndarray, splits: np.ndarray, dealt: Sequence[str], key: str, scene: str
+) -> None:
+    """Checks that no split is empty, and that every class has images in the splits that were `dealt`.
+
+    Args:
+        source: N images.
+        groups: int [N], which were not torn apart.
+        splits: str [N].
+        dealt: splits that were made here; those of a manifest or of folders may lack classes.
+        key: what to blame.
+        scene: by `describe_scene`: why there may be too few groups.
+    """
+    for label, name in enumerate(source.classes):
+        mine = source.labels == label
+        missing = [split for split in dealt if not np.any(mine & (splits == split))]
+        pool = mine & np.isin(splits, dealt)
+        if not missing:
+            continue
+        count, distinct = int(np.sum(pool)), len(np.unique(groups[pool]))
+        lacking = f"class {name!r} has no image in {' and '.join(missing)}"
+        if not count:
+            problem = f"{lacking}{_near_class(name, _classes_of(source, splits == missing[0]))}"
+        elif count < len(dealt):
+            problem = f"{lacking}: its {count} cannot be dealt to {' and '.join(dealt)}; add some"
+        elif scene:
+            problem = f"{lacking}: {scene}"
+        elif len(dealt) == 1:
+            problem = f"{lacking}; add some there, or remove the class"
+        else:
+            problem = (
+                f"{lacking}: its {count} form {distinct} groups of near-duplicates, which are not torn apart; add "
+                "images, remove the class, or set config.data.split.group='none'"
+            )
+        raise ConfigError(key, problem)
+    empty = [split for split in SPLITS if split not in splits]
+    if empty:
+        raise ConfigError(
+            key, f"no image is left for {' and '.join(empty)}; all of {', '.join(SPLITS)} are needed"
+        )
+
+
+def _near_class(name: str, classes: set[str]) -> str:
+    """Returns '; did you mean …?' where there is such a class, else what to do."""
+    alike = [other for other in sorted(classes) if same_name(other) == same_name(name)]
+    close = alike or difflib.get_close_matches(name, sorted(classes), n=1, cutoff=0.75)
+    return f"; did you mean {close[0]!r}?" if close else "; add images of it there, or remove it"
+
+
+def _classes_of(source: Source, chosen: np.ndarray) -> set[str]:
+    """Returns the names of the classes of some images, bool [N]."""
+    return {source.classes[label] for label in source.labels[chosen]}
+
+
+def listed(names: Iterable[str]) -> str:
+    """Returns names in one line, the first few of many."""
+    return ", ".join(shorten(sorted(names)))

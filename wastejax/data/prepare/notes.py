@@ -1,0 +1,91 @@
+"""What a user should know of the images and of how they were split: one line each."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from wastejax.data.duplicates import exact_copies, group_duplicates, scene_groups
+from wastejax.data.sources import Source
+from wastejax.data.split import SPLITS, shorten
+
+LARGE_GROUP = 0.05  # share of the set above which a group of near-duplicates is reported
+_FINE = 2  # Hamming distance that is advised where a scene makes all images alike
+
+
+def describe_scene(phash: np.ndarray, grey: np.ndarray, twins: np.ndarray) -> str:
+    """Returns what to say where most images look alike and yet differ, with the ways out; '' elsewhere."""
+    if not len(twins):
+        return ""
+    scenes = scene_groups(twins, exact_copies(phash, grey)[1])
+    if not len(scenes):
+        return ""
+    count = int(np.sum(np.isin(twins, scenes)))
+    finer = len(np.unique(group_duplicates(phash, grey, _FINE)))
+    return (
+        f"{count:,} of {len(twins):,} images look like copies of each other and yet differ: a fixed camera, or one "
+        f"ground behind small objects? config.data.split.hamming={_FINE} takes fewer for copies ({finer:,} groups "
+        "are then left), config.data.split.group='none' splits at random; or give train, val and test folders of "
+        "your own, by day or place"
+    )
+
+
+def notes_on_split(source: Source, splits: np.ndarray, dealt: Sequence[str]) -> list[str]:
+    """Describes what was decided in splitting: parts taken from train, and classes too small to split well."""
+    notes = []
+    if source.splits is not None:
+        taken = [f"{int(np.sum(splits == split)):,} as {split}" for split in dealt if split != "train"]
+        if taken:
+            notes.append(
+                f"the data come without it, so of train's images are set aside {' and '.join(taken)}"
+            )
+    small = []
+    for label, name in enumerate(source.classes):
+        counts = [int(np.sum(splits[source.labels == label] == split)) for split in SPLITS]
+        if min(counts[1:]) == 1:
+            small.append(f"{name} ({'/'.join(map(str, counts))})")
+    if small:
+        notes.append(
+            f"classes with one image in val or test, whose scores mean little: {', '.join(shorten(small))} as "
+            "train/val/test"
+        )
+    return notes
+
+
+def notes_on_twins(source: Source, twins: np.ndarray, splits: np.ndarray) -> list[str]:
+    """Describes near-duplicates (int [N] groups): how many, across classes or splits, and too large."""
+    sizes = np.bincount(twins)
+    repeated = np.flatnonzero(sizes > 1)
+    if not len(repeated):
+        return []
+    count = int(sizes[repeated].sum())
+    notes = [
+        f"{count:,} of {len(source):,} images are near-duplicates of others, in {len(repeated):,} groups"
+    ]
+    across_classes = _groups_with_several(twins, source.labels)
+    if across_classes:
+        notes.append(
+            f"groups of near-duplicates that span several classes (label errors?): {across_classes:,}"
+        )
+    held_out = np.isin(twins, twins[splits == "train"]) & (splits == "test")
+    leaked = int(held_out.sum())
+    if leaked:
+        share = leaked / max(1, int(np.sum(splits == "test")))
+        notes.append(
+            f"{leaked:,} test images ({share:.0%}) have a near-duplicate in train, which flatters test "
+            "accuracy; config.data.split.group='phash' on undivided folders avoids it"
+        )
+    large = repeated[sizes[repeated] > LARGE_GROUP * len(source)]
+    if len(large):
+        top = large[np.argmax(sizes[large])]
+        member = source.names[int(np.argmax(twins == top))]
+        notes.append(
+            f"groups of near-duplicates over {LARGE_GROUP:.0%} of the set: {len(large)}, the largest of "
+            f"{sizes[top]:,} images ({sizes[top] / len(source):.0%}), {member} among them"
+        )
+    return notes
+
+
+def _groups_with_several(groups: np.ndarray, values: np.ndarray) -> int:
+    """Counts the groups whose members differ in `values`."""
+    pairs = np.unique(np.stack([groups, values], 1), axis=0)
+    return int(np.sum(np.bincount(pairs[:, 0]) > 1))
