@@ -13,13 +13,14 @@ PACKAGE = Path(__file__).resolve().parents[1] / "wastejax"
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "machine": set(),
+    "progress": set(),
     "files": {"errors"},
     "keys": {"errors"},
     "config": {"errors", "keys"},
-    "data": {"errors", "files"},
-    "runtime": {"errors", "data", "machine"},
-    "models": {"errors", "files", "config", "runtime", "machine"},
-    "bundle": {"errors", "files", "config", "runtime", "machine", "data", "models"},
+    "data": {"errors", "files", "progress"},
+    "runtime": {"errors", "progress", "data", "machine"},
+    "models": {"errors", "files", "progress", "config", "runtime", "machine"},
+    "bundle": {"errors", "files", "progress", "config", "runtime", "machine", "data", "models"},
 }
 ALLOWED["evaluation"] = ALLOWED["bundle"] | {"bundle"}
 ALLOWED["auditing"] = ALLOWED["evaluation"] | {"evaluation"}

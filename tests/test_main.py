@@ -136,7 +136,7 @@ def test_options_have_hyphens_and_are_also_taken_as_they_used_to_be_spelled():
 
 
 def test_no_option_is_shown_with_an_underscore():
-    for command in (*main.MODULES, "train"):
+    for command in main.COMMANDS:
         (commands,) = (a for a in main.parser(command)._actions if a.dest == "command")
         shown = [option for action in commands.choices[command]._actions for option in action.option_strings]
         assert shown and not [option for option in shown if "_" in option]

@@ -4,21 +4,20 @@ Each command of the command line has its function here; what a command prints on
 Mistakes in what is given raise `UserError`, whose text says what was wrong and what to do.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wastejax.deployment.classifier import Classifier
 from wastejax.deployment.engines import load_engine
 from wastejax.errors import UserError, nearest
+from wastejax.progress import Say
 
 if TYPE_CHECKING:
     import flax.linen as nn
     from ml_collections import ConfigDict
 
     from wastejax.data.transforms import Preprocessing
-
-Say = Callable[[str], None]
 
 
 def load(

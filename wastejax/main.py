@@ -1,13 +1,13 @@
 """The one entry point: `python -m wastejax.main [COMMAND] --config=…`. It parses and dispatches, no more."""
 
 import argparse
-import ast
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from wastejax import __version__
+from wastejax.cli.parser import Parser
 from wastejax.errors import MissingPackage, UserError
 from wastejax.files import reason
 from wastejax.runtime import process
@@ -21,22 +21,14 @@ examples:
 Every key of configs/common.py can be set: --config.train.epochs=3. `wastejax COMMAND --help` says more.
 """
 
-OVERRIDES = """
-A recipe is a Python file whose get_config() returns every setting. Override any of them:
-  --config.data.dir=DIR           images, DIR/<class>/*.jpg; without it, a small drawn set
-  --config.train.epochs=20        how long to train
-  --config.model.size=xxs         a smaller network of the same family
-Every key, with its default and meaning, is in configs/common.py and docs/reference/configuration.md. The
-same command resumes a stopped run; another value of a key needs another --workdir.
-"""
-
 # Commands that run a network with jax.
 COMPUTING = ("train", "eval", "compare", "robustness", "export", "web", "benchmark")
 # Commands that may run one with another engine than jax; their modules import none.
 ANSWERING = ("predict", "serve")
 
-# Commands with a module of their own for their many options; it is imported for that command alone.
-MODULES = {
+# A line of help, and the module, which is imported for that command alone.
+COMMANDS = {
+    "train": ("train a recipe, or resume a run (the default)", "wastejax.cli.train"),
     "eval": ("score a run or bundle on images", "wastejax.cli.evaluate"),
     "audit": ("find unreadable files, duplicates, leaks and label errors", "wastejax.cli.audit"),
     "compare": ("compare two models on the same images", "wastejax.cli.compare"),
@@ -49,33 +41,8 @@ MODULES = {
         "list the networks: parameters, multiply-adds, weights they can take",
         "wastejax.cli.models",
     ),
-    "benchmark": ("time networks, on this machine, against each other", "wastejax.benchmark.command"),
+    "benchmark": ("time networks, on this machine, against each other", "wastejax.cli.benchmark"),
 }
-
-
-# Options that had another name.
-RENAMED = {"--pictures": "--images"}
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and where to look."""
-
-    def error(self, message: str) -> NoReturn:
-        """Ends with exit code 2."""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Reads options as argparse does; `--skip-bad`, as they used to be spelled, means `--skip-bad`."""
-        given = sys.argv[1:] if args is None else args
-        return super().parse_known_args([_hyphenated(argument) for argument in given], namespace)
-
-
-def _hyphenated(argument: str) -> str:
-    if not argument.startswith("--") or argument.startswith("--config."):
-        return argument
-    name, equals, value = argument.partition("=")
-    name = name.replace("_", "-")
-    return RENAMED.get(name, name) + equals + value
 
 
 def parser(asked: str = "") -> argparse.ArgumentParser:
@@ -90,38 +57,11 @@ def parser(asked: str = "") -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"wastejax {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-
-    train = command("train", "train a recipe, or resume a run (the default)")
-    train.add_argument("--config", required=True, metavar="RECIPE", help="a recipe's file or name")
-    train.add_argument("--workdir", metavar="DIR", help="where the run lives (default: runs/<recipe>)")
-    train.add_argument(
-        "--coordinator", metavar="HOST:PORT", help="several machines: where process 0 is, or auto"
-    )
-    train.add_argument("--processes", type=int, metavar="N", help="several machines: how many processes")
-    train.add_argument("--process", type=int, metavar="K", help="several machines: which this is, from 0")
-    if asked == "train":
-        train.formatter_class = argparse.RawDescriptionHelpFormatter
-        train.epilog = _recipes() + OVERRIDES
-
-    for name, (text, module) in MODULES.items():
-        own = command(name, text)
+    for name, (text, module) in COMMANDS.items():
+        own = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name == asked:
             importlib.import_module(module).add_arguments(own)
-
     return top
-
-
-def _recipes() -> str:
-    """Returns the recipes and what each is, as its docstring begins."""
-    from wastejax.config import recipe_names, recipes_dir
-
-    lines = []
-    for name in recipe_names():
-        text = ast.get_docstring(ast.parse((recipes_dir() / f"{name}.py").read_text(encoding="utf-8"))) or ""
-        lines.append(f"  {name:27} {text.partition(chr(10))[0]}\n")
-    return "recipes:\n" + "".join(lines)
 
 
 def dispatch(argv: Sequence[str]) -> None:
@@ -136,19 +76,11 @@ def dispatch(argv: Sequence[str]) -> None:
         raise UserError(f"{rest[0]}: unknown option; see wastejax {args.command or ''} --help")
     if args.command in ANSWERING and not _without_jax(args):
         process.prepare()
-    match args.command:
-        case "train":
-            from wastejax.runtime.stop import Stop
-            from wastejax.training.devices import Cluster
-            from wastejax.training.train import train
-
-            cluster = Cluster(args.coordinator, args.processes, args.process) if args.coordinator else None
-            with Stop(say, exits=True) as stop:
-                train(args.config, rest, args.workdir, say, cluster, stop)
-        case name if name in MODULES:
-            sys.exit(importlib.import_module(MODULES[name][1]).run(args, say))
-        case _:
-            parser().print_help()
+    if args.command is None:
+        parser().print_help()
+        return
+    args.overrides = rest
+    sys.exit(importlib.import_module(COMMANDS[args.command][1]).run(args, say))
 
 
 def _without_jax(args: argparse.Namespace) -> bool:

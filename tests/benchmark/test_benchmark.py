@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wastejax.benchmark import command, data, networks, peers, report, timing
+from wastejax.benchmark import data, networks, peers, report, timing
 from wastejax.benchmark.networks import Case
+from wastejax.cli import benchmark as command
 from wastejax.errors import ConfigError, UserError
 
 pytestmark = pytest.mark.slow  # minutes on two cores
@@ -220,20 +221,13 @@ def test_the_data_pipeline(tmp_path, monkeypatch):
     folder: Path = tmp_path / "png"
     data.write_pictures(open_folder(tmp_path / "from"), folder, "png", {}, count=64)
     assert len(list(folder.rglob("*.png"))) == 64
-    args = arguments("--rounds=1", "--seconds=0.01", "--peer-python=/bin/false")
-    rows, missing = data.measure_pipeline(folder, 1, args, lambda line: None)
+    settings = timing.Settings(1, rounds=1, seconds=0.01, peer_python="/bin/false")
+    rows, missing = data.measure_pipeline(folder, settings, lambda line: None)
     assert [row["what"] for row in rows] == ["files", "files, 1 processes", "decoded cache"]
     assert rows[0]["value"] == 1 and all(row["images_per_second"] > 0 for row in rows)
     assert missing == [{"format": "png", "what": "torchvision", "why": "ended with code 1: without a word"}]
 
-    args = arguments(
-        "--models=efficientnetv2_tiny,mobilevit_xxs_ir",
-        "--sizes=32,64",
-        "--batch-sizes=1,8",
-        "--rounds=1",
-        "--seconds=0.01",
-    )
-    cases = data.trained(args)
+    cases = data.trained(["efficientnetv2_tiny", "mobilevit_xxs_ir"], [32, 64], 8)
     assert [(case.model, case.size, case.batch) for case in cases] == [
         ("efficientnetv2_tiny", 32, 8),
         ("efficientnetv2_tiny", 64, 8),
@@ -242,7 +236,7 @@ def test_the_data_pipeline(tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(data, "STEPS", 2)
     monkeypatch.setattr(data, "STRETCH", 0.0)
-    fed = data.measure_feeding(cases[0], folder, args, lambda line: None)
+    fed = data.measure_feeding(cases[0], folder, settings, lambda line: None)
     assert 0 < fed["low"] <= fed["rate"] <= fed["high"]
     with pytest.raises(ConfigError, match="multiple of 64"):
-        data.trained(arguments("--models=mobilevit_xxs", "--sizes=100"))
+        data.trained(["mobilevit_xxs"], [100], 8)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +20,11 @@ from wastejax.data.images import Header, read_header
 from wastejax.data.images.formats import ENDINGS
 from wastejax.data.sources import Source
 from wastejax.data.split import stratified_group_split
+from wastejax.progress import Count, Counts
 
 SMALL = 64  # shorter side, pixels, below which an image is called small
 LONG = 3  # ratio of the sides above which it is called elongated
 SEEDS = tuple(range(17, 22))  # of the plain random splits whose leaks are counted
-
-Progress = Callable[[str, int, int], None]  # what is being done, items done, items in all
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +91,7 @@ def audit(
     source: Source,
     cache_dir: Path | None = None,
     hamming: int = 8,
-    progress: Progress = lambda what, done, total: None,
+    progress: Counts = lambda what, done, total: None,
 ) -> Audit:
     """Reads every file and compares all images with each other.
 
@@ -247,9 +246,7 @@ def clean(found: Audit) -> np.ndarray:
     return np.array(sorted(best.values()), np.int64)
 
 
-def _read_headers(
-    source: Source, progress: Callable[[int, int], None]
-) -> tuple[list[Header | None], np.ndarray]:
+def _read_headers(source: Source, progress: Count) -> tuple[list[Header | None], np.ndarray]:
     """Returns the header of each file, and int32 [N], groups of files with the same bytes."""
 
     def look(index: int) -> tuple[Header | None, bytes]:

@@ -1,12 +1,12 @@
 """An audit from a folder to its report: JSON, a page to look at, and a manifest without what was found."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wastejax.auditing.findings import Audit, LabelError, Progress, audit, clean, summary
+from wastejax.auditing.findings import Audit, LabelError, audit, clean, summary
 from wastejax.auditing.report import headlines, write_html
 from wastejax.data.cache import cache_dir
 from wastejax.data.corrections import Changes, load_corrections
@@ -15,8 +15,8 @@ from wastejax.data.split import load_manifest, save_manifest, stratified_group_s
 from wastejax.errors import UserError
 from wastejax.evaluation.report.review import NAME, Doubt, write_review
 from wastejax.files import check_folder, write_json
+from wastejax.progress import Counts, Say
 
-Say = Callable[[str], None]
 SEED = 17  # of the split that the cleaned manifest gets where none is given
 
 
@@ -27,7 +27,7 @@ def audit_folder(
     model: str | None = None,
     write_manifest: bool = False,
     corrections: str | Path | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Counts = lambda what, done, total: None,
     say: Say = lambda line: None,
 ) -> dict[str, Any]:
     """Audits class folders, in which nothing is changed, and writes audit.json, report.html and review.html.

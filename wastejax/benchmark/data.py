@@ -4,23 +4,27 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from wastejax.benchmark.about import facts
-from wastejax.benchmark.networks import Case
+from wastejax.benchmark.networks import Case, config_of, training
 from wastejax.benchmark.peers import Peer, PeerError
-from wastejax.benchmark.timing import Runner, interleave, ratio, timed
+from wastejax.benchmark.timing import Runner, Settings, interleave, ratio, timed
 from wastejax.data import images, pipeline
 from wastejax.data.sources import Source, open_folder
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
-from wastejax.files import write_json
+from wastejax.models import check
+from wastejax.models.cost import image_size
+from wastejax.progress import Say
+from wastejax.training.devices import on_devices, use_devices
 
 SIDE = 256  # of the images, pixels
 COUNT = 480  # images of each format
@@ -33,26 +37,23 @@ READY = 8  # batches that may lie ready, at most
 REFILL = 1.0  # seconds
 FORMATS: dict[str, dict[str, Any]] = {"png": {}, "jpeg": {"quality": 90}}
 
-Say = Callable[[str], None]
 
-
-def run(args: Any, threads: int, say: Say) -> None:
-    """Measures and prints.
+def benchmark_data(data: str, cases: Sequence[Case], settings: Settings, say: Say) -> dict[str, Any]:
+    """Measures the pipeline on images, and what training loses by waiting for them.
 
     Args:
-        args: read are data (a folder of class folders, or 'drawn'), models and sizes (each is trained at each),
-            batch_sizes (the last), rounds, seconds, peer_python and out.
-        threads: cores in use.
+        data: a folder of class folders, or 'drawn'.
+        cases: what is trained, see `trained`.
+        settings: how.
         say: prints a line.
     """
-    if args.data == "drawn":
+    if data == "drawn":
         from wastejax.data.drawing.dataset import embedded
 
         source = open_folder(embedded())
     else:
-        source = open_folder(args.data, key="--data")
-    cases = trained(args)
-    about = facts(threads)
+        source = open_folder(data, key="--data")
+    about = facts(settings.threads)
     for note in about["notes"]:
         say(f"note: {note}")
     with tempfile.TemporaryDirectory() as folder, _own_cache(Path(folder) / "cache"):
@@ -61,14 +62,11 @@ def run(args: Any, threads: int, say: Say) -> None:
             write_pictures(source, Path(folder) / name, name, options)
         result: dict[str, Any] = {"about": about, "pipeline": [], "missing": []}
         for name in FORMATS:
-            rows, missing = measure_pipeline(Path(folder) / name, threads, args, say)
+            rows, missing = measure_pipeline(Path(folder) / name, settings, say)
             result["pipeline"] += rows
             result["missing"] += missing
-        result["feeding"] = [measure_feeding(case, Path(folder) / "jpeg", args, say) for case in cases]
-    if args.out:
-        Path(args.out).mkdir(parents=True, exist_ok=True)
-        write_json(Path(args.out) / "data.json", result)
-        say(f"written: {args.out}")
+        result["feeding"] = [measure_feeding(case, Path(folder) / "jpeg", settings, say) for case in cases]
+    return result
 
 
 @contextmanager
@@ -104,9 +102,7 @@ def batches(read: pipeline.Reader, count: int, size: int, batch: int, workers: i
     return pipeline.train_batches(drawn, 0, count, workers)
 
 
-def measure_pipeline(
-    folder: Path, threads: int, args: Any, say: Say
-) -> tuple[list[dict[str, Any]], list[Any]]:
+def measure_pipeline(folder: Path, settings: Settings, say: Say) -> tuple[list[dict[str, Any]], list[Any]]:
     """Times passes over a folder of images: decoding, augmentation to `SIDE` px and batching.
 
     Returns:
@@ -126,20 +122,20 @@ def measure_pipeline(
 
     runners: dict[str, Runner] = {
         "files": passes(False, 0),
-        f"files, {threads} processes": passes(False, threads),
+        f"files, {settings.threads} processes": passes(False, settings.threads),
         "decoded cache": passes(True, 0),
     }
     missing = []
     with ExitStack() as stack:
         try:
             case = Case("", SIDE, BATCH, mode="data", runtime="torchvision")
-            peer = stack.enter_context(Peer(case, threads, args.peer_python, folder=str(folder)))
+            peer = stack.enter_context(Peer(case, settings.threads, settings.peer_python, folder=str(folder)))
             for form in peer.forms:
                 runners[f"torchvision, {form}"] = partial(peer.run, form)
         except PeerError as error:
             missing.append({"format": folder.name, "what": "torchvision", "why": str(error)})
             say(f"  not measured: torchvision: {error}")
-        times = interleave(runners, args.rounds, args.seconds)
+        times = interleave(runners, settings.rounds, settings.seconds)
     rows = []
     for name, rounds in times.items():
         rate = count * BATCH / float(np.median(np.concatenate(rounds)))
@@ -152,26 +148,21 @@ def measure_pipeline(
     return rows, missing
 
 
-def trained(args: Any) -> list[Case]:
-    """Returns what is to be trained: each model at each size, or at its own.
+def trained(models: Sequence[str], sizes: Sequence[int], batch: int) -> list[Case]:
+    """Returns what is to be trained: each model at each size, or where that is 0 at its own.
 
     Raises:
         ConfigError: a model is unknown, or cannot be had at that size.
     """
-    from wastejax.benchmark.networks import config_of
-    from wastejax.models import check
-    from wastejax.models.cost import image_size
-
-    batch = int(args.batch_sizes.split(",")[-1])
     cases = []
-    for model, side in product(args.models.split(","), args.sizes.split(",") if args.sizes else [""]):
+    for model, side in product(models, sizes):
         config = config_of(model)
-        cases.append(Case(model, int(side or image_size(config)), batch, mode="train"))
+        cases.append(Case(model, side or image_size(config), batch, mode="train"))
         check(config, cases[-1].size)
     return cases
 
 
-def measure_feeding(case: Case, folder: Path, args: Any, say: Say) -> dict[str, Any]:
+def measure_feeding(case: Case, folder: Path, settings: Settings, say: Say) -> dict[str, Any]:
     """Times training steps on images from the decoded cache, and on one batch that lies on the device.
 
     Both keep one step in flight, as the trainer does. Images come from one pipeline, whose process starts once,
@@ -181,11 +172,6 @@ def measure_feeding(case: Case, folder: Path, args: Any, say: Say) -> dict[str, 
     Returns:
         `rate`: images per second with data, as a share of those without; with `low` and `high`, 95 % bootstrap.
     """
-    import jax
-
-    from wastejax.benchmark.networks import training
-    from wastejax.training.devices import on_devices, use_devices
-
     step, (state, fixed), _ = training(case)
     source = open_folder(folder)
     side = pipeline.cached_side(case.size, Preprocessing(case.size).crop, MIN_AREA)
@@ -218,7 +204,7 @@ def measure_feeding(case: Case, folder: Path, args: Any, say: Say) -> dict[str, 
     steps = max(STEPS, math.ceil(STRETCH / (time.perf_counter() - started) * STEPS))
     runners = {"data": partial(stretches, True), "fixed": partial(stretches, False)}
     with closing(feed):
-        times = interleave(runners, args.rounds, args.seconds)
+        times = interleave(runners, settings.rounds, settings.seconds)
     inverse = ratio(times["fixed"], times["data"])
     say(
         f"training {case.model} at {case.size} px, batch {case.batch}: with data {inverse.value:.1%} of the rate "

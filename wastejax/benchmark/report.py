@@ -1,7 +1,7 @@
 """What a benchmark says: rows of numbers, a table on the terminal, figures."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -13,6 +13,7 @@ from wastejax.benchmark.networks import Case
 from wastejax.benchmark.timing import latency, ratio
 from wastejax.errors import UserError
 from wastejax.evaluation.report import plots
+from wastejax.progress import Say
 
 Row = dict[str, Any]
 Rounds = Sequence[Sequence[float]]
@@ -67,7 +68,7 @@ def _row(case: Case, form: str, rounds: Rounds, about: Row) -> Row:
     }
 
 
-def show(part: Mapping[str, Sequence[Row]], say: Callable[[str], None]) -> None:
+def show(part: Mapping[str, Sequence[Row]], say: Say) -> None:
     """Prints the table of one group."""
     wide = max((len(row["model"]) for row in part["cases"]), default=5)
     say(

@@ -5,14 +5,34 @@ after the other differ by that alone. So everything that is to be compared takes
 is taken within each round, where what slows one down slows the other too.
 """
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 # Makes this many calls and returns the seconds of each, from asking to having the whole answer.
 Runner = Callable[[int], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How things are measured.
+
+    Attributes:
+        threads: processor cores that each may use.
+        rounds: turns for each.
+        seconds: length of a turn.
+        peer_python: the Python that has the other runtimes.
+    """
+
+    threads: int
+    rounds: int = 15
+    seconds: float = 0.5
+    peer_python: str = sys.executable
+
 
 MAX_CALLS = 200  # of one turn
 PAUSE = 0.05  # seconds between turns: idle thread pools of the one before stop spinning

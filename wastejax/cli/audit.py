@@ -1,10 +1,9 @@
 """`wastejax audit`: what is wrong with a data set, as JSON, as a page to look at, and as a manifest without it."""
 
 import argparse
-from collections.abc import Callable
 
 from wastejax.auditing.run import audit_folder
-from wastejax.cli.progress import Bars
+from wastejax.progress import Bars, Say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
+def run(args: argparse.Namespace, say: Say) -> None:
     """Audits and prints the findings.
 
     Raises:

@@ -1,7 +1,6 @@
 """`wastejax compare`: two models on the same images, and whether the difference may be chance."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from wastejax.data.split import SPLITS
 from wastejax.evaluation.compare import SCORES, compare_models
 from wastejax.evaluation.pictures import Asked
 from wastejax.files import check_file, write_json
+from wastejax.progress import Say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="leave unreadable images out")
 
 
-def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
+def run(args: argparse.Namespace, say: Say) -> None:
     """Compares and prints.
 
     Raises:

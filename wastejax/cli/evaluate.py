@@ -1,7 +1,6 @@
 """`wastejax eval`: a run or bundle, scored on a folder of images or on its run's own test split."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ from wastejax.evaluation.by_source import source_table
 from wastejax.evaluation.pictures import Asked
 from wastejax.evaluation.run import evaluate_labels, evaluate_model
 from wastejax.files import check_file, write_json
-
-Say = Callable[[str], None]
+from wastejax.progress import Say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

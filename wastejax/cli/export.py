@@ -1,7 +1,6 @@
 """`wastejax export`: a trained model as one file that other programs run, checked against the model itself."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 from wastejax import machine
@@ -9,6 +8,7 @@ from wastejax.deployment.export import NEEDS, PRECISIONS, Comparison, Exported, 
 from wastejax.errors import UserError
 from wastejax.evaluation.pictures import Asked
 from wastejax.files import check_file, write_json
+from wastejax.progress import Say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--profile", action="store_true", help="onnx: also say which operators take the time, in per cent")
 
 
-def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
+def run(args: argparse.Namespace, say: Say) -> None:
     """Exports, checks and says what came of it; where the check fails, nothing is written.
 
     Raises:
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
         write_json(Path(args.report), facts | written.comparison._asdict())
 
 
-def _tell(comparison: Comparison, origin: str, say: Callable[[str], None]) -> None:
+def _tell(comparison: Comparison, origin: str, say: Say) -> None:
     say(
         f"checked on {comparison.pictures} {origin}: same class in {comparison.agreement:.1%}, "
         f"probabilities differ by at most {comparison.difference:.1g}"
@@ -90,7 +90,7 @@ def _tell(comparison: Comparison, origin: str, say: Callable[[str], None]) -> No
     say(f"one image takes {before:.1f} ms before (jax), {after:.1f} ms after")
 
 
-def _profile(written: Exported, entry: str, say: Callable[[str], None]) -> None:
+def _profile(written: Exported, entry: str, say: Say) -> None:
     from wastejax.deployment.formats.onnx_profile import profile
     from wastejax.deployment.predictor import load_onnx
 

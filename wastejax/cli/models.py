@@ -1,18 +1,18 @@
 """`wastejax models`: what each network costs, and which published weights it can take."""
 
 import argparse
-from collections.abc import Callable
 
 from wastejax.models import MODELS
 from wastejax.models.cost import NUM_CLASSES, cost, image_size
 from wastejax.models.weights.published import published_weights
+from wastejax.progress import Say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command: none."""
 
 
-def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
+def run(args: argparse.Namespace, say: Say) -> None:
     """Prints the table."""
     say(
         f"parameters at {NUM_CLASSES} classes, multiply-adds at the usual size, published weights it can take"

@@ -18,6 +18,7 @@ from wastejax.deployment.pictures import find, read
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
 from wastejax.files import check_folder
+from wastejax.progress import Say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +87,7 @@ def engine(args: argparse.Namespace) -> str | None:
     return "jax" if inside and args.engine in (None, "auto") else args.engine
 
 
-def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
+def run(args: argparse.Namespace, say: Say) -> int:
     """Answers on standard output; progress, unreadable files and speed go to standard error.
 
     Returns:

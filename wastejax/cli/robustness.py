@@ -1,16 +1,15 @@
 """`wastejax robustness`: how a model's accuracy falls as its images get worse, by kind and by degree."""
 
 import argparse
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from wastejax.cli.progress import Bars
 from wastejax.errors import UserError
 from wastejax.evaluation.pictures import Asked
 from wastejax.evaluation.report.robustness import draw, headlines, report
 from wastejax.evaluation.robustness import measure_model
 from wastejax.files import check_folder, write_json, write_text
+from wastejax.progress import Bars, Say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="leave unreadable images out")
 
 
-def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
+def run(args: argparse.Namespace, say: Say) -> None:
     """Measures, prints, and writes figure, JSON and Markdown.
 
     Raises:

@@ -6,10 +6,10 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable
 
 from wastejax.deployment.engines import ENGINES, load_engine
 from wastejax.errors import MissingPackage, UserError
+from wastejax.progress import Say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--reject-below", type=float, metavar="P", help="mark answers less likely than this")
 
 
-def run(args: argparse.Namespace, say: Callable[[str], None]) -> int:
+def run(args: argparse.Namespace, say: Say) -> int:
     """Serves until SIGTERM or Ctrl-C; what was taken by then is answered.
 
     Raises:

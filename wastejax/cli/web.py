@@ -1,9 +1,9 @@
 """`wastejax web`: the page as a static folder with a model inside, for any web host."""
 
 import argparse
-from collections.abc import Callable
 
 from wastejax.deployment.website import write_site
+from wastejax.progress import Say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--reject-below", type=float, metavar="P", help="mark answers less likely than this")
 
 
-def run(args: argparse.Namespace, say: Callable[[str], None]) -> None:
+def run(args: argparse.Namespace, say: Say) -> None:
     """Writes the folder.
 
     Raises:

@@ -14,10 +14,9 @@ import numpy as np
 import platformdirs
 
 from wastejax.files import reason
+from wastejax.progress import Count
 
 log = logging.getLogger("wastejax")
-
-Progress = Callable[[int, int], None]
 
 
 def cache_dir() -> Path:
@@ -69,7 +68,7 @@ class _Unread(Exception):  # noqa: N818 - carries an error of another kind past 
 
 
 def build_store(
-    path: Path, items: Iterable[int], make: Callable[[int], np.ndarray], progress: Progress | None = None
+    path: Path, items: Iterable[int], make: Callable[[int], np.ndarray], progress: Count | None = None
 ) -> ArrayStore | None:
     """Returns the store at `path`, and makes it first where it is not there yet.
 

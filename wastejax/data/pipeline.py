@@ -19,12 +19,13 @@ import numpy as np
 from PIL import Image
 
 from wastejax.data import images
-from wastejax.data.cache import ArrayStore, Progress, build_store, cache_dir, stamp
+from wastejax.data.cache import ArrayStore, build_store, cache_dir, stamp
 from wastejax.data.images.resampling import FILTERS
 from wastejax.data.sources import Source
 from wastejax.data.transforms import Augmentation, Preprocessing
 from wastejax.data.workers import Workers
 from wastejax.errors import UserError
+from wastejax.progress import Count
 
 Batch = dict[str, np.ndarray]
 NICE = 5  # of threads that read images: a third of the weight of those that compute with them
@@ -97,7 +98,7 @@ def reader(
     indices: np.ndarray,
     cache: bool,
     side: int = CACHED_SIDE,
-    progress: Progress | None = None,
+    progress: Count | None = None,
 ) -> Reader:
     """Returns a reader of training images, after decoding them into the cache where `cache` is set."""
     files = Reader(source, side)
@@ -309,7 +310,7 @@ class EvalBatches:
         preprocessing: Preprocessing,
         batch_size: int,
         cache: bool = False,
-        progress: Progress | None = None,
+        progress: Count | None = None,
         part: tuple[int, int] = (0, 1),
     ):
         """Prepares the batches; iterating yields them, as often as one likes.

@@ -10,7 +10,6 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from wastejax import __version__
 from wastejax.data.cache import cache_dir
 from wastejax.errors import MissingPackage, UserError, nearest
+from wastejax.progress import Say
 
 if TYPE_CHECKING:
     from wastejax.deployment.predictor import Predictor
@@ -64,7 +64,7 @@ def load_engine(
     engine: str | None = None,
     taxonomy: str | Path | None = None,
     threads: int | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
 ) -> "Predictor":
     """Returns a model, computed by the engine that `choose` names.
 
@@ -116,7 +116,7 @@ def _kept(bundle: Path, suffix: str) -> Path:
     return cache_dir() / "engines" / f"{digest.hexdigest()}{suffix}"
 
 
-def _derive(bundle: Path, engine: str, say: Callable[[str], None]) -> Path:
+def _derive(bundle: Path, engine: str, say: Say) -> Path:
     """Returns the file derived from a bundle; makes and checks it where there is none yet."""
     kept = _kept(bundle, _SUFFIXES[engine])
     if kept.is_file():

@@ -3,7 +3,7 @@
 import glob
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -15,13 +15,14 @@ from wastejax.data import images
 from wastejax.data.formats.walk import by_ending, is_image, no_images, walk
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
+from wastejax.progress import Say
 
 STDIN = "-"
 THREADS = 2  # that decode; the rest of the processor is for the network
 AHEAD = 64  # images that are decoded before they are asked for
 
 
-def find(arguments: Sequence[str], say: Callable[[str], None] = lambda line: None) -> list[str]:
+def find(arguments: Sequence[str], say: Say = lambda line: None) -> list[str]:
     """Returns the names of all images that are meant, each once.
 
     Args:
@@ -41,7 +42,7 @@ def find(arguments: Sequence[str], say: Callable[[str], None] = lambda line: Non
     return list(names)
 
 
-def _expand(argument: str, say: Callable[[str], None]) -> list[str]:
+def _expand(argument: str, say: Say) -> list[str]:
     path = Path(argument)
     if argument == STDIN or path.is_file():
         return [argument]
@@ -56,7 +57,7 @@ def _expand(argument: str, say: Callable[[str], None]) -> list[str]:
     return names
 
 
-def _below(folder: Path, say: Callable[[str], None]) -> list[str]:
+def _below(folder: Path, say: Say) -> list[str]:
     found = walk(folder, str(folder))
     if not found.images:
         raise UserError(no_images(found, str(folder)))

@@ -1,7 +1,7 @@
 """Two models on the same images, and whether the difference may be chance."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import evaluate, match_classes
 from wastejax.evaluation.metrics import bin_answers, log_softmax
 from wastejax.evaluation.pictures import Asked, given_images, own_source, readable, run_changes
+from wastejax.progress import Say
 
-Say = Callable[[str], None]
 SCORES = ("top1", "bin_top1", "macro_f1", "loss", "ece")  # those of each model in the table
 
 

@@ -1,6 +1,6 @@
 """Which images a model is scored on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from wastejax.data.prepare import one_class
 from wastejax.data.sources import Source, open_path, open_source
 from wastejax.data.split import SPLITS, load_manifest, recognize
 from wastejax.errors import ConfigError, UserError, nearest
-
-Say = Callable[[str], None]
+from wastejax.progress import Say
 
 
 @dataclass(frozen=True)

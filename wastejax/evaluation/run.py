@@ -1,6 +1,6 @@
 """A run or bundle scored on images, from paths to numbers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,7 @@ from wastejax.evaluation.pictures import Asked, asked_pictures, manifest_of, own
 from wastejax.evaluation.report.review import mistakes, write_review
 from wastejax.evaluation.trust import Calibration, calibrate_bundle, score_trust
 from wastejax.files import check_folder
-
-Say = Callable[[str], None]
+from wastejax.progress import Say
 
 
 def evaluate_model(

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from wastejax.progress import Say
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -35,7 +37,7 @@ class Stop:
         leaving: called before such an end, as to tidy up a terminal.
     """
 
-    def __init__(self, say: Callable[[str], None], exits: bool = False) -> None:
+    def __init__(self, say: Say, exits: bool = False) -> None:
         self.requested = False
         self.kept = "nothing was trained yet; the same command begins anew"
         self.code: int | None = None

@@ -5,7 +5,7 @@ normalization included, are over the global batch, and results do not depend on 
 rounding. A batch's rows lie on the devices in order, so process k of n reads the k-th n-th of each batch.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from wastejax.errors import ConfigError, UserError
+from wastejax.progress import Say
 from wastejax.runtime.rendezvous import meet
 
 Tree = TypeVar("Tree")
@@ -150,9 +151,6 @@ def on_devices(devices: Devices, batch: Mapping[str, np.ndarray]) -> dict[str, j
     """Returns what the train step takes of a batch, split over the devices."""
     taken = ("image", "label", "allowed")  # the last where labels can mean several classes or none
     return {name: devices.split(batch[name]) for name in taken if name in batch}
-
-
-Say = Callable[[str], None]
 
 
 def only_first(devices: Devices, say: Say) -> Say:

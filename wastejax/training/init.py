@@ -1,6 +1,5 @@
 """The weights that a run starts from: random, those of an earlier run, or published ones."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ from wastejax.bundle import load_bundle
 from wastejax.errors import ConfigError, UserError
 from wastejax.models import Model
 from wastejax.models.weights.published import find_weights, load_pretrained
-
-Say = Callable[[str], None]
+from wastejax.progress import Say
 
 
 def is_run(weights: str) -> bool:

@@ -1,7 +1,7 @@
 """What a run shows while it trains."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from wastejax.evaluation.report.markdown import duration
+from wastejax.progress import Say
 
 if TYPE_CHECKING:
     from wastejax.training.run import Run
@@ -29,7 +30,7 @@ def time_left(ends: Sequence[float], steps: int) -> str:
 class Display:
     """A bar with the time left on a terminal, and a line per epoch everywhere."""
 
-    def __init__(self, say: Callable[[str], None]):
+    def __init__(self, say: Say):
         self._say = say
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),

@@ -24,6 +24,7 @@ from wastejax.data.prepare import Dataset
 from wastejax.data.transforms import AUGMENTATIONS, Augmentation, Preprocessing
 from wastejax.models import Model, create_model
 from wastejax.models.structure import layer_index
+from wastejax.progress import Count, Say
 from wastejax.runtime.jit import jit
 from wastejax.training.devices import Devices
 from wastejax.training.init import initial_variables
@@ -31,7 +32,6 @@ from wastejax.training.step import TrainStep, losses, make_train_step, optim
 from wastejax.training.step.state import TrainState, create_train_state
 from wastejax.training.step.teacher import load_teacher
 
-Say = Callable[[str], None]
 Batches = Generator[pipeline.Batch, None, None]
 
 
@@ -155,7 +155,7 @@ def _training_batches(
     dataset: Dataset,
     devices: Devices,
     steps_per_epoch: int,
-    caching: Callable[[int, int], None],
+    caching: Count,
 ) -> Callable[[int, int], Batches]:
     """Returns `Run.batches`, after decoding the training images into the cache where the recipe asks for it."""
     data, source, train = config.data, dataset.source, dataset.indices("train")
@@ -205,7 +205,7 @@ def stage_of(config: ConfigDict, epoch: int) -> int:
 
 
 def _validation(
-    config: ConfigDict, dataset: Dataset, devices: Devices, caching: Callable[[int, int], None]
+    config: ConfigDict, dataset: Dataset, devices: Devices, caching: Count
 ) -> pipeline.EvalBatches:
     """Returns the batches of validation images, of which this process reads its part."""
     return pipeline.EvalBatches(

@@ -3,7 +3,7 @@
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,11 @@ from wastejax.data.prepare import Dataset, prepare
 from wastejax.data.taxonomy import COUNTRIES, load_taxonomy
 from wastejax.errors import ConfigError, UserError
 from wastejax.files import check_folder, write_bytes, write_text
+from wastejax.progress import Say
 
 if TYPE_CHECKING:
     from wastejax.runtime.stop import Stop
     from wastejax.training.devices import Cluster
-
-Say = Callable[[str], None]
 
 # What makes a full-size recipe end within minutes on two cores; a flag of the user's wins over each.
 DEMO = {

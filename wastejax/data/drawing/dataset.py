@@ -22,6 +22,7 @@ from wastejax.data.cache import cache_dir
 from wastejax.data.drawing.pen import BLACK, KRAFT, WHITE, Pen, tone
 from wastejax.errors import UserError
 from wastejax.files import check_folder
+from wastejax.progress import Count
 
 CLASSES: tuple[str, ...] = tuple(sorted(drawing.SKETCHES))
 DOMAINS = ("default", "real_world")
@@ -165,9 +166,7 @@ def draw(class_name: str, index: int, domain: str, seed: int = 17) -> Image.Imag
     return _photograph(canvas, rng, spread=0.25 if wild else 0.08, blur=1.2 if wild else 0)
 
 
-def write(
-    root: Path, per_class: int = 40, seed: int = 17, progress: Callable[[int, int], None] | None = None
-) -> Path:
+def write(root: Path, per_class: int = 40, seed: int = 17, progress: Count | None = None) -> Path:
     """Draws the set into `root`, unless it is there already.
 
     The set is drawn beside `root` and moved there when complete: a killed run leaves no half of it.
@@ -214,7 +213,7 @@ def _is_complete(root: Path, version: str, per_class: int) -> bool:
     return sum(1 for _ in root.glob("*/*/Image_*.png")) == per_class * len(CLASSES)
 
 
-def _draw_all(root: Path, per_class: int, seed: int, progress: Callable[[int, int], None] | None) -> None:
+def _draw_all(root: Path, per_class: int, seed: int, progress: Count | None) -> None:
     counts = {"default": per_class - per_class // 2, "real_world": per_class // 2}
     jobs = [(name, domain, n) for name in CLASSES for domain in DOMAINS for n in range(1, counts[domain] + 1)]
 

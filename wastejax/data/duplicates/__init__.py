@@ -4,7 +4,7 @@ import hashlib
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from wastejax.data.cache import go_without
 from wastejax.data.duplicates.hamming import near_pairs
 from wastejax.data.images import VERSION, BadImage, decode
 from wastejax.data.sources import Source
+from wastejax.progress import Count
 
 GREY = 32  # side of the small gray versions, pixels
 # Smallest `agreement` of near-duplicates, found by looking at the pairs with near hashes in TrashNet and the
@@ -54,9 +55,7 @@ class Scan(NamedTuple):
     bad: dict[int, str]
 
 
-def scan(
-    source: Source, cache_dir: Path | None = None, progress: Callable[[int, int], None] | None = None
-) -> Scan:
+def scan(source: Source, cache_dir: Path | None = None, progress: Count | None = None) -> Scan:
     """Decodes every image once; what was seen before under the same name and stamp comes from the cache.
 
     Args:

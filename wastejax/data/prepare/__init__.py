@@ -1,7 +1,7 @@
 """From a data config to labelled, checked, grouped and split pictures, before anything slow starts."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from wastejax.data.prepare.notes import describe_scene, notes_on_split, notes_on
 from wastejax.data.sources import Source, open_source
 from wastejax.data.split import SPLITS, Manifest, load_manifest, shorten, stratified_group_split
 from wastejax.errors import ConfigError, nearest
+from wastejax.progress import Count, Say
 
 _SECONDS_BETWEEN_PROGRESS = 5.0
 
@@ -68,9 +69,7 @@ def one_class(source: Source, indices: np.ndarray) -> np.ndarray:
     return indices if source.allowed is None else indices[source.allowed[indices].sum(axis=1) == 1]
 
 
-def prepare(
-    data_config: Any, seed: int, cache_dir: Path | None, say: Callable[[str], None] = lambda line: None
-) -> Dataset:
+def prepare(data_config: Any, seed: int, cache_dir: Path | None, say: Say = lambda line: None) -> Dataset:
     """Opens the data, reads every file once to find the unreadable ones, and splits them.
 
     Args:
@@ -188,7 +187,7 @@ def pictures_of(source: Source, names: Sequence[str]) -> np.ndarray:
     return np.flatnonzero(np.isin(source.labels, [source.classes.index(name) for name in names]))
 
 
-def _progress(say: Callable[[str], None]) -> Callable[[int, int], None]:
+def _progress(say: Say) -> Count:
     last = time.monotonic()
 
     def progress(done: int, total: int) -> None:
@@ -202,7 +201,7 @@ def _progress(say: Callable[[str], None]) -> Callable[[int, int], None]:
 
 
 def _read(
-    source: Source, config: Any, changes: Changes, cache_dir: Path | None, say: Callable[[str], None]
+    source: Source, config: Any, changes: Changes, cache_dir: Path | None, say: Say
 ) -> tuple[np.ndarray, Scan, dict[str, str]]:
     """Reads every file once.
 
@@ -227,7 +226,7 @@ def _read(
 
 
 def _held_out(
-    left_out: Source, config: Any, changes: Changes, cache_dir: Path | None, say: Callable[[str], None]
+    left_out: Source, config: Any, changes: Changes, cache_dir: Path | None, say: Say
 ) -> tuple[Source, dict[str, str]]:
     """Returns the readable images of classes that are left out, and the others' reasons.
 

@@ -1,6 +1,6 @@
 """How a model's accuracy falls as its images get worse, by kind and by degree."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from wastejax.evaluation.evaluate import evaluate, match_classes
 from wastejax.evaluation.metrics import bootstrap_interval, bootstrap_statistic
 from wastejax.evaluation.pictures import Asked, asked_pictures, readable
 from wastejax.evaluation.robustness.corruptions import KINDS, corrupted
+from wastejax.progress import Count, Say
 
-Say = Callable[[str], None]
 Point = tuple[str, float]  # kind and severity of a corruption
 CLEAN: Point = ("rotation", KINDS["rotation"].clean)  # any kind's would do
 
@@ -22,7 +22,7 @@ CLEAN: Point = ("rotation", KINDS["rotation"].clean)  # any kind's would do
 def measure_model(
     asked: Asked,
     limit: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Count = lambda done, total: None,
     say: Say = lambda line: None,
 ) -> dict[str, Any]:
     """Measures a run or bundle on the images that are asked for.
@@ -69,7 +69,7 @@ def measure(
     bundle: Bundle,
     source: Source,
     indices: np.ndarray,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Count = lambda done, total: None,
 ) -> tuple[dict[Point, np.ndarray], np.ndarray]:
     """Asks a model about the same images at every kind and severity of corruption.
 

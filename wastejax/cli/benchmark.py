@@ -1,0 +1,123 @@
+"""`wastejax benchmark`: how fast networks are on this machine, against each other and against other runtimes."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from wastejax.errors import UserError, nearest
+from wastejax.files import check_folder, write_json
+from wastejax.progress import Say
+
+AGAINST = ("stock", "timm", "onnx", "openvino")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    add = parser.add_argument
+    add(
+        "--models",
+        default="mobilevit_s,mobilevit_s_ir",
+        metavar="A,B",
+        help="of the models command, also NAME+key=value",
+    )
+    add("--sizes", default="", metavar="N,M", help="sides of the images (default: each model's usual)")
+    add("--batch-sizes", default="1,32", metavar="N,M", help="images at once (default: %(default)s)")
+    add("--dtypes", default="float32", metavar="T,U", help="float32, bfloat16")
+    add("--mode", default="infer", metavar="M,N", help="infer, train (an optimizer step)")
+    add("--against", default="", metavar="A,B", help=f"other runtimes: {', '.join(AGAINST)}")
+    add("--peer-python", default=sys.executable, metavar="FILE", help="the Python that has them")
+    add("--threads", type=int, metavar="N", help="processor cores for everything (default: all)")
+    add("--rounds", type=int, default=15, metavar="N", help="turns for each (default: %(default)s)")
+    add("--seconds", type=float, default=0.5, metavar="S", help="length of a turn (default: %(default)s)")
+    add("--reports", default="", metavar="MODEL=JSON,…", help="report.json of runs: latency against accuracy")
+    add("--data", metavar="DIR", help="instead: the data pipeline, on these images or 'drawn'")
+    add("--out", metavar="DIR", help="write benchmark.json and figures there")
+
+
+def run(args: argparse.Namespace, say: Say) -> None:
+    """Measures, prints and writes.
+
+    Raises:
+        UserError: an argument makes no sense.
+    """
+    if args.out:
+        check_folder(args.out, "--out")
+    threads = _use_threads(args.threads)
+    # Before jax starts: a program from the cache would tell nothing about the time that compiling takes.
+    os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+    from wastejax.benchmark.timing import Settings
+
+    settings = Settings(threads, args.rounds, args.seconds, args.peer_python)
+    measured = _data(args, settings, say) if args.data else _networks(args, settings, say)
+    if args.out:
+        say(f"written: {measured}")
+
+
+def _data(args: argparse.Namespace, settings: Any, say: Say) -> Path:
+    from wastejax.benchmark.data import benchmark_data, trained
+
+    sizes = _numbers("--sizes", args.sizes) if args.sizes else [0]
+    cases = trained(args.models.split(","), sizes, _numbers("--batch-sizes", args.batch_sizes)[-1])
+    result = benchmark_data(args.data, cases, settings, say)
+    folder = Path(args.out or "")
+    if args.out:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "data.json", result)
+    return folder
+
+
+def _networks(args: argparse.Namespace, settings: Any, say: Say) -> Path:
+    from wastejax.benchmark import report
+    from wastejax.benchmark.networks import config_of
+    from wastejax.benchmark.run import benchmark_networks, grouped
+
+    configs = {model: config_of(model) for model in args.models.split(",")}
+    modes = _listed("--mode", args.mode, ("infer", "train"))
+    dtypes = _listed("--dtypes", args.dtypes, ("float32", "bfloat16"))
+    against = _listed("--against", args.against, AGAINST) if args.against else []
+    sizes = _numbers("--sizes", args.sizes) if args.sizes else [0]
+    reports = report.load_scores(args.reports)
+    batch_sizes = _numbers("--batch-sizes", args.batch_sizes)
+    groups = grouped(configs, ["jax", *against], modes, dtypes, sizes, batch_sizes)
+    result = benchmark_networks(groups, settings, say)
+    folder = Path(args.out or "")
+    if args.out:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "benchmark.json", result)
+        report.draw(result, reports, folder)
+    return folder
+
+
+def _use_threads(threads: int | None) -> int:
+    """Keeps this process, and those it starts, to so many cores; must come before jax. Returns how many."""
+    if not hasattr(os, "sched_setaffinity"):
+        return threads or os.cpu_count() or 1
+    mine = sorted(os.sched_getaffinity(0))
+    if threads is None:
+        return len(mine)
+    if not 1 <= threads <= len(mine):
+        raise UserError(f"--threads={threads}: this process has {len(mine)} cores")
+    os.sched_setaffinity(0, mine[:threads])
+    return threads
+
+
+def _listed(flag: str, text: str, choices: Any) -> list[str]:
+    words = [word for word in text.split(",") if word]
+    for word in words:
+        if word not in choices:
+            raise UserError(f"{flag}={text}: no such choice {word!r}{nearest(word, choices)}")
+    if not words:
+        raise UserError(f"{flag}={text}: give at least one of {', '.join(choices)}")
+    return words
+
+
+def _numbers(flag: str, text: str) -> list[int]:
+    try:
+        numbers = [int(word) for word in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise UserError(f"{flag}={text}: give positive whole numbers, such as {flag}=1,32")
+    return numbers

@@ -1,0 +1,52 @@
+"""`wastejax train`: trains a recipe, or resumes a run."""
+
+import argparse
+import ast
+
+from wastejax.config import recipe_names, recipes_dir
+from wastejax.progress import Say
+from wastejax.runtime.stop import Stop
+
+OVERRIDES = """
+A recipe is a Python file whose get_config() returns every setting. Override any of them:
+  --config.data.dir=DIR           images, DIR/<class>/*.jpg; without it, a small drawn set
+  --config.train.epochs=20        how long to train
+  --config.model.size=xxs         a smaller network of the same family
+Every key, with its default and meaning, is in configs/common.py and docs/reference/configuration.md. The
+same command resumes a stopped run; another value of a key needs another --workdir.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command; `--config.key=value` arguments are left to the recipe."""
+    add = parser.add_argument
+    add("--config", required=True, metavar="RECIPE", help="a recipe's file or name")
+    add("--workdir", metavar="DIR", help="where the run lives (default: runs/<recipe>)")
+    add("--coordinator", metavar="HOST:PORT", help="several machines: where process 0 is, or auto")
+    add("--processes", type=int, metavar="N", help="several machines: how many processes")
+    add("--process", type=int, metavar="K", help="several machines: which this is, from 0")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _recipes() + OVERRIDES
+
+
+def _recipes() -> str:
+    """Returns the recipes and what each is, as its docstring begins."""
+    lines = []
+    for name in recipe_names():
+        text = ast.get_docstring(ast.parse((recipes_dir() / f"{name}.py").read_text(encoding="utf-8"))) or ""
+        lines.append(f"  {name:27} {text.partition(chr(10))[0]}\n")
+    return "recipes:\n" + "".join(lines)
+
+
+def run(args: argparse.Namespace, say: Say) -> None:
+    """Trains.
+
+    Raises:
+        UserError: the recipe, a key, a value or the data are wrong, or the work directory holds another run.
+    """
+    from wastejax.training.devices import Cluster
+    from wastejax.training.train import train
+
+    cluster = Cluster(args.coordinator, args.processes, args.process) if args.coordinator else None
+    with Stop(say, exits=True) as stop:
+        train(args.config, args.overrides, args.workdir, say, cluster, stop)
