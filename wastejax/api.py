@@ -6,7 +6,7 @@ Mistakes in what is given raise `UserError`, whose text says what was wrong and 
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from wastejax.deployment.classifier import Classifier
 from wastejax.deployment.engines import load_engine
@@ -148,6 +148,18 @@ def train(
     return train_run(str(recipe), configs.as_arguments(given), workdir, say)
 
 
+class Reading(TypedDict, total=False):
+    """Options on how `evaluate` reads images and labels.
+
+    Attributes:
+        skip_bad: leave unreadable images out instead of refusing them.
+        corrections: a file of corrected labels; without it, those that the run was trained with.
+    """
+
+    skip_bad: bool
+    corrections: str | Path | None
+
+
 def evaluate(
     model: str | Path | None = None,
     data_dir: str | Path | None = None,
@@ -155,8 +167,7 @@ def evaluate(
     taxonomy: str | Path | None = None,
     ood: str | Path | None = None,
     calibrate: bool = False,
-    skip_bad: bool = False,
-    corrections: str | Path | None = None,
+    **reading: Unpack[Reading],
 ) -> dict[str, Any]:
     """Scores a run or bundle on images.
 
@@ -167,8 +178,7 @@ def evaluate(
         taxonomy: see `load`.
         ood: a folder of images that show none of the classes: how well are they told from the others?
         calibrate: first fit the model's confidence on the validation images, and keep that in the bundle.
-        skip_bad: leave unreadable images out instead of refusing them.
-        corrections: a file of corrected labels; None for those that the run was trained with.
+        reading: how images and labels are read, see `Reading`.
 
     Returns:
         The scores as `wastejax eval --out` writes them: 'top1', 'ci95', 'macro_f1', 'per_class', 'calibration', …
@@ -184,7 +194,7 @@ def evaluate(
     from wastejax.evaluation.pictures import Asked
     from wastejax.evaluation.run import evaluate_model
 
-    return evaluate_model(Asked(model, data_dir, split, skip_bad, corrections), taxonomy, ood, calibrate)[1]
+    return evaluate_model(Asked(model, data_dir, split, **reading), taxonomy, ood, calibrate)[1]
 
 
 def audit(

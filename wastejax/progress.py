@@ -1,11 +1,26 @@
 """How a long task tells how far it is: lines, counts, and bars on a terminal."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 Say = Callable[[str], None]  # takes a line for the user
 Count = Callable[[int, int], None]  # takes how many are done, of how many
 Counts = Callable[[str, int, int], None]  # the same of several things: takes what is counted first
+
+
+class Listener(NamedTuple):
+    """Whom a long task tells how far it is; by default nobody.
+
+    Attributes:
+        say: takes lines.
+        count: takes what is counted, how many are done, and of how many.
+    """
+
+    say: Say = lambda line: None
+    count: Counts = lambda what, done, total: None
+
+
+SILENT = Listener()
 
 
 class Bars:

@@ -21,6 +21,7 @@ from wastejax.data.images import read_header
 from wastejax.data.sources import open_folder
 from wastejax.data.split import load_manifest, save_manifest
 from wastejax.errors import UserError
+from wastejax.progress import Listener
 
 CLASSES = ("can", "jar", "캔 bag")
 
@@ -353,7 +354,7 @@ def test_a_fixed_camera_is_named_and_empties_no_manifest(tmp_path, monkeypatch):
     (tmp_path / "data" / "can" / "copy.png").write_bytes(first)
     (tmp_path / "data" / "jar" / "notes.psd").touch()
     lines: list[str] = []
-    audit_folder(tmp_path / "data", tmp_path / "out", write_manifest=True, say=lines.append)
+    audit_folder(tmp_path / "data", tmp_path / "out", write_manifest=True, listener=Listener(lines.append))
     said = "\n".join(lines)
     assert "31 images look like copies of each other and yet differ: a fixed camera" in said
     assert "left out: 1 .psd" in said

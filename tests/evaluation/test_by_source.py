@@ -7,7 +7,7 @@ from tests.small_models import draw_pictures, write_bundle
 from wastejax.bundle import load_bundle
 from wastejax.data import images
 from wastejax.errors import UserError
-from wastejax.evaluation.by_source import score_by_source, source_table
+from wastejax.evaluation.by_source import Materials, score_by_source, source_table
 from wastejax.evaluation.pictures import Asked
 from wastejax.evaluation.run import evaluate_labels
 from wastejax.evaluation.selective import choose_threshold_everywhere
@@ -26,7 +26,9 @@ def test_scores_by_source_by_hand():
         frozenset(),
         frozenset({"metal"}),
     ]
-    scores = score_by_source(logits, allowed, members, 1.0, 0.9, ["can", "can", "paper"], materials, meant)
+    scores = score_by_source(
+        logits, allowed, members, 1.0, 0.9, ["can", "can", "paper"], Materials(materials, meant)
+    )
     a, b = scores["a"], scores["b"]
     assert (a["num_images"], a["num_outliers"], a["num_kept"]) == (3, 1, 2)
     assert a["right"] == pytest.approx(2 / 3)  # the second is wrong

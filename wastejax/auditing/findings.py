@@ -177,18 +177,17 @@ def summary(
             "given_splits": None if splits is None else leaks(found.groups, np.asarray(splits)),
             "random_split": random_leaks(found),
         },
-        "label_errors": None
-        if errors is None
-        else [
-            {
-                "file": source.names[e.picture],
-                "label": source.classes[source.labels[e.picture]],
-                "suggested": source.classes[e.suggested],
-                "p_label": round(e.own, 4),
-                "p_suggested": round(e.other, 4),
-            }
-            for e in errors
-        ],
+        "label_errors": None if errors is None else [_describe_error(source, error) for error in errors],
+    }
+
+
+def _describe_error(source: Source, error: LabelError) -> dict[str, Any]:
+    return {
+        "file": source.names[error.picture],
+        "label": source.classes[source.labels[error.picture]],
+        "suggested": source.classes[error.suggested],
+        "p_label": round(error.own, 4),
+        "p_suggested": round(error.other, 4),
     }
 
 

@@ -15,7 +15,7 @@ from wastejax.data.split import load_manifest, save_manifest, stratified_group_s
 from wastejax.errors import UserError
 from wastejax.evaluation.report.review import NAME, Doubt, write_review
 from wastejax.files import check_folder, write_json
-from wastejax.progress import Counts, Say
+from wastejax.progress import SILENT, Listener, Say
 
 SEED = 17  # of the split that the cleaned manifest gets where none is given
 
@@ -27,8 +27,7 @@ def audit_folder(
     model: str | None = None,
     write_manifest: bool = False,
     corrections: str | Path | None = None,
-    progress: Counts = lambda what, done, total: None,
-    say: Say = lambda line: None,
+    listener: Listener = SILENT,
 ) -> dict[str, Any]:
     """Audits class folders, in which nothing is changed, and writes audit.json, report.html and review.html.
 
@@ -40,8 +39,7 @@ def audit_folder(
         write_manifest: also write manifest.csv, without what was found.
         corrections: a file of corrected labels: the audit is of the data as they then are, and what a person has
             confirmed is not doubted again.
-        progress: called with (what, done, total).
-        say: is told what was found and what is written.
+        listener: is told how far it is, what was found and what is written.
 
     Returns:
         What audit.json holds; see `summary`.
@@ -49,7 +47,7 @@ def audit_folder(
     Raises:
         UserError: the data, the manifest or the model is not there, or `out` lies in the data.
     """
-    folder = Path(out)
+    say, folder = listener.say, Path(out)
     if folder.resolve().is_relative_to(Path(data).expanduser().resolve()):
         raise UserError(f"--out={out}: lies in the data, where its images would become data too")
     check_folder(folder, "--out")
@@ -60,7 +58,7 @@ def audit_folder(
         changes = given.of(source)
         source = changes.applied(source)
     splits = _splits(manifest, source, original)
-    found = audit(source, cache_dir(), progress=progress)
+    found = audit(source, cache_dir(), progress=listener.count)
     errors = _label_errors(model, found, changes, say) if model else None
     facts = {"data": Path(data).expanduser().resolve().name, "model": _public(model)}
     facts |= summary(found, splits, errors)

@@ -3,7 +3,7 @@
 import argparse
 
 from wastejax.auditing.run import audit_folder
-from wastejax.progress import Bars, Say
+from wastejax.progress import Bars, Listener, Say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +46,5 @@ def run(args: argparse.Namespace, say: Say) -> None:
             args.model,
             args.write_manifest,
             args.corrections,
-            progress=progress,
-            say=say,
+            Listener(say, progress),
         )

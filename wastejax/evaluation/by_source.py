@@ -1,7 +1,7 @@
 """Scores by source, where labels can mean several classes or none: does a model carry over to another camera?"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,18 @@ from wastejax.evaluation.report.markdown import percent, table
 COLUMNS = ("images", "right", "right bin", "right material", "kept", "right of those kept", "others kept")
 
 
+class Materials(NamedTuple):
+    """What things are made of.
+
+    Attributes:
+        of_class: C sets.
+        allowed: N sets, what each image's label allows.
+    """
+
+    of_class: Sequence[frozenset[str]]
+    allowed: Sequence[frozenset[str]]
+
+
 def score_by_source(
     logits: np.ndarray,
     allowed: np.ndarray,
@@ -19,8 +31,7 @@ def score_by_source(
     temperature: float = 1.0,
     threshold: float | None = None,
     bins: Sequence[str] | None = None,
-    materials: Sequence[frozenset[str]] | None = None,
-    meant: Sequence[frozenset[str]] | None = None,
+    materials: Materials | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Scores the answers to the images of each source.
 
@@ -31,8 +42,7 @@ def score_by_source(
         temperature: of the model.
         threshold: calibrated probability from which on an answer is kept; None keeps none.
         bins: the sorting bin of each class; None leaves bins out.
-        materials: of each class; None leaves materials out.
-        meant: the materials that each image's label allows, N; needed with `materials`.
+        materials: None leaves materials out.
 
     Returns:
         Source -> `num_images`, those that show a class, and `num_outliers`, those that show none. Of the former
@@ -48,8 +58,9 @@ def score_by_source(
     if bins is not None:
         same = np.array(bins)[:, None] == np.array(bins)
         facts["right_bin"] = ((allowed @ same)[np.arange(len(answer)), answer], shown)
-    if materials is not None and meant is not None:
-        fits = np.array([bool(materials[a] & m) for a, m in zip(answer, meant, strict=True)], bool)
+    if materials is not None:
+        pairs = zip(answer, materials.allowed, strict=True)
+        fits = np.array([bool(materials.of_class[a] & meant) for a, meant in pairs], bool)
         facts["right_material"] = (fits, shown)
     which = np.array(members)
     scores: dict[str, dict[str, Any]] = {}

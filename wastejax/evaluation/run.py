@@ -14,7 +14,7 @@ from wastejax.data.pipeline import EvalBatches
 from wastejax.data.prepare import pictures_of
 from wastejax.data.sources import Source, open_path, open_pictures
 from wastejax.errors import UserError
-from wastejax.evaluation.by_source import score_by_source
+from wastejax.evaluation.by_source import Materials, score_by_source
 from wastejax.evaluation.evaluate import Evaluation, evaluate, match_classes, predict_logits
 from wastejax.evaluation.pictures import Asked, asked_pictures, manifest_of, own_source, readable
 from wastejax.evaluation.report.review import mistakes, write_review
@@ -125,8 +125,9 @@ def evaluate_labels(
         bundle.temperature,
         bundle.thresholds.get("0.95"),
         bundle.bins,
-        label_map.materials(bundle.classes),
-        [meanings[source.classes[row]].materials for row in rows],
+        Materials(
+            label_map.materials(bundle.classes), [meanings[source.classes[row]].materials for row in rows]
+        ),
     )
 
 

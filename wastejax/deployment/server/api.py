@@ -39,11 +39,6 @@ def openapi(body: int, pixels: int, files: int) -> dict[str, Any]:
         "415": "not an image; where it is JSON, base64, a data URL, form text or an address, what to send instead",
         "503": "too many images are waiting; Retry-After says when to try again",
     }
-    binary = {"type": "string", "format": "binary"}
-    form = {
-        "type": "object",
-        "properties": {"file": {"type": "array", "items": binary, "minItems": 1, "maxItems": files}},
-    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -52,57 +47,13 @@ def openapi(body: int, pixels: int, files: int) -> dict[str, Any]:
             "description": "Classifies images of waste.",
         },
         "paths": {
-            "/predict": {
-                "post": {
-                    "summary": "Classify images",
-                    "description": "Errors of single images are in their answers as long as one can be read.",
-                    "parameters": [
-                        {
-                            "name": "top",
-                            "in": "query",
-                            "description": "classes per image",
-                            "schema": {"type": "integer", "minimum": 1, "default": 3},
-                        },
-                        {
-                            "name": "heatmap",
-                            "in": "query",
-                            "description": "1: also a heat map; not with an exported model, see /labels",
-                            "schema": {"type": "integer", "enum": [0, 1], "default": 0},
-                        },
-                    ],
-                    "requestBody": {
-                        "required": True,
-                        "content": {
-                            "multipart/form-data": {"schema": form},
-                            "application/octet-stream": {"schema": binary},
-                            "image/*": {"schema": binary},
-                        },
-                    },
-                    "responses": {
-                        "200": _json(
-                            "one answer per image, in order",
-                            {
-                                "type": "object",
-                                "required": ["answers"],
-                                "properties": {"answers": {"type": "array", "items": _ANSWER}},
-                            },
-                        ),
-                        **{status: _json(text, _ERROR) for status, text in refusals.items()},
-                    },
-                }
-            },
+            "/predict": {"post": _predict(files, refusals)},
             "/labels": {
-                "get": {
-                    "summary": "Classes, bins and advice in English and Korean, and the preprocessing",
-                    "responses": {"200": _json("of this model", {"type": "object"})},
-                }
+                "get": _get(
+                    "Classes, bins and advice in English and Korean, and the preprocessing", "of this model"
+                )
             },
-            "/healthz": {
-                "get": {
-                    "summary": "Whether the server answers",
-                    "responses": {"200": _json("it does", {"type": "object"})},
-                }
-            },
+            "/healthz": {"get": _get("Whether the server answers", "it does")},
             "/metrics": {
                 "get": {
                     "summary": "Counters for Prometheus",
@@ -116,6 +67,53 @@ def openapi(body: int, pixels: int, files: int) -> dict[str, Any]:
             },
         },
     }
+
+
+def _predict(files: int, refusals: dict[str, str]) -> dict[str, Any]:
+    binary = {"type": "string", "format": "binary"}
+    form = {
+        "type": "object",
+        "properties": {"file": {"type": "array", "items": binary, "minItems": 1, "maxItems": files}},
+    }
+    answers = {
+        "type": "object",
+        "required": ["answers"],
+        "properties": {"answers": {"type": "array", "items": _ANSWER}},
+    }
+    return {
+        "summary": "Classify images",
+        "description": "Errors of single images are in their answers as long as one can be read.",
+        "parameters": [
+            {
+                "name": "top",
+                "in": "query",
+                "description": "classes per image",
+                "schema": {"type": "integer", "minimum": 1, "default": 3},
+            },
+            {
+                "name": "heatmap",
+                "in": "query",
+                "description": "1: also a heat map; not with an exported model, see /labels",
+                "schema": {"type": "integer", "enum": [0, 1], "default": 0},
+            },
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {"schema": form},
+                "application/octet-stream": {"schema": binary},
+                "image/*": {"schema": binary},
+            },
+        },
+        "responses": {
+            "200": _json("one answer per image, in order", answers),
+            **{status: _json(text, _ERROR) for status, text in refusals.items()},
+        },
+    }
+
+
+def _get(summary: str, description: str) -> dict[str, Any]:
+    return {"summary": summary, "responses": {"200": _json(description, {"type": "object"})}}
 
 
 def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
