@@ -19,7 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from experiments.record import RESULTS, head, keep, measured
+from experiments.provenance import head
+from experiments.record import RESULTS, keep, measured
 
 ROOT = Path(__file__).resolve().parents[1]
 

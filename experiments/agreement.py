@@ -9,11 +9,8 @@ The browser is measured by experiments/browser.py; what it left in browser.json,
 """
 
 import argparse
-import datetime
 import json
 import os
-import platform
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.provenance import provenance
 from wastejax.bundle import Bundle, load_bundle, save_bundle
 from wastejax.deployment.export import CALIBRATION_PICTURES, Pictures, checking_pictures, write_export
 from wastejax.deployment.predictor import (
@@ -88,13 +86,8 @@ def main() -> None:
 
 def about(run: Path) -> dict[str, Any]:
     """Returns how and where it was measured."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next(line.split(": ", 1)[1] for line in lines if line.startswith("model name"))
     return {
-        "command": f"python experiments/agreement.py {run.name}",
-        "commit": subprocess.check_output(["git", "rev-parse", "--short=12", "HEAD"], text=True).strip(),
-        "date": datetime.date.today().isoformat(),
-        "hardware": f"{processor}, {os.cpu_count()} cores, {platform.machine()}",
+        **provenance(f"python experiments/agreement.py {run.name}"),
         "huge_pages": has_huge_pages(),
         "versions": {package: version(package) for package in PACKAGES},
     }

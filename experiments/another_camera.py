@@ -13,12 +13,9 @@ Writes STATE/another_camera.json and STATE/fitted, with --ship also wastejax/def
 
 import argparse
 import csv
-import datetime
 import json
-import os
 import platform
 import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +25,7 @@ import numpy as np
 
 from configs import efficientnet_lite2
 from experiments.final_fit import mostly_train
+from experiments.provenance import provenance
 from experiments.ship import card
 from wastejax.bundle import DEFAULT, Bundle, keep_calibration, load_bundle, save_bundle
 from wastejax.data import images
@@ -41,7 +39,6 @@ from wastejax.evaluation.ood import max_probability
 from wastejax.evaluation.selective import ACCURACIES, choose_threshold_everywhere
 from wastejax.evaluation.trust import Calibration, score_trust
 from wastejax.files import write_json, write_text
-from wastejax.machine import processor
 from wastejax.models.weights.published import load_pretrained
 from wastejax.training.heads import Head, fit_head, head_of, with_head
 
@@ -307,10 +304,7 @@ def ship_fitted(path: Path, result: dict[str, Any]) -> None:
     write_json(DEFAULT / "bundle.json", about | {"metrics": kept})
     report = before | result
     report |= {
-        "command": "python experiments/another_camera.py --ship",
-        "commit": subprocess.check_output(["git", "rev-parse", "--short=12", "HEAD"], text=True).strip(),
-        "date": datetime.date.today().isoformat(),
-        "hardware": f"{processor()}, {os.cpu_count()} cores, {platform.machine()}",
+        **provenance("python experiments/another_camera.py --ship"),
         "python": platform.python_version(),
         "weights_sha256": about["sha256"],
         "note": "",

@@ -6,11 +6,10 @@ Command: python experiments/audit.py AUDIT_JSON NAME [--seconds=S]
 import argparse
 import datetime
 import json
-import os
-import platform
 import re
-import subprocess
 from pathlib import Path
+
+from experiments.provenance import provenance
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -24,10 +23,8 @@ def main() -> None:
     found = json.loads(args.audit.read_text())
     model = f" --model={found['model']}" if found["model"] else ""
     result = {
-        "command": f"python -m wastejax.main audit --data={found['data']} --out=OUT{model}",
-        "commit": subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()[:12],
+        **provenance(f"python -m wastejax.main audit --data={found['data']} --out=OUT{model}"),
         "date": datetime.date.fromtimestamp(args.audit.stat().st_mtime).isoformat(),
-        "hardware": f"{os.cpu_count()} cores, {platform.machine()}",
         **({} if args.seconds is None else {"seconds": args.seconds}),
         **found,
     }

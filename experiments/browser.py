@@ -7,10 +7,7 @@ RUN is a finished run whose images are still where it found them. The page is wr
 
 import argparse
 import base64
-import datetime
 import json
-import os
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -28,6 +25,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from experiments.agreement import compare
+from experiments.provenance import provenance
 from wastejax.bundle import load_bundle
 from wastejax.data import images
 from wastejax.data.drawing import dataset as synthetic
@@ -176,7 +174,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     run = parser.parse_args().run
-    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
     with tempfile.TemporaryDirectory() as folder, chromium(f"{folder}/profile") as driver:
         site = write_site(run, Path(folder) / "site")
         with web_host(site) as address:
@@ -184,10 +181,7 @@ def main() -> None:
             photograph(driver, address)
             hosts = asked_hosts(driver) - {urlsplit(address).netloc}
         about = {
-            "command": f"python experiments/browser.py {run.name}",
-            "commit": commit[:12],
-            "date": datetime.date.today().isoformat(),
-            "hardware": processor(),
+            **provenance(f"python experiments/browser.py {run.name}"),
             "browser": f"Chromium {driver.capabilities['browserVersion']}, WebAssembly, one thread",
             "bytes": (site / website.MODEL).stat().st_size,
             "folder_bytes": sum(path.stat().st_size for path in site.rglob("*") if path.is_file()),
@@ -195,12 +189,6 @@ def main() -> None:
         }
     write_json(RESULTS / "browser.json", {run.name: about | row})
     print(json.dumps(row))
-
-
-def processor() -> str:
-    """Returns the processor's name and how many there are, as the operating system says."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return f"{next(line for line in lines if 'model name' in line).split(': ')[1]}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

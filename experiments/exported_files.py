@@ -10,10 +10,8 @@ timm's take normalized floats and give logits: what that costs is ours.
 """
 
 import argparse
-import datetime
 import json
 import os
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from functools import partial
@@ -21,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from experiments.provenance import provenance
 
 RESULTS = Path(__file__).resolve().parent / "results" / "speed"
 CLASSES = 30
@@ -141,15 +141,9 @@ def measure(files: Path, before: Path) -> dict[str, Any]:
             row = {"what": what, "file": first, "batch": batch, "runs": runs, "least": round(float(least), 3)}
             rows.append(row | {key: round(value, 3) for key, value in whole._asdict().items()})
             print(rows[-1], flush=True)
-    commit = subprocess.check_output(
-        ["git", "rev-parse", "--short=12", "HEAD"], text=True, cwd=RESULTS
-    ).strip()
     return {
-        "command": "python experiments/exported_files.py measure FILES BEFORE",
-        "commit": commit,
+        **provenance("python experiments/exported_files.py measure FILES BEFORE"),
         "before": "758b077d",
-        "date": datetime.date.today().isoformat(),
-        "hardware": machine.processor(),
         "instructions": sorted(machine.instructions() & {"avx2", "avx512f", *machine.BYTE_PRODUCTS}),
         "load": round(os.getloadavg()[0], 1),
         "onnxruntime": onnxruntime.__version__,

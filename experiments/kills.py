@@ -9,7 +9,6 @@ clocks, the bundle's weights, and the scores on the test images. Writes experime
 
 import argparse
 import csv
-import datetime
 import json
 import os
 import random
@@ -28,6 +27,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from experiments.provenance import provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
@@ -305,17 +306,8 @@ def table(record: dict[str, Any]) -> str:
 
 def about() -> dict[str, Any]:
     """When, where and with what."""
-    processor = next(
-        line.split(": ")[1]
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    )
-    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     return {
-        "command": f"python experiments/{' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}",
-        "commit": subprocess.check_output(git, text=True).strip(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "hardware": f"{processor}, {os.cpu_count()} cores",
+        **provenance(f"python experiments/{' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}"),
         "versions": {"python": sys.version.split()[0]}
         | {name: version(name) for name in ("jax", "flax", "orbax-checkpoint", "numpy")},
     }

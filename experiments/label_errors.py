@@ -7,23 +7,17 @@ it stands what the confident joint alone would have named.
 """
 
 import argparse
-import datetime
 import json
-import os
-import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 
+from experiments.provenance import provenance
+from wastejax.auditing import label_errors
+from wastejax.data.duplicates import group_duplicates, scan
+from wastejax.data.sources import open_folder
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from wastejax.auditing import label_errors  # noqa: E402
-from wastejax.data.duplicates import group_duplicates, scan  # noqa: E402
-from wastejax.data.sources import open_folder  # noqa: E402
-
 DRAWS = ((367, 2, 6), (700, 20, 2), (None, 100, 1))  # images (None: all), labels changed, repetitions
 
 
@@ -39,10 +33,9 @@ def main() -> None:
     groups = group_duplicates(seen.phash[good], seen.grey[good])
     rows = [measured(features, source.labels[good], groups, *draw) for draw in DRAWS]
     result = {
-        "command": f"python experiments/label_errors.py {Path(args.data).resolve().name} --model={args.model}",
-        "commit": subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, cwd=ROOT).strip()[:12],
-        "date": datetime.date.today().isoformat(),
-        "hardware": f"{os.cpu_count()} cores, {platform.machine()}",
+        **provenance(
+            f"python experiments/label_errors.py {Path(args.data).resolve().name} --model={args.model}"
+        ),
         "draws": rows,
     }
     path = ROOT / "experiments" / "results" / "label_errors.json"

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from experiments.provenance import head
 from wastejax.auditing.findings import audit
 from wastejax.bundle import load_bundle
 from wastejax.data.images import decode
@@ -195,7 +196,7 @@ def main() -> None:
     parser.add_argument("--commit", help="what is run (default: HEAD)")
     parser.add_argument("--out", type=Path, default=ROOT / "experiments" / "results" / "leakage.json")
     args = parser.parse_args()
-    commit = args.commit or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, cwd=ROOT).strip()
+    commit = args.commit or head()
     state = args.state.resolve()
     pictures = state / "pictures"
     plant(args.data, pictures)

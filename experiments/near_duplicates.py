@@ -10,7 +10,6 @@ Writes experiments/results/near_duplicates.json and .png.
 """
 
 import argparse
-import datetime
 import json
 import resource
 import subprocess
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.provenance import provenance
 from wastejax.benchmark.about import facts
 from wastejax.data.duplicates import group_duplicates, hamming
 
@@ -122,9 +122,7 @@ def measure(largest: int, count: int) -> dict[str, Any]:
     groups = json.loads(subprocess.check_output(command, text=True))
     last = next(row for row in reversed(rows) if "seconds_comparing_all" in row)
     return {
-        "command": "python experiments/near_duplicates.py " + " ".join(sys.argv[1:]),
-        "commit": subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, cwd=RESULTS).strip()[:12],
-        "date": datetime.date.today().isoformat(),
+        **provenance("python experiments/near_duplicates.py " + " ".join(sys.argv[1:])),
         "hardware": facts(2),
         "bits": BITS,
         "rows": rows,

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.record import head
+from experiments.provenance import head
 from wastejax.bundle import Bundle, load_bundle, save_bundle
 from wastejax.config import apply_overrides, load_recipe
 from wastejax.data.transforms import Preprocessing

@@ -7,17 +7,17 @@ has only the start of what goes to other threads.
 
 import argparse
 import collections
-import datetime
 import json
 import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from experiments.provenance import provenance
 
 RESULTS = Path(__file__).resolve().parent / "results" / "speed"
 CASES = (
@@ -60,15 +60,7 @@ def main() -> None:
             [sys.executable, *sys.argv],
             os.environ | {"GLIBC_TUNABLES": with_huge_pages("")},
         )
-    from wastejax.training.train import facts
-
-    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
-    about = {
-        "command": f"python experiments/profile_steps.py --cases={args.cases}",
-        "commit": commit[:12],
-        "date": datetime.date.today().isoformat(),
-        "hardware": facts("", [], None)["hardware"],
-    }
+    about = provenance(f"python experiments/profile_steps.py --cases={args.cases}")
     result = about | {"shares": {case: profile(case) for case in args.cases.split(",")}}
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "profile.json").write_text(json.dumps(result, indent=1) + "\n")

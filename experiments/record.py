@@ -10,9 +10,10 @@ import datetime
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
+
+from experiments.provenance import head, named
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -31,11 +32,6 @@ def main() -> None:
     print(f"{args.name}: test top-1 {result['test']['top1']:.1%} ({low:.1%} to {high:.1%})")
 
 
-def head() -> str:
-    """Returns the commit that is checked out."""
-    return subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, cwd=RESULTS).strip()
-
-
 def measured(workdir: Path, commit: str) -> dict[str, Any]:
     """Returns command, commit, date, hardware, the test's scores, config and history of a finished run."""
     report = json.loads((workdir / "report.json").read_text())
@@ -50,7 +46,7 @@ def measured(workdir: Path, commit: str) -> dict[str, Any]:
         if str(section.get(key, "")).startswith("/"):
             section[key] = Path(section[key]).name
     facts = report.pop("facts")
-    facts["command"] = re.sub(r"=/\S*/", "=", facts["command"])
+    facts["command"] = named(facts["command"])
     with (workdir / "metrics.csv").open() as file:
         history = [{k: round(float(v), 5) for k, v in row.items()} for row in csv.DictReader(file)]
     finished = datetime.date.fromtimestamp((workdir / "report.json").stat().st_mtime)

@@ -7,12 +7,10 @@ the objects. Mosaics and boxes are kept in DIR, what is done is skipped; writes 
 """
 
 import argparse
-import datetime
 import itertools
 import json
 import random
 import re
-import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
+from experiments.provenance import provenance
 from wastejax.data.drawing.dataset import GROUNDS, _litter
 from wastejax.data.drawing.pen import Pen
 from wastejax.data.images import decode
@@ -324,12 +323,9 @@ def main() -> None:
     scored = score(rows, merged(rows, found, settings.scales), predictor.classes, settings)
     cells = by_cell(scored)
     print(table(cells))
-    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, cwd=ROOT).strip()
     hardware = json.loads((args.model / "report.json").read_text())["facts"]["hardware"]
     result = {
-        "command": "python experiments/regions.py --model=RUN --data=household_waste --state=DIR",
-        "commit": commit[:12],
-        "date": datetime.date.today().isoformat(),
+        **provenance("python experiments/regions.py --model=RUN --data=household_waste --state=DIR"),
         "hardware": hardware,
         "iou": IOU,
         "settings": asdict(settings),

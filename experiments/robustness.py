@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.provenance import head
 from wastejax.bundle import load_bundle
 from wastejax.evaluation.metrics import bootstrap_statistic
 from wastejax.evaluation.pictures import Asked, asked_pictures
@@ -160,8 +161,7 @@ def main() -> None:
         case "measure":
             measure_run(state, args.run, args.name, args.limit)
         case _:
-            git = ["git", "rev-parse", "HEAD"]
-            report(state, args.commit or subprocess.check_output(git, text=True, cwd=ROOT).strip(), args.out)
+            report(state, args.commit or head(), args.out)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ quiet machine for the load.
 """
 
 import argparse
-import datetime
 import http.client
 import io
 import json
@@ -32,6 +31,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from experiments.provenance import provenance
+from wastejax import machine
 from wastejax.data.drawing import dataset as synthetic
 from wastejax.files import write_json
 
@@ -336,12 +337,6 @@ def load(server: Server, seconds: float) -> list[dict[str, Any]]:
     return rows
 
 
-def processor() -> str:
-    """Returns the processor's name and how many there are, as the operating system says."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return f"{next(line for line in lines if 'model name' in line).split(': ')[1]}, {os.cpu_count()} cores"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -350,17 +345,14 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=5000, help="broken ones")
     parser.add_argument("--seconds", type=float, default=8, help="of load for each number of clients")
     args = parser.parse_args()
-    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, cwd=ROOT).strip()
     with serving(args.model) as server:
         loaded = load(server, args.seconds)
         fuzzed = fuzz(server, args.requests)
     assert server.process.returncode == 0, "it did not end well"
     model = Path(args.model).name if args.model else "the one that comes along"
     result = {
-        "command": f"python experiments/serving.py {Path(args.model).name if args.model else ''}".strip(),
-        "commit": commit[:12],
-        "date": datetime.date.today().isoformat(),
-        "hardware": processor() + ", shared by server and clients",
+        **provenance(f"python experiments/serving.py {Path(args.model).name if args.model else ''}".strip()),
+        "hardware": machine.hardware() + ", shared by server and clients",
         "model": model,
         "load": loaded,
         "fuzz": fuzzed,

@@ -8,15 +8,14 @@ LICENSE-MODEL is written by hand: it is checked, not changed.
 """
 
 import argparse
-import datetime
 import json
 import platform
 import re
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from experiments.provenance import named, provenance
 from wastejax.bundle import DEFAULT, Bundle, load_bundle, save_bundle
 from wastejax.data.pipeline import EvalBatches
 from wastejax.evaluation import robustness
@@ -109,13 +108,13 @@ def measure(run: Path, stored: Bundle) -> dict[str, Any]:
     write_json(DEFAULT / "bundle.json", about | {"metrics": stored.metrics | kept})
     report = json.loads((run / "report.json").read_text())
     return {
-        "command": f"python experiments/ship.py {run.name} --recipe={Path(stored.config['init']['weights']).name}",
-        "commit": subprocess.check_output(["git", "rev-parse", "--short=12", "HEAD"], text=True).strip(),
-        "date": datetime.date.today().isoformat(),
+        **provenance(
+            f"python experiments/ship.py {run.name} --recipe={Path(stored.config['init']['weights']).name}"
+        ),
         "hardware": report["facts"]["hardware"],
         "python": platform.python_version(),
         "weights_sha256": about["sha256"],
-        "trained_with": re.sub(r"=/\S*/", "=", report["facts"]["command"]),
+        "trained_with": named(report["facts"]["command"]),
         "parameters": report["facts"]["parameters"],
         "splits": report["facts"]["splits"],
         "image_size": stored.preprocessing.image_size,

@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from experiments.provenance import head
+
 RESULT = Path(__file__).resolve().parent / "results" / "short_runs.json"
 COMMON = ["data.augmentation=basic", "train.epochs=3", "train.batch_size=32", "optim.warmup_epochs=1"]
 B0 = ["model.size=b0", "data.image_size=96"]
@@ -37,7 +39,7 @@ def main() -> None:
     parser.add_argument("--runs", required=True, type=Path)
     args = parser.parse_args()
     results = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
-    commit = subprocess.check_output(["git", "rev-parse", "--short=12", "HEAD"], text=True).strip()
+    commit = head()[:12]
     for recipe, keys in RUNS.items():
         if recipe in results:
             continue

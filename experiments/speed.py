@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from experiments.provenance import head
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results" / "speed"
 
@@ -91,7 +93,7 @@ def main() -> None:
 def measure(name: str, flags: list[str], args: argparse.Namespace) -> None:
     """Runs one benchmark in a process of its own, and keeps its numbers and figures; all of them or none."""
     print(f"== {name}", flush=True)
-    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, cwd=ROOT).strip()
+    commit = head()
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "wastejax.main", "benchmark", *flags, f"--rounds={args.rounds}"]
         subprocess.run(

@@ -6,15 +6,14 @@ folder of out-of-distribution images. Data folders are named by their last part.
 """
 
 import argparse
-import datetime
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from experiments.provenance import provenance
 from wastejax.files import write_json
-from wastejax.training.train import facts
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BEFORE = ("num_images", "top1", "ci95", "bin_top1", "bin_ci95", "loss", "ece")
@@ -31,15 +30,13 @@ def main() -> None:
         for folder in (None, *args.ood)
     ]
     foreign = [first["ood"]] if "ood" in first else []
-    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
     write_json(
         RESULTS / f"{args.name}.json",
         {
-            "command": f"python experiments/trust.py {args.workdir.name} {args.name}"
-            + "".join(f" --ood={folder.name}" for folder in args.ood),
-            "commit": commit[:12],
-            "date": datetime.date.today().isoformat(),
-            "hardware": facts("", [], None)["hardware"],
+            **provenance(
+                f"python experiments/trust.py {args.workdir.name} {args.name}"
+                + "".join(f" --ood={folder.name}" for folder in args.ood)
+            ),
             "before": {key: first[key] for key in BEFORE},
             "calibration": first["calibration"],
             "selective": first["selective"],

@@ -6,13 +6,13 @@ The table holds all that were measured.
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from experiments.provenance import head
 from wastejax.benchmark import networks
 from wastejax.benchmark.about import facts
 from wastejax.benchmark.networks import Case
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--cases", default="", help="only those with this in their name")
     args = parser.parse_args()
     command = f"python experiments/{' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}"
-    about = facts(len(jax.devices())) | {"command": command, "commit": commit()}
+    about = facts(len(jax.devices())) | {"command": command, "commit": head()[:12]}
     record = {
         "about": about,
         "known": {name: jit.is_known(name, value) for name, value in ASKED.items()},
@@ -77,11 +77,6 @@ def main() -> None:
     path.write_text(json.dumps(record, indent=1) + "\n")
     records = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("xla_options_jax*.json"))]
     (RESULTS / "xla_options.md").write_text(table(records))
-
-
-def commit() -> str:
-    here = Path(__file__).parent
-    return subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True, cwd=here).strip()
 
 
 def label(case: Case) -> str:

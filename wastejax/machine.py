@@ -20,6 +20,11 @@ def processor() -> str:
     return _field("model name") or platform.processor() or platform.machine()
 
 
+def hardware(device: str = "") -> str:
+    """Returns what to say of the machine that measured something: the device or processor, its cores and kind."""
+    return f"{device or processor()}, {cores()} cores, {platform.machine()}"
+
+
 def instructions() -> frozenset[str]:
     """Returns what the processor says that it can do, such as 'avx2'; nothing where the system does not tell."""
     return frozenset((_field("flags") or _field("Features")).split())

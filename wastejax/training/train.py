@@ -1,6 +1,5 @@
 """A training run: from a recipe and a folder of images to a bundle and a report."""
 
-import platform
 import shlex
 import sys
 from collections.abc import Sequence
@@ -268,10 +267,9 @@ def facts(recipe: str, overrides: Sequence[str], workdir: str | Path | None) -> 
     import jax
 
     device = jax.devices()[0]
-    name = machine.processor() if device.platform == "cpu" else device.device_kind
     return {
         "command": command_line(recipe, overrides, workdir),
-        "hardware": f"{name}, {machine.cores()} cores, {platform.machine()}",
+        "hardware": machine.hardware("" if device.platform == "cpu" else device.device_kind),
         "versions": {
             "python": sys.version.split()[0],
             **{p: version(p) for p in ("wastejax", "jax", "flax", "optax")},

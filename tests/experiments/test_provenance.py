@@ -1,0 +1,27 @@
+"""What committed numbers come with."""
+
+import datetime
+import re
+
+import pytest
+
+from experiments.provenance import named, provenance
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("train --data=/home/me/set --out=OUT", "train --data=set --out=OUT"),
+        ("audit /mnt/a/b.csv relative/c.csv", "audit b.csv relative/c.csv"),
+        ("eval --model=runs/a/b --rate=1/2", "eval --model=runs/a/b --rate=1/2"),
+    ],
+)
+def test_paths_of_a_machine_are_named_by_their_last_part(command, expected):
+    assert named(command) == expected
+
+
+def test_a_result_says_with_what_when_and_where_it_was_made():
+    about = provenance("python x.py /etc/hosts")
+    assert about["command"] == "python x.py hosts" and re.fullmatch("[0-9a-f]{12}", about["commit"])
+    assert about["date"] == str(datetime.date.today()) and " cores, " in about["hardware"]
+    assert provenance("x", "0123456789abcdef")["commit"] == "0123456789ab"
