@@ -17,8 +17,8 @@ from scipy.sparse.csgraph import connected_components
 
 from wastejax.data.cache import go_without
 from wastejax.data.duplicates.hamming import near_pairs
+from wastejax.data.formats.source import Source
 from wastejax.data.images import VERSION, BadImage, decode
-from wastejax.data.sources import Source
 from wastejax.progress import Count
 
 GREY = 32  # side of the small gray versions, pixels
