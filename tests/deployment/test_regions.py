@@ -16,14 +16,6 @@ from wastejax.cli.predict import run
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.predictor import Predictor, softmax
-from wastejax.deployment.region_answers import (
-    RegionAnswer,
-    csv_lines,
-    draw,
-    json_lines,
-    region_answers,
-    table,
-)
 from wastejax.deployment.regions import (
     Region,
     Settings,
@@ -33,6 +25,14 @@ from wastejax.deployment.regions import (
     iou,
     propose,
     surroundings,
+)
+from wastejax.deployment.regions.answers import (
+    RegionAnswer,
+    csv_lines,
+    draw,
+    json_lines,
+    region_answers,
+    table,
 )
 from wastejax.errors import UserError
 from wastejax.main import parser

@@ -1,7 +1,5 @@
 """The audit as one HTML file with small images of the worst cases, which are the user's: it stays with them."""
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +8,8 @@ import jinja2
 import numpy as np
 
 from wastejax.auditing.findings import Audit, LabelError
-from wastejax.data.images import BadImage, decode
 from wastejax.data.sources import Source
+from wastejax.evaluation.report.review import thumbnail
 from wastejax.files import write_text
 
 THUMBNAIL = 112  # longest side, pixels
@@ -109,12 +107,4 @@ def _error(source: Source, error: LabelError) -> dict[str, str]:
 
 def _cell(source: Source, index: int, caption: str) -> dict[str, str]:
     """Returns an image as a data URL, '' where it cannot be read, with what to write below it."""
-    try:
-        image = decode(source.read(index), min_side=THUMBNAIL)
-        image.thumbnail((THUMBNAIL, THUMBNAIL))
-        data = io.BytesIO()
-        image.save(data, "JPEG", quality=70)
-        url = f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
-    except (BadImage, OSError):
-        url = ""
-    return {"url": url, "caption": caption, "name": source.names[index]}
+    return {"url": thumbnail(source, index, THUMBNAIL), "caption": caption, "name": source.names[index]}

@@ -160,7 +160,7 @@ def _regions(args: argparse.Namespace, predictor: Predictor, names: Sequence[str
     """Returns the objects to come and their writer."""
     dense_of(predictor, "regions")
     # Here, because an installation for exported files has no SciPy.
-    from wastejax.deployment import region_answers
+    from wastejax.deployment.regions import answers as region_answers
 
     least = args.reject_below if args.accuracy is None else predictor.reject_below(args.accuracy)
     rows = region_answers.region_answers(predictor, names, least, args.draw, args.max_pixels)

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -71,33 +71,7 @@ def write_review(
     """
     old_labels, earlier = old_labels or {}, earlier or {}
     rows = [list(row) for row in earlier.values()]
-    items: list[dict[str, Any]] = []
-    room, seen = MOST_BYTES, set()
-    for doubt in doubts:
-        name = source.names[doubt.index]
-        if name in seen:
-            continue
-        seen.add(name)
-        label = source.classes[source.labels[doubt.index]]
-        image = "" if doubt.why == "unreadable" else thumbnail(source, doubt.index)
-        room -= len(image)
-        if room < 0:
-            break
-        items.append(
-            {
-                "file": name,
-                "label": label,
-                "old": old_labels.get(name, label),
-                "why": doubt.why,
-                "suggested": doubt.suggested,
-                "own": None if doubt.own is None else round(doubt.own, 4),
-                "other": None if doubt.other is None else round(doubt.other, 4),
-                "group": doubt.group,
-                "collected": doubt.why in ("not sure", "sample"),
-                "image": image,
-                "link": _link(path, source, name),
-            }
-        )
+    items = list(_items(path, source, doubts, old_labels))
     left = len({source.names[doubt.index] for doubt in doubts}) - len(items)
     about = json.dumps([source.origin, sorted(item["file"] for item in items), rows])
     content = {
@@ -114,6 +88,36 @@ def write_review(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, _TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/", text, 1))
     return len(items)
+
+
+def _items(
+    path: Path, source: Source, doubts: Sequence[Doubt], old_labels: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Yields what the page needs of each image, as long as they fit."""
+    room, seen = MOST_BYTES, set()
+    for doubt in doubts:
+        name = source.names[doubt.index]
+        if name in seen:
+            continue
+        seen.add(name)
+        label = source.classes[source.labels[doubt.index]]
+        image = "" if doubt.why == "unreadable" else thumbnail(source, doubt.index)
+        room -= len(image)
+        if room < 0:
+            return
+        yield {
+            "file": name,
+            "label": label,
+            "old": old_labels.get(name, label),
+            "why": doubt.why,
+            "suggested": doubt.suggested,
+            "own": None if doubt.own is None else round(doubt.own, 4),
+            "other": None if doubt.other is None else round(doubt.other, 4),
+            "group": doubt.group,
+            "collected": doubt.why in ("not sure", "sample"),
+            "image": image,
+            "link": _link(path, source, name),
+        }
 
 
 def thumbnail(source: Source, index: int, side: int = SIDE) -> str:
