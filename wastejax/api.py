@@ -178,7 +178,7 @@ def evaluate(
         taxonomy: see `load`.
         ood: a folder of images that show none of the classes: how well are they told from the others?
         calibrate: first fit the model's confidence on the validation images, and keep that in the bundle.
-        reading: how images and labels are read, see `Reading`.
+        **reading: how images and labels are read, see `Reading`.
 
     Returns:
         The scores as `wastejax eval --out` writes them: 'top1', 'ci95', 'macro_f1', 'per_class', 'calibration', …
