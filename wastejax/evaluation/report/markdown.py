@@ -1,7 +1,10 @@
 """Markdown, as the reports write it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import jinja2
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -27,3 +30,16 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def render(template: str, **values: Any) -> str:
+    """Returns a template of Markdown, filled in; a value that is missing is an error."""
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=jinja2.select_autoescape(),  # HTML alone
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters |= {"percent": percent, "wanted": lambda accuracy: f"{100 * float(accuracy):g} %"}
+    return pages.get_template(template).render(values)
