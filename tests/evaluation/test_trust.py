@@ -14,7 +14,7 @@ from wastejax.cli import evaluate
 from wastejax.evaluation.calibration import TEMPERATURES, fit_temperature, reliability, score_calibration
 from wastejax.evaluation.metrics import bootstrap_interval, bootstrap_statistic, score
 from wastejax.evaluation.ood import SCORES, auroc, energy, false_positive_rate, max_probability, score_ood
-from wastejax.evaluation.report.trust import trust_section
+from wastejax.evaluation.report.markdown import render
 from wastejax.evaluation.report.trust_plots import reliability_diagram, risk_by_coverage
 from wastejax.evaluation.selective import (
     area_under_risk_coverage,
@@ -222,7 +222,7 @@ def test_the_report_draws_the_conclusion(factor, others, says):
     calibration = calibrate(factor * logits[:300], labels[:300])
     test = others * logits[300:], labels[300:]
     scores = score(*test, [str(i) for i in range(5)]) | score_trust(*test, calibration)
-    assert says in "\n".join(trust_section(scores))
+    assert says in render("trust.md", scores=scores)
 
 
 def test_eval_heads_its_scores_with_what_predict_gives(monkeypatch):

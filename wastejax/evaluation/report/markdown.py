@@ -40,6 +40,14 @@ def render(template: str, **values: Any) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    pages.filters |= {"percent": percent, "wanted": lambda accuracy: f"{100 * float(accuracy):g} %"}
+    pages.filters |= {
+        "percent": percent,
+        "wanted": lambda accuracy: f"{100 * float(accuracy):g} %",
+        "code": code,
+        "cell": lambda text: text.replace("|", "\\|"),
+        "duration": duration,
+        "n": lambda number: f"{number:,}",
+    }
     return pages.get_template(template).render(values)
