@@ -43,7 +43,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
         result = measure_model(asked, args.limit, partial(progress, "corruptions"), say)
     out.mkdir(parents=True, exist_ok=True)
     draw({result["model"]: result}, out / "robustness.png")
-    write_text(out / "robustness.md", "\n".join(report(result)) + "\n")
+    write_text(out / "robustness.md", report(result))
     write_json(out / "robustness.json", result)
     for line in headlines(result):
         say(line)

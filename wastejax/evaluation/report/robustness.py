@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wastejax.evaluation.report.markdown import code, percent, table
+from wastejax.evaluation.report.markdown import render
 from wastejax.evaluation.report.plots import BLUE, GREEN, ORANGE, RED, save, styled
 from wastejax.evaluation.robustness.corruptions import KINDS
 
@@ -43,56 +43,10 @@ def label(kind: str, severity: float, unit: bool = True) -> str:
     return f"{of_kind.unit} {number}" if kind == "jpeg" else f"{number} {of_kind.unit}"
 
 
-def report(result: Mapping[str, Any]) -> list[str]:
-    """Returns the lines of robustness.md; see `headlines` for the argument."""
-    low, high = map(percent, result["relative_ci95"])
-    clean = f"{percent(result['clean']['top1'])} ({' to '.join(map(percent, result['clean']['ci95']))})"
-    part = f", of {result['available_images']:,}" * (result["available_images"] > result["num_images"])
+def report(result: Mapping[str, Any]) -> str:
+    """Returns robustness.md; see `headlines` for the argument."""
     classes = sorted(result["per_class"].items(), key=lambda item: item[1]["worst"])
-    return [
-        f"# Robustness: {result['model']}",
-        "",
-        f"{result['num_images']:,} images of {result['data']}{part}. Top-1 on clean ones: {clean}; in brackets, "
-        "here and below, 95 % bootstrap intervals.",
-        "",
-        f"Over all corruptions the model keeps **{percent(result['relative_accuracy'])}** ({low} to {high}) of it: "
-        "the mean over the kinds of the mean accuracy over their severities, relative to clean images.",
-        "",
-        "![Accuracy by kind and severity](robustness.png)",
-        "",
-        "## By kind",
-        "",
-        *table(
-            ("corruption", "keeps", "top-1 by severity"), [_row(*item) for item in result["kinds"].items()]
-        ),
-        "",
-        "## By class",
-        "",
-        "The share recognized on clean images, and under the corruption that hurts the class most.",
-        "",
-        *table(
-            ("class", "images", "clean", "worst", "under"),
-            [
-                (
-                    code(name),
-                    f"{row['num_images']:,}",
-                    percent(row["clean"]),
-                    percent(row["worst"]),
-                    f"{row['kind']}, {label(row['kind'], row['severity'])}",
-                )
-                for name, row in classes
-            ],
-        ),
-    ]
-
-
-def _row(name: str, kind: Mapping[str, Any]) -> tuple[str, str, str]:
-    cells = [
-        f"{label(name, point['severity'], unit=False)}: {percent(point['top1'])} "
-        f"({' to '.join(map(percent, point['ci95']))})"
-        for point in kind["points"]
-    ]
-    return f"{name}, {kind['unit']}", percent(kind["relative_accuracy"]), "; ".join(cells)
+    return render("robustness.md", result=result, classes=classes, label=label)
 
 
 def draw(
