@@ -263,7 +263,8 @@ def export(
         >>> wastejax.load(file, engine="onnxruntime")
         <Classifier quick.onnx: 2 classes, 64 px, onnxruntime>
     """
-    from wastejax.deployment.export import export_model
+    from wastejax.deployment.export import Form, export_model
     from wastejax.evaluation.pictures import Asked
 
-    return export_model(Asked(model, data_dir), format, out, quantize, input, taxonomy=taxonomy).path
+    form = Form(format, quantize, input)
+    return export_model(Asked(model, data_dir), form, out, taxonomy=taxonomy).path

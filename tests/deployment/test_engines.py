@@ -108,7 +108,7 @@ def test_a_file_is_derived_once_and_answers_as_its_bundle_does(bundle):
 def test_auto_goes_back_to_jax_where_a_file_cannot_be_derived(bundle, monkeypatch):
     without(monkeypatch)
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise UserError("no such operator")
 
     monkeypatch.setattr(export, "write_export", refuse)

@@ -226,7 +226,7 @@ def test_boxes_are_drawn_where_they_are():
 def test_predict_finds_draws_and_goes_on_after_a_bad_file(tmp_path, monkeypatch, capsys):
     scene(*THINGS[:2]).save(tmp_path / "two.png")
     (tmp_path / "bad.jpg").write_bytes(b"no image")
-    monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_: FAKE)
+    monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_, **__: FAKE)
     options = ["predict", str(tmp_path), "--regions", "--format=json", f"--draw={tmp_path / 'drawn'}"]
     lines: list[str] = []
     assert run(parser("predict").parse_args(options), lines.append) == 1
@@ -239,9 +239,12 @@ def test_predict_finds_draws_and_goes_on_after_a_bad_file(tmp_path, monkeypatch,
 
 def test_mistakes_are_one_line(monkeypatch):
     exported = dataclasses.replace(FAKE, path=Path("model.onnx"), dense=None)
-    monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_: exported)
+    monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_, **__: exported)
     for options, message in (
-        (["--regions"], r"model\.onnx: an exported file cannot give regions"),
+        (
+            ["--regions"],
+            r"model\.onnx: has no class map, which regions come from; export it with --class-map",
+        ),
         (["--draw=d"], "--draw: only with --regions"),
         (["--regions", "--heatmap=d"], "--heatmap and --regions: give one"),
     ):

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from wastejax import machine
-from wastejax.deployment.export import NEEDS, PRECISIONS, Comparison, Exported, export_model
+from wastejax.deployment.export import NEEDS, PRECISIONS, Comparison, Exported, Form, export_model
 from wastejax.errors import UserError
 from wastejax.evaluation.pictures import Asked
 from wastejax.files import check_file, write_json
@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="uint8",
         help="bytes, or images normalized by the caller",
     )
+    add(
+        "--class-map",
+        action=argparse.BooleanOptionalAction,
+        help="also give what speaks for each class where, for predict --heatmap and --regions (default: all but"
+        " litert, for MediaPipe and ML Kit take no such file)",
+    )
     add("--data", metavar="DIR", help="class folders to check and calibrate with (default: the run's own)")
     add("--images", dest="pictures", type=int, default=200, metavar="N", help="to check with (200)")
     add("--report", metavar="JSON", help="also write the comparison there")
@@ -51,9 +57,8 @@ def run(args: argparse.Namespace, say: Say) -> None:
     if args.report:
         check_file(args.report, "--report")
     asked = Asked(args.model, args.data)
-    written = export_model(
-        asked, args.format, args.out, args.quantize, args.input, args.pictures, args.taxonomy
-    )
+    form = Form(args.format, args.quantize, args.input, args.class_map)
+    written = export_model(asked, form, args.out, args.pictures, args.taxonomy)
     say(f"written: {written.path}, {written.bytes / 1e6:.1f} MB")
     if written.comparison is None or written.checked_on is None:
         return

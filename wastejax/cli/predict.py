@@ -4,7 +4,6 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from wastejax.deployment.engines import ENGINES, load_engine
 from wastejax.deployment.heatmaps import dense_of, heat_map, save_drawn
 from wastejax.deployment.pictures import find, read
 from wastejax.deployment.predictor import Predictor
-from wastejax.errors import UserError
+from wastejax.errors import MissingPackage, UserError
 from wastejax.files import check_folder
 from wastejax.progress import Say
 
@@ -81,12 +80,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def engine(args: argparse.Namespace) -> str | None:
-    """Returns the engine that is asked for; heat maps and regions look inside the network, which jax alone can."""
-    inside = (args.heatmap or args.regions) and not Path(args.model or "").is_file()
-    return "jax" if inside and args.engine in (None, "auto") else args.engine
-
-
 def run(args: argparse.Namespace, say: Say) -> int:
     """Answers on standard output; progress, unreadable files and speed go to standard error.
 
@@ -110,7 +103,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
             check_folder(getattr(args, option), f"--{option}")
     video = only_stream(args.pictures)
     names = [] if video else find(args.pictures, _warn)
-    predictor = load_engine(args.model, engine(args), args.taxonomy, args.threads)
+    predictor = load_engine(args.model, args.engine, args.taxonomy, args.threads, any_side=args.regions)
     if video:
         return _report(*_frames(args, predictor, video), [f"{video}#t=0000.000"], predictor.runtime, say)
     if args.regions:
@@ -159,7 +152,10 @@ def _frames(args: argparse.Namespace, predictor: Predictor, video: str) -> tuple
 def _regions(args: argparse.Namespace, predictor: Predictor, names: Sequence[str]) -> tuple[Any, Any]:
     """Returns the objects to come and their writer."""
     dense_of(predictor, "regions")
-    # Here, because an installation for exported files has no SciPy.
+    try:  # an installation for exported files need not have it
+        import scipy  # noqa: F401
+    except ImportError:
+        raise MissingPackage("--regions", "scipy", None) from None
     from wastejax.deployment.regions import answers as region_answers
 
     least = args.reject_below if args.accuracy is None else predictor.reject_below(args.accuracy)

@@ -26,7 +26,7 @@ ENGINES = ("auto", "jax", "onnxruntime", "openvino", "litert")
 _SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".onnx", "litert": ".tflite"}
 _READERS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}
 _WRITERS = ("jax", "jax2onnx", "onnx", "onnxruntime")  # what deriving an .onnx file takes
-_FORMAT = 1  # count up when exported files change so that those kept before should not be used
+_FORMAT = 2  # count up when exported files change so that those kept before should not be used
 _CHECKED_IMAGES = 16
 
 
@@ -65,6 +65,7 @@ def load_engine(
     taxonomy: str | Path | None = None,
     threads: int | None = None,
     say: Say | None = None,
+    any_side: bool = False,
 ) -> "Predictor":
     """Returns a model, computed by the engine that `choose` names.
 
@@ -74,6 +75,8 @@ def load_engine(
         taxonomy: see `load_predictor`.
         threads: see `load_predictor`.
         say: is told what takes long; None for standard error.
+        any_side: whether class maps of images of any sides are needed, see `Predictor`; where 'auto' derived a file
+            that has none, jax computes.
 
     Raises:
         UserError: as of `choose` and `load_predictor`; or a file cannot be derived, or is not its bundle's equal.
@@ -86,15 +89,19 @@ def load_engine(
         return load_predictor(path, chosen if path.suffix == ".onnx" else None, taxonomy, threads)
     if not _installed(_READERS[chosen]):
         raise MissingPackage(f"--engine={chosen}", _READERS[chosen].replace("_", "-"), None)
+    auto = (engine or os.environ.get("WASTEJAX_ENGINE") or "auto") == "auto"
     try:
         file = _derive(path, chosen, say)
     except UserError as error:
-        if (engine or os.environ.get("WASTEJAX_ENGINE") or "auto") != "auto":
+        if not auto:
             raise
         say(f"note: {chosen} cannot be used, jax computes instead: {error}")
         return load_predictor(path, None, taxonomy, threads)
     runtime = chosen if file.suffix == ".onnx" else None
-    return replace(load_predictor(file, runtime, taxonomy, threads), path=path)
+    predictor = load_predictor(file, runtime, taxonomy, threads)
+    if any_side and not predictor.any_side and auto and _installed("jax"):
+        return load_predictor(path, None, taxonomy, threads)
+    return replace(predictor, path=path)
 
 
 def _place(model: str | Path | None) -> Path:
@@ -131,7 +138,7 @@ def _derive(bundle: Path, engine: str, say: Say) -> Path:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
             fresh = Path(scratch) / kept.name
-            export.write_export(loaded, fresh)
+            export.write_export(loaded, fresh, class_map=True)
             images = export.drawn(loaded, _CHECKED_IMAGES)
             comparison = export.compare(load_jax(bundle), load_predictor(fresh), images)
             export.check(comparison, "none", images.origin)

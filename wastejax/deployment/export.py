@@ -86,21 +86,26 @@ def about(bundle: Bundle, entry: str, precision: str) -> str:
     )
 
 
-def forward_function(bundle: Bundle, entry: str, lowering: str) -> Callable[[Any], Any]:
+def forward_function(
+    bundle: Bundle, entry: str, lowering: str, class_map: bool = False
+) -> Callable[[Any], Any]:
     """Returns the network as a function of images [B, S, S, 3], batch normalization folded, weights inside.
 
     Args:
         bundle: the model; it is computed in float32 whatever it was trained in.
         entry: 'uint8', RGB bytes of a resized image, or 'float32', normalized by the caller.
         lowering: of the convolutions.
+        class_map: also give the logits at every position, see `Model.dense`.
 
     Returns:
-        images -> calibrated probabilities float32 [B, C].
+        images -> calibrated probabilities float32 [B, C]; with `class_map` a pair of them and of the logits at
+        every position, float32 [B, h, w, C], whose mean over positions is the logits.
     """
     import jax
 
     from wastejax.models import create_model
     from wastejax.models.folding import apply_folded, fold_batch_norm, fold_entry
+    from wastejax.models.layers.blocks import pool
     from wastejax.models.layers.plain import plain_forms
 
     config = {**bundle.config["model"], "lowering": lowering, "dtype": "float32"}
@@ -115,7 +120,16 @@ def forward_function(bundle: Bundle, entry: str, lowering: str) -> Callable[[Any
             if any(preprocessing.mean):
                 pictures -= 255 * np.asarray(preprocessing.mean, np.float32)
         with plain_forms() if lowering == "direct" else nullcontext():
-            return jax.nn.softmax(apply_folded(model, variables, pictures) / bundle.temperature)
+            if not class_map:
+                return jax.nn.softmax(apply_folded(model, variables, pictures) / bundle.temperature)
+            features = apply_folded(model, variables, pictures, "features").astype(np.float32)
+            head = variables["params"]["classifier"]
+            # A convolution, which converters know how to write, in place of a dot with each position.
+            layout = ("NHWC", "HWIO", "NHWC")
+            kernel = head["kernel"][None, None]
+            maps = jax.lax.conv_general_dilated(features, kernel, (1, 1), "VALID", dimension_numbers=layout)
+            maps += head["bias"]
+            return jax.nn.softmax(pool(maps) / bundle.temperature), maps
 
     return forward
 
@@ -126,6 +140,7 @@ def write_export(
     entry: str = "uint8",
     precision: str = "none",
     calibration: Pictures | None = None,
+    class_map: bool | None = None,
 ) -> None:
     """Writes a bundle as the form that the suffix of `path` names; nothing is checked here.
 
@@ -135,23 +150,29 @@ def write_export(
         entry: see `forward_function`.
         precision: 'none' for float32; .onnx may also have 'fp16' kernels or be 'int8' all through.
         calibration: images for 'int8'.
+        class_map: whether the file gives the logits at every position as well; None for where that costs nothing,
+            which is all but .tflite: MediaPipe Tasks and ML Kit take no classifier with a second result.
     """
+    if class_map is None:
+        class_map = path.suffix != SUFFIXES["litert"]
     size = bundle.preprocessing.image_size
     shape, text = (size, size, 3), about(bundle, entry, precision)
     if path.suffix == SUFFIXES["stablehlo"]:
         from wastejax.deployment.formats.stablehlo import write_stablehlo
 
         # The form that is fast on a CPU is in the file next to the one for other devices.
-        write_stablehlo(path, forward_function(bundle, entry, "auto"), shape, entry, text)
+        write_stablehlo(path, forward_function(bundle, entry, "auto", class_map), shape, entry, text)
         return
     if path.suffix == SUFFIXES["litert"]:
         from wastejax.deployment.formats.litert import write_litert
 
-        write_litert(path, forward_function(bundle, entry, "direct"), shape, entry, text, bundle.classes)
+        forward = forward_function(bundle, entry, "direct", class_map)
+        write_litert(path, forward, shape, entry, text, bundle.classes, class_map)
         return
     from wastejax.deployment.formats import onnx as onnx_files
 
-    onnx_files.write_onnx(path, forward_function(bundle, entry, "direct"), shape, entry, text)
+    forward = forward_function(bundle, entry, "direct", class_map)
+    onnx_files.write_onnx(path, forward, shape, entry, text, class_map)
     if precision == "fp16":
         onnx_files.halve(path, path, text)
     elif precision == "int8":
@@ -259,12 +280,26 @@ class Exported(NamedTuple):
     checked_on: Pictures | None = None
 
 
+class Form(NamedTuple):
+    """What to export a model as.
+
+    Attributes:
+        name: a key of `NEEDS`.
+        precision: of the kernels, one of `PRECISIONS`; for 'onnx' and 'bundle'.
+        entry: 'uint8', or 'float32' for images that the caller normalizes.
+        class_map: see `write_export`.
+    """
+
+    name: str
+    precision: str = "none"
+    entry: str = "uint8"
+    class_map: bool | None = None
+
+
 def export_model(
     asked: Asked,
-    form: str,
+    form: Form,
     out: str | Path | None = None,
-    precision: str = "none",
-    entry: str = "uint8",
     count: int = 200,
     taxonomy: str | Path | None = None,
 ) -> Exported:
@@ -272,74 +307,70 @@ def export_model(
 
     Args:
         asked: the model; and class folders to check and calibrate with, None for the images of the run.
-        form: a key of `NEEDS`.
+        form: what as.
         out: where to write it; None for wastejax.<suffix> or bundle.
-        precision: of the kernels, one of `PRECISIONS`; for 'onnx' and 'bundle'.
-        entry: 'uint8', or 'float32' for images that the caller normalizes.
         count: images to check with.
         taxonomy: see `load_taxonomy`; None for the model's.
 
     Raises:
         UserError: no such model, a form that cannot be, a package that is missing, or a failed check.
     """
-    for name, value, choices in (("format", form, NEEDS), ("quantize", precision, PRECISIONS)):
+    for name, value, choices in (("format", form.name, NEEDS), ("quantize", form.precision, PRECISIONS)):
         if value not in choices:
             raise UserError(f"--{name}={value}: no such choice{nearest(value, choices)}")
-    target = Path(out or (f"wastejax{SUFFIXES[form]}" if form in SUFFIXES else "bundle"))
-    check_request(asked, form, target, precision, count)
+    target = Path(out or (f"wastejax{SUFFIXES[form.name]}" if form.name in SUFFIXES else "bundle"))
+    check_request(asked, form, target, count)
     bundle = load_bundle(asked.model or default_bundle(), taxonomy)
-    if form == "bundle":
-        _copy(bundle, target, precision)
+    if form.name == "bundle":
+        _copy(bundle, target, form.precision)
         return Exported(target, sum(file.stat().st_size for file in target.iterdir()))
     calibration = (
-        checking_pictures(asked, bundle, "val", CALIBRATION_PICTURES) if precision == "int8" else None
+        checking_pictures(asked, bundle, "val", CALIBRATION_PICTURES) if form.precision == "int8" else None
     )
     pictures = checking_pictures(asked, bundle, "test", count)
     with tempfile.TemporaryDirectory(prefix=".export.", dir=target.parent) as scratch:
         fresh = Path(scratch) / f"model{target.suffix}"
-        _convert(bundle, fresh, form, entry, precision, calibration)
+        _convert(bundle, fresh, form, calibration)
         comparison = compare(load_jax(bundle.path), load_predictor(fresh), pictures)
-        check(comparison, precision, pictures.origin)
+        check(comparison, form.precision, pictures.origin)
         fresh.replace(target)
     return Exported(target, target.stat().st_size, comparison, pictures)
 
 
-def check_request(asked: Asked, form: str, out: Path, precision: str = "none", count: int = 1) -> None:
+def check_request(asked: Asked, form: Form, out: Path, count: int = 1) -> None:
     """Raises a UserError where what is asked for cannot be written, before anything is loaded."""
-    packages, extra = NEEDS[form]
+    precision, (packages, extra) = form.precision, NEEDS[form.name]
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            raise MissingPackage(f"--format={form}", package, extra)
-    if form == "bundle":
+            raise MissingPackage(f"--format={form.name}", package, extra)
+    if form.name == "bundle":
         check_folder(out, "--out")
         return
-    if precision == "int8" and form == "onnx" and not _has_pictures(asked):
+    if precision == "int8" and form.name == "onnx" and not _has_pictures(asked):
         raise UserError(
             "--quantize=int8: the ranges of 8 bits are taken from images like yours: give --data=DIR, class"
             " folders (a run finds its own); --quantize=fp16 needs none"
         )
-    if precision != "none" and form != "onnx":
+    if precision != "none" and form.name != "onnx":
         raise UserError(f"--quantize={precision}: only for --format=onnx")
     if count < 1:
         raise UserError(f"--images: must be >= 1, is {count}")
-    suffix = SUFFIXES[form]
+    suffix = SUFFIXES[form.name]
     if out.suffix != suffix:
         raise UserError(f"--out={out}: must end with {suffix}")
     check_file(out, "--out")
 
 
-def _convert(
-    bundle: Bundle, path: Path, form: str, entry: str, precision: str, calibration: Pictures | None
-) -> None:
+def _convert(bundle: Bundle, path: Path, form: Form, calibration: Pictures | None) -> None:
     """Writes the export; whatever a converter raises is one line for the user."""
     try:
-        write_export(bundle, path, entry, precision, calibration)
+        write_export(bundle, path, form.entry, form.precision, calibration, form.class_map)
     except UserError:
         raise
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         name = bundle.config["model"]["name"]
-        raise UserError(f"--format={form}: {name} cannot be written so: {reason}") from error
+        raise UserError(f"--format={form.name}: {name} cannot be written so: {reason}") from error
 
 
 def _copy(bundle: Bundle, out: Path, precision: str) -> None:

@@ -26,7 +26,7 @@ def heat_map(predictor: Predictor, picture: Image.Image, label: str | None = Non
     """Returns an image with the evidence for a class laid over the square that the network is shown.
 
     Args:
-        predictor: a run or bundle.
+        predictor: one with class maps.
         picture: RGB.
         label: the class; the likeliest if None.
 
@@ -34,9 +34,9 @@ def heat_map(predictor: Predictor, picture: Image.Image, label: str | None = Non
         RGB, at most `LARGEST` pixels a side; dark outside that square.
 
     Raises:
-        UserError: the model is an exported file.
+        UserError: the model is an exported file without a class map.
     """
-    logits = np.asarray(dense_of(predictor, "a heat map")(predictor.preprocessing(picture)[None]))[0]
+    logits = np.asarray(dense_of(predictor, "heat maps")(predictor.preprocessing(picture)[None]))[0]
     index = int(logits.mean((0, 1)).argmax()) if label is None else predictor.classes.index(label)
     shown = np.asarray(shrunk(picture))
     left, top, right, bottom = predictor.preprocessing.box(*shown.shape[1::-1])
@@ -51,10 +51,13 @@ def dense_of(predictor: Predictor, wanted: str) -> Callable[[np.ndarray], Any]:
     """Returns the network at every position.
 
     Raises:
-        UserError: the model is an exported file, which cannot give what is `wanted`.
+        UserError: the model is an exported file without a class map, which what is `wanted` comes from.
     """
     if predictor.dense is None:
-        raise UserError(f"{predictor.path}: an exported file cannot give {wanted}; name the run or bundle")
+        raise UserError(
+            f"{predictor.path}: has no class map, which {wanted} come from; export it with --class-map, or name the"
+            " run or bundle"
+        )
     return predictor.dense
 
 

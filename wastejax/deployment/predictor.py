@@ -8,8 +8,9 @@ import importlib.util
 import json
 import math
 import sys
+import threading
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from wastejax.data.transforms import Preprocessing
 from wastejax.errors import ConfigError, MissingPackage, UserError, nearest
 
 ABOUT = "wastejax"  # the key of the JSON text in an exported file that says what `export.about` writes
+ANY_SIDE = "any_side"  # in that text, of a .tflite file with a class map: see `Predictor.any_side`
+STRIDE = 32  # of every network: where it divides the sides of images, padding is the same whatever they are
 
 DEFAULT_ACCURACY = 0.95  # of the answers that are not rejected, where nothing else is asked for
 UNCALIBRATED = 0.5  # probability under which a model rejects that was never calibrated
@@ -41,7 +44,8 @@ class Predictor:
         probabilities: uint8 [B, S, S, 3], RGB -> float32 [B, C], calibrated; every row sums to 1.
         thresholds: see `Bundle.thresholds`.
         dense: uint8 [B, H, W, 3] -> logits at every position, float32 [B, h, w, C], see `Bundle.dense`; None where
-            the model is an exported file.
+            the model is an exported file without a class map.
+        any_side: whether `dense` takes other H and W than S, multiples of `STRIDE`.
     """
 
     path: Path
@@ -52,6 +56,7 @@ class Predictor:
     probabilities: Callable[[np.ndarray], np.ndarray]
     thresholds: Mapping[str, float | None] = field(default_factory=dict)
     dense: Callable[[np.ndarray], Any] | None = None
+    any_side: bool = False
 
     def bin_of(self, label: str) -> str:
         """Returns the bin of a class, a key of `taxonomy.bins`; '' where there is no rule for it."""
@@ -149,6 +154,7 @@ def load_jax(path: Path) -> Predictor:
         probabilities,
         bundle.thresholds,
         bundle.dense,
+        True,
     )
 
 
@@ -166,12 +172,13 @@ def load_onnx(path: Path, threads: int | None = None) -> Predictor:
     except Exception as error:  # whatever the parser or the kernels make of a damaged file
         raise damaged(path, "ONNX", error) from None
     about = parse_about(path, session.get_modelmeta().custom_metadata_map.get(ABOUT))
-    entry = session.get_inputs()[0].name
+    entry = session.get_inputs()[0]
 
-    def compute(images: np.ndarray) -> np.ndarray:
-        return session.run(None, {entry: images})[0]
+    def compute(images: np.ndarray) -> list[np.ndarray]:
+        return session.run(None, {entry.name: images})
 
-    return exported(path, "onnxruntime", about, compute)
+    results = len(session.get_outputs())
+    return exported(path, "onnxruntime", about, compute, results, not isinstance(entry.shape[1], int))
 
 
 def load_openvino(path: Path, threads: int | None = None) -> Predictor:
@@ -188,15 +195,20 @@ def load_openvino(path: Path, threads: int | None = None) -> Predictor:
         # Left to itself it computes in bfloat16 where the processor can.
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads or machine.cores()}
         compiled = core.compile_model(model, "CPU", settings)
+        shape = model.inputs[0].partial_shape
     except Exception as error:  # whatever the parser or the kernels make of a damaged file
         raise damaged(path, "ONNX", error) from None
     where = ["framework", ABOUT]  # where OpenVINO keeps the metadata of an ONNX file
     text = model.get_rt_info(where).astype(str) if model.has_rt_info(where) else None
 
-    def compute(images: np.ndarray) -> np.ndarray:
-        return compiled(images)[0]
+    alone = threading.Lock()  # it has one request
 
-    return exported(path, "openvino", parse_about(path, text), compute)
+    def compute(images: np.ndarray) -> list[np.ndarray]:
+        with alone:
+            return list(compiled(images).values())
+
+    about, results = parse_about(path, text), len(model.outputs)
+    return exported(path, "openvino", about, compute, results, shape[1].is_dynamic)
 
 
 def load_litert(path: Path, threads: int | None = None) -> Predictor:
@@ -214,17 +226,27 @@ def load_litert(path: Path, threads: int | None = None) -> Predictor:
         interpreter.allocate_tensors()
     except (zipfile.BadZipFile, KeyError, OSError, ValueError, RuntimeError) as error:
         raise damaged(path, "LiteRT", error) from None
-    (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (entry,), results = interpreter.get_input_details(), interpreter.get_output_details()
+    results.sort(
+        key=lambda result: len(result["shape"])
+    )  # the class map has more axes than the probabilities
 
-    def compute(images: np.ndarray) -> np.ndarray:
-        rows = []
-        for image in images:
-            interpreter.set_tensor(entry["index"], np.ascontiguousarray(image[None]))
-            interpreter.invoke()
-            rows.append(interpreter.get_tensor(result["index"])[0])
-        return np.stack(rows)
+    alone = threading.Lock()
 
-    return exported(path, "litert", about, compute)
+    def answer(image: np.ndarray) -> list[np.ndarray]:
+        interpreter.set_tensor(entry["index"], np.ascontiguousarray(image[None]))
+        interpreter.invoke()
+        return [interpreter.get_tensor(result["index"])[0] for result in results]
+
+    def compute(images: np.ndarray) -> list[np.ndarray]:
+        with alone:
+            # A class map may have left it at other sides.
+            if tuple(images.shape[1:]) != tuple(interpreter.get_input_details()[0]["shape"][1:]):
+                interpreter.resize_tensor_input(entry["index"], (1, *images.shape[1:]))
+                interpreter.allocate_tensors()
+            return [np.stack(rows) for rows in zip(*map(answer, images), strict=True)]
+
+    return exported(path, "litert", about, compute, len(results), bool(about.get(ANY_SIDE)))
 
 
 def load_stablehlo(path: Path, threads: int | None = None) -> Predictor:
@@ -241,7 +263,7 @@ def load_stablehlo(path: Path, threads: int | None = None) -> Predictor:
         raise MissingPackage(str(path), "flatbuffers", "export")
     try:
         with zipfile.ZipFile(path) as archive:
-            about, program = parse_about(path, archive.read(ABOUT_FILE)), archive.read(PROGRAM)
+            about, stored = parse_about(path, archive.read(ABOUT_FILE)), archive.read(PROGRAM)
     except (zipfile.BadZipFile, KeyError, OSError) as error:
         raise damaged(path, "StableHLO", error) from None
 
@@ -250,17 +272,19 @@ def load_stablehlo(path: Path, threads: int | None = None) -> Predictor:
         return UserError(f"{path}: jax {jax.__version__} cannot run it: {written_by(about)} ({reason})")
 
     try:
-        call = jit(jax.export.deserialize(bytearray(program)).call)
+        program = jax.export.deserialize(bytearray(stored))
+        call = jit(program.call)
     except Exception as error:  # another jax may fail at any part of what it does not know
         raise refused(error) from None
 
-    def compute(images: np.ndarray) -> np.ndarray:
+    def compute(images: np.ndarray) -> Sequence[Any]:
         try:
-            return call(images)
+            found = call(images)
         except Exception as error:  # some of it is read only when it is compiled
             raise refused(error) from None
+        return found if isinstance(found, Sequence) else [found]
 
-    return exported(path, "stablehlo", about, compute)
+    return exported(path, "stablehlo", about, compute, len(program.out_avals))
 
 
 LOADERS: dict[str, Callable[[Path, int | None], Predictor]] = {
@@ -275,7 +299,12 @@ ONNX_LOADERS: dict[str, Callable[[Path, int | None], Predictor]] = {
 
 
 def exported(
-    path: Path, runtime: str, about: Mapping[str, Any], compute: Callable[[np.ndarray], np.ndarray]
+    path: Path,
+    runtime: str,
+    about: Mapping[str, Any],
+    compute: Callable[[np.ndarray], Sequence[Any]],
+    results: int = 1,
+    any_side: bool = False,
 ) -> Predictor:
     """Returns the predictor of an exported file.
 
@@ -283,18 +312,34 @@ def exported(
         path: the file.
         runtime: what computes it.
         about: what the file says of itself.
-        compute: its input, [B, S, S, 3] of the dtype that `about` names, -> probabilities [B, C].
+        compute: its input, [B, H, W, 3] of the dtype that `about` names, -> probabilities [B, C] and, where there
+            are two `results`, the logits at every position [B, h, w, C].
+        results: how many the file has.
+        any_side: whether it takes other images than squares of its own size.
     """
     preprocessing = Preprocessing.from_dict(about["preprocessing"])
+    side = preprocessing.image_size
+
+    def call(images: np.ndarray) -> Sequence[Any]:
+        return compute(images if about["input"] == "uint8" else preprocessing.normalise(images))
 
     def probabilities(images: np.ndarray) -> np.ndarray:
-        entry = images if about["input"] == "uint8" else preprocessing.normalise(images)
-        return np.asarray(compute(entry), np.float32)
+        return np.asarray(call(images)[0], np.float32)
+
+    def dense(images: np.ndarray) -> np.ndarray:
+        if not any_side and images.shape[1:3] != (side, side):
+            raise UserError(
+                f"{path}: has class maps of images of {side} x {side} pixels alone, which a heat map takes, but"
+                " finding several objects does not; name the run or bundle"
+            )
+        return np.asarray(call(images)[1], np.float32)
 
     taxonomy = parse_taxonomy(about["taxonomy"], str(path), "taxonomy")
     thresholds = parse_thresholds(about.get("thresholds", {}))
+    classes = tuple(about["classes"])
+    maps = dense if results > 1 else None
     return Predictor(
-        path, runtime, tuple(about["classes"]), preprocessing, taxonomy, probabilities, thresholds
+        path, runtime, classes, preprocessing, taxonomy, probabilities, thresholds, maps, any_side
     )
 
 

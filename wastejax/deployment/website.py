@@ -129,10 +129,10 @@ def _write_model(source: Path, path: Path) -> None:
         pack(source, path)
         return
     # Here, because a server of an exported file does without all that these bring in.
-    from wastejax.deployment.export import export_model
+    from wastejax.deployment.export import Form, export_model
     from wastejax.evaluation.pictures import Asked
 
-    export_model(Asked(source), "onnx", path, count=32)
+    export_model(Asked(source), Form("onnx"), path, count=32)
     pack(path, path)
 
 

@@ -9,19 +9,22 @@ from typing import Any
 import numpy as np
 
 from wastejax.deployment.formats import onnx_graph
-from wastejax.deployment.predictor import ABOUT
+from wastejax.deployment.formats.onnx_sides import open_sides
+from wastejax.deployment.predictor import ABOUT, STRIDE
 from wastejax.files import write_bytes
 
 # As old as the operators allow: layer normalization came with 17, and with it files of version 8 (ONNX 1.12, 2022).
 OPSET, IR_VERSION = 17, 8
-ENTRY, RESULT = "images", "probabilities"
+ENTRY, RESULT, CLASS_MAP = "images", "probabilities", "class_map"
 CALIBRATION_BATCH = 16
 # Pooling, attention and softmax stay in floating point: they cost next to nothing, and err easily in 8 bits.
 DOTS = ("Conv", "Gemm", "MatMul")
 QUANTISED = [*DOTS, "Add", "Clip"]
 
 
-def write_onnx(path: Path, forward: Any, shape: tuple[int, ...], dtype: str, about: str) -> None:
+def write_onnx(
+    path: Path, forward: Any, shape: tuple[int, ...], dtype: str, about: str, class_map: bool = False
+) -> None:
     """Writes a function of images as ONNX, for any number of images.
 
     Args:
@@ -30,6 +33,8 @@ def write_onnx(path: Path, forward: Any, shape: tuple[int, ...], dtype: str, abo
         shape: (S, S, 3).
         dtype: of the images, 'uint8' or 'float32'.
         about: what the file says of itself, JSON.
+        class_map: the function returns a class map as well. Where the network consists of operators that do not
+            depend on the sides of the images, the file takes any that are multiples of `STRIDE`.
     """
     import jax
     from jax2onnx import to_onnx
@@ -44,17 +49,23 @@ def write_onnx(path: Path, forward: Any, shape: tuple[int, ...], dtype: str, abo
         model_name="wastejax",
         opset=OPSET,
         input_names=[ENTRY],
-        output_names=[RESULT],
+        output_names=[RESULT, CLASS_MAP] if class_map else [RESULT],
         normalization_mode="prefer_native",
     )
-    tidy(model, path, about)
+    tidy(model, path, about, class_map and shape[0] % STRIDE == 0)
 
 
-def tidy(model: Any, path: Path, about: str) -> None:
+def tidy(model: Any, path: Path, about: str, any_side: bool = False) -> None:
     """Writes an ONNX model without what need not be computed anew, in operators of the default domain alone.
 
     ONNX Runtime's basic optimisations fold constants and take out transposes; they use standard operators only, so
     the file stays one for every runtime, though they declare domains that nothing in it is of.
+
+    Args:
+        model: as jax2onnx writes it.
+        path: the file.
+        about: what it says of itself, JSON.
+        any_side: have it take images of other sides, where its operators do not depend on them.
     """
     import onnx
     import onnxruntime
@@ -70,7 +81,10 @@ def tidy(model: Any, path: Path, about: str) -> None:
         tidied = onnx.load(options.optimized_model_filepath)
     for rewrite in (onnx_graph.drop_zero_biases, onnx_graph.move_biases, onnx_graph.make_clips):
         rewrite(tidied.graph)
-    _write(onnx_graph.join_shapes(tidied), path, about)
+    joined = onnx_graph.join_shapes(tidied)
+    if any_side:
+        open_sides(joined)
+    _write(joined, path, about)
 
 
 def halve(source: Path, path: Path, about: str) -> None:
@@ -128,7 +142,8 @@ def quantise(source: Path, path: Path, about: str, pictures: np.ndarray) -> None
             batch = next(self.rest, None)
             return None if batch is None else {ENTRY: batch}
 
-    dots = [node.name for node in onnx.load(source).graph.node if node.op_type in DOTS]
+    graph = onnx.load(source).graph
+    first = next(node.name for node in graph.node if node.op_type in DOTS)
     logging.getLogger().addFilter(_not_preprocessed)
     try:
         quantize_static(
@@ -137,7 +152,7 @@ def quantise(source: Path, path: Path, about: str, pictures: np.ndarray) -> None
             Batches(),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=QUANTISED,
-            nodes_to_exclude=[dots[0], dots[-1]],
+            nodes_to_exclude=[first, *onnx_graph.last_of(graph, DOTS)],
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

@@ -5,7 +5,7 @@ convolution; runtimes find their fast kernels only where that is gone.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -283,3 +283,17 @@ def drop_zero_biases(graph: Any) -> None:
             # Its factor, beta, may be 0 as well; the bias that takes its place wants the default, 1.
             for attribute in [a for a in node.attribute if a.name == "beta"]:
                 node.attribute.remove(attribute)
+
+
+def last_of(graph: Any, kinds: Collection[str]) -> list[str]:
+    """Returns the names of the nodes of some kinds that no other of them lies behind."""
+    makers = {name: node for node in graph.node for name in node.output}
+    found: dict[str, None] = {}
+    wanted = [value.name for value in graph.output]
+    while wanted:
+        node = makers.get(wanted.pop())
+        if node is not None and node.op_type in kinds:
+            found[node.name] = None
+        elif node is not None:
+            wanted += node.input
+    return list(found)

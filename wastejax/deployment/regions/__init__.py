@@ -71,12 +71,12 @@ def find_regions(
     """Returns the distinct objects in an image, the surest first.
 
     Args:
-        predictor: a run or bundle.
+        predictor: one with class maps of images of any sides.
         picture: RGB, of any size.
         settings: None for those that were chosen.
 
     Raises:
-        UserError: the model is an exported file.
+        UserError: the model is an exported file that has no such maps.
     """
     settings = settings or Settings()
     boxes = candidates(predictor, picture, settings)

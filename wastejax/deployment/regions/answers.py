@@ -52,14 +52,14 @@ def region_answers(
     """Yields one answer per image, in order.
 
     Args:
-        predictor: a run or bundle.
+        predictor: one with class maps of images of any sides.
         names: of `pictures.find`.
         least: probability under which an object is not reported; None for that of `Settings`.
         folder: where the images are written with their boxes, if anywhere.
         max_pixels: see `images.decode`.
 
     Raises:
-        UserError: the model is an exported file, or the folder cannot be written.
+        UserError: the model is an exported file that has no such maps, or the folder cannot be written.
     """
     settings = Settings() if least is None else replace(Settings(), least=least)
     for name in names:

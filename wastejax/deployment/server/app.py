@@ -127,7 +127,7 @@ class Service:
     def _heatmap(self, request: Request) -> bool:
         wanted = request.query_params.get("heatmap", "0") not in ("", "0")
         if wanted and self.predictor.dense is None:
-            raise Refused(400, "heatmap: this model is an exported file, which has none")
+            raise Refused(400, "heatmap: this model is an exported file without a class map")
         return wanted
 
     @contextlib.contextmanager
