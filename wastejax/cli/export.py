@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--class-map",
         action=argparse.BooleanOptionalAction,
         help="also give what speaks for each class where, for predict --heatmap and --regions (default: all but"
-        " litert, for MediaPipe and ML Kit take no such file)",
+        " litert, for ML Kit supports a single result)",
     )
     add("--data", metavar="DIR", help="class folders to check and calibrate with (default: the run's own)")
     add("--images", dest="pictures", type=int, default=200, metavar="N", help="to check with (200)")

@@ -151,7 +151,7 @@ def write_export(
         precision: 'none' for float32; .onnx may also have 'fp16' kernels or be 'int8' all through.
         calibration: images for 'int8'.
         class_map: whether the file gives the logits at every position as well; None for where that costs nothing,
-            which is all but .tflite: MediaPipe Tasks and ML Kit take no classifier with a second result.
+            which is all but .tflite: ML Kit supports classifiers with a single result.
     """
     if class_map is None:
         class_map = path.suffix != SUFFIXES["litert"]
@@ -167,7 +167,7 @@ def write_export(
         from wastejax.deployment.formats.litert import write_litert
 
         forward = forward_function(bundle, entry, "direct", class_map)
-        write_litert(path, forward, shape, entry, text, bundle.classes, class_map)
+        write_litert(path, forward, shape, entry, text, class_map)
         return
     from wastejax.deployment.formats import onnx as onnx_files
 

@@ -3,11 +3,15 @@
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wastejax.data.taxonomy import LANGUAGES, Item, parse_taxonomy
+from wastejax.data.transforms import Preprocessing
+from wastejax.deployment.formats import litert_metadata
 from wastejax.deployment.formats.litert_sides import takes_any_side
 from wastejax.deployment.formats.stablehlo import ABOUT_FILE
 from wastejax.deployment.predictor import ANY_SIDE, STRIDE
@@ -15,6 +19,7 @@ from wastejax.files import write_bytes
 
 ENTRY, RESULT, CLASS_MAP = "images", "probabilities", "class_map"
 LABELS_FILE = "labels.txt"  # where TensorFlow Lite's own tools look for class names
+DISPLAY_FILE = "labels_{}.txt"  # of a language
 SIGNATURE = "serving_default"  # likewise
 
 
@@ -24,7 +29,6 @@ def write_litert(
     shape: tuple[int, ...],
     dtype: str,
     about: str,
-    classes: tuple[str, ...],
     class_map: bool = False,
 ) -> None:
     """Writes a function of images for one image at a time; see `onnx.write_onnx` for the other arguments.
@@ -38,9 +42,17 @@ def write_litert(
         shape: (S, S, 3).
         dtype: of the images, 'uint8' or 'float32'.
         about: what the file says of itself, JSON.
-        classes: names in the order of the probabilities.
         class_map: see `onnx.write_onnx`.
     """
+    network = _convert(forward, shape, dtype, class_map, metadata(json.loads(about), class_map))
+    if class_map:
+        any_side = shape[0] % STRIDE == 0 and takes_any_side(network)
+        about = json.dumps(json.loads(about) | {ANY_SIDE: any_side}, ensure_ascii=False)
+    write_bytes(path, with_files(network, about))
+
+
+def _convert(forward: Any, shape: tuple[int, ...], dtype: str, class_map: bool, described: bytes) -> bytes:
+    """Returns the network as LiteRT runs it, its metadata inside."""
     import jax
     from litert_converter import converter_api_ext as converter
     from litert_converter.mlir import ir, passmanager
@@ -58,12 +70,51 @@ def write_litert(
         converter.run_convert_to_tfl_passes(
             module, passmanager.PassManager("builtin.module"), converter.ConvertToTFLConfig()
         )
-        network = converter.export_flatbuffer_to_bytes(module.operation)
-    if class_map:
-        any_side = shape[0] % STRIDE == 0 and takes_any_side(network)
-        about = json.dumps(json.loads(about) | {ANY_SIDE: any_side}, ensure_ascii=False)
+        text = ir.StringAttr.get(described)
+        module.operation.attributes["tfl.metadata"] = ir.DictAttr.get({litert_metadata.NAME: text})
+        return bytes(converter.export_flatbuffer_to_bytes(module.operation))
+
+
+def metadata(about: Mapping[str, Any], class_map: bool = False) -> bytes:
+    """Returns what MediaPipe Tasks and ML Kit read, from what a file says of itself."""
+    preprocessing = Preprocessing.from_dict(about["preprocessing"])
+    floats = about["input"] == "float32"
+    return litert_metadata.encode(
+        litert_metadata.Classifier(
+            name="wastejax",
+            description=f"Sorts images of waste into {len(about['classes'])} classes.",
+            version=about["versions"].get("exported_by", ""),
+            licence=about["licence"],
+            side=preprocessing.image_size,
+            mean=[255 * value for value in preprocessing.mean] if floats else [0.0] * 3,
+            std=[255 * value for value in preprocessing.std] if floats else [1.0] * 3,
+            entry=ENTRY,
+            result=RESULT,
+            labels=[
+                litert_metadata.LabelFile(LABELS_FILE),
+                *(litert_metadata.LabelFile(DISPLAY_FILE.format(code), code) for code in LANGUAGES),
+            ],
+            class_map=CLASS_MAP if class_map else "",
+        )
+    )
+
+
+def with_files(network: bytes, about: str) -> bytes:
+    """Returns a model with the files that its metadata names, and what it says of itself, in a zip at its end.
+
+    Stored, not compressed, for MediaPipe reads them where they are; dated the same, so that the same model is the
+    same file.
+    """
+    told = json.loads(about)
+    taxonomy = parse_taxonomy(told["taxonomy"], "the model", "taxonomy")
+    files = {ABOUT_FILE: about, LABELS_FILE: "".join(f"{name}\n" for name in told["classes"])}
+    for code in LANGUAGES:
+        items = [
+            taxonomy.find(name) or Item({"en": name.replace("_", " ")}, "", ()) for name in told["classes"]
+        ]
+        files[DISPLAY_FILE.format(code)] = "".join(f"{item.in_all_languages()[code]}\n" for item in items)
     end = io.BytesIO(network)
     with zipfile.ZipFile(end, "a") as archive:
-        archive.writestr(ABOUT_FILE, about)
-        archive.writestr(LABELS_FILE, "".join(f"{name}\n" for name in classes))
-    write_bytes(path, end.getvalue())
+        for name, text in files.items():
+            archive.writestr(zipfile.ZipInfo(name), text)
+    return end.getvalue()
