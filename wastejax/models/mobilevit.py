@@ -102,12 +102,14 @@ class MobileViTBlock(nn.Module):
     """Local convolutions, a global mixer, and their fusion with the input (Mehta & Rastegari 2022, fig. 1b).
 
     Attributes:
+        conv: constructor of a convolution.
         layer: `ConvNormAct` with its convolution and normalisation bound.
         dim: width of the mixer.
         drop_path: one rate of stochastic depth for each mixer layer.
         mixer, expansion, local_kernel, local_depthwise: see `MobileViT`.
     """
 
+    conv: Any
     layer: Any
     dim: int
     drop_path: tuple[float, ...]
@@ -126,7 +128,7 @@ class MobileViTBlock(nn.Module):
             x = layer(channels, kernel=3, name="local")(x, train)
         if self.local_kernel != "3x3":
             x = layer(channels, kernel=5, depthwise=self.local_depthwise, name="local_5x5")(x, train)
-        x = self.layer.args[0](self.dim, kernel=1, name="embed")(x)
+        x = self.conv(self.dim, kernel=1, name="embed")(x)
         mix = {"attention": self._attention, "inverted_residual": self._inverted_residuals}
         x = mix.get(self.mixer, self._own)(x, train)
         x = layer(channels, kernel=1, name="project")(x, train)
@@ -223,6 +225,7 @@ class MobileViT(nn.Module):
             x = mv2(features, 2, name=f"stage{s}_block0")(x, train)
             start = sum(self.depths[: s - 2])
             x = MobileViTBlock(
+                conv,
                 layer,
                 dim,
                 tuple(rates[start : start + depth]),
