@@ -1,14 +1,16 @@
 """How a long task tells how far it is: lines, counts, and bars on a terminal."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 Say = Callable[[str], None]  # takes a line for the user
 Count = Callable[[int, int], None]  # takes how many are done, of how many
 Counts = Callable[[str, int, int], None]  # the same of several things: takes what is counted first
 
 
-class Listener(NamedTuple):
+@dataclass(frozen=True)
+class Listener:
     """Whom a long task tells how far it is; by default nobody.
 
     Attributes:

@@ -60,7 +60,7 @@ def audit_folder(
     splits = _splits(manifest, source, original)
     found = audit(source, cache_dir(), progress=listener.count)
     errors = _label_errors(model, found, changes, say) if model else None
-    facts = {"data": Path(data).expanduser().resolve().name, "model": _public(model)}
+    facts: dict[str, Any] = {"data": Path(data).expanduser().resolve().name, "model": _public(model)}
     facts |= summary(found, splits, errors)
     facts["corrections"] = None if given is None else {"sha256": given.sha256, **changes.counts}
     folder.mkdir(parents=True, exist_ok=True)

@@ -118,6 +118,8 @@ def evaluate_labels(
     batches = EvalBatches(source, indices, bundle.preprocessing, bundle.config["eval"]["batch_size"])
     logits, index = predict_logits(bundle.logits, batches, indices)
     rows = source.labels[index]
+    made_of = label_map.materials(bundle.classes)
+    materials = [meanings[source.classes[row]].materials for row in rows]
     return score_by_source(
         logits,
         meant[rows],
@@ -125,9 +127,7 @@ def evaluate_labels(
         bundle.temperature,
         bundle.thresholds.get("0.95"),
         bundle.bins,
-        Materials(
-            label_map.materials(bundle.classes), [meanings[source.classes[row]].materials for row in rows]
-        ),
+        None if made_of is None else Materials(made_of, materials),
     )
 
 

@@ -1,5 +1,7 @@
 """What a server counts, for Prometheus."""
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.exposition import generate_latest
@@ -20,7 +22,7 @@ class Metrics:
     def __init__(self) -> None:
         self.waiting = 0
         self._registry = CollectorRegistry()
-        given = {"namespace": "wastejax", "registry": self._registry}
+        given: dict[str, Any] = {"namespace": "wastejax", "registry": self._registry}
         self._requests = Counter("requests", "Answered requests.", ("path", "status"), **given)
         self._pictures = Counter("pictures", "Images by what came of them.", ("outcome",), **given)
         for outcome in ("answered", "rejected", "unreadable"):
