@@ -184,6 +184,12 @@ KEYS: dict[str, Key] = {
         " what the command line gives. False: as config.data says.",
     ),
     # The loss.
+    "loss.kind": Key(
+        default="softmax",
+        choices=("softmax", "multilabel"),
+        text="'softmax': every image has one class. 'multilabel': any number, each with a sigmoid of its own; "
+        "photographs of COCO, YOLO and so on then stay whole, and show what their boxes show.",
+    ),
     "loss.label_smoothing": Key(
         default=0.1, least=0, most=0.99, text="Share of the label spread evenly over all classes."
     ),

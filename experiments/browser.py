@@ -146,7 +146,7 @@ def split_pictures(run: Path, count: int) -> tuple[list[bytes], np.ndarray]:
     """Returns encoded images of a run's test split, the same as experiments/agreement.py, and their classes."""
     bundle = load_bundle(run)
     asked = Asked(data=None, model=str(run), split="test")
-    source, indices = asked_pictures(asked, bundle.config["data"])
+    source, indices = asked_pictures(asked, bundle.config)
     chosen = np.random.default_rng(17).permutation(indices)[:count]
     known = match_classes(bundle.classes, source.classes)
     return [source.read(int(i)) for i in chosen], np.array([known[source.labels[i]] for i in chosen])

@@ -58,7 +58,7 @@ def measure_run(state: Path, run: Path, name: str, limit: int | None) -> None:
     bundle = load_bundle(run)
     config = bundle.config
     asked = Asked(model=str(run), data=None, split=None)
-    source, indices = asked_pictures(asked, config["data"])
+    source, indices = asked_pictures(asked, config)
     keep = state / f"{name}.npz"
     if not keep.is_file():
         correct, labels = measure(

@@ -84,9 +84,9 @@ def recipe(run: Path) -> dict[str, Any]:
 
 def measure(run: Path, stored: Bundle) -> dict[str, Any]:
     """Calibrates the stored bundle on validation images and scores it on test images; it keeps both."""
-    data = load_bundle(run).config["data"]
+    config = load_bundle(run).config
     parts = {
-        split: asked_pictures(Asked(model=run, data=None, split=split), data) for split in ("val", "test")
+        split: asked_pictures(Asked(model=run, data=None, split=split), config) for split in ("val", "test")
     }
     calibration = calibrate_bundle(stored, *parts["val"])
     source, indices = parts["test"]

@@ -12,7 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from wastejax import __version__
+from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.taxonomy import Taxonomy, load_taxonomy, parse_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
@@ -29,7 +30,7 @@ from wastejax.files import write_bytes, write_json
 # What kernels are stored in; they are computed in float32. 'int8' has one scale for each output channel, a float32
 # tensor 'NAME:scale', and keeps depthwise kernels, which weigh little and suffer most, in float16.
 PRECISIONS = ("float32", "float16", "int8")
-FORMATS = (1, 2)  # 2 has scales
+FORMATS = (1, 2, 3)  # 2 has scales; 3 has several labels an image, and scales perhaps
 SCALE = ":scale"
 DEFAULT = Path(__file__).parent / "default_model"  # the bundle that comes along
 
@@ -47,6 +48,8 @@ class Bundle:
         temperature: what logits are divided by before they become probabilities (Guo et al. 2017, section 4.2).
         thresholds: {'0.95': p, …}: the calibrated probability from which on answers were right that often on the
             validation images, None where none was high enough; empty where nobody looked.
+        class_thresholds: where images have several labels, the probability from which on each class is named, as
+            chosen on validation images; empty where nobody looked.
         licence: what may be done with the weights; '' where nobody said.
         versions: of Python and the packages that saved it.
         taxonomy: the rules for its classes, as far as there are any.
@@ -60,10 +63,24 @@ class Bundle:
     metrics: dict[str, float] = field(default_factory=dict)
     temperature: float = 1.0
     thresholds: dict[str, float | None] = field(default_factory=dict)
+    class_thresholds: tuple[float, ...] = ()
     licence: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     taxonomy: Taxonomy = field(default_factory=load_taxonomy)
     path: Path = Path()
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether images have any number of labels, so that a class's probability is the sigmoid of its logit."""
+        return bool(self.config.get("loss", {}).get("kind") == MULTILABEL)
+
+    def needs_one_label(self, what: str) -> None:
+        """Raises a UserError where images have several labels, for what only one makes sense of."""
+        if self.multilabel:
+            raise UserError(
+                f"{what}: {self.path} is a multi-label model, whose images show any number of classes; "
+                "this needs one class an image"
+            )
 
     @property
     def bins(self) -> tuple[str, ...] | None:
@@ -131,13 +148,14 @@ def save_bundle(path: Path, bundle: Bundle, precision: str = "float32") -> None:
     path.mkdir(parents=True, exist_ok=True)
     write_bytes(weights, data)
     about = {
-        "format": 2 if precision == "int8" else 1,
+        "format": 3 if bundle.multilabel else 2 if precision == "int8" else 1,
         "weights": weights.name,
         "sha256": digest,
         "classes": list(bundle.classes),
         "preprocessing": bundle.preprocessing.to_dict(),
         "temperature": bundle.temperature,
         "thresholds": bundle.thresholds,
+        "class_thresholds": list(bundle.class_thresholds),
         "metrics": bundle.metrics,
         "licence": bundle.licence,
         "taxonomy": bundle.taxonomy.only(bundle.classes).to_dict(),
@@ -154,6 +172,23 @@ def keep_calibration(path: Path, temperature: float, thresholds: dict[str, float
     """Replaces the temperature and the thresholds of the bundle in the folder `path`, and nothing else."""
     about = json.loads((path / "bundle.json").read_bytes())
     write_json(path / "bundle.json", about | {"temperature": temperature, "thresholds": thresholds})
+
+
+def keep_class_thresholds(path: Path, thresholds: Sequence[float]) -> None:
+    """Replaces the probabilities from which on the bundle in `path` names its classes, and nothing else."""
+    about = json.loads((path / "bundle.json").read_bytes())
+    write_json(path / "bundle.json", about | {"class_thresholds": list(thresholds)})
+
+
+def parse_class_thresholds(stored: Any, classes: Sequence[str]) -> tuple[float, ...]:
+    """Returns `Bundle.class_thresholds` from JSON.
+
+    Raises:
+        TypeError or ValueError: it is damaged.
+    """
+    if stored and len(stored) != len(classes):
+        raise ValueError(f"class_thresholds: has {len(stored)} values for {len(classes)} classes")
+    return tuple(float(value) for value in stored)
 
 
 def parse_thresholds(stored: Any) -> dict[str, float | None]:
@@ -234,6 +269,7 @@ def load_bundle(path: str | Path, taxonomy: str | Path | None = None) -> Bundle:
             metrics=about["metrics"],
             temperature=float(about.get("temperature", 1.0)),
             thresholds=parse_thresholds(about.get("thresholds", {})),
+            class_thresholds=parse_class_thresholds(about.get("class_thresholds", ()), about["classes"]),
             licence=about.get("licence", ""),
             versions=about.get("versions", {}),
             taxonomy=_taxonomy(about, path),

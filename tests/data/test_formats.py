@@ -12,8 +12,10 @@ from PIL import Image
 
 from wastejax.data import pipeline
 from wastejax.data.formats.any import open_path
+from wastejax.data.formats.boxes import Reading
 from wastejax.data.images import decode
 from wastejax.data.prepare import prepare
+from wastejax.data.split import stratified_group_split
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
 from wastejax.errors import ConfigError
 
@@ -163,7 +165,7 @@ def annotated(tmp_path, boxes, size=(64, 48), **changes) -> Path:
     "margin, expected", [(0, (10, 5, 30, 25)), (0.1, (8, 3, 32, 27)), (1, (0, 0, 50, 45))]
 )
 def test_a_box_is_the_crop_with_its_margin(tmp_path, margin, expected):
-    source = open_path(annotated(tmp_path, [{"bbox": [10, 5, 20, 20]}]), margin=margin)
+    source = open_path(annotated(tmp_path, [{"bbox": [10, 5, 20, 20]}]), reading=Reading(margin))
     crop = decode(source.read(0))
     assert np.array_equal(np.asarray(crop), np.asarray(photo(1).crop(expected)))
     assert source.groups == ("a.png",) and source.names == ("a.png#0",)
@@ -207,7 +209,7 @@ def test_boxes_and_exif_agree(tmp_path, orientation, stored):
     about = {"image": {"width": size[0], "height": size[1]}}
     file = annotated(tmp_path, [{"bbox": box}], **about)
     pixels.save(tmp_path / "coco" / "a.png", exif=exif)
-    crop = np.asarray(decode(open_path(file, margin=0).read(0)))
+    crop = np.asarray(decode(open_path(file, reading=Reading(0)).read(0)))
     assert crop.shape == (10, 20, 3) and (crop == (200, 0, 0)).all()
 
 
@@ -261,12 +263,12 @@ def test_splits_of_yolo_and_polygons(folder, tmp_path):
     (out / "labels" / "train" / "can1.txt").unlink()
     text = (out / "data.yaml").read_text()
     (out / "data.yaml").write_text(text + "val: ../images/val\n")
-    source = open_path(out, margin=0)
+    source = open_path(out, reading=Reading(0))
     at = source.names.index("images/val/x.png#0")
     assert source.splits[at] == "val" and source.classes[source.labels[at]] == "glass"
     assert decode(source.read(at)).size == (16, 24)
     assert "boxes left out: 1 rotated" in source.notes
-    assert "photographs without a box, left out: 1" in source.notes
+    assert "photographs without a box that can be used, left out: 1" in source.notes
 
 
 def broken(tmp_path, kind: str) -> tuple[Path, str]:
@@ -364,3 +366,167 @@ def test_class_folders_with_annotations_beside_them_stay_class_folders(folder):
     source = open_path(folder)
     assert len(source) == 12 and source.classes == CLASSES
     assert "1 .csv, 1 .xml" in source.notes[0]
+
+
+SEVERAL = {"a.png": {"can", "glass"}, "b.png": {"paper"}, "c.png": set(), "d.png": {"can", "paper"}}
+
+
+def shown(source) -> dict[str, set[str]]:
+    """What each image shows, by its file's name."""
+    return {
+        Path(name).name: {source.classes[c] for c in np.flatnonzero(row)}
+        for name, row in zip(source.names, source.shown, strict=True)
+    }
+
+
+@pytest.fixture
+def photographs(tmp_path) -> Path:
+    root = tmp_path / "several"
+    (root / "images" / "train").mkdir(parents=True)
+    for i, name in enumerate(SEVERAL):
+        photo(i).save(root / "images" / "train" / name)
+    return root
+
+
+def several_csv(root: Path, cell) -> Path:
+    lines = ["file,labels", *(f"images/train/{name},{cell(labels)}" for name, labels in SEVERAL.items())]
+    (root / "list.csv").write_text("\n".join(lines))
+    return root / "list.csv"
+
+
+def with_semicolons(root: Path) -> Path:
+    return several_csv(root, lambda labels: "; ".join(sorted(labels)))
+
+
+def with_bars(root: Path) -> Path:
+    rows = [f"images/train/{name};{'|'.join(sorted(labels))}" for name, labels in SEVERAL.items()]
+    (root / "list.csv").write_text("\n".join(["file;labels", *rows]))
+    return root / "list.csv"
+
+
+def with_rows(root: Path) -> Path:
+    rows = [f"images/train/{n},{label}" for n, labels in SEVERAL.items() for label in sorted(labels) or [""]]
+    (root / "list.csv").write_text("\n".join(["file,label", *rows]))
+    return root / "list.csv"
+
+
+def with_columns(root: Path) -> Path:
+    """As Roboflow exports several labels."""
+    rows = [
+        ",".join([f"images/train/{n}", *(str(int(c in labels)) for c in CLASSES)])
+        for n, labels in SEVERAL.items()
+    ]
+    (root / "_classes.csv").write_text("\n".join([f"filename, {', '.join(CLASSES)}", *rows]))
+    return root
+
+
+def with_lists(root: Path) -> Path:
+    rows = [{"file_name": f"images/train/{n}", "labels": sorted(labels)} for n, labels in SEVERAL.items()]
+    (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return root
+
+
+def as_boxes_of_coco(root: Path) -> Path:
+    """Two boxes of a class are one label; of boxes that cannot be cut out the label counts all the same."""
+    images = [{"id": i, "file_name": n, "width": 64, "height": 48} for i, n in enumerate(SEVERAL)]
+    annotations = []
+    for i, labels in enumerate(SEVERAL.values()):
+        for k, label in enumerate([*labels, *labels]):
+            box = {"image_id": i, "category_id": CLASSES.index(label), "bbox": [k, k, 9, 9]}
+            annotations.append(box | ({"iscrowd": 1} if label == "glass" else {}))
+    annotations.append({"image_id": 2, "category_id": 0, "bbox": [200, 0, 9, 9]})  # outside: nothing is shown
+    categories = [{"id": i, "name": name} for i, name in enumerate(CLASSES)]
+    file = root / "coco.json"
+    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return file
+
+
+def as_boxes_of_yolo(root: Path) -> Path:
+    (root / "labels" / "train").mkdir(parents=True)
+    for name, labels in SEVERAL.items():
+        rows = [f"{CLASSES.index(label)} 0.5 0.5 0.2 0.2\n" for label in sorted(labels)]
+        (root / "labels" / "train" / name).with_suffix(".txt").write_text("".join(rows))
+    (root / "data.yaml").write_text(f"train: images/train\nnames: {list(CLASSES)}\n")
+    return root
+
+
+def as_rows_of_parquet(root: Path) -> Path:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    images = [{"bytes": (root / "images" / "train" / n).read_bytes(), "path": n} for n in SEVERAL]
+    numbers = [[CLASSES.index(label) for label in sorted(labels)] for labels in SEVERAL.values()]
+    table = pyarrow.table({"image": images, "labels": numbers})
+    about = {"info": {"features": {"labels": {"feature": {"names": list(CLASSES)}, "_type": "List"}}}}
+    table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
+    (root / "data").mkdir()
+    parquet.write_table(table, root / "data" / "train-00000-of-00001.parquet")
+    return root
+
+
+SEVERAL_FORMS = [
+    with_semicolons,
+    with_bars,
+    with_rows,
+    with_columns,
+    with_lists,
+    as_boxes_of_coco,
+    as_boxes_of_yolo,
+    as_rows_of_parquet,
+]
+
+
+@pytest.mark.parametrize("form", SEVERAL_FORMS)
+def test_several_labels_an_image_are_the_same_in_every_format(photographs, form):
+    source = open_path(form(photographs), reading=Reading(several=True))
+    assert source.classes == CLASSES
+    found = shown(source)
+    if form is as_rows_of_parquet:
+        found = dict(zip(SEVERAL, found.values(), strict=True))
+    assert found == SEVERAL
+    for i, name in enumerate(SEVERAL):
+        assert source.read(i) == (photographs / "images" / "train" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("file,label\na.png,can\na.png,glass\n", "config.loss.kind=multilabel"),
+        ("file,label\na.png,can\na.png,can\n", ""),
+    ],
+)
+def test_two_labels_of_one_image_say_which_key_takes_them(tmp_path, content, problem):
+    photo(1).save(tmp_path / "a.png")
+    (tmp_path / "list.csv").write_text(content)
+    if not problem:
+        assert len(open_path(tmp_path / "list.csv")) == 1
+        return
+    with pytest.raises(ConfigError, match=problem):
+        open_path(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("file,labels\na.png,\n", "no row has both"),
+        ("file,can,glass\na.png,1,0\nb.png,2,0\n", "must hold 0 or 1"),
+        ("file,labels,split\na.png,can,train\na.png,glass,test\n", "twice"),
+        ("file,note\na.png,can\n", "needs a column"),
+    ],
+)
+def test_bad_tables_of_several_labels_are_one_line(tmp_path, content, problem):
+    (tmp_path / "list.csv").write_text(content)
+    with pytest.raises(ConfigError, match=problem) as error:
+        open_path(tmp_path / "list.csv", reading=Reading(several=True))
+    assert "\n" not in str(error.value)
+
+
+def test_every_split_has_images_of_every_class_also_where_images_show_several():
+    rng = np.random.default_rng(4)
+    shown = rng.random((200, 6)) < [0.5, 0.4, 0.2, 0.1, 0.05, 0.03]
+    labels = np.array([max(np.flatnonzero(row), default=6) for row in shown])
+    splits = stratified_group_split(labels, [""] * 200, np.arange(200), shown=shown)
+    for split, share in (("train", 0.6), ("val", 0.2), ("test", 0.2)):
+        counts = shown[splits == split].sum(axis=0)
+        assert (counts > 0).all()
+        assert counts[:3] == pytest.approx(shown.sum(axis=0)[:3] * share, rel=0.35)

@@ -33,7 +33,7 @@ def run(tmp_path, monkeypatch) -> Path:
 
 
 def config(root: Path) -> dict:
-    return {"source": "folder", "dir": str(root / "images"), "leave_out": ()}
+    return {"data": {"source": "folder", "dir": str(root / "images"), "leave_out": ()}}
 
 
 def names(answer) -> list[str]:
@@ -118,8 +118,8 @@ def test_two_runs_are_compared_on_what_neither_learned_from(run, tmp_path):
 
 def test_classes_left_out_of_training_are_left_out_of_scores(run, tmp_path):
     said: list[str] = []
-    data = config(tmp_path) | {"leave_out": ("glass",)}
-    source, _ = asked_pictures(Asked(run, tmp_path / "images"), data, said.append)
+    data = config(tmp_path)["data"] | {"leave_out": ("glass",)}
+    source, _ = asked_pictures(Asked(run, tmp_path / "images"), {"data": data}, said.append)
     assert source.classes == tuple(name for name in CLASSES if name != "glass")
     assert said[0] == "note: glass left out, as in training"
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wastejax.bundle import Bundle
+from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.split import shorten
 from wastejax.errors import UserError
 from wastejax.evaluation.by_source import source_table
@@ -60,6 +61,10 @@ def run(args: argparse.Namespace, say: Say) -> None:
         _run_labels(args, asked, say)
         return
     bundle, scores = evaluate_model(asked, args.taxonomy, args.ood, args.calibrate, say, args.review)
+    if scores.get("kind") == MULTILABEL:
+        _say_several(bundle, scores, say)
+        _write(args, scores, say)
+        return
     low, high = scores["ci95"]
     classes = sum(1 for of_class in scores["per_class"].values() if of_class["support"])
     say(f"{scores['num_images']:,} images of {classes} classes")
@@ -70,9 +75,36 @@ def run(args: argparse.Namespace, say: Say) -> None:
     _say_bins(bundle, scores, say)
     for domain, of_domain in scores["per_domain"].items():
         say(f"  {domain}: top-1 {of_domain['top1']:.1%} of {of_domain['num_images']:,}")
+    _write(args, scores, say)
+
+
+def _write(args: argparse.Namespace, scores: dict[str, Any], say: Say) -> None:
     if args.out:
         write_json(Path(args.out), scores)
         say(f"written: {args.out}")
+
+
+def _say_several(bundle: Bundle, scores: dict[str, Any], say: Say) -> None:
+    """Says what a multi-label model scores."""
+    classes = {name: c for name, c in scores["per_class"].items() if c["support"]}
+    say(f"{scores['num_images']:,} images that show any of {len(classes)} classes")
+    low, high = scores["macro_ap_ci95"]
+    say(f"macro average precision {scores['macro_ap']:.1%}  (95 % interval {low:.1%} to {high:.1%})")
+    low, high = scores["exact_ci95"]
+    say(
+        f"macro-F1 {scores['macro_f1']:.1%}   micro-F1 {scores['micro_f1']:.1%}   exactly the right classes "
+        f"{scores['exact']:.1%}  (95 % interval {low:.1%} to {high:.1%})"
+    )
+    if not bundle.class_thresholds:
+        say(
+            "no thresholds were chosen: each class is named from 50 % on; --calibrate chooses on validation images"
+        )
+    for name, c in classes.items():
+        say(
+            f"  {name}: average precision {c['average_precision']:.1%} of {c['support']:,}; named from "
+            f"{c['threshold']:.1%} on: precision {c['precision']:.1%}, recall {c['recall']:.1%}"
+        )
+    _say_bins(bundle, scores, say)
 
 
 def _run_labels(args: argparse.Namespace, asked: Asked, say: Say) -> None:
@@ -82,9 +114,7 @@ def _run_labels(args: argparse.Namespace, asked: Asked, say: Say) -> None:
     scores = evaluate_labels(asked, args.labels, args.taxonomy, say)
     for line in source_table(scores):
         say(line)
-    if args.out:
-        write_json(Path(args.out), scores)
-        say(f"written: {args.out}")
+    _write(args, scores, say)
 
 
 def _say_trust(scores: dict[str, Any], say: Say) -> None:
@@ -127,8 +157,14 @@ def _say_bins(bundle: Bundle, scores: dict[str, Any], say: Say) -> None:
         unknown = ", ".join(shorten(bundle.taxonomy.unknown(bundle.classes)))
         say(f"no bin accuracy: {bundle.taxonomy.name}'s rules lack {unknown}; see config.data.taxonomy")
         return
-    low, high = scores["bin_ci95"]
-    say(f"right bin {scores['bin_top1']:.1%}  (95 % interval {low:.1%} to {high:.1%})")
+    several = "bin_exact" in scores
+    low, high = scores["bin_exact_ci95" if several else "bin_ci95"]
+    right = (
+        f"exactly the right bins {scores['bin_exact']:.1%}"
+        if several
+        else f"right bin {scores['bin_top1']:.1%}"
+    )
+    say(f"{right}  (95 % interval {low:.1%} to {high:.1%})")
     for name, of_bin in scores["per_bin"].items():
         if of_bin["support"]:
             english = bundle.taxonomy.bins[name].name()

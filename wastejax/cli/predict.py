@@ -113,7 +113,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
 
 def _answers(args: argparse.Namespace, predictor: Predictor, names: Sequence[str]) -> tuple[Any, Any]:
     """Returns the answers to come and their writer."""
-    reject_below = predictor.reject_below(args.accuracy) if args.reject_below is None else args.reject_below
+    predictor, reject_below = predictor.naming(args.accuracy, args.reject_below)
     if args.heatmap:
         dense_of(predictor, "heat maps")
     batch_size = min(args.batch_size, len(names))
@@ -143,7 +143,7 @@ def _frames(args: argparse.Namespace, predictor: Predictor, video: str) -> tuple
         raise UserError(f"{video}: --heatmap and --regions are for images")
     if args.every < 0 or not 0 <= args.smoothing < 1:
         raise UserError("--every must be >= 0, and --smoothing from 0 to below 1")
-    reject_below = predictor.reject_below(args.accuracy) if args.reject_below is None else args.reject_below
+    predictor, reject_below = predictor.naming(args.accuracy, args.reject_below)
     rows = stream(predictor, video, args.every, args.smoothing)
     found = (interpret(predictor, name, row, args.top, reject_below) for name, row in rows)
     return found, WRITERS[args.format]
@@ -151,6 +151,7 @@ def _frames(args: argparse.Namespace, predictor: Predictor, video: str) -> tuple
 
 def _regions(args: argparse.Namespace, predictor: Predictor, names: Sequence[str]) -> tuple[Any, Any]:
     """Returns the objects to come and their writer."""
+    predictor.needs_one_label("--regions")
     dense_of(predictor, "regions")
     try:  # an installation for exported files need not have it
         import scipy  # noqa: F401

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
         raise MissingPackage("serve", error.name or "a package", "serve") from None
     origins = [check_origin(origin) for origin in args.allow_origin]
     predictor = load_engine(args.model, args.engine, args.taxonomy, args.threads)
-    reject_below = predictor.reject_below(args.accuracy) if args.reject_below is None else args.reject_below
+    predictor, reject_below = predictor.naming(args.accuracy, args.reject_below)
     limits = Limits(
         body=int(args.max_body * 2**20),
         pixels=args.max_pixels,

@@ -2,6 +2,7 @@
 
 A batch is {'image': uint8 [B, S, S, 3], 'label': int32 [B], 'index': int64 [B], 'mask': bool [B]}; `index` counts
 in the source, so that a batch can name its files, and `mask` is False where a row only fills up the last batch.
+Training batches also hold 'allowed' or 'shown', bool [B, C], where the source has them.
 """
 
 import math
@@ -273,7 +274,9 @@ class _Rows:
             "index": np.array(index, np.int64),
             "mask": np.ones(self.size, bool),
         }
-        mix = self.images.mix
+        mix, shown = self.images.mix, read.source.shown
+        if shown is not None:
+            batch["shown"] = shown[index]
         return batch if mix is None else batch | {"allowed": mix.allowed[index]}
 
 

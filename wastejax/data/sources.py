@@ -6,7 +6,7 @@ import numpy as np
 
 from wastejax.data.description import is_description, open_description
 from wastejax.data.formats.any import open_path
-from wastejax.data.formats.boxes import MARGIN
+from wastejax.data.formats.boxes import CROPS, Reading
 from wastejax.data.formats.class_folders import open_folder
 from wastejax.data.formats.source import DOMAINS, ReadFiles, Source
 from wastejax.data.formats.tfds import open_tfds
@@ -25,22 +25,23 @@ __all__ = [
 ]
 
 
-def open_source(source: str, root: str, margin: float = MARGIN) -> Source:
+def open_source(source: str, root: str, reading: Reading = CROPS) -> Source:
     """Opens what `config.data.source` and `config.data.dir` name.
 
     Args:
         source: 'folder', or 'tfds:NAME' (which may carry a version: `tfds:household_waste:1.0.0`).
         root: the folder or the description file of images, see `open_path`, a data description, or the TFDS data
             directory ('' for the TFDS default).
-        margin: around boxes that become crops, as a share of their longer side.
+        reading: whether boxes become crops, or what photographs show.
 
     Raises:
         ConfigError: no such source, or nothing usable in it.
     """
     if source == "folder":
-        return open_description(root).source if is_description(root) else open_path(root, margin=margin)
+        return open_description(root).source if is_description(root) else open_path(root, reading=reading)
     if source.startswith("tfds:") and len(source) > len("tfds:"):
-        return open_tfds(source.removeprefix("tfds:"), root)
+        found = open_tfds(source.removeprefix("tfds:"), root)
+        return found.with_several() if reading.several else found
     raise ConfigError("config.data.source", f"must be 'folder' or 'tfds:NAME', is {source!r}")
 
 

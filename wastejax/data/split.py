@@ -47,6 +47,7 @@ def stratified_group_split(
     ratios: Sequence[float] = (3, 1, 1),
     seed: int = 17,
     splits: Sequence[str] = SPLITS,
+    shown: np.ndarray | None = None,
 ) -> np.ndarray:
     """Splits images by the given ratios within every class and domain, whole groups to one side.
 
@@ -61,11 +62,14 @@ def stratified_group_split(
         ratios: sizes of the splits relative to each other.
         seed: same seed, same split.
         splits: names of the splits.
+        shown: bool [N, C], the classes of each image where it has any number of them; `labels` then only deal.
 
     Returns:
         str [N], the split of each image. A class with fewer groups than splits is missing in some split.
     """
     labels, groups = np.asarray(labels), np.asarray(groups)
+    if shown is None:
+        shown = labels[:, None] == np.arange(int(labels.max()) + 1)
     _, strata = np.unique(
         [f"{label}/{domain}" for label, domain in zip(labels, domains, strict=True)], return_inverse=True
     )
@@ -80,7 +84,7 @@ def stratified_group_split(
         to = int(np.argmax(np.round(lacking[:, where] @ count, 6)))
         lacking[to, where] -= count
         result[members[g]] = to
-    _fill_missing(result, labels, [members[g] for g in order], len(splits))
+    _fill_missing(result, shown, [members[g] for g in order], len(splits))
     return np.asarray(splits)[result]
 
 
@@ -91,18 +95,17 @@ def _members(groups: np.ndarray) -> list[np.ndarray]:
     return np.split(order, starts)
 
 
-def _fill_missing(result: np.ndarray, labels: np.ndarray, members: list[np.ndarray], num_splits: int) -> None:
+def _fill_missing(result: np.ndarray, shown: np.ndarray, members: list[np.ndarray], num_splits: int) -> None:
     """Moves groups, smallest first, into splits (int [N], in place) that have no image of some class yet."""
-    counts = np.zeros((num_splits, int(labels.max()) + 1), np.int64)
-    np.add.at(counts, (result, labels), 1)
+    counts = np.stack([shown[result == split].sum(axis=0) for split in range(num_splits)])
     members = sorted(members, key=len)
     for to, label in zip(*np.nonzero((counts == 0) & (counts.sum(0) > 0)), strict=True):
         if counts[to, label]:  # an earlier move has filled it
             continue
         for group in members:
-            if label not in labels[group]:
+            if not shown[group, label].any():
                 continue
-            moved = np.bincount(labels[group], minlength=counts.shape[1])
+            moved = shown[group].sum(axis=0)
             source = result[group[0]]
             if np.all(counts[source][moved > 0] > moved[moved > 0]):  # nothing runs empty there
                 counts[source] -= moved
@@ -131,8 +134,9 @@ def save_manifest(
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(_COLUMNS if phash is None else (*_COLUMNS, "phash"))
+    labels = source.label_names
     for i, name in enumerate(source.names):
-        row = (name, source.classes[source.labels[i]], source.domains[i], int(groups[i]), splits[i])
+        row = (name, labels[i], source.domains[i], int(groups[i]), splits[i])
         writer.writerow(row if phash is None else (*row, f"{int(phash[i]):016x}"))
     write_text(Path(path), text.getvalue())
 
@@ -152,7 +156,7 @@ def load_manifest(path: str | Path, source: Source, also: Mapping[str, str] | No
             or labels it differently; the files are named.
     """
     rows = _read_rows(Path(path).expanduser())
-    index = {name: i for i, name in enumerate(source.names)}
+    index, labels = {name: i for i, name in enumerate(source.names)}, source.label_names
     found: dict[int, dict[str, str]] = {}
     problems = []
     also = also or {}
@@ -162,9 +166,8 @@ def load_manifest(path: str | Path, source: Source, also: Mapping[str, str] | No
             problems.append(f"{row['file']} is not in the data")
         elif i in found:
             problems.append(f"{row['file']} is listed twice")
-        elif row["label"] not in (source.classes[source.labels[i]], also.get(row["file"])):
-            actual = source.classes[source.labels[i]]
-            problems.append(f"{row['file']} is labeled {row['label']!r}, in the data {actual!r}")
+        elif row["label"] not in (labels[i], also.get(row["file"])):
+            problems.append(f"{row['file']} is labeled {row['label']!r}, in the data {labels[i]!r}")
         elif row["split"] not in SPLITS:
             problems.append(f"{row['file']} has split {row['split']!r}; must be train, val or test")
         elif not row["group"].isdecimal():
@@ -197,7 +200,7 @@ def recognize(path: str | Path, source: Source, phash: np.ndarray) -> np.ndarray
         str [N], the split of each image; '' for those that the manifest does not list.
     """
     rows = _read_rows(Path(path).expanduser())
-    labels = [source.classes[label] for label in source.labels]
+    labels = source.label_names
     hashes = _hashes(rows)
     if hashes is None:
         by_name = {(row["file"], row["label"]): row["split"] for row in rows}

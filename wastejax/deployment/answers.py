@@ -28,24 +28,38 @@ class Answer(NamedTuple):
     Attributes:
         file: its name.
         guesses: the likeliest classes, best first; empty where the image cannot be read.
-        rejected: the best is less likely than was asked for: better ask a person.
+        rejected: the best is less likely than was asked for: better ask a person; a multi-label model names none
+            of its classes.
         error: why the image cannot be read; '' where it can.
+        named: the classes that the image shows, best first, by a multi-label model; None by others.
     """
 
     file: str
     guesses: tuple[Guess, ...] = ()
     rejected: bool = False
     error: str = ""
+    named: tuple[Guess, ...] | None = None
+
+    @property
+    def bins(self) -> tuple[str, ...]:
+        """The bins of the named classes together, each once."""
+        return tuple(dict.fromkeys(guess.bin for guess in self.named or () if guess.bin))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what `predict --format=json` and the server say, JSON-ready."""
         if self.error:
             return {"file": self.file, "error": self.error}
-        top = [
-            {"class": label, "bin": bin_name, "probability": round(probability, 6)}
-            for label, bin_name, probability in self.guesses
-        ]
-        return {"file": self.file, "rejected": self.rejected, "top": top}
+        answer = {"file": self.file, "rejected": self.rejected, "top": _guesses(self.guesses)}
+        if self.named is None:
+            return answer
+        return answer | {"classes": _guesses(self.named), "bins": list(self.bins)}
+
+
+def _guesses(guesses: Iterable[Guess]) -> list[dict[str, Any]]:
+    return [
+        {"class": label, "bin": bin_name, "probability": round(probability, 6)}
+        for label, bin_name, probability in guesses
+    ]
 
 
 def answers(
@@ -72,7 +86,7 @@ def answers(
         rows = iter(_probabilities(predictor, good, batch_size))
         for name, square in chunk:
             if isinstance(square, BadImage):
-                yield Answer(name, error=str(square))
+                yield Answer(name, error=str(square), named=() if predictor.multilabel else None)
             else:
                 yield interpret(predictor, name, next(rows), top, reject_below)
 
@@ -88,29 +102,47 @@ def _probabilities(predictor: Predictor, good: list[np.ndarray], batch_size: int
 
 def interpret(predictor: Predictor, name: str, row: np.ndarray, top: int, reject_below: float) -> Answer:
     """Returns what the probabilities of one image, float32 [C], say; see `answers` for the arguments."""
-    best = np.argsort(-row, kind="stable")[:top]
-    labels = [predictor.classes[i] for i in best]
-    guesses = tuple(
-        Guess(label, predictor.bin_of(label), float(row[i])) for label, i in zip(labels, best, strict=True)
-    )
-    return Answer(name, guesses, rejected=not row[best[0]] >= reject_below)
+    order = np.argsort(-row, kind="stable")
+
+    def guess(i: int) -> Guess:
+        label = predictor.classes[i]
+        return Guess(label, predictor.bin_of(label), float(row[i]))
+
+    guesses = tuple(guess(i) for i in order[:top])
+    if predictor.class_thresholds is None:
+        return Answer(name, guesses, rejected=not row[order[0]] >= reject_below)
+    named = tuple(guess(i) for i in order if row[i] >= predictor.class_thresholds[i])
+    return Answer(name, guesses, rejected=not named, named=named)
 
 
 def table(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
     """Yields lines for people: a file, what it shows, and what else it may be."""
     width = max(len("file"), *map(len, names))
-    yield f"{'file':{width}}  {'class':26} {'bin':16} {'p':>6}  or else"
-    for file, guesses, rejected, error in rows:
-        if error:
-            yield f"{file:{width}}  - {error}"
-            continue
-        listed = [f"{guess.label} {guess.probability:.1%}" for guess in guesses]
-        if rejected:  # no class is named as the answer
-            yield f"{file:{width}}  {'not sure':26} {'':16} {'':6}  perhaps {', '.join(listed)}"
-            continue
-        best = guesses[0]
-        rest = ", ".join(listed[1:])
-        yield f"{file:{width}}  {best.label:26} {best.bin:16} {best.probability:6.1%}  {rest}".rstrip()
+    headed = False
+    for answer in rows:
+        if not headed:
+            several = answer.named is not None
+            yield f"{'file':{width}}  " + (
+                f"{'bins':26} classes" if several else f"{'class':26} {'bin':16} {'p':>6}  or else"
+            )
+            headed = True
+        yield f"{answer.file:{width}}  {_cells(answer)}".rstrip()
+
+
+def _cells(answer: Answer) -> str:
+    """Returns what a line of the table says after the file."""
+    if answer.error:
+        return f"- {answer.error}"
+    listed = [f"{guess.label} {guess.probability:.1%}" for guess in answer.guesses]
+    if answer.named:
+        named = ", ".join(f"{guess.label} {guess.probability:.1%}" for guess in answer.named)
+        return f"{' + '.join(answer.bins):26} {named}"
+    if answer.named is not None:
+        return f"{'none of the classes':26} at most {', '.join(listed)}"
+    if answer.rejected:  # no class is named as the answer
+        return f"{'not sure':26} {'':16} {'':6}  perhaps {', '.join(listed)}"
+    best = answer.guesses[0]
+    return f"{best.label:26} {best.bin:16} {best.probability:6.1%}  {', '.join(listed[1:])}"
 
 
 def json_lines(rows: Iterable[Any], names: Sequence[str]) -> Iterator[str]:
@@ -128,14 +160,18 @@ def json_lines(rows: Iterable[Any], names: Sequence[str]) -> Iterator[str]:
 
 
 def csv_lines(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
-    """Yields CSV: a header, and one line per guess."""
+    """Yields CSV: a header, and one line per guess; a multi-label model rejects those that it does not name."""
     del names
     yield csv_line("file", "rank", "class", "bin", "probability", "rejected", "error")
-    for file, guesses, rejected, error in rows:
-        if error:
-            yield csv_line(file, "", "", "", "", "", error)
-        for rank, (label, bin_name, probability) in enumerate(guesses, 1):
-            yield csv_line(file, rank, label, bin_name, f"{probability:.6f}", str(rejected).lower(), "")
+    for answer in rows:
+        if answer.error:
+            yield csv_line(answer.file, "", "", "", "", "", answer.error)
+        named = answer.named or ()
+        guesses = sorted({*answer.guesses, *named}, key=lambda guess: -guess.probability)
+        for rank, guess in enumerate(guesses, 1):
+            rejected = answer.rejected if answer.named is None else guess not in named
+            cells = (guess.label, guess.bin, f"{guess.probability:.6f}", str(rejected).lower())
+            yield csv_line(answer.file, rank, *cells, "")
 
 
 def csv_line(*cells: object) -> str:

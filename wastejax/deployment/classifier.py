@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from wastejax.data import images
+from wastejax.deployment.answers import interpret
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
 
@@ -26,8 +27,10 @@ class Prediction:
         label: the likeliest class.
         bin: the sorting bin of that class, by the model's taxonomy; '' where it has no rule.
         probability: of that class, calibrated.
-        rejected: it is less likely than was asked for: better ask a person.
+        rejected: it is less likely than was asked for: better ask a person; a multi-label model names no class.
         probabilities: of all classes, the likeliest first.
+        labels: the classes that a multi-label model names, the likeliest first; of other models, `label` alone.
+        bins: their bins together, each once.
     """
 
     label: str
@@ -35,6 +38,8 @@ class Prediction:
     probability: float
     rejected: bool
     probabilities: Mapping[str, float] = field(repr=False)
+    labels: tuple[str, ...] = ()
+    bins: tuple[str, ...] = ()
 
 
 class Classifier:
@@ -102,12 +107,12 @@ class Classifier:
         """
         if accuracy is not None and reject_below is not None:
             raise UserError("accuracy and reject_below: give one of them")
-        least = self.predictor.reject_below(accuracy) if reject_below is None else reject_below
+        predictor, least = self.predictor.naming(accuracy, reject_below)
         several = isinstance(image, list | tuple)
         given: list[Any] = list(image) if isinstance(image, list | tuple) else [image]
         with ThreadPoolExecutor() as pool:
             squares = list(pool.map(self._square, given))
-        found = [self._prediction(row, least) for row in self._probabilities(squares)]
+        found = [_prediction(predictor, row, least) for row in self._probabilities(squares)]
         return found if several else found[0]
 
     def _square(self, image: Any) -> np.ndarray:
@@ -124,14 +129,20 @@ class Classifier:
             rows.append(self.predictor.probabilities(padded)[: len(batch)])
         return np.concatenate(rows)
 
-    def _prediction(self, row: np.ndarray, least: float) -> Prediction:
-        order = np.argsort(-row, kind="stable")
-        probabilities = {self.classes[i]: float(row[i]) for i in order}
-        label = self.classes[order[0]]
-        probability = probabilities[label]
-        return Prediction(
-            label, self.predictor.bin_of(label), probability, not probability >= least, probabilities
-        )
+
+def _prediction(predictor: Predictor, row: np.ndarray, least: float) -> Prediction:
+    answer = interpret(predictor, "", row, len(row), least)
+    named = answer.guesses[:1] if answer.named is None else answer.named
+    best = answer.guesses[0]
+    return Prediction(
+        best.label,
+        best.bin,
+        best.probability,
+        answer.rejected,
+        {guess.label: guess.probability for guess in answer.guesses},
+        tuple(guess.label for guess in named),
+        tuple(dict.fromkeys(guess.bin for guess in named if guess.bin)),
+    )
 
 
 def _open(image: Any) -> Image.Image:

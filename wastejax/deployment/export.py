@@ -17,6 +17,7 @@ from wastejax import __version__
 from wastejax.bundle import Bundle, default_bundle, load_bundle, save_bundle
 from wastejax.data import images
 from wastejax.data.drawing import dataset as synthetic
+from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.deployment.predictor import Predictor, load_jax, load_predictor
 from wastejax.errors import MissingPackage, UserError, nearest
 from wastejax.evaluation.evaluate import match_classes
@@ -41,7 +42,13 @@ LIMITS = {"none": (1.0, 1e-4), "fp16": (0.98, 0.02), "int8": (0.93, 0.4)}
 
 
 class Pictures(NamedTuple):
-    """Squares for a network: uint8 [N, S, S, 3], their classes int [N] where known, and where they are from."""
+    """Images for a network to be checked or calibrated with.
+
+    Attributes:
+        images: uint8 [N, S, S, 3].
+        labels: their classes, int [N], or bool [N, C] where they show any number; None where nobody knows.
+        origin: where they are from.
+    """
 
     images: np.ndarray
     labels: np.ndarray | None
@@ -53,9 +60,10 @@ class Comparison(NamedTuple):
 
     Attributes:
         pictures: how many.
-        agreement: share of them with the same likeliest class.
+        agreement: share of them with the same likeliest class; with the same classes where they show any number.
         difference: the largest between two probabilities.
-        accuracy: top-1 before and after; None where the classes of the images are not known.
+        accuracy: top-1 before and after, or the share of images with exactly the right classes where they show any
+            number; None where the classes of the images are not known.
         latency: seconds for one image, before and after, on this machine.
     """
 
@@ -68,6 +76,9 @@ class Comparison(NamedTuple):
 
 def about(bundle: Bundle, entry: str, precision: str) -> str:
     """Returns what an exported file says of itself, JSON: all of the bundle but its weights and training."""
+    several: dict[str, Any] = {}
+    if bundle.multilabel:
+        several = {"kind": MULTILABEL, "class_thresholds": bundle.class_thresholds}
     return json.dumps(
         {
             "format": 1,
@@ -77,6 +88,7 @@ def about(bundle: Bundle, entry: str, precision: str) -> str:
             "preprocessing": bundle.preprocessing.to_dict(),
             "temperature": bundle.temperature,
             "thresholds": bundle.thresholds,
+            **several,
             "taxonomy": bundle.taxonomy.to_dict(),
             "metrics": bundle.metrics,
             "licence": bundle.licence,
@@ -98,8 +110,9 @@ def forward_function(
         class_map: also give the logits at every position, see `Model.dense`.
 
     Returns:
-        images -> calibrated probabilities float32 [B, C]; with `class_map` a pair of them and of the logits at
-        every position, float32 [B, h, w, C], whose mean over positions is the logits.
+        images -> calibrated probabilities float32 [B, C], each a sigmoid of its own in a multi-label model; with
+        `class_map` a pair of them and of the logits at every position, float32 [B, h, w, C], whose mean over
+        positions is the logits.
     """
     import jax
 
@@ -121,7 +134,7 @@ def forward_function(
                 pictures -= 255 * np.asarray(preprocessing.mean, np.float32)
         with plain_forms() if lowering == "direct" else nullcontext():
             if not class_map:
-                return jax.nn.softmax(apply_folded(model, variables, pictures) / bundle.temperature)
+                return _calibrated(bundle, apply_folded(model, variables, pictures))
             features = apply_folded(model, variables, pictures, "features").astype(np.float32)
             head = variables["params"]["classifier"]
             # A convolution, which converters know how to write, in place of a dot with each position.
@@ -129,9 +142,16 @@ def forward_function(
             kernel = head["kernel"][None, None]
             maps = jax.lax.conv_general_dilated(features, kernel, (1, 1), "VALID", dimension_numbers=layout)
             maps += head["bias"]
-            return jax.nn.softmax(pool(maps) / bundle.temperature), maps
+            return _calibrated(bundle, pool(maps)), maps
 
     return forward
+
+
+def _calibrated(bundle: Bundle, logits: Any) -> Any:
+    """Returns probabilities."""
+    import jax
+
+    return jax.nn.sigmoid(logits) if bundle.multilabel else jax.nn.softmax(logits / bundle.temperature)
 
 
 def write_export(
@@ -185,12 +205,15 @@ def compare(reference: Predictor, exported: Predictor, pictures: Pictures) -> Co
     """Runs two forms of a model over the same images, and times both on one image."""
     before, after = (_probabilities(predictor, pictures.images) for predictor in (reference, exported))
     accuracy = None
+    one, other = (_named(predictor, rows) for predictor, rows in ((reference, before), (exported, after)))
     if pictures.labels is not None:
-        hits = [float((rows.argmax(1) == pictures.labels).mean()) for rows in (before, after)]
+        truth = pictures.labels
+        truth = truth if truth.ndim == 2 else truth[:, None] == np.arange(before.shape[1])
+        hits = [float((named == truth).all(axis=1).mean()) for named in (one, other)]
         accuracy = (hits[0], hits[1])
     return Comparison(
         len(before),
-        float((before.argmax(1) == after.argmax(1)).mean()),
+        float((one == other).all(axis=1).mean()),
         float(np.abs(before - after).max()) if np.isfinite(after).all() else float("inf"),
         accuracy,
         (_latency(reference, pictures.images[:1]), _latency(exported, pictures.images[:1])),
@@ -202,6 +225,13 @@ def _probabilities(predictor: Predictor, squares: np.ndarray) -> np.ndarray:
     step = min(BATCH, len(squares))
     rows = [predictor.probabilities(filled[i : i + step]) for i in range(0, len(filled), step)]
     return np.concatenate(rows)[: len(squares)]
+
+
+def _named(predictor: Predictor, rows: np.ndarray) -> np.ndarray:
+    """Returns bool [N, C], the classes that probabilities name."""
+    if predictor.class_thresholds is not None:
+        return rows >= np.asarray(predictor.class_thresholds, np.float32)
+    return np.asarray(rows.argmax(axis=1)[:, None] == np.arange(rows.shape[1]))
 
 
 def _latency(predictor: Predictor, picture: np.ndarray) -> float:
@@ -244,24 +274,25 @@ def checking_pictures(asked: Asked, bundle: Bundle, split: str, count: int) -> P
         return drawn(bundle, min(count, 64))
     asked = replace(asked, split=split)
     try:
-        source, indices = asked_pictures(asked, bundle.config["data"])
+        source, indices = asked_pictures(asked, bundle.config)
     except UserError:
         if not asked.data:
             raise
         # Neither split nor the run's own: all will do.
-        source, indices = asked_pictures(replace(asked, split=None), bundle.config["data"])
+        source, indices = asked_pictures(replace(asked, split=None), bundle.config)
     known = match_classes(bundle.classes, source.classes)
     chosen = np.random.default_rng(17).permutation(indices)[:count]
-    squares, labels = [], []
+    squares, contents = [], source.contents
+    labels: list[np.ndarray] = []
     for i in chosen:
         try:
             squares.append(size(images.decode(source.read(int(i)))))
-            labels.append(known[source.labels[i]])
+            labels.append(np.isin(np.arange(len(bundle.classes)), known[contents[i]]))
         except (images.BadImage, OSError):
             continue  # `eval` and `predict` report them
     if not squares:
         raise UserError(f"--data: no readable images in the {split} split")
-    return Pictures(np.stack(squares), np.array(labels), f"images of {asked.data or f'the {split} split'}")
+    return Pictures(np.stack(squares), np.stack(labels), f"images of {asked.data or f'the {split} split'}")
 
 
 class Exported(NamedTuple):

@@ -43,7 +43,7 @@ def heat_map(predictor: Predictor, picture: Image.Image, label: str | None = Non
     left, top, right, bottom = floor(left), floor(top), ceil(right), ceil(bottom)  # a pixel at least
     inside = shown[top:bottom, left:right]
     drawn = np.rint(shown * UNSEEN).astype(np.uint8)
-    drawn[top:bottom, left:right] = blend(inside, evidence(logits, index))
+    drawn[top:bottom, left:right] = blend(inside, evidence(logits, index, predictor.multilabel))
     return Image.fromarray(drawn)
 
 

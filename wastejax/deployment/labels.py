@@ -16,14 +16,17 @@ def describe(predictor: Predictor, reject_below: float) -> dict[str, Any]:
 
     Returns:
         `classes`, in the order of the probabilities, each with `name`, `bin` (a key of `bins`, '' where there is no
-        rule), and name and advice in each language: `en`, …, `advice_en`, … ('' where there is none); `bins`, with
+        rule), and name and advice in each language: `en`, …, `advice_en`, … ('' where there is none), and in a
+        multi-label model `named_from`, the probability from which on it is named; `multilabel`; `bins`, with
         names and advice, `color` and `sign` ('' where there is none); `region`, whose rules these are;
         `preprocessing`; `reject_below`; `runtime`.
     """
     classes = []
-    for name in predictor.classes:
+    for i, name in enumerate(predictor.classes):
         item = predictor.taxonomy.find(name) or Item({"en": name.replace("_", " ")}, "", ())
         classes.append({"name": name, "bin": item.bin, **item.in_all_languages()})
+        if predictor.class_thresholds is not None:
+            classes[-1]["named_from"] = predictor.class_thresholds[i]
     return {
         "classes": classes,
         "bins": {
@@ -32,6 +35,7 @@ def describe(predictor: Predictor, reject_below: float) -> dict[str, Any]:
         },
         "region": predictor.taxonomy.name,
         "preprocessing": predictor.preprocessing.to_dict(),
+        "multilabel": predictor.multilabel,
         "reject_below": reject_below if math.isfinite(reject_below) else None,
         "runtime": predictor.runtime,
     }

@@ -18,17 +18,18 @@ from typing import Any
 import numpy as np
 
 from wastejax import machine
-from wastejax.bundle import default_bundle, load_bundle, parse_thresholds
+from wastejax.bundle import default_bundle, load_bundle, parse_class_thresholds, parse_thresholds
+from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.taxonomy import Taxonomy, load_taxonomy, parse_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import ConfigError, MissingPackage, UserError, nearest
+from wastejax.evaluation.multilabel import UNCALIBRATED, sigmoid
 
 ABOUT = "wastejax"  # the key of the JSON text in an exported file that says what `export.about` writes
 ANY_SIDE = "any_side"  # in that text, of a .tflite file with a class map: see `Predictor.any_side`
 STRIDE = 32  # of every network: where it divides the sides of images, padding is the same whatever they are
 
 DEFAULT_ACCURACY = 0.95  # of the answers that are not rejected, where nothing else is asked for
-UNCALIBRATED = 0.5  # probability under which a model rejects that was never calibrated
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,14 @@ class Predictor:
         classes: class names in the order of the probabilities.
         preprocessing: what its images go through.
         taxonomy: which bin a class belongs to, as far as there are rules.
-        probabilities: uint8 [B, S, S, 3], RGB -> float32 [B, C], calibrated; every row sums to 1.
+        probabilities: uint8 [B, S, S, 3], RGB -> float32 [B, C], calibrated; every row sums to 1, but of a
+            multi-label model.
         thresholds: see `Bundle.thresholds`.
         dense: uint8 [B, H, W, 3] -> logits at every position, float32 [B, h, w, C], see `Bundle.dense`; None where
             the model is an exported file without a class map.
         any_side: whether `dense` takes other H and W than S, multiples of `STRIDE`.
+        class_thresholds: C probabilities from which on each class is named, of a multi-label model; None where an
+            image shows one class.
     """
 
     path: Path
@@ -57,6 +61,41 @@ class Predictor:
     thresholds: Mapping[str, float | None] = field(default_factory=dict)
     dense: Callable[[np.ndarray], Any] | None = None
     any_side: bool = False
+    class_thresholds: tuple[float, ...] | None = None
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image shows any number of classes."""
+        return self.class_thresholds is not None
+
+    def naming(
+        self, accuracy: float | None = None, reject_below: float | None = None
+    ) -> tuple["Predictor", float]:
+        """Returns the predictor to answer with, and the probability under which its answers are rejected.
+
+        Args:
+            accuracy: see `reject_below`; a multi-label model has none.
+            reject_below: that probability, if not the model's own; of a multi-label model, the one from which on
+                each of its classes is named.
+
+        Raises:
+            UserError: as of `reject_below`.
+        """
+        if self.class_thresholds is None:
+            return self, self.reject_below(accuracy) if reject_below is None else reject_below
+        if accuracy is not None:
+            raise UserError(
+                f"--accuracy={accuracy}: {self.path} is a multi-label model, which names each class from a "
+                "probability of its own on; --reject-below=P sets one for all"
+            )
+        if reject_below is None:
+            return self, 0.0
+        return replace(self, class_thresholds=(reject_below,) * len(self.classes)), 0.0
+
+    def needs_one_label(self, what: str) -> None:
+        """Raises a UserError where images show any number of classes, for what only one makes sense of."""
+        if self.multilabel:
+            raise UserError(f"{what}: {self.path} is a multi-label model; this needs one class an image")
 
     def bin_of(self, label: str) -> str:
         """Returns the bin of a class, a key of `taxonomy.bins`; '' where there is no rule for it."""
@@ -143,7 +182,8 @@ def load_jax(path: Path) -> Predictor:
     bundle = load_bundle(path)
 
     def probabilities(images: np.ndarray) -> np.ndarray:
-        return softmax(np.asarray(bundle.logits(images)), bundle.temperature)
+        logits = np.asarray(bundle.logits(images))
+        return sigmoid(logits) if bundle.multilabel else softmax(logits, bundle.temperature)
 
     return Predictor(
         bundle.path,
@@ -155,7 +195,13 @@ def load_jax(path: Path) -> Predictor:
         bundle.thresholds,
         bundle.dense,
         True,
+        named_from(bundle.class_thresholds, bundle.classes) if bundle.multilabel else None,
     )
+
+
+def named_from(thresholds: Sequence[float], classes: Sequence[str]) -> tuple[float, ...]:
+    """Returns the probability from which on each class is named, 0.5 where nobody chose any."""
+    return tuple(thresholds) or (UNCALIBRATED,) * len(classes)
 
 
 def load_onnx(path: Path, threads: int | None = None) -> Predictor:
@@ -335,11 +381,18 @@ def exported(
         return np.asarray(call(images)[1], np.float32)
 
     taxonomy = parse_taxonomy(about["taxonomy"], str(path), "taxonomy")
-    thresholds = parse_thresholds(about.get("thresholds", {}))
-    classes = tuple(about["classes"])
-    maps = dense if results > 1 else None
+    classes, several = tuple(about["classes"]), about.get("kind") == MULTILABEL
     return Predictor(
-        path, runtime, classes, preprocessing, taxonomy, probabilities, thresholds, maps, any_side
+        path,
+        runtime,
+        classes,
+        preprocessing,
+        taxonomy,
+        probabilities,
+        parse_thresholds(about.get("thresholds", {})),
+        dense if results > 1 else None,
+        any_side,
+        named_from(about.get("class_thresholds", ()), classes) if several else None,
     )
 
 
@@ -356,6 +409,7 @@ def parse_about(path: Path, text: str | bytes | None) -> dict[str, Any]:
         Preprocessing.from_dict(about["preprocessing"])
         parse_taxonomy(about["taxonomy"], str(path), "taxonomy")
         parse_thresholds(about.get("thresholds", {}))
+        parse_class_thresholds(about.get("class_thresholds", ()), about["classes"])
         if about["input"] not in ("uint8", "float32") or not about["classes"]:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, ConfigError):

@@ -101,7 +101,7 @@ def write_site(
     source = Path(model or default_bundle())
     _write_model(source, folder / MODEL)
     predictor = load_predictor(folder / MODEL, taxonomy=taxonomy)
-    least = predictor.reject_below() if reject_below is None else reject_below
+    predictor, least = predictor.naming(None, reject_below)
     labels = describe(predictor, least) | {"onnx": {"file": MODEL + PACKED, "input": _entry(folder / MODEL)}}
     write_json(folder / LABELS, labels)
     files = _page() | {LABELS: (folder / LABELS).read_bytes()}

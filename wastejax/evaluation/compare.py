@@ -99,9 +99,10 @@ def compare_models(a: str, b: str, asked: Asked, say: Say = lambda line: None) -
         UserError: models or data are not there or do not fit each other, or the runs share no test images.
     """
     bundles = [load_bundle(path) for path in (a, b)]
+    for bundle in bundles:
+        bundle.needs_one_label("compare")
     if asked.data:
-        data = bundles[0].config["data"]
-        source, indices = given_images(asked.data, (a, b), asked.split, data, say)
+        source, indices = given_images(asked.data, (a, b), asked.split, bundles[0].config, say)
     else:
         source, indices = _shared((a, b), bundles, say)
     if not len(indices):
@@ -142,7 +143,7 @@ def _shared(paths: Sequence[str], bundles: Sequence[Bundle], say: Say) -> tuple[
             f"{paths[0]} and {paths[1]} share no test images, their data are {a} and {b}; give some with "
             "--data=DIR"
         )
-    source = own_source(bundles[0].config["data"])
+    source = own_source(bundles[0].config)
     tests = []
     for path in paths:
         listed = load_manifest(Path(path) / "manifest.csv", source, run_changes(path, source).labels)

@@ -9,8 +9,10 @@ import numpy as np
 
 from wastejax.errors import UserError
 from wastejax.evaluation.metrics import score
+from wastejax.evaluation.multilabel import score_multilabel
 
 if TYPE_CHECKING:
+    from wastejax.bundle import Bundle
     from wastejax.data.sources import Source
 
 Apply = Callable[[Any], Any]  # images uint8 [B, S, S, 3] -> logits [B, C], jitted
@@ -63,6 +65,36 @@ def evaluate(
     labels = model_labels[source.labels[index]]
     scores = score(logits, labels, classes, [source.domains[i] for i in index], bins=bins)
     return Evaluation(scores, logits, labels, index)
+
+
+def evaluate_several(
+    bundle: "Bundle",
+    batches: Iterable[Mapping[str, Any]],
+    source: "Source",
+    expected: Sequence[int] | np.ndarray | None = None,
+    thresholds: Sequence[float] | None = None,
+) -> tuple[dict, np.ndarray, np.ndarray]:
+    """Scores a model of several labels an image, as `evaluate` does one of one label.
+
+    Args:
+        bundle: the model.
+        batches: see `predict_logits`.
+        source: the images' origin; what each shows.
+        expected: see `evaluate`.
+        thresholds: from which on each class is named; None for the bundle's.
+
+    Returns:
+        The scores of `score_multilabel`, logits float32 [N, C], and bool [N, C] what the images show.
+
+    Raises:
+        UserError: as of `evaluate`.
+    """
+    position = match_classes(bundle.classes, source.classes)
+    logits, index = predict_logits(bundle.logits, batches, expected)
+    shown = np.zeros((len(index), len(bundle.classes)), bool)
+    shown[:, position] = source.contents[index]
+    chosen = bundle.class_thresholds if thresholds is None else thresholds
+    return score_multilabel(logits, shown, bundle.classes, chosen, bundle.bins), logits, shown
 
 
 def predict_logits(

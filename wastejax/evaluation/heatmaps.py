@@ -17,19 +17,22 @@ COLOURS = np.array(
 OPACITY = 0.7  # of the color where the evidence is largest; none where there is none
 
 
-def evidence(logits: np.ndarray, label: int) -> np.ndarray:
+def evidence(logits: np.ndarray, label: int, several: bool = False) -> np.ndarray:
     """Returns how much each position speaks for a class rather than for the average class.
 
-    What a position adds to all classes alike changes no probability, so the mean over classes is taken away.
+    What a position adds to all classes alike changes no probability, so the mean over classes is taken away; not so
+    in a multi-label model, where each class has a probability of its own.
 
     Args:
         logits: at every position, float [h, w, C].
         label: index of the class.
+        several: of a multi-label model.
 
     Returns:
         float32 [h, w], from 0 to 1 where anything speaks for the class, else all 0. Evidence against is 0.
     """
-    heat = np.maximum(logits[..., label] - logits.mean(axis=-1), 0)
+    common = 0 if several else logits.mean(axis=-1)
+    heat = np.maximum(logits[..., label] - common, 0)
     return (heat / max(float(heat.max()), 1e-12)).astype(np.float32)
 
 

@@ -12,7 +12,7 @@ from wastejax.data.cache import cache_dir
 from wastejax.data.corrections import Changes, corrections_of_run, load_corrections
 from wastejax.data.drawing.dataset import embedded
 from wastejax.data.duplicates import scan
-from wastejax.data.formats.boxes import MARGIN
+from wastejax.data.formats.boxes import Reading
 from wastejax.data.prepare import one_class
 from wastejax.data.sources import Source, open_path, open_source
 from wastejax.data.split import SPLITS, load_manifest, recognize
@@ -50,13 +50,13 @@ class Asked:
 
 
 def asked_pictures(
-    asked: Asked, data: Mapping[str, Any], say: Say = lambda line: None
+    asked: Asked, config: Mapping[str, Any], say: Say = lambda line: None
 ) -> tuple[Source, np.ndarray]:
     """Returns a source and the images of it that are asked for, indices int64.
 
     Args:
         asked: which.
-        data: the `data` section of the model's config.
+        config: of the model.
         say: is told what is left out, and why.
 
     Raises:
@@ -64,11 +64,11 @@ def asked_pictures(
     """
     if asked.data:
         models = [asked.model] if asked.model else []
-        return given_images(asked.data, models, asked.split, data, say, asked.corrections)
+        return given_images(asked.data, models, asked.split, config, say, asked.corrections)
     manifest = manifest_of(asked.model)
     if manifest is None:
         raise UserError("--data: a bundle alone has no images; give a folder, one sub-folder per class")
-    source = own_source(data)
+    source = own_source(config)
     changes = run_changes(asked.model, source)
     try:
         listed = load_manifest(manifest, source, changes.labels)
@@ -88,17 +88,18 @@ def run_changes(model: str | Path | None, source: Source) -> Changes:
     return Changes() if corrections is None else corrections.known(source)
 
 
-def own_source(data: Mapping[str, Any]) -> Source:
+def own_source(config: Mapping[str, Any]) -> Source:
     """Opens the images that a run was made with.
 
     Args:
-        data: the `data` section of its config.
+        config: of the run.
 
     Raises:
         UserError: they are not there.
     """
+    data = config["data"]
     try:
-        return open_source(data["source"], data["dir"] or str(embedded()), data.get("box_margin", MARGIN))
+        return open_source(data["source"], data["dir"] or str(embedded()), Reading.of(config))
     except ConfigError as error:
         raise UserError(f"the images of this run: {error.problem}; were they moved? Give --data") from None
 
@@ -116,7 +117,7 @@ def given_images(
     folder: str | Path,
     models: Sequence[str | Path],
     split: str | None,
-    data: Mapping[str, Any],
+    config: Mapping[str, Any],
     say: Say = lambda line: None,
     corrections: str | Path | None = None,
 ) -> tuple[Source, np.ndarray]:
@@ -129,17 +130,17 @@ def given_images(
         folder: class folders.
         models: runs or bundles.
         split: 'train', 'val', 'test', or None for all.
-        data: the `data` section of the models' config; classes that it leaves out of training are dropped.
+        config: of the models; classes that it leaves out of training are dropped.
         say: is told what is left out, and why.
         corrections: of their labels, a file; None for the labels as they are.
 
     Raises:
         UserError: the folder cannot be read, has no such split, or is not what the corrections are of.
     """
-    source = open_path(folder, "--data", data.get("box_margin", MARGIN))
+    source = open_path(folder, "--data", Reading.of(config))
     for note in source.notes:
         say(f"note: {note}")
-    dropped = sorted(set(source.classes) & set(data.get("leave_out", ())))
+    dropped = sorted(set(source.classes) & set(config["data"].get("leave_out", ())))
     if dropped:
         kept = ~np.isin(source.labels, [source.classes.index(name) for name in dropped])
         source = source.select(np.flatnonzero(kept))

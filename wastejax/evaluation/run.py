@@ -15,10 +15,16 @@ from wastejax.data.prepare import pictures_of
 from wastejax.data.sources import Source, open_path, open_pictures
 from wastejax.errors import UserError
 from wastejax.evaluation.by_source import Materials, score_by_source
-from wastejax.evaluation.evaluate import Evaluation, evaluate, match_classes, predict_logits
+from wastejax.evaluation.evaluate import (
+    Evaluation,
+    evaluate,
+    evaluate_several,
+    match_classes,
+    predict_logits,
+)
 from wastejax.evaluation.pictures import Asked, asked_pictures, manifest_of, own_source, readable
 from wastejax.evaluation.report.review import mistakes, write_review
-from wastejax.evaluation.trust import Calibration, calibrate_bundle, score_trust
+from wastejax.evaluation.trust import Calibration, calibrate_bundle, choose_thresholds_of, score_trust
 from wastejax.files import check_folder
 from wastejax.progress import Say
 
@@ -42,7 +48,8 @@ def evaluate_model(
         review: where to write a page of the mistakes, on which their labels can be corrected.
 
     Returns:
-        The model, and the scores of `metrics.score` and `score_trust`, ready for `json.dumps`.
+        The model, and the scores of `metrics.score` and `score_trust`, or `multilabel.score_multilabel`, ready for
+        `json.dumps`.
 
     Raises:
         UserError: model or data are not there, unreadable, or do not fit each other.
@@ -50,9 +57,14 @@ def evaluate_model(
     bundle = load_bundle(asked.model or default_bundle(), taxonomy)
     if calibrate:
         check_folder(bundle.path, "--calibrate: --model")
-    source, indices = asked_pictures(asked, bundle.config["data"], say)
+    if bundle.multilabel:
+        for option, value in (("ood", ood), ("corrections", asked.corrections), ("review", review)):
+            if value:
+                bundle.needs_one_label(f"--{option}")
+        return _evaluate_several(bundle, asked, calibrate, say)
+    source, indices = asked_pictures(asked, bundle.config, say)
     match_classes(bundle.classes, source.classes)
-    foreign, origin = _foreign(asked, ood, bundle.config["data"])
+    foreign, origin = _foreign(asked, ood, bundle.config)
     calibration = Calibration(bundle.temperature, bundle.thresholds)
     if calibrate:
         calibration = _calibrate(asked, bundle, say)
@@ -88,6 +100,26 @@ def _review(path: Path, asked: Asked, bundle: Bundle, source: Source, result: Ev
     say(f"written: {path}, {count:,} of {len(doubts):,} mistakes, to correct labels in a browser")
 
 
+def _evaluate_several(
+    bundle: Bundle, asked: Asked, calibrate: bool, say: Say
+) -> tuple[Bundle, dict[str, Any]]:
+    """Scores a multi-label model as `evaluate_model` does."""
+    source, indices = asked_pictures(asked, bundle.config, say)
+    match_classes(bundle.classes, source.classes)
+    if calibrate:
+        own, chosen = asked_pictures(replace(asked, split="val"), bundle.config)
+        match_classes(bundle.classes, own.classes)
+        chosen = readable(own, chosen, asked, bundle, say)
+        if not len(chosen):
+            raise UserError(f"--calibrate: {asked.data} has no validation images to do it on")
+        bundle = choose_thresholds_of(bundle, own, chosen)
+        say(f"thresholds chosen on {len(chosen):,} validation images; kept in {bundle.path}")
+    indices = readable(source, indices, asked, bundle, say)
+    batches = EvalBatches(source, indices, bundle.preprocessing, bundle.config["eval"]["batch_size"])
+    scores, _, _ = evaluate_several(bundle, batches, source, indices)
+    return bundle, scores
+
+
 def evaluate_labels(
     asked: Asked, labels: str | Path, taxonomy: str | Path | None = None, say: Say = lambda line: None
 ) -> dict[str, dict[str, Any]]:
@@ -110,6 +142,7 @@ def evaluate_labels(
         raise UserError("--labels: needs --data, the folder whose labels it explains, and no --split")
     label_map = load_label_map(labels)
     bundle = load_bundle(asked.model or default_bundle(), taxonomy)
+    bundle.needs_one_label("--labels")
     source = open_path(asked.data, "--data")
     name = Path(asked.data).resolve().name
     meanings = label_map.of(name)
@@ -131,14 +164,14 @@ def evaluate_labels(
     )
 
 
-def _foreign(asked: Asked, ood: str | Path | None, data: Mapping[str, Any]) -> tuple[Source | None, str]:
+def _foreign(asked: Asked, ood: str | Path | None, config: Mapping[str, Any]) -> tuple[Source | None, str]:
     """Returns pictures that show none of the classes, if there are any, and what to call them."""
     if ood:
         return open_pictures(ood, "--ood"), Path(ood).resolve().name
-    names = data.get("leave_out", ())
+    names = config["data"].get("leave_out", ())
     if not names:
         return None, ""
-    source = open_path(asked.data, "--data") if asked.data else own_source(data)
+    source = open_path(asked.data, "--data") if asked.data else own_source(config)
     if not set(names) <= set(source.classes):
         return None, ""
     return source.select(pictures_of(source, names)), f"left out of training: {', '.join(names)}"
@@ -146,7 +179,7 @@ def _foreign(asked: Asked, ood: str | Path | None, data: Mapping[str, Any]) -> t
 
 def _calibrate(asked: Asked, bundle: Bundle, say: Say) -> Calibration:
     """Calibrates the bundle on the validation pictures of the run, or of the folder that is given."""
-    source, indices = asked_pictures(replace(asked, split="val"), bundle.config["data"])
+    source, indices = asked_pictures(replace(asked, split="val"), bundle.config)
     match_classes(bundle.classes, source.classes)
     indices = readable(source, indices, asked, bundle, say)
     if not len(indices):

@@ -1,15 +1,17 @@
 """How far a model's answers can be trusted: what is fitted on validation images, and how it does on others."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from wastejax.bundle import Bundle, keep_calibration
+from wastejax.bundle import Bundle, keep_calibration, keep_class_thresholds
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import Source
 from wastejax.evaluation.calibration import fit_temperature, helps, score_calibration
-from wastejax.evaluation.evaluate import evaluate
+from wastejax.evaluation.evaluate import evaluate, evaluate_several
+from wastejax.evaluation.multilabel import choose_class_thresholds, sigmoid
 from wastejax.evaluation.ood import max_probability, score_ood
 from wastejax.evaluation.selective import choose_thresholds, score_selective
 
@@ -51,6 +53,25 @@ def calibrate_bundle(bundle: Bundle, source: Source, indices: np.ndarray, cache:
     calibration = calibrate(result.logits, result.labels)
     keep_calibration(bundle.path, calibration.temperature, dict(calibration.thresholds))
     return calibration
+
+
+def choose_thresholds_of(bundle: Bundle, source: Source, indices: np.ndarray, cache: bool = False) -> Bundle:
+    """Chooses from which probability on each class of a multi-label bundle is named, and keeps it in its folder.
+
+    Args:
+        bundle: the model.
+        source: images.
+        indices: int [N], those that it was not trained on.
+        cache: see `calibrate_bundle`.
+
+    Returns:
+        The bundle with its thresholds.
+    """
+    batches = EvalBatches(source, indices, bundle.preprocessing, bundle.config["eval"]["batch_size"], cache)
+    _, logits, shown = evaluate_several(bundle, batches, source, indices)
+    thresholds = choose_class_thresholds(sigmoid(logits), shown)
+    keep_class_thresholds(bundle.path, thresholds)
+    return replace(bundle, class_thresholds=thresholds)
 
 
 def score_trust(

@@ -20,10 +20,10 @@ def advice(config: ConfigDict, dataset: Dataset) -> list[str]:
 
 
 def _few_of_a_class(dataset: Dataset) -> list[str]:
-    labels, splits = dataset.source.labels, dataset.splits
+    contents, splits = dataset.source.contents, dataset.splits
     few = []
     for label, name in enumerate(dataset.source.classes):
-        counts = [int(np.sum((labels == label) & (splits == split))) for split in SPLITS]
+        counts = [int(np.sum(contents[:, label] & (splits == split))) for split in SPLITS]
         if sum(counts) < FEW_OF_A_CLASS:
             few.append(f"{name} ({', '.join(f'{n} {s}' for n, s in zip(counts, SPLITS, strict=True))})")
     if not few:

@@ -8,17 +8,19 @@ import numpy as np
 
 from wastejax.bundle import Bundle, load_bundle
 from wastejax.data import pipeline
+from wastejax.data.formats.source import SEPARATOR
 from wastejax.data.prepare import Dataset
 from wastejax.data.split import SPLITS
 from wastejax.evaluation.calibration import reliability
-from wastejax.evaluation.evaluate import Evaluation, evaluate, predict_logits
+from wastejax.evaluation.evaluate import Evaluation, evaluate, evaluate_several, predict_logits
 from wastejax.evaluation.heatmaps import explain
 from wastejax.evaluation.metrics import confident_mistakes
 from wastejax.evaluation.ood import max_probability
 from wastejax.evaluation.report import plots, trust_plots
+from wastejax.evaluation.report.multilabel import write_multilabel_report
 from wastejax.evaluation.report.run import write_report
 from wastejax.evaluation.selective import risk_coverage
-from wastejax.evaluation.trust import Calibration, calibrate_bundle, score_trust
+from wastejax.evaluation.trust import Calibration, calibrate_bundle, choose_thresholds_of, score_trust
 from wastejax.files import write_json
 from wastejax.training.run import Progress, Run
 
@@ -35,15 +37,49 @@ def finish(run: Run, progress: Progress, facts: dict[str, Any]) -> dict[str, Any
         The test scores. report.json is written last: it marks the run as finished.
     """
     bundle = load_bundle(run.workdir)
+    if bundle.multilabel:
+        return _finish_several(run, bundle, progress, facts)
     dataset, config = run.dataset, run.config
     calibration = calibrate_bundle(bundle, dataset.source, dataset.indices("val"), config.data.cache)
     test = dataset.indices("test")
     batches = pipeline.EvalBatches(dataset.source, test, bundle.preprocessing, config.eval.batch_size)
     result = evaluate(bundle.logits, batches, dataset.source, bundle.classes, test, bundle.bins)
     scores = result.scores | _trust(run, bundle, result, calibration)
-    groups = np.bincount(dataset.groups)
+    facts = facts | _facts(run, bundle, progress)
+    # As sure of its mistakes as `predict` says.
+    _figures(run, bundle, result._replace(logits=result.logits / calibration.temperature))
+    path = write_report(run.workdir, config.to_dict(), progress.history, scores, facts)
+    write_json(run.workdir / "report.json", scores | {"facts": facts})
+    low, high = scores["ci95"]
+    run.say(f"test top-1 {scores['top1']:.1%} (95 % interval {low:.1%} to {high:.1%}); report: {path}")
+    return scores
+
+
+def _finish_several(run: Run, bundle: Bundle, progress: Progress, facts: dict[str, Any]) -> dict[str, Any]:
+    """Does what `finish` does for a multi-label model."""
+    dataset, config = run.dataset, run.config
+    bundle = choose_thresholds_of(bundle, dataset.source, dataset.indices("val"), config.data.cache)
+    test = dataset.indices("test")
+    batches = pipeline.EvalBatches(dataset.source, test, bundle.preprocessing, config.eval.batch_size)
+    scores, _, _ = evaluate_several(bundle, batches, dataset.source, test)
+    facts = facts | _facts(run, bundle, progress)
+    _class_distribution(run)
+    _sample_grid(run, run.workdir / "figures" / "samples.png")
+    path = write_multilabel_report(run.workdir, config.to_dict(), progress.history, scores, facts)
+    write_json(run.workdir / "report.json", scores | {"facts": facts})
+    low, high = scores["macro_ap_ci95"]
+    run.say(
+        f"test macro average precision {scores['macro_ap']:.1%} (95 % interval {low:.1%} to {high:.1%}); "
+        f"report: {path}"
+    )
+    return scores
+
+
+def _facts(run: Run, bundle: Bundle, progress: Progress) -> dict[str, Any]:
+    """Returns what a report says about the data and the training."""
+    dataset, groups = run.dataset, np.bincount(run.dataset.groups)
     # A resumed run's time is the sum of its parts, so it is counted from the epochs.
-    facts = facts | {
+    return {
         "seconds": sum(row["seconds"] for row in progress.history),
         "images_per_second": float(np.median([row["images_per_second"] for row in progress.history])),
         "splits": {split: len(dataset.indices(split)) for split in SPLITS},
@@ -58,13 +94,6 @@ def finish(run: Run, progress: Progress, facts: dict[str, Any]) -> dict[str, Any
         "best_epoch": progress.best_epoch,
         "stopped_reason": progress.stopped,
     }
-    # As sure of its mistakes as `predict` says.
-    _figures(run, bundle, result._replace(logits=result.logits / calibration.temperature))
-    path = write_report(run.workdir, config.to_dict(), progress.history, scores, facts)
-    write_json(run.workdir / "report.json", scores | {"facts": facts})
-    low, high = scores["ci95"]
-    run.say(f"test top-1 {scores['top1']:.1%} (95 % interval {low:.1%} to {high:.1%}); report: {path}")
-    return scores
 
 
 def _corrections(dataset: Dataset) -> dict[str, Any] | None:
@@ -98,25 +127,29 @@ def _trust(run: Run, bundle: Bundle, result: Evaluation, calibration: Calibratio
 def _figures(run: Run, bundle: Bundle, result: Evaluation) -> None:
     """Draws what needs images; curves and confusion matrix are `write_report`'s."""
     folder = run.workdir / "figures"
-    source = run.dataset.source
-    counts = {}
-    for split in SPLITS:
-        labels = source.labels[run.dataset.indices(split)]
-        counts[split] = {name: int(np.sum(labels == i)) for i, name in enumerate(source.classes)}
-    plots.class_distribution(counts, folder / "class_distribution.png")
+    _class_distribution(run)
     _sample_grid(run, folder / "samples.png")
     _mistakes(run, bundle, result, folder / "worst_mistakes.png")
 
 
+def _class_distribution(run: Run) -> None:
+    source = run.dataset.source
+    counts = {}
+    for split in SPLITS:
+        images = source.contents[run.dataset.indices(split)].sum(axis=0)
+        counts[split] = dict(zip(source.classes, images.tolist(), strict=True))
+    plots.class_distribution(counts, run.workdir / "figures" / "class_distribution.png")
+
+
 def _sample_grid(run: Run, path: Path, count: int = 24) -> None:
     """Draws images as the network saw them in training, augmentation included."""
-    labels = run.dataset.source.labels
+    names = run.dataset.source.label_names
     pictures: list[np.ndarray] = []
     titles: list[str] = []
     with closing(run.batches(0, 0)) as batches:
         for batch in batches:
             pictures += list(batch["image"])
-            titles += [run.dataset.source.classes[labels[i]] for i in batch["index"]]
+            titles += [names[i].replace(SEPARATOR, " + ") for i in batch["index"]]
             if len(pictures) >= count:
                 break
     plots.sample_grid(pictures[:count], titles[:count], path)

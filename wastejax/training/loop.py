@@ -19,6 +19,7 @@ from wastejax.data.taxonomy import load_taxonomy
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import predict_logits
 from wastejax.evaluation.metrics import score
+from wastejax.evaluation.multilabel import score_multilabel
 from wastejax.files import write_text
 from wastejax.runtime.stop import Stop
 from wastejax.training.checkpoint import Checkpoints
@@ -204,8 +205,9 @@ def _end_epoch(run: Run, state: TrainState, progress: Progress, display: Display
         "train_top1": sums["top1"] / sums["steps"],
         "val_loss": scores["loss"],
         "val_top1": scores["top1"],
-        # What "best" means: accuracy, and the loss only where that is the same.
-        "score": scores["top1"] - 1e-6 * min(scores["loss"], 1000.0),
+        **({"val_ap": scores["macro_ap"]} if "macro_ap" in scores else {}),
+        # What "best" means: accuracy, average precision with several labels; the loss only where that is the same.
+        "score": scores.get("macro_ap", scores["top1"]) - 1e-6 * min(scores["loss"], 1000.0),
         "seconds": sums["seconds"],
         "images_per_second": images / sums["seconds"],
         "waiting": sums["waited"] / sums["seconds"],
@@ -238,7 +240,7 @@ def _write(run: Run, variables: Any, progress: Progress, display: Display) -> No
             run.config.to_dict(),
             run.dataset.source.classes,
             run.preprocessing,
-            {key: row[key] for key in ("epoch", "val_top1", "val_loss")},
+            {key: row[key] for key in ("epoch", "val_top1", "val_ap", "val_loss") if key in row},
             taxonomy=load_taxonomy(run.config.data.taxonomy),
         )
         save_bundle(run.workdir / "bundle", bundle)
@@ -252,6 +254,8 @@ def evaluate(run: Run, variables: Any) -> dict[str, Any]:
         lambda images: run.predict(variables, run.devices.split(images)), run.validation
     )
     source = run.dataset.source
+    if source.shown is not None:
+        return score_multilabel(logits, source.shown[index], source.classes, bootstrap=0)
     return score(logits, source.labels[index], source.classes, bootstrap=run.config.eval.bootstrap)
 
 

@@ -78,9 +78,10 @@ class Display:
 
     def epoch(self, row: dict[str, float], run: "Run", best: bool) -> None:
         """Prints an epoch's line and adds it to the TensorBoard event files."""
+        judged = f"AP {row['val_ap']:.1%} " if "val_ap" in row else f"top-1 {row['val_top1']:.1%} "
         self._say(
             f"epoch {row['epoch']:3.0f}/{run.config.train.epochs}  loss {row['train_loss']:.3f}  "
-            f"val loss {row['val_loss']:.3f}  val top-1 {row['val_top1']:.1%}  lr {row['lr']:.2g}  "
+            f"val loss {row['val_loss']:.3f}  val {judged} lr {row['lr']:.2g}  "
             f"{row['images_per_second']:.0f} images/s  waiting {row['waiting']:.0%}{'  best' if best else ''}"
         )
         self._write_events(run.workdir / "tensorboard", row)

@@ -15,6 +15,7 @@ from wastejax.data.cache import cache_dir
 from wastejax.data.corrections import KEY as CORRECTIONS
 from wastejax.data.corrections import NAME, load_corrections
 from wastejax.data.description import is_description
+from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.prepare import Dataset, prepare
 from wastejax.data.taxonomy import COUNTRIES, load_taxonomy
 from wastejax.errors import ConfigError, UserError
@@ -65,6 +66,7 @@ def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
     load_taxonomy(config.data.taxonomy)
     configs.check(config)
     _check_description(config)
+    _check_multilabel(config)
     follow_preprocessing(config, given, say)
     models.check(config.model, config.data.image_size)
     for size in config.data.progressive:
@@ -89,6 +91,25 @@ def _check_description(config: ConfigDict) -> None:
     ):
         if value:
             raise ConfigError(f"config.{key}", "cannot be had with a data description; leave it off")
+
+
+def _check_multilabel(config: ConfigDict) -> None:
+    """Raises a ConfigError where several labels an image meet keys that need one."""
+    if config.loss.kind != MULTILABEL:
+        return
+    if is_description(config.data.dir):
+        raise ConfigError(
+            "config.loss.kind", "'multilabel' cannot be had with a data description; give one source"
+        )
+    for key, value in (
+        ("loss.class_weights", config.loss.class_weights),
+        ("data.balanced_sampling", config.data.balanced_sampling),
+        ("data.leave_out", config.data.leave_out),
+        ("data.corrections", config.data.corrections),
+        ("distill.teacher", config.distill.teacher),
+    ):
+        if value:
+            raise ConfigError(f"config.{key}", "cannot be had with config.loss.kind=multilabel; leave it off")
 
 
 def _check_fine_tuning(config: ConfigDict) -> None:
@@ -218,7 +239,7 @@ def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
         data.split.manifest = str(folder / "manifest.csv")
         data.corrections = str(folder / NAME) if (folder / NAME).is_file() else ""
     try:
-        dataset = prepare(data, config.seed, cache_dir(), say)
+        dataset = prepare(data, config.seed, cache_dir(), say, config.loss.kind == MULTILABEL)
     except ConfigError as error:
         if not known or error.key != "config.data.split.manifest":
             raise

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from wastejax.data.formats.boxes import MARGIN
+from wastejax.data.formats.boxes import CROPS, Reading
 from wastejax.data.formats.class_folders import open_folder
 from wastejax.data.formats.coco import IN_FOLDER, open_coco
 from wastejax.data.formats.parquet import image_column, open_parquet, parquet_files
@@ -15,50 +15,55 @@ from wastejax.errors import ConfigError
 KINDS = "a folder, or a file: .csv, .tsv, .jsonl or .parquet of files and labels, .json (COCO), .yaml (YOLO)"
 
 
-def open_path(path: str | Path, key: str = "config.data.dir", margin: float = MARGIN) -> Source:
+def open_path(path: str | Path, key: str = "config.data.dir", reading: Reading = CROPS) -> Source:
     """Opens a folder or a file that describes labelled images.
 
     Folders: class folders; Hugging Face's image folders (metadata.csv, .jsonl, .parquet) and Parquet files; YOLO
-    (data.yaml); COCO as Roboflow exports it; Pascal VOC. Files: see `KINDS`. Boxes become crops, see
-    `boxes.crops`.
+    (data.yaml); COCO as Roboflow exports it; Pascal VOC. Files: see `KINDS`.
 
     Args:
         path: the folder or file.
         key: what to call it in error messages.
-        margin: around boxes, as a share of their longer side.
+        reading: whether boxes become crops, or what photographs show.
 
     Raises:
         ConfigError: it is not there, or cannot be used.
     """
+    source = _open(path, key, reading)
+    return source.with_several() if reading.several and source.shown is None else source
+
+
+def _open(path: str | Path, key: str, reading: Reading) -> Source:
     path = Path(path).expanduser()
     if path.is_file():
-        return _open_file(path, key, margin)
+        return _open_file(path, key, reading)
     if not path.is_dir():
         return open_folder(path, key)  # says what is wrong
-    if metadata := metadata_files(path, key):
-        return open_tables(metadata, key)
+    if metadata := metadata_files(path, key, reading.several):
+        return open_tables(metadata, key, reading.several)
     if (files := parquet_files(path)) and image_column(files[0], key):
-        return open_parquet(files, key)
+        return open_parquet(files, key, reading.several)
     for name in ("data.yaml", "data.yml", "dataset.yaml"):
         if (path / name).is_file():
-            return open_yolo(path / name, key, margin)
+            return open_yolo(path / name, key, reading)
     if (path / IN_FOLDER).is_file() or any(path.glob(f"*/{IN_FOLDER}")):
-        return open_coco(path, key, margin)
+        return open_coco(path, key, reading)
     if xml_files(path):
-        return open_voc(path, key, margin)
+        return open_voc(path, key, reading)
     return open_folder(path, key)
 
 
-def _open_file(path: Path, key: str, margin: float) -> Source:
+def _open_file(path: Path, key: str, reading: Reading) -> Source:
     ending = path.suffix.lower()
     if ending == ".parquet":
-        return open_parquet([path], key) if image_column(path, key) else open_tables([path], key)
+        opening = open_parquet if image_column(path, key) else open_tables
+        return opening([path], key, reading.several)
     if ending in (".csv", ".tsv", ".jsonl", ".ndjson"):
-        return open_tables([path], key)
+        return open_tables([path], key, reading.several)
     if ending == ".json":
-        return open_coco(path, key, margin)
+        return open_coco(path, key, reading)
     if ending in (".yaml", ".yml"):
-        return open_yolo(path, key, margin)
+        return open_yolo(path, key, reading)
     if ending in (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar"):
         raise ConfigError(key, f"{str(path)!r} is an archive; unpack it and give the folder")
     raise ConfigError(

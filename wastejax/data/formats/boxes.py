@@ -1,23 +1,45 @@
-"""Crops of annotated photographs: what COCO, YOLO and Pascal VOC readers hand over, as a `Source`."""
+"""Annotated photographs, as the readers of COCO, YOLO, Pascal VOC and so on hand them over, as a `Source`."""
 
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from wastejax.data.formats.source import Source
+from wastejax.data.formats.source import ReadFiles, Source
 from wastejax.data.formats.walk import readable
 from wastejax.data.images import BadImage, decode, read_file
 from wastejax.errors import ConfigError
 
 MARGIN = 0.1  # around a box, as a share of its longer side, unless config.data.box_margin says otherwise
+MULTILABEL = "multilabel"  # the value of config.loss.kind for several labels an image
 _ORIENTATION_TAG = 0x0112
 Corners = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+class Reading(NamedTuple):
+    """What becomes of labels and boxes.
+
+    Attributes:
+        margin: around boxes that become crops, as a share of their longer side.
+        several: images have any number of labels: photographs stay whole and show what their boxes show.
+    """
+
+    margin: float = MARGIN
+    several: bool = False
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Reading":
+        """Returns what a recipe, or the config of a model, says."""
+        several = config.get("loss", {}).get("kind") == MULTILABEL
+        return cls(config["data"].get("box_margin", MARGIN), several)
+
+
+CROPS = Reading()
 
 
 class Box(NamedTuple):
@@ -38,30 +60,103 @@ class Box(NamedTuple):
     split: str = ""
 
 
-def crops(
-    root: Path, boxes: Sequence[Box], dropped: Mapping[str, int], margin: float, kind: str, key: str
-) -> Source:
-    """Returns one image for each box; the photographs are the groups that are not torn apart.
+class Tag(NamedTuple):
+    """A label of a photograph without a place in it: a tag, or that of a box that cannot be cut out."""
+
+    path: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What a reader found.
+
+    Attributes:
+        root: the folder that all paths lie below.
+        kind: their format, for the notes.
+        photographs: path -> split, '' for none, of all that are listed, with and without boxes.
+        boxes: all that could be read.
+        tags: labels of photographs, which count where images have several labels.
+        dropped: reason -> count of boxes that cannot be used.
+    """
+
+    root: Path
+    kind: str
+    photographs: Mapping[str, str]
+    boxes: Sequence[Box]
+    tags: Sequence[Tag] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+def as_source(found: Annotations, reading: Reading, key: str) -> Source:
+    """Returns one image for each box, or for each photograph where images have several labels.
 
     Args:
-        root: the folder that the boxes' paths lie below.
-        boxes: all that could be read.
-        dropped: reason -> count of others that are left out.
-        margin: around each box, as a share of its longer side; what lies beyond the photograph is cut off.
-        kind: of the annotations, for the notes.
+        found: the annotations.
+        reading: which of the two.
         key: what to call their place in error messages.
 
     Raises:
-        ConfigError: there is no box left.
+        ConfigError: there is no box, or no label, left.
     """
-    counts = Counter(dropped)
+    return _whole(found, key) if reading.several else _crops(found, reading.margin, key)
+
+
+def _whole(found: Annotations, key: str) -> Source:
+    """Returns the photographs, each with the classes of its boxes and tags; one without shows none of them."""
+    sets: dict[str, set[str]] = {path: set() for path in sorted(found.photographs)}
+    counts: Counter[str] = Counter()
+    for box in found.boxes:
+        reason, inside = _clipped(box)
+        counts[reason] += inside is None
+        if inside:
+            sets[box.path].add(box.label)
+    for tag in found.tags:
+        sets[tag.path].add(tag.label)
+    paths = tuple(sets)
+    if not any(sets.values()):
+        raise ConfigError(key, f"no photograph has a label that can be used{_left_out(counts)}")
+    none = sum(not labels for labels in sets.values())
+    splits = tuple(found.photographs[path] for path in paths)
+    notes = [
+        f"read as {found.kind}: {len(paths):,} whole photographs with {sum(map(len, sets.values())):,} labels",
+        *([f"photographs that show none of the classes: {none:,}"] if none else []),
+        *([f"boxes left out: {said}"] if (said := _counted(counts)) else []),
+    ]
+    return Source(
+        names=tuple(readable(path) for path in paths),
+        labels=np.zeros(len(paths), np.int32),
+        classes=(),
+        domains=("",) * len(paths),
+        splits=splits if all(splits) else None,
+        read=ReadFiles(found.root, paths),
+        stamps=tuple(stamp_of(found.root / path) for path in paths),
+        origin=str(found.root.resolve()),
+        notes=tuple(notes),
+    ).with_several(list(sets.values()))
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()) if count and reason)
+
+
+def _left_out(counts: Mapping[str, int]) -> str:
+    return f"; boxes left out: {said}" if (said := _counted(counts)) else ""
+
+
+def _crops(found: Annotations, margin: float, key: str) -> Source:
+    """Returns one image for each box; the photographs are the groups that are not torn apart.
+
+    What a margin has beyond the photograph is cut off.
+    """
+    root, counts = found.root, Counter(found.dropped)
     kept = []
-    for box in boxes:
+    for box in found.boxes:
         reason, inside = _clipped(box)
         counts[reason] += bool(reason)
         kept += [inside] if inside else []
     cut = counts.pop("cut", 0)
-    said = ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()) if count)
+    said = _counted(counts)
     if not kept:
         raise ConfigError(key, f"holds no box that can be used{f'; left out: {said}' if said else ''}")
     kept.sort(key=lambda box: box.path)
@@ -70,11 +165,13 @@ def crops(
     for box in kept:
         names.append(f"{readable(box.path)}#{seen[box.path]}")
         seen[box.path] += 1
+    bare = len(found.photographs) - len(seen)
     classes = tuple(sorted({box.label for box in kept}))
     index = {name: i for i, name in enumerate(classes)}
     stamps = {path: stamp_of(root / path) for path in seen}
     notes = [
-        f"read as {kind}: {len(kept):,} boxes in {len(seen):,} photographs, which stay whole in every split",
+        f"read as {found.kind}: {len(kept):,} boxes in {len(seen):,} photographs, which stay whole in every split",
+        *([f"photographs without a box that can be used, left out: {bare:,}"] if bare else []),
         *([f"boxes left out: {said}"] if said else []),
         *([f"boxes that reach beyond the photograph, cut off there: {cut:,}"] if cut else []),
     ]

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from wastejax.data.formats.boxes import Box, Corners, crops
+from wastejax.data.formats.boxes import Annotations, Box, Corners, Reading, Tag, as_source
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.walk import walk
@@ -15,13 +15,13 @@ from wastejax.errors import ConfigError
 IN_FOLDER = "_annotations.coco.json"  # Roboflow's name
 
 
-def open_coco(path: Path, key: str, margin: float) -> Source:
+def open_coco(path: Path, key: str, reading: Reading) -> Source:
     """Opens a COCO file, or the COCO files of a folder's splits.
 
     Args:
         path: the JSON, or a folder that holds `_annotations.coco.json` or folders that do.
         key: what to call it in error messages.
-        margin: see `boxes.crops`.
+        reading: what becomes of the boxes.
 
     Raises:
         ConfigError: it is no COCO file, or has no box that can be used.
@@ -31,20 +31,32 @@ def open_coco(path: Path, key: str, margin: float) -> Source:
         root = path
     else:
         files, root = [path], path.parent
-    found: list[tuple[Box, Path]] = []
+    photographs: dict[Path, str] = {}
+    found: list[Box | Tag] = []  # with whole paths
     dropped: Counter[str] = Counter()
     for file in files:
         split = role_of(file.parent.name) or "" if len(files) > 1 else ""
-        found += [(box, where) for box, where in _boxes(file, split, dropped, key)]
+        found += _labels(file, split, photographs, dropped, key)
     top = root
-    while not all(where.is_relative_to(top) for _, where in found):
+    while not all(where.is_relative_to(top) for where in photographs):
         top = top.parent
-    boxes = [box._replace(path=where.relative_to(top).as_posix()) for box, where in found]
-    return crops(top, boxes, dropped, margin, "COCO", key)
+    below = {str(where): where.relative_to(top).as_posix() for where in photographs}
+    things = [thing._replace(path=below[thing.path]) for thing in found]
+    annotations = Annotations(
+        top,
+        "COCO",
+        {below[str(where)]: split for where, split in photographs.items()},
+        [thing for thing in things if isinstance(thing, Box)],
+        [thing for thing in things if isinstance(thing, Tag)],
+        dropped,
+    )
+    return as_source(annotations, reading, key)
 
 
-def _boxes(file: Path, split: str, dropped: Counter[str], key: str) -> list[tuple[Box, Path]]:
-    """Returns the boxes of one file, each with the path of its photograph."""
+def _labels(
+    file: Path, split: str, photographs: dict[Path, str], dropped: Counter[str], key: str
+) -> list[Box | Tag]:
+    """Returns the labels of one file, and adds its photographs; a box that cannot be used is a tag."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         images = {image["id"]: image for image in content["images"]}
@@ -56,7 +68,8 @@ def _boxes(file: Path, split: str, dropped: Counter[str], key: str) -> list[tupl
             key, f"{file} is no COCO file with images, categories and annotations: {why}"
         ) from None
     place = _places(file, [str(image.get("file_name", "")) for image in images.values()], key)
-    found = []
+    photographs |= dict.fromkeys(place.values(), split)
+    found: list[Box | Tag] = []
     for annotation in annotations:
         image, name = images.get(annotation.get("image_id")), names.get(annotation.get("category_id"))
         if image is None or name is None:
@@ -72,12 +85,14 @@ def _boxes(file: Path, split: str, dropped: Counter[str], key: str) -> list[tupl
         size = _size(image)
         if not reason and size is None:
             raise ConfigError(key, f"{file}: image {image.get('file_name')!r} has no width and height")
+        where = str(place[str(image["file_name"])])
         if reason or corners is None or size is None:
             dropped[reason] += 1
+            found.append(Tag(where, name))
             continue
         w, h = size
         shares = (corners[0] / w, corners[1] / h, corners[2] / w, corners[3] / h)
-        found.append((Box("", name, shares, size, split), place[str(image["file_name"])]))
+        found.append(Box(where, name, shares, size, split))
     return found
 
 

@@ -60,14 +60,19 @@ def read_schema(path: Path, key: str) -> "pyarrow.Schema":
         raise ConfigError(key, f"cannot read {path}: {str(error).splitlines()[0]}") from None
 
 
-def open_parquet(paths: Sequence[Path], key: str) -> Source:
+def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Source:
     """Opens Parquet files with a column of images and one of labels; names such as train-00000-of-2 give the split.
+
+    Args:
+        paths: the files.
+        key: what to call them in error messages.
+        several: images have any number of labels: the column holds lists.
 
     Raises:
         ConfigError: a file cannot be read or lacks a column.
     """
     names: list[str] = []
-    labels: list[str] = []
+    labels: list[list[str]] = []
     splits: list[str] = []
     rows: list[tuple[int, int]] = []
     column = ""
@@ -86,18 +91,25 @@ def open_parquet(paths: Sequence[Path], key: str) -> Source:
         for at, value in enumerate(values):
             if value is None or (isinstance(value, int) and value < 0):
                 continue  # test splits published without labels
-            labels.append(of_number[value] if of_number and isinstance(value, int) else str(value))
+            values_of_row = value if isinstance(value, list) else [value]
+            if not several and len(values_of_row) != 1:
+                hint = "; several an image: --config.loss.kind=multilabel"
+                raise ConfigError(key, f"{path}: row {at} has {len(values_of_row)} labels{hint}")
+            labels.append(
+                [of_number[v] if of_number and isinstance(v, int) else str(v) for v in values_of_row]
+            )
             names.append(f"{path.stem}/{at:06d}")
             splits.append(role_of(path.stem.split("-")[0]) or "")
             rows.append((number, at))
     if not names:
         raise ConfigError(key, f"{paths[0]}: no image has a label")
-    classes = tuple(sorted(set(labels)))
+    firsts = [min(of_image, default="") for of_image in labels]
+    classes = tuple(sorted(set(firsts)))
     index = {name: i for i, name in enumerate(classes)}
     stamps = [stamp_of(path) for path in paths]
-    return Source(
+    source = Source(
         names=tuple(names),
-        labels=np.array([index[label] for label in labels], np.int32),
+        labels=np.array([index[label] for label in firsts], np.int32),
         classes=classes,
         domains=("",) * len(names),
         splits=tuple(splits) if all(splits) and len(set(splits)) > 1 else None,
@@ -106,13 +118,15 @@ def open_parquet(paths: Sequence[Path], key: str) -> Source:
         origin=str(paths[0].parent.resolve()),
         notes=(f"read as Parquet: {len(paths)} files",),
     )
+    return source.with_several(labels) if several else source
 
 
 def _class_names(schema: "pyarrow.Schema", label: str) -> list[str]:
     """Returns the names that Hugging Face keeps beside numbered labels; empty where there are none."""
     try:
         about = json.loads((schema.metadata or {})[b"huggingface"])
-        return list(about["info"]["features"][label]["names"])
+        feature = about["info"]["features"][label]
+        return list((feature.get("feature") or feature)["names"])  # a list of labels has them one level down
     except (KeyError, ValueError, TypeError):
         return []
 

@@ -1,6 +1,7 @@
 """What every reader returns: labelled images, still encoded, with random access."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from wastejax.data.images import read_file
 
 DOMAINS = ("default", "real_world")
+SEPARATOR = ";"  # between the classes of one image, where it has several and they are written in one cell
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +29,8 @@ class Source:
         origin: where the images lie; names and stamps mean the same image only together with it.
         allowed: bool [N, C], the classes that each image's label can mean, none for an image of none of them; None
             where every label means one class. `labels` then names the first of them, and 0 where there is none.
+        shown: bool [N, C], the classes that each image shows, any number of them, where images have several labels;
+            None where each has one. `labels` then names the rarest of them, and 0 where there is none.
         members: the source of a data description that each image belongs to; None where there is one alone.
         groups: per image the name of those that it stays with in every split, such as crops of one photograph; ''
             for none, None where no image has any.
@@ -43,6 +47,7 @@ class Source:
     stamps: tuple[str, ...]
     origin: str = ""
     allowed: np.ndarray | None = None
+    shown: np.ndarray | None = None
     members: tuple[str, ...] | None = None
     groups: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
@@ -54,10 +59,11 @@ class Source:
     def select(self, indices: Sequence[int] | np.ndarray) -> "Source":
         """Returns the images at `indices` (int [M]) alone; classes that have none left are dropped.
 
-        Where labels can mean several classes all classes stay, since a label says little about which there are.
+        Where labels can mean several classes all classes stay, since a label says little about which there are, and
+        where images show several.
         """
         indices = np.asarray(indices, np.int64)
-        if self.allowed is None:
+        if self.allowed is None and self.shown is None:
             kept, labels = np.unique(self.labels[indices], return_inverse=True)
         else:
             kept, labels = np.arange(len(self.classes)), self.labels[indices]
@@ -75,6 +81,7 @@ class Source:
             read=_ReadSubset(self.read, indices),
             stamps=pick(self.stamps),
             allowed=None if self.allowed is None else self.allowed[indices],
+            shown=None if self.shown is None else self.shown[indices],
             members=None if self.members is None else pick(self.members),
             groups=None if self.groups is None else pick(self.groups),
         )
@@ -84,7 +91,39 @@ class Source:
         """Bool [N, C]: the classes that each image may show."""
         if self.allowed is not None:
             return self.allowed
+        return self.contents
+
+    @property
+    def contents(self) -> np.ndarray:
+        """Bool [N, C]: the classes that each image shows, as far as `labels` or `shown` says."""
+        if self.shown is not None:
+            return self.shown
         return np.asarray(self.labels[:, None] == np.arange(len(self.classes)))
+
+    @property
+    def label_names(self) -> list[str]:
+        """N names: the class of each image; those that it shows between semicolons, where it has several labels."""
+        if self.shown is None:
+            return [self.classes[label] for label in self.labels]
+        return [SEPARATOR.join(self.classes[i] for i in np.flatnonzero(row)) for row in self.shown]
+
+    def with_several(self, sets: Sequence[Collection[str]] | None = None) -> "Source":
+        """Returns the images with any number of labels each.
+
+        Args:
+            sets: names of the classes that each image shows; None for the one class that each has.
+        """
+        sets = [[name] for name in self.label_names] if sets is None else sets
+        classes = tuple(sorted({name for names in sets for name in names}))
+        index = {name: i for i, name in enumerate(classes)}
+        counts = Counter(name for names in sets for name in names)
+        shown = np.zeros((len(sets), len(classes)), bool)
+        labels = np.zeros(len(sets), np.int32)
+        for i, names in enumerate(sets):
+            shown[i, [index[name] for name in names]] = True
+            # The rarest, so that splitting by it spreads what is hardest to spread.
+            labels[i] = min((index[name] for name in names), key=lambda c: (counts[classes[c]], c), default=0)
+        return replace(self, classes=classes, labels=labels, shown=shown)
 
 
 @dataclass(frozen=True, eq=False)

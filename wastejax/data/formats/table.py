@@ -2,10 +2,11 @@
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,29 +18,51 @@ from wastejax.errors import ConfigError
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # Hugging Face's names
 FILE = ("file", "file_name", "filename", "image", "path", "filepath", "image_path")
 LABEL = ("label", "class", "category", "label_name", "class_name", "target")
+LABELS = ("labels", "classes", "tags", *LABEL)  # where an image has several
+BETWEEN = re.compile("[;|]")  # the labels of one cell
+IN_FOLDER = "_classes.csv"  # Roboflow's name for a column of 0 and 1 per class
 GROUP = ("group", "group_id", "photo")  # images of one value stay on one side of every split
 Row = dict[str, Any]
 
 
-def metadata_files(folder: Path, key: str) -> list[Path]:
-    """Returns the metadata with labels of a Hugging Face image folder: at its top, or in its splits' folders."""
+class _Entry(NamedTuple):
+    """What the rows of one file say of it."""
+
+    labels: frozenset[str]
+    split: str
+    group: str
+    domain: str
+
+
+def metadata_files(folder: Path, key: str, several: bool = False) -> list[Path]:
+    """Returns the metadata with labels of a Hugging Face image folder: at its top, or in its splits' folders.
+
+    With several labels an image, those of Roboflow too.
+    """
     places = [folder, *sorted(p for p in folder.iterdir() if p.is_dir() and role_of(p.name))]
+    if several and (roboflow := [place / IN_FOLDER for place in places if (place / IN_FOLDER).is_file()]):
+        return roboflow
+    names = LABELS if several else LABEL
     files = [place / name for place in places for name in METADATA if (place / name).is_file()]
     rows = [read_rows(file, key)[:1] for file in files]
     # Without labels the folders say the class, as they do for Hugging Face.
-    labelled = all(row and {*FILE} & {*row[0]} and {*LABEL} & {*row[0]} for row in rows)
+    labelled = all(row and {*FILE} & {*row[0]} and {*names} & {*row[0]} for row in rows)
     return files if labelled else []
 
 
-def open_tables(paths: Sequence[Path], key: str) -> Source:
+def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Source:
     """Opens tables whose rows name files, below the table's folder or absolute, and their labels.
 
     A column `split` (train, val or test, in the usual words) gives the split, or the table's folder does; a column
     `group` images that stay together; `domain` (or `source`) the domain.
 
+    Several labels of an image are in one cell, between semicolons or bars (a list in JSON and Parquet), in several
+    rows of one file, or in a column of 0 and 1 for each class; without any, the image shows none of the classes.
+
     Args:
         paths: the tables; files are named relative to each.
         key: what to call them in error messages.
+        several: images have any number of labels.
 
     Raises:
         ConfigError: a table cannot be read, lacks a column, or names a file twice with different labels.
@@ -47,14 +70,17 @@ def open_tables(paths: Sequence[Path], key: str) -> Source:
     rows = [(path, row) for path in paths for row in read_rows(path, key)]
     if not rows:
         raise ConfigError(key, f"{paths[0]}: lists no file")
-    file, label = (_column(paths[0], rows[0][1], names, key) for names in (FILE, LABEL))
+    file = _column(paths[0], rows[0][1], FILE, key)
+    columns = _indicators(rows[0][1], file) if several else []
+    label = "" if columns else _column(paths[0], rows[0][1], LABELS if several else LABEL, key)
     group = next((name for name in GROUP if name in rows[0][1]), None)
     root = Path(_common([path.parent.resolve() for path in paths]))
-    found: dict[str, tuple[str, str, str, str]] = {}
+    found: dict[str, _Entry] = {}
     counts: Counter[str] = Counter()
     for path, row in rows:
-        name, of_row = str(row.get(file) or ""), str(row.get(label) if row.get(label) is not None else "")
-        if not name or not of_row:
+        name = str(row.get(file) or "")
+        of_row = _flagged(row, columns, path, key) if columns else _labels(row.get(label), several)
+        if not name or not (of_row or several):
             counts["without a file or a label"] += 1
             continue
         place = (path.parent.resolve() / name).as_posix()
@@ -64,27 +90,57 @@ def open_tables(paths: Sequence[Path], key: str) -> Source:
         if said and not split:
             raise ConfigError(key, f"{path}: {name} has split {said!r}; must be train, val or test")
         domain = str(row.get("domain") or row.get("source") or "")
-        entry = (of_row, split, str(row.get(group) or "") if group else "", domain)
-        if found.setdefault(name, entry) != entry:
-            raise ConfigError(
-                key, f"{path}: lists {name} twice, with label or split {found[name][:2]} and {entry[:2]}"
+        entry = _Entry(of_row, split, str(row.get(group) or "") if group else "", domain)
+        before = found.setdefault(name, entry)
+        if before[several:] != entry[several:]:
+            two = " and ".join(f"{', '.join(sorted(e.labels))} {e.split}".strip() for e in (before, entry))
+            hint = (
+                "; several labels an image: --config.loss.kind=multilabel" if before[1:] == entry[1:] else ""
             )
-    if not found:
-        raise ConfigError(key, f"{paths[0]}: no row has both a {file} and a {label}")
+            raise ConfigError(key, f"{path}: lists {name} twice, with label or split {two}{hint}")
+        found[name] = entry._replace(labels=before.labels | entry.labels)
+    if not found or not any(entry.labels for entry in found.values()):
+        raise ConfigError(key, f"{paths[0]}: no row has both a {file} and a {label or 'class'}")
     notes = [f"rows {what}, left out: {count:,}" for what, count in counts.items()]
-    if any(entry[1] for entry in found.values()) and not all(entry[1] for entry in found.values()):
+    if any(entry.split for entry in found.values()) and not all(entry.split for entry in found.values()):
         raise ConfigError(key, f"{paths[0]}: some files have a split and some have none; give all or none")
-    return _source(root, found, notes)
+    source = _source(root, found, notes)
+    return source.with_several([found[name].labels for name in source.names]) if several else source
 
 
-def _source(root: Path, found: dict[str, tuple[str, str, str, str]], notes: list[str]) -> Source:
+def _labels(cell: Any, several: bool) -> frozenset[str]:
+    """Returns the labels in a cell."""
+    if cell is None:
+        return frozenset()
+    if not several:
+        return frozenset([str(cell)] if str(cell) else [])
+    parts = cell if isinstance(cell, list | tuple) else BETWEEN.split(str(cell))
+    return frozenset(label for part in parts if (label := str(part).strip()))
+
+
+def _indicators(row: Row, file: str) -> list[str]:
+    """Returns the columns of 0 and 1 for each class; none where a column holds labels."""
+    names = [name for name in row if name not in (file, "split", "domain", "source", *GROUP) and name]
+    flags = all(str(row[name]).strip() in ("0", "1") for name in names)
+    return names if len(names) > 1 and flags and not {*LABELS} & {*names} else []
+
+
+def _flagged(row: Row, columns: Sequence[str], path: Path, key: str) -> frozenset[str]:
+    for name in columns:
+        if str(row[name]).strip() not in ("0", "1"):
+            raise ConfigError(key, f"{path}: column {name.strip()!r} must hold 0 or 1, has {row[name]!r}")
+    return frozenset(name.strip() for name in columns if str(row[name]).strip() == "1")
+
+
+def _source(root: Path, found: dict[str, _Entry], notes: list[str]) -> Source:
     names = tuple(sorted(found))
     labels, splits, groups, domains = zip(*(found[name] for name in names), strict=True)
-    classes = tuple(sorted(set(labels)))
+    firsts = [min(of_image, default="") for of_image in labels]
+    classes = tuple(sorted(set(firsts)))
     index = {name: i for i, name in enumerate(classes)}
     return Source(
         names=names,
-        labels=np.array([index[label] for label in labels], np.int32),
+        labels=np.array([index[label] for label in firsts], np.int32),
         classes=classes,
         domains=tuple(domains),
         splits=tuple(splits) if all(splits) else None,

@@ -1,17 +1,16 @@
 """Pascal VOC: an XML file of boxes for each image."""
 
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
 from pathlib import Path
 
-from wastejax.data.formats.boxes import Box, crops
+from wastejax.data.formats.boxes import Annotations, Box, Reading, Tag, as_source
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.walk import is_image, walk
 from wastejax.errors import ConfigError
 
 
-def open_voc(path: Path, key: str, margin: float) -> Source:
+def open_voc(path: Path, key: str, reading: Reading) -> Source:
     """Opens a folder with Annotations/*.xml and JPEGImages/, or with XML files beside the images.
 
     Splits are those of ImageSets/Main/train.txt, val.txt and test.txt, or of folders that are named so.
@@ -19,7 +18,7 @@ def open_voc(path: Path, key: str, margin: float) -> Source:
     Args:
         path: the folder.
         key: what to call it in error messages.
-        margin: see `boxes.crops`.
+        reading: what becomes of the boxes.
 
     Raises:
         ConfigError: a file is malformed, names no image that is there, or there is no box that can be used.
@@ -28,13 +27,16 @@ def open_voc(path: Path, key: str, margin: float) -> Source:
     for parts in walk(path, key).images:
         images.setdefault(parts[-1], []).append("/".join(parts))
     listed = _listed(path)
-    boxes: list[Box] = []
-    dropped: Counter[str] = Counter()
+    found: list[Box | Tag] = []
+    photographs: dict[str, str] = {}
     for file in xml_files(path):
-        boxes += _boxes(file, path, images, listed, dropped, key)
-    if not all(box.split for box in boxes):
-        boxes = [box._replace(split="") for box in boxes]
-    return crops(path, boxes, dropped, margin, "Pascal VOC", key)
+        found += _labels(file, path, images, listed, photographs, key)
+    if not all(photographs.values()):
+        photographs = dict.fromkeys(photographs, "")
+    boxes = [thing._replace(split=photographs[thing.path]) for thing in found if isinstance(thing, Box)]
+    rotated = [thing for thing in found if isinstance(thing, Tag)]
+    dropped = {"rotated": len(rotated)}
+    return as_source(Annotations(path, "Pascal VOC", photographs, boxes, rotated, dropped), reading, key)
 
 
 def xml_files(path: Path) -> list[Path]:
@@ -58,42 +60,44 @@ def _listed(path: Path) -> dict[str, str]:
     return found
 
 
-def _boxes(
+def _labels(
     file: Path,
     root: Path,
     images: dict[str, list[str]],
     listed: dict[str, str],
-    dropped: Counter[str],
+    photographs: dict[str, str],
     key: str,
-) -> list[Box]:
+) -> list[Box | Tag]:
+    """Returns the labels of one file, and adds its photograph with its split; a rotated box is a tag."""
     try:
         content = ElementTree.parse(file).getroot()
         size = (int(content.findtext("size/width") or 0), int(content.findtext("size/height") or 0))
     except (OSError, ElementTree.ParseError, ValueError) as error:
         raise ConfigError(key, f"{file} is no Pascal VOC file: {error}") from None
     name = Path((content.findtext("filename") or file.stem).replace("\\", "/")).name
-    found = images.get(name) or [p for n, ps in images.items() if Path(n).stem == file.stem for p in ps]
-    beside = [p for p in found if (root / p).parent == file.parent]
-    if len(beside or found) != 1:
-        problem = "is not there" if not found else f"is there {len(found)} times"
+    places = images.get(name) or [p for n, ps in images.items() if Path(n).stem == file.stem for p in ps]
+    beside = [p for p in places if (root / p).parent == file.parent]
+    if len(beside or places) != 1:
+        problem = "is not there" if not places else f"is there {len(places)} times"
         raise ConfigError(key, f"{file}: its image {name!r} {problem}")
-    image = (beside or found)[0]
+    image = (beside or places)[0]
     split = listed.get(file.stem) or role_of(file.parent.name) or ""
     if min(size) < 1:
         raise ConfigError(key, f"{file}: says no width and height")
-    boxes = []
+    photographs[image] = split
+    found: list[Box | Tag] = []
     for thing in content.iter("object"):
+        label = (thing.findtext("name") or "").strip()
+        if not label:
+            raise ConfigError(key, f"{file}: an object has no name")
         if thing.find("robndbox") is not None and thing.find("bndbox") is None:
-            dropped["rotated"] += 1
+            found.append(Tag(image, label))
             continue
         texts = [thing.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-        label = (thing.findtext("name") or "").strip()
         try:
             left, top, right, bottom = (float(text or "") for text in texts)
         except ValueError:
             raise ConfigError(key, f"{file}: an object {label!r} has no box of four numbers") from None
-        if not label:
-            raise ConfigError(key, f"{file}: an object has no name")
         w, h = size
-        boxes.append(Box(image, label, (left / w, top / h, right / w, bottom / h), size, split))
-    return boxes
+        found.append(Box(image, label, (left / w, top / h, right / w, bottom / h), size, split))
+    return found

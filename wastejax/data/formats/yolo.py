@@ -1,12 +1,10 @@
 """YOLO: data.yaml, and for each image a text file of boxes or polygons in shares of its sides."""
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wastejax.data.formats.boxes import Box, crops
+from wastejax.data.formats.boxes import Annotations, Box, Reading, Tag, as_source
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.walk import walk
 from wastejax.errors import ConfigError, MissingPackage
@@ -14,13 +12,13 @@ from wastejax.errors import ConfigError, MissingPackage
 SPLITS = ("train", "val", "test")
 
 
-def open_yolo(path: Path, key: str, margin: float) -> Source:
+def open_yolo(path: Path, key: str, reading: Reading) -> Source:
     """Opens a YOLO data set.
 
     Args:
         path: its data.yaml.
         key: what to call it in error messages.
-        margin: see `boxes.crops`.
+        reading: what becomes of the boxes.
 
     Raises:
         ConfigError: it is no YOLO data set, a label file is malformed, or there is no box that can be used.
@@ -42,22 +40,21 @@ def open_yolo(path: Path, key: str, margin: float) -> Source:
     root = path.parent.resolve()
     while not all(image.is_relative_to(root) for image, _ in found):
         root = root.parent
-    dropped: Counter[str] = Counter()
-    boxes, without = [], 0
+    boxes: list[Box] = []
+    rotated: list[Tag] = []
+    photographs: dict[str, str] = {}
     for image, split in found:
-        rows = _rows(_label_file(image), names, key)
-        without += not rows
-        for label, points in rows:
+        path_below = image.relative_to(root).as_posix()
+        photographs[path_below] = split
+        for label, points in _rows(_label_file(image), names, key):
             if points is None:
-                dropped["rotated"] += 1
+                rotated.append(Tag(path_below, label))
                 continue
             x, y = points[::2], points[1::2]
             corners = (min(x), min(y), max(x), max(y))
-            boxes.append(Box(image.relative_to(root).as_posix(), label, corners, None, split))
-    source = crops(root, boxes, dropped, margin, "YOLO", key)
-    if without:
-        return replace(source, notes=(*source.notes, f"photographs without a box, left out: {without:,}"))
-    return source
+            boxes.append(Box(path_below, label, corners, None, split))
+    dropped = {"rotated": len(rotated)}
+    return as_source(Annotations(root, "YOLO", photographs, boxes, rotated, dropped), reading, key)
 
 
 def _read_yaml(path: Path, key: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from wastejax.data.corrections import KEY as CORRECTIONS
 from wastejax.data.corrections import Changes, Corrections, load_corrections
 from wastejax.data.description import is_description, open_description
 from wastejax.data.duplicates import Scan, group_duplicates, joined_groups, scan
-from wastejax.data.formats.boxes import MARGIN
+from wastejax.data.formats.boxes import MARGIN, Reading
 from wastejax.data.prepare.checks import check_all_left, check_content, check_opened, check_splits
 from wastejax.data.prepare.notes import describe_scene, notes_on_split, notes_on_twins
 from wastejax.data.sources import Source, open_source
@@ -69,7 +69,13 @@ def one_class(source: Source, indices: np.ndarray) -> np.ndarray:
     return indices if source.allowed is None else indices[source.allowed[indices].sum(axis=1) == 1]
 
 
-def prepare(data_config: Any, seed: int, cache_dir: Path | None, say: Say = lambda line: None) -> Dataset:
+def prepare(
+    data_config: Any,
+    seed: int,
+    cache_dir: Path | None,
+    say: Say = lambda line: None,
+    several: bool = False,
+) -> Dataset:
     """Opens the data, reads every file once to find the unreadable ones, and splits them.
 
     Args:
@@ -78,15 +84,16 @@ def prepare(data_config: Any, seed: int, cache_dir: Path | None, say: Say = lamb
         seed: of the split.
         cache_dir: where hashes are kept for the next run; None for no cache.
         say: is given a line about progress now and then.
+        several: images have any number of labels.
 
     Raises:
         ConfigError: a value is impossible, there are not enough pictures or classes, files are unreadable and
             `on_bad_image` is 'raise', or the manifest does not fit the data.
         UserError: the corrections do not fit the data.
     """
-    margin = data_config.get("box_margin", MARGIN)
+    reading = Reading(data_config.get("box_margin", MARGIN), several)
     mixture = open_description(data_config.dir) if is_description(data_config.dir) else None
-    source = mixture.source if mixture else open_source(data_config.source, data_config.dir, margin)
+    source = mixture.source if mixture else open_source(data_config.source, data_config.dir, reading)
     notes = list(source.notes)
     corrections, changes = _corrections(source, data_config)
     source, manifest, left_out = _choose(source, data_config, notes, changes)
@@ -271,5 +278,9 @@ def _split(source: Source, groups: np.ndarray, config: Any, seed: int) -> tuple[
         pool = np.flatnonzero(splits == "train")
         ratios = [config.ratios[SPLITS.index(split)] for split in dealt]
         domains = [source.domains[i] for i in pool]
-        splits[pool] = stratified_group_split(source.labels[pool], domains, groups[pool], ratios, seed, dealt)
+        labels, shown = source.labels[pool], None
+        if source.shown is not None:
+            shown = source.shown[pool]  # those of no class are dealt too
+            labels = np.where(shown.any(axis=1), labels, len(source.classes))
+        splits[pool] = stratified_group_split(labels, domains, groups[pool], ratios, seed, dealt, shown)
     return splits, dealt

@@ -30,7 +30,7 @@ def check_opened(source: Source, by_manifest: bool, changes: Changes) -> list[st
         raise ConfigError(
             "config.data.dir", f"holds a single class, {only!r}; at least two folders are needed"
         )
-    counts = np.bincount(source.labels, minlength=len(source.classes))
+    counts = source.contents.sum(axis=0)
     few = [f"{name!r} ({count})" for name, count in zip(source.classes, counts, strict=True) if count < least]
     if few:
         raise ConfigError(
@@ -42,8 +42,8 @@ def check_opened(source: Source, by_manifest: bool, changes: Changes) -> list[st
 
 def check_all_left(source: Source, good: np.ndarray) -> None:
     """Checks that every class has an image that could be read, int64 [M]."""
-    lost = set(range(len(source.classes))) - set(source.labels[good].tolist())
-    if lost:
+    lost = np.flatnonzero(~source.contents[good].any(axis=0))
+    if len(lost):
         names = listed(source.classes[label] for label in lost)
         raise ConfigError("config.data.dir", f"no readable image in {names}; add some or remove the folder")
 
@@ -55,7 +55,7 @@ def _check_given(source: Source) -> list[str]:
         ConfigError: train is missing, or lacks a class.
     """
     splits = np.array(source.splits)
-    has = {split: {source.classes[i] for i in source.labels[splits == split]} for split in SPLITS}
+    has = {split: _classes_of(source, splits == split) for split in SPLITS}
     if not has["train"]:
         raise ConfigError(
             "config.data.dir", f"has {' and '.join(s for s in SPLITS if has[s])}, and no train to learn from"
@@ -104,8 +104,9 @@ def check_splits(
         key: what to blame.
         scene: by `describe_scene`: why there may be too few groups.
     """
+    contents = source.contents
     for label, name in enumerate(source.classes):
-        mine = source.labels == label
+        mine = contents[:, label]
         missing = [split for split in dealt if not np.any(mine & (splits == split))]
         pool = mine & np.isin(splits, dealt)
         if not missing:
@@ -142,7 +143,7 @@ def _near_class(name: str, classes: set[str]) -> str:
 
 def _classes_of(source: Source, chosen: np.ndarray) -> set[str]:
     """Returns the names of the classes of some images, bool [N]."""
-    return {source.classes[label] for label in source.labels[chosen]}
+    return {source.classes[i] for i in np.flatnonzero(source.contents[chosen].any(axis=0))}
 
 
 def listed(names: Iterable[str]) -> str:

@@ -38,9 +38,9 @@ def notes_on_split(source: Source, splits: np.ndarray, dealt: Sequence[str]) -> 
             notes.append(
                 f"the data come without it, so of train's images are set aside {' and '.join(taken)}"
             )
-    small = []
+    small, contents = [], source.contents
     for label, name in enumerate(source.classes):
-        counts = [int(np.sum(splits[source.labels == label] == split)) for split in SPLITS]
+        counts = [int(np.sum(splits[contents[:, label]] == split)) for split in SPLITS]
         if min(counts[1:]) == 1:
             small.append(f"{name} ({'/'.join(map(str, counts))})")
     if small:
@@ -61,7 +61,7 @@ def notes_on_twins(source: Source, twins: np.ndarray, splits: np.ndarray) -> lis
     notes = [
         f"{count:,} of {len(source):,} images are near-duplicates of others, in {len(repeated):,} groups"
     ]
-    across_classes = _groups_with_several(twins, source.labels)
+    across_classes = _groups_with_several(twins, np.unique(source.label_names, return_inverse=True)[1])
     if across_classes:
         notes.append(
             f"groups of near-duplicates that span several classes (label errors?): {across_classes:,}"

@@ -21,6 +21,16 @@ _ANSWER = {
         "file": {"type": "string", "description": "the name that came with the image"},
         "rejected": {"type": "boolean", "description": "the model is too uncertain: better ask a person"},
         "top": {"type": "array", "items": _GUESS, "description": "likeliest first"},
+        "classes": {
+            "type": "array",
+            "items": _GUESS,
+            "description": "all that the image shows, by a multi-label model alone",
+        },
+        "bins": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "the bins of these classes together, by a multi-label model alone",
+        },
         "heatmap": {
             "type": "string",
             "description": "a data URL: the image with a heat map of its class",

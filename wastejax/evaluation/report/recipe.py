@@ -64,7 +64,7 @@ def _training(train: Config, optim: Config) -> str:
 
 
 def _loss(loss: Config, distill: Config) -> str:
-    parts = ["cross-entropy"]
+    parts = ["binary cross-entropy of each class" if loss.get("kind") == "multilabel" else "cross-entropy"]
     parts += [
         f"{name.replace('_', ' ')} {loss[name]:g}"
         for name in ("label_smoothing", "mixup", "cutmix")

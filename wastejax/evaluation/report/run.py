@@ -97,7 +97,10 @@ def common(
     source = str(_get(config, "data.source") or "")
     best = next((row for row in history if row["epoch"] == facts.get("best_epoch")), {})
     recipe = recipe_lines(config, facts.get("settings", ""))
-    made = render("made.md", facts=facts, history=history, recipe=recipe, reached=best.get("val_top1"))
+    measure, reached = "top-1", best.get("val_top1")
+    if "val_ap" in best:
+        measure, reached = "macro average precision", best["val_ap"]
+    made = render("made.md", facts=facts, history=history, recipe=recipe, reached=reached, measure=measure)
     return {
         "name": workdir.resolve().name,
         "scores": scores,

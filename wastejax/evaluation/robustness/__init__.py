@@ -40,7 +40,8 @@ def measure_model(
         UserError: model or data are not there, unreadable, or do not fit each other.
     """
     bundle = load_bundle(asked.model or default_bundle())
-    source, indices = asked_pictures(asked, bundle.config["data"], say)
+    bundle.needs_one_label("robustness")
+    source, indices = asked_pictures(asked, bundle.config, say)
     match_classes(bundle.classes, source.classes)
     indices = readable(source, indices, asked, bundle, say)
     available = len(indices)

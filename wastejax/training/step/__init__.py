@@ -48,7 +48,8 @@ def make_train_step(
     The step takes (state, {'image': uint8 [B, S, S, 3], 'label': int32 [B]}) and returns the next state and
     {'loss', 'top1', 'grad_norm'}, float32 scalars. With 'allowed', bool [B, C], in the batch, labels can mean
     several classes or none: `losses.partial_labels` and `losses.outlier_exposure` take the place of cross entropy,
-    and an answer counts as right where it is among those allowed.
+    and an answer counts as right where it is among those allowed. With 'shown', bool [B, C], images show any number
+    of classes: `losses.binary_cross_entropy`, and the likeliest class counts as right where it is among those.
     """
     parts, sharpness = config.train.accumulate, config.optim.sharpness
     key = jax.random.key(config.seed)
@@ -62,7 +63,8 @@ def make_train_step(
         batch_stats, grads = state.batch_stats, jax.tree.map(jnp.zeros_like, state.params)
         loss = top1 = jnp.zeros(())
         # Unrolled: convolutions inside lax.scan are many times slower on a CPU.
-        right = batch.get("allowed", jax.nn.one_hot(batch["label"], model.num_classes, dtype=bool))
+        one = jax.nn.one_hot(batch["label"], model.num_classes, dtype=bool)
+        right = batch.get("allowed", batch.get("shown", one))
         for i, (x, t, meant) in enumerate(
             zip(*(jnp.split(a, parts) for a in (images, targets, right)), strict=True)
         ):
@@ -109,6 +111,8 @@ def _loss(
         if targets.dtype == bool:
             loss = losses.partial_labels(logits, targets, config.loss.label_smoothing)
             loss += config.loss.outlier_weight * losses.outlier_exposure(logits, targets)
+        elif config.loss.kind == "multilabel":
+            loss = losses.binary_cross_entropy(logits, targets)
         else:
             loss = losses.cross_entropy(logits, targets, class_weights)
         if taught is not None:
@@ -125,7 +129,10 @@ def _inputs(
     """Returns images, and targets: float32 [B, C], or where labels can mean several classes the bool ones."""
     if "allowed" in batch:
         return batch["image"], batch["allowed"]
-    targets = losses.smooth_labels(batch["label"], num_classes, loss.label_smoothing)
+    if "shown" in batch:
+        targets = losses.smooth_shown(batch["shown"], loss.label_smoothing)
+    else:
+        targets = losses.smooth_labels(batch["label"], num_classes, loss.label_smoothing)
     return mix(rng, batch["image"], targets, loss)
 
 

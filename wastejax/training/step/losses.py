@@ -1,8 +1,9 @@
-"""Cross entropy with everything that this project does to labels."""
+"""Cross entropy, binary for several labels an image, with everything that this project does to labels."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 
 def cross_entropy(
@@ -21,6 +22,11 @@ def cross_entropy(
         return -jnp.mean(jnp.sum(targets * log_p, axis=-1))
     weighted = targets * weights
     return -jnp.sum(weighted * log_p) / jnp.sum(weighted)
+
+
+def binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Returns the mean over images and classes of a sigmoid's cross entropy, nats; float32 [B, C] each."""
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets))
 
 
 def partial_labels(logits: jax.Array, allowed: jax.Array, smoothing: float = 0.0) -> jax.Array:
@@ -72,6 +78,11 @@ def distillation(logits: jax.Array, teacher_logits: jax.Array, temperature: floa
 def smooth_labels(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
     """Returns float32 [B, C]: 1 - smoothing on the label, plus smoothing / C everywhere (Szegedy et al. 2016)."""
     return jax.nn.one_hot(labels, num_classes) * (1 - smoothing) + smoothing / num_classes
+
+
+def smooth_shown(shown: jax.Array, smoothing: float) -> jax.Array:
+    """Returns float32 [B, C]: of each yes or no (bool), a share of `smoothing` is spread evenly over both."""
+    return shown * (1 - smoothing) + smoothing / 2
 
 
 def class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
