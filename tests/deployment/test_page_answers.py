@@ -16,11 +16,16 @@ const { wrap } = await import(process.argv[1] + "/share.js");
 const classes = [{ name: "a", bin: "x" }, { name: "b", bin: "x" }, { name: "c", bin: "y" }];
 const labels = { classes, reject_below: 0.7 };
 const answer = (...p) => interpret(p, labels);
+const from = [0.3, 0.5, 0.5];
+const several = { ...labels, classes: classes.map((c, i) => ({ ...c, named_from: from[i] })), multilabel: true };
 const measure = (text) => 10 * text.length;
 const { colors, signs } = JSON.parse(process.argv[2]);
 console.log(JSON.stringify({
   sure: [verdict(answer(0.1, 0.8, 0.1)), answer(0.7, 0.2, 0.1).rejected, answer(0.69, 0.2, 0.11).rejected],
   bin: verdict({ ...answer(0.75, 0.2, 0.05), bin: { name: "x", probability: 0.95 }, class_sure: false }),
+  several: [[0.4, 0.9, 0.2], [0.4, 0.1, 0.5], [0.2, 0.4, 0.4]].map((p) => interpret(p, several)),
+  all: verdict(interpret([0.4, 0.1, 0.5], several)),
+  none_named: [verdict(interpret([0.2, 0.4, 0.4], several)).kind, reasonOf(interpret([0.2, 0.45, 0.4], several))],
   nothing: verdict(answer(0.4, 0.3, 0.3)),
   reasons: [
     reasonOf(answer(0.65, 0.3, 0.05)),
@@ -71,6 +76,14 @@ def test_an_answer_is_sure_of_a_class_of_a_bin_or_of_nothing(found):
     assert found["bin"]["kind"] == "bin" and found["bin"]["probability"] == 0.95
     assert [guess["class"] for guess in found["bin"]["candidates"]] == ["a", "b"]  # not c, of another bin
     assert found["nothing"]["kind"] == "nothing" and found["nothing"]["bin"] == ""
+
+
+def test_a_multi_label_answer_is_every_class_above_its_own_threshold_and_their_bins(found):
+    named = [([guess["class"] for guess in answer["classes"]], answer["bins"]) for answer in found["several"]]
+    assert named == [(["b", "a"], ["x"]), (["c", "a"], ["y", "x"]), ([], [])]
+    assert [answer["rejected"] for answer in found["several"]] == [False, False, True]
+    assert found["all"]["kind"] == "several" and found["all"]["bins"] == ["y", "x"]
+    assert found["none_named"] == ["nothing", "strange"]
 
 
 def test_not_sure_says_why(found):

@@ -1,5 +1,6 @@
 // What an answer says, in the form that the server gives it: { rejected, top: [{ class, bin, probability }, …] }. Where
-// the bin is sure and the class is not, `bin` is { name, probability } and `class_sure` is false.
+// the bin is sure and the class is not, `bin` is { name, probability } and `class_sure` is false. Of a multi-label model
+// `classes` are all that the image shows, and `bins` theirs.
 
 const LIKELY = 0.6; // of the first class: it is that, or something that the model does not know
 const ALIKE = 0.6; // two classes hold at least so much between them, and
@@ -9,19 +10,22 @@ const DARK = 28; // mean grey level, of 255
 const BLANK = 5; // standard deviation of grey levels
 
 /** What probabilities say. */
-export function interpret(probabilities, { classes, reject_below: least }) {
+export function interpret(probabilities, { classes, reject_below: least, multilabel }) {
   const best = probabilities.map((_, i) => i).sort((a, b) => probabilities[b] - probabilities[a]);
-  const top = best.slice(0, 3).map((i) => ({
-    class: classes[i].name,
-    bin: classes[i].bin,
-    probability: probabilities[i],
-  }));
+  const guess = (i) => ({ class: classes[i].name, bin: classes[i].bin, probability: probabilities[i] });
+  const top = best.slice(0, 3).map(guess);
+  if (multilabel) {
+    const named = best.filter((i) => probabilities[i] >= classes[i].named_from).map(guess);
+    const bins = [...new Set(named.map(({ bin }) => bin).filter(Boolean))];
+    return { rejected: !named.length, top, classes: named, bins };
+  }
   return { rejected: least === null || !(top[0].probability >= least), top };
 }
 
-/** How much of an answer is sure: { kind: "class" | "bin" | "nothing", bin, probability, candidates }. */
-export function verdict({ rejected, top, bin, class_sure: sure }) {
+/** How much of an answer is sure: { kind: "class" | "several" | "bin" | "nothing", bin, probability, candidates }. */
+export function verdict({ rejected, top, bin, class_sure: sure, classes, bins }) {
   if (rejected) return { kind: "nothing", bin: "", probability: 0, candidates: top };
+  if (classes) return { kind: "several", bins, probability: classes[0].probability, candidates: classes };
   if (bin && sure === false) {
     return { kind: "bin", bin: bin.name, probability: bin.probability, candidates: top.filter((g) => g.bin === bin.name) };
   }
@@ -29,8 +33,9 @@ export function verdict({ rejected, top, bin, class_sure: sure }) {
 }
 
 /** Why there is no answer: "dark", "blank", "likely" (the first class, not enough), "alike" (the first two), "strange". */
-export function reasonOf({ top: [first, second] }, seen = "") {
+export function reasonOf({ top: [first, second], classes }, seen = "") {
   if (seen) return seen;
+  if (classes) return "strange"; // probabilities of their own do not tell one from the other
   if (first.probability >= LIKELY) return "likely";
   const both = second && first.probability + second.probability >= ALIKE;
   return both && second.probability >= CLOSE * first.probability ? "alike" : "strange";

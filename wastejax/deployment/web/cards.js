@@ -10,7 +10,7 @@ const OPTIONAL = [".why", ".unsure", ".class", ".advice", ".others-title", ".oth
 /** What an answer says in a few words: { head, bin, line, advice, why }, as far as it says any. */
 export function wordsOf({ answer, seen }) {
   const texts = say();
-  const { kind, bin, probability, candidates } = verdict(answer);
+  const { kind, bin, bins, probability, candidates } = verdict(answer);
   if (kind === "nothing") {
     const names = candidates.map((guess) => className(guess.class));
     const why = {
@@ -21,6 +21,13 @@ export function wordsOf({ answer, seen }) {
       strange: texts.strange,
     }[reasonOf(answer, seen)];
     return { head: texts.unsure, bin: null, line: "", probability, advice: "", why };
+  }
+  if (kind === "several") {
+    const names = candidates.map((guess) => className(guess.class)).join(", ");
+    const head = bins.map((name) => capital(binName(name))).join(" + ");
+    const single = bins.length === 1 ? bins[0] : "";
+    const advice = bins.length ? single && adviceOf(candidates.length === 1 ? candidates[0].class : "", single) : texts.noBin;
+    return { head: head || capital(names), bin: binOf(single) ?? null, line: head && names, probability, advice, why: "" };
   }
   const best = candidates[0].class;
   const line = kind === "class" ? className(best) : probably(candidates);
@@ -83,7 +90,8 @@ export function fill(entry, several) {
   show(".advice", advice);
   part(".share").hidden = Boolean(why);
   part(".share").textContent = navigator.canShare ? texts.share : texts.save;
-  list(card, why ? texts.candidates : texts.others, why ? answer.top : answer.top.slice(1));
+  if (answer.classes && !why) list(card, texts.results, answer.classes.length > 1 ? answer.classes : []);
+  else list(card, why ? texts.candidates : texts.others, why ? answer.top : answer.top.slice(1));
   part(".heatmap").hidden = !answer.heatmap;
   if (answer.heatmap) part(".heatmap img").src = answer.heatmap;
 }
