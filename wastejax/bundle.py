@@ -74,6 +74,12 @@ class Bundle:
         """Whether images have any number of labels, so that a class's probability is the sigmoid of its logit."""
         return bool(self.config.get("loss", {}).get("kind") == MULTILABEL)
 
+    def calibrated(self, logits: Any) -> Any:
+        """Returns the probabilities of logits, jax arrays [B, C]."""
+        import jax
+
+        return jax.nn.sigmoid(logits) if self.multilabel else jax.nn.softmax(logits / self.temperature)
+
     def needs_one_label(self, what: str) -> None:
         """Raises a UserError where images have several labels, for what only one makes sense of."""
         if self.multilabel:

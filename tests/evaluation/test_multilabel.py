@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, log_loss
 
 from wastejax.errors import UserError
-from wastejax.evaluation.multilabel import (
+from wastejax.evaluation.metrics.multilabel import (
     average_precision,
     choose_class_thresholds,
     score_multilabel,

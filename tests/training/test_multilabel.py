@@ -68,7 +68,7 @@ def run(data, tmp_path_factory) -> Path:
 
 def command(*arguments: str) -> int:
     args = main.parser(arguments[0]).parse_args(arguments)
-    return importlib.import_module(main.MODULES[arguments[0]][1]).run(args, print) or 0
+    return importlib.import_module(main.COMMANDS[arguments[0]][1]).run(args, print) or 0
 
 
 def test_a_run_reports_what_scikit_learn_finds(run, data):

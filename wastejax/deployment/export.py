@@ -76,9 +76,7 @@ class Comparison(NamedTuple):
 
 def about(bundle: Bundle, entry: str, precision: str) -> str:
     """Returns what an exported file says of itself, JSON: all of the bundle but its weights and training."""
-    several: dict[str, Any] = {}
-    if bundle.multilabel:
-        several = {"kind": MULTILABEL, "class_thresholds": bundle.class_thresholds}
+    several = {"kind": MULTILABEL, "class_thresholds": bundle.class_thresholds} if bundle.multilabel else {}
     return json.dumps(
         {
             "format": 1,
@@ -134,7 +132,7 @@ def forward_function(
                 pictures -= 255 * np.asarray(preprocessing.mean, np.float32)
         with plain_forms() if lowering == "direct" else nullcontext():
             if not class_map:
-                return _calibrated(bundle, apply_folded(model, variables, pictures))
+                return bundle.calibrated(apply_folded(model, variables, pictures))
             features = apply_folded(model, variables, pictures, "features").astype(np.float32)
             head = variables["params"]["classifier"]
             # A convolution, which converters know how to write, in place of a dot with each position.
@@ -142,16 +140,9 @@ def forward_function(
             kernel = head["kernel"][None, None]
             maps = jax.lax.conv_general_dilated(features, kernel, (1, 1), "VALID", dimension_numbers=layout)
             maps += head["bias"]
-            return _calibrated(bundle, pool(maps)), maps
+            return bundle.calibrated(pool(maps)), maps
 
     return forward
-
-
-def _calibrated(bundle: Bundle, logits: Any) -> Any:
-    """Returns probabilities."""
-    import jax
-
-    return jax.nn.sigmoid(logits) if bundle.multilabel else jax.nn.softmax(logits / bundle.temperature)
 
 
 def write_export(

@@ -5,7 +5,6 @@ ONNX file answers on a machine that has no jax.
 """
 
 import importlib.util
-import json
 import math
 import sys
 import threading
@@ -18,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from wastejax import machine
-from wastejax.bundle import default_bundle, load_bundle, parse_class_thresholds, parse_thresholds
+from wastejax.bundle import default_bundle, load_bundle, parse_thresholds
 from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.taxonomy import Taxonomy, load_taxonomy, parse_taxonomy
 from wastejax.data.transforms import Preprocessing
-from wastejax.errors import ConfigError, MissingPackage, UserError, nearest
-from wastejax.evaluation.multilabel import UNCALIBRATED, sigmoid
+from wastejax.deployment.formats.about import ABOUT, damaged, parse_about
+from wastejax.errors import MissingPackage, UserError, nearest
+from wastejax.evaluation.metrics.multilabel import UNCALIBRATED, sigmoid
 
-ABOUT = "wastejax"  # the key of the JSON text in an exported file that says what `export.about` writes
 ANY_SIDE = "any_side"  # in that text, of a .tflite file with a class map: see `Predictor.any_side`
 STRIDE = 32  # of every network: where it divides the sides of images, padding is the same whatever they are
 
@@ -394,29 +393,3 @@ def exported(
         any_side,
         named_from(about.get("class_thresholds", ()), classes) if several else None,
     )
-
-
-def parse_about(path: Path, text: str | bytes | None) -> dict[str, Any]:
-    """Returns what an exported file says of itself.
-
-    Raises:
-        UserError: nothing, or nothing that `export` wrote.
-    """
-    if text is None:
-        raise UserError(f"{path}: not exported by wastejax: it does not say what its classes are")
-    try:
-        about = json.loads(text)
-        Preprocessing.from_dict(about["preprocessing"])
-        parse_taxonomy(about["taxonomy"], str(path), "taxonomy")
-        parse_thresholds(about.get("thresholds", {}))
-        parse_class_thresholds(about.get("class_thresholds", ()), about["classes"])
-        if about["input"] not in ("uint8", "float32") or not about["classes"]:
-            raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
-        raise UserError(f"{path}: what it says of itself is damaged; export it again") from None
-    return about
-
-
-def damaged(path: Path, kind: str, error: Exception) -> UserError:
-    """Returns the error for a file that its runtime does not take."""
-    return UserError(f"{path}: damaged, or no {kind} file ({str(error).strip().splitlines()[0]})")

@@ -9,7 +9,7 @@ import numpy as np
 
 from wastejax.errors import UserError
 from wastejax.evaluation.metrics import score
-from wastejax.evaluation.multilabel import score_multilabel
+from wastejax.evaluation.metrics.multilabel import score_multilabel
 
 if TYPE_CHECKING:
     from wastejax.bundle import Bundle

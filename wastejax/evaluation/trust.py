@@ -11,7 +11,7 @@ from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import Source
 from wastejax.evaluation.calibration import fit_temperature, helps, score_calibration
 from wastejax.evaluation.evaluate import evaluate, evaluate_several
-from wastejax.evaluation.multilabel import choose_class_thresholds, sigmoid
+from wastejax.evaluation.metrics.multilabel import choose_class_thresholds, sigmoid
 from wastejax.evaluation.ood import max_probability, score_ood
 from wastejax.evaluation.selective import choose_thresholds, score_selective
 

@@ -19,7 +19,7 @@ from wastejax.data.taxonomy import load_taxonomy
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import predict_logits
 from wastejax.evaluation.metrics import score
-from wastejax.evaluation.multilabel import score_multilabel
+from wastejax.evaluation.metrics.multilabel import score_multilabel
 from wastejax.files import write_text
 from wastejax.runtime.stop import Stop
 from wastejax.training.checkpoint import Checkpoints

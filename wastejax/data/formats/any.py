@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from wastejax.data.formats.boxes import CROPS, Reading
+from wastejax.data.formats.boxes.coco import IN_FOLDER, open_coco
+from wastejax.data.formats.boxes.voc import open_voc, xml_files
+from wastejax.data.formats.boxes.yolo import open_yolo
 from wastejax.data.formats.class_folders import open_folder
-from wastejax.data.formats.coco import IN_FOLDER, open_coco
 from wastejax.data.formats.parquet import image_column, open_parquet, parquet_files
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.table import metadata_files, open_tables
-from wastejax.data.formats.voc import open_voc, xml_files
-from wastejax.data.formats.yolo import open_yolo
 from wastejax.errors import ConfigError
 
 KINDS = "a folder, or a file: .csv, .tsv, .jsonl or .parquet of files and labels, .json (COCO), .yaml (YOLO)"

@@ -10,7 +10,7 @@ import numpy as np
 
 from wastejax.data.corrections import KEY as CORRECTIONS
 from wastejax.data.corrections import Changes, Corrections, load_corrections
-from wastejax.data.description import is_description, open_description
+from wastejax.data.description import Mixture, is_description, open_description
 from wastejax.data.duplicates import Scan, group_duplicates, joined_groups, scan
 from wastejax.data.formats.boxes import MARGIN, Reading
 from wastejax.data.prepare.checks import check_all_left, check_content, check_opened, check_splits
@@ -91,9 +91,7 @@ def prepare(
             `on_bad_image` is 'raise', or the manifest does not fit the data.
         UserError: the corrections do not fit the data.
     """
-    reading = Reading(data_config.get("box_margin", MARGIN), several)
-    mixture = open_description(data_config.dir) if is_description(data_config.dir) else None
-    source = mixture.source if mixture else open_source(data_config.source, data_config.dir, reading)
+    mixture, source = _open(data_config, several)
     notes = list(source.notes)
     corrections, changes = _corrections(source, data_config)
     source, manifest, left_out = _choose(source, data_config, notes, changes)
@@ -153,6 +151,14 @@ def _corrected(source: Source, changes: Changes, leave_out: Sequence[str], notes
     if changes.gone:
         notes.append(f"{changes.gone:,} corrections drop images that are not there any more")
     return kept
+
+
+def _open(config: Any, several: bool) -> tuple[Mixture | None, Source]:
+    """Returns the images, and the description that they come from, if any."""
+    if is_description(config.dir):
+        mixture = open_description(config.dir)
+        return mixture, mixture.source
+    return None, open_source(config.source, config.dir, Reading(config.get("box_margin", MARGIN), several))
 
 
 def _choose(

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from wastejax.deployment.formats import onnx_graph
+from wastejax.deployment.formats.about import ABOUT
 from wastejax.deployment.formats.onnx_sides import open_sides
-from wastejax.deployment.predictor import ABOUT, STRIDE
+from wastejax.deployment.predictor import STRIDE
 from wastejax.files import write_bytes
 
 # As old as the operators allow: layer normalization came with 17, and with it files of version 8 (ONNX 1.12, 2022).

@@ -48,8 +48,7 @@ def make_train_step(
     The step takes (state, {'image': uint8 [B, S, S, 3], 'label': int32 [B]}) and returns the next state and
     {'loss', 'top1', 'grad_norm'}, float32 scalars. With 'allowed', bool [B, C], in the batch, labels can mean
     several classes or none: `losses.partial_labels` and `losses.outlier_exposure` take the place of cross entropy,
-    and an answer counts as right where it is among those allowed. With 'shown', bool [B, C], images show any number
-    of classes: `losses.binary_cross_entropy`, and the likeliest class counts as right where it is among those.
+    and an answer counts as right where it is among those allowed; with 'shown', any number: `binary_cross_entropy`.
     """
     parts, sharpness = config.train.accumulate, config.optim.sharpness
     key = jax.random.key(config.seed)
@@ -63,8 +62,7 @@ def make_train_step(
         batch_stats, grads = state.batch_stats, jax.tree.map(jnp.zeros_like, state.params)
         loss = top1 = jnp.zeros(())
         # Unrolled: convolutions inside lax.scan are many times slower on a CPU.
-        one = jax.nn.one_hot(batch["label"], model.num_classes, dtype=bool)
-        right = batch.get("allowed", batch.get("shown", one))
+        right = _right(batch, model.num_classes)
         for i, (x, t, meant) in enumerate(
             zip(*(jnp.split(a, parts) for a in (images, targets, right)), strict=True)
         ):
@@ -121,6 +119,12 @@ def _loss(
         return loss, (logits, new_stats)
 
     return loss_fn
+
+
+def _right(batch: dict[str, jax.Array], num_classes: int) -> jax.Array:
+    """Returns bool [B, C], the classes of which the likeliest counts as right."""
+    one = jax.nn.one_hot(batch["label"], num_classes, dtype=bool)
+    return batch.get("allowed", batch.get("shown", one))
 
 
 def _inputs(

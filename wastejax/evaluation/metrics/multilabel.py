@@ -114,12 +114,7 @@ def score_multilabel(
         )
     thresholds = thresholds or (UNCALIBRATED,) * len(classes)
     named = sigmoid(logits) >= np.asarray(thresholds)
-    per_class = _rates(named, shown, classes)
-    for i, name in enumerate(classes):
-        per_class[name] |= {
-            "average_precision": average_precision(logits[:, i], shown[:, i]),
-            "threshold": float(thresholds[i]),
-        }
+    per_class = _per_class(logits, shown, named, classes, thresholds)
     exact = (named == shown).all(axis=1)
     scores = {
         "kind": "multilabel",
@@ -139,6 +134,20 @@ def score_multilabel(
         interval = bootstrap_statistic(macro_average_precision, logits, shown, resamples=bootstrap, seed=seed)
         scores["macro_ap_ci95"] = list(interval)
     return scores
+
+
+def _per_class(
+    logits: np.ndarray,
+    shown: np.ndarray,
+    named: np.ndarray,
+    classes: Sequence[str],
+    thresholds: Sequence[float],
+) -> dict[str, dict]:
+    per_class = _rates(named, shown, classes)
+    for i, name in enumerate(classes):
+        per_class[name]["average_precision"] = average_precision(logits[:, i], shown[:, i])
+        per_class[name]["threshold"] = float(thresholds[i])
+    return per_class
 
 
 def _score_bins(named: np.ndarray, shown: np.ndarray, bins: Sequence[str], bootstrap: int, seed: int) -> dict:
