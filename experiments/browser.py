@@ -1,4 +1,4 @@
-"""Does the page in a browser answer as `predict` does? experiments/results/browser.json, and images of the page.
+"""Does the page in a browser answer as `predict` does? experiments/results/browser.json.
 
 Command: python experiments/browser.py RUN
 RUN is a finished run whose images are still where it found them. The page is written with its model inside
@@ -8,6 +8,7 @@ RUN is a finished run whose images are still where it found them. The page is wr
 import argparse
 import base64
 import json
+import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -19,16 +20,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from PIL import Image
 from selenium import webdriver
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
 from experiments.agreement import compare
 from experiments.provenance import provenance
 from wastejax.bundle import load_bundle
 from wastejax.data import images
-from wastejax.data.drawing import dataset as synthetic
 from wastejax.deployment import website
 from wastejax.deployment.predictor import Predictor, load_predictor
 from wastejax.evaluation.evaluate import match_classes
@@ -88,12 +85,24 @@ def chromium(profile: str) -> Iterator[Any]:
 
 
 @contextmanager
-def web_host(folder: Path, port: int = 0) -> Iterator[str]:
-    """Any web host: gives the address at which it serves the files of a folder; `port` 0 for any that is free."""
+def web_host(folder: Path, port: int = 0, sent: dict[str, int] | None = None) -> Iterator[str]:
+    """Any web host: gives the address at which it serves the files of a folder.
+
+    Args:
+        folder: the files.
+        port: 0 for any that is free.
+        sent: is told the bytes sent of each path.
+    """
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: Any) -> None:
             pass
+
+        def copyfile(self, source: Any, outputfile: Any) -> None:
+            if sent is not None:
+                path = urlsplit(self.path).path
+                sent[path] = sent.get(path, 0) + os.fstat(source.fileno()).st_size
+            super().copyfile(source, outputfile)
 
     host = ThreadingHTTPServer(("127.0.0.1", port), partial(Quiet, directory=str(folder)))
     thread = threading.Thread(target=host.serve_forever)
@@ -152,24 +161,6 @@ def split_pictures(run: Path, count: int) -> tuple[list[bytes], np.ndarray]:
     return [source.read(int(i)) for i in chosen], np.array([known[source.labels[i]] for i in chosen])
 
 
-def photograph(driver: Any, address: str) -> None:
-    """Keeps what the page says about a drawn image, in both languages."""
-    with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "drawn.png"
-        synthetic.draw("plastic_detergent_bottles", 5, "default").save(picture)
-        driver.set_window_size(900, 780)
-        for language in ("en", "ko"):
-            driver.get(f"{address}?lang={language}")
-            wait = WebDriverWait(driver, 60)
-            wait.until(lambda d: "…" not in d.find_element(By.ID, "status").get_property("textContent"))
-            driver.find_element(By.ID, "file").send_keys(str(picture))
-            wait.until(lambda d: d.find_elements(By.CSS_SELECTOR, ".card"))
-            shot = Path(folder) / "shot.png"
-            driver.save_screenshot(str(shot))
-            few = Image.open(shot).convert("RGB").quantize(96, dither=Image.Dither.NONE)
-            few.save(RESULTS / f"page_{language}.png", optimize=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
@@ -178,7 +169,6 @@ def main() -> None:
         site = write_site(run, Path(folder) / "site")
         with web_host(site) as address:
             row = agreement(driver, address, load_predictor(run), *split_pictures(run, PICTURES))
-            photograph(driver, address)
             hosts = asked_hosts(driver) - {urlsplit(address).netloc}
         about = {
             **provenance(f"python experiments/browser.py {run.name}"),

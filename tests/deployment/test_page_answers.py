@@ -22,7 +22,7 @@ const measure = (text) => 10 * text.length;
 const { colors, signs } = JSON.parse(process.argv[2]);
 console.log(JSON.stringify({
   sure: [verdict(answer(0.1, 0.8, 0.1)), answer(0.7, 0.2, 0.1).rejected, answer(0.69, 0.2, 0.11).rejected],
-  bin: verdict({ ...answer(0.75, 0.2, 0.05), bin: { name: "x", probability: 0.95 }, class_sure: false }),
+  bin: verdict({ ...answer(0.75, 0.2, 0.05), bin_probability: 0.95, class_sure: false }),
   several: [[0.4, 0.9, 0.2], [0.4, 0.1, 0.5], [0.2, 0.4, 0.4]].map((p) => interpret(p, several)),
   all: verdict(interpret([0.4, 0.1, 0.5], several)),
   none_named: [verdict(interpret([0.2, 0.4, 0.4], several)).kind, reasonOf(interpret([0.2, 0.45, 0.4], several))],

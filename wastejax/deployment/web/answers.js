@@ -1,6 +1,6 @@
 // What an answer says, in the form that the server gives it: { rejected, top: [{ class, bin, probability }, …] }. Where
-// the bin is sure and the class is not, `bin` is { name, probability } and `class_sure` is false. Of a multi-label model
-// `classes` are all that the image shows, and `bins` theirs.
+// the bin is sure and the class is not, `class_sure` is false and `bin_probability` that of the first class's bin. Of a
+// multi-label model `classes` are all that the image shows, and `bins` theirs.
 
 const LIKELY = 0.6; // of the first class: it is that, or something that the model does not know
 const ALIKE = 0.6; // two classes hold at least so much between them, and
@@ -23,13 +23,14 @@ export function interpret(probabilities, { classes, reject_below: least, multila
 }
 
 /** How much of an answer is sure: { kind: "class" | "several" | "bin" | "nothing", bin, probability, candidates }. */
-export function verdict({ rejected, top, bin, class_sure: sure, classes, bins }) {
+export function verdict({ rejected, top, bin_probability: likely, class_sure: sure, classes, bins }) {
+  const { bin, probability } = top[0];
   if (rejected) return { kind: "nothing", bin: "", probability: 0, candidates: top };
   if (classes) return { kind: "several", bins, probability: classes[0].probability, candidates: classes };
   if (bin && sure === false) {
-    return { kind: "bin", bin: bin.name, probability: bin.probability, candidates: top.filter((g) => g.bin === bin.name) };
+    return { kind: "bin", bin, probability: likely, candidates: top.filter((guess) => guess.bin === bin) };
   }
-  return { kind: "class", bin: top[0].bin, probability: top[0].probability, candidates: top };
+  return { kind: "class", bin, probability, candidates: top };
 }
 
 /** Why there is no answer: "dark", "blank", "likely" (the first class, not enough), "alike" (the first two), "strange". */
