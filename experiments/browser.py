@@ -59,7 +59,7 @@ const [data, done] = arguments;
   const blob = new Blob([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))]);
   const square = await squareOf(blob, window.labels.preprocessing);
   const start = performance.now();
-  const probabilities = await window.compute(blob);
+  const { probabilities } = await window.compute.answer(blob);
   const ms = performance.now() - start;
   let text = "";
   for (let i = 0; i < square.length; i += 8192) text += String.fromCharCode(...square.subarray(i, i + 8192));

@@ -31,7 +31,7 @@ from wastejax.bundle import default_bundle
 from wastejax.data.drawing import dataset as synthetic
 from wastejax.data.sources import open_folder
 from wastejax.data.taxonomy import LANGUAGES
-from wastejax.deployment.export import export_model
+from wastejax.deployment.export import Form, export_model
 from wastejax.deployment.predictor import load_predictor
 from wastejax.deployment.website import write_site
 from wastejax.evaluation.pictures import Asked
@@ -284,7 +284,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         model = (
-            args.model or export_model(Asked(default_bundle()), "onnx", scratch / "model.onnx", count=32).path
+            args.model
+            or export_model(Asked(default_bundle()), Form("onnx"), scratch / "model.onnx", count=32).path
         )
         site = write_site(model, scratch / "site")
         measures = {

@@ -3,23 +3,31 @@
 import json
 import shutil
 import subprocess
+from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 from wastejax.data.taxonomy import COUNTRIES, SIGNS, load_taxonomy
+from wastejax.deployment import regions
 from wastejax.deployment.website import PAGE
+from wastejax.evaluation import heatmaps
 
 SCRIPT = """
 const { interpret, obstacle, reasonOf, verdict } = await import(process.argv[1] + "/answers.js");
 const { inkOn, lookOf } = await import(process.argv[1] + "/signs.js");
 const { wrap } = await import(process.argv[1] + "/share.js");
+const { choose, distinct, propose, surroundings } = await import(process.argv[1] + "/regions.js");
+const { evidence } = await import(process.argv[1] + "/drawings.js");
 const classes = [{ name: "a", bin: "x" }, { name: "b", bin: "x" }, { name: "c", bin: "y" }];
 const labels = { classes, reject_below: 0.7 };
 const answer = (...p) => interpret(p, labels);
 const from = [0.3, 0.5, 0.5];
 const several = { ...labels, classes: classes.map((c, i) => ({ ...c, named_from: from[i] })), multilabel: true };
 const measure = (text) => 10 * text.length;
-const { colors, signs } = JSON.parse(process.argv[2]);
+const { colors, signs, logits, boxes, sure, settings } = JSON.parse(process.argv[2]);
+const shape = [logits.length, logits[0].length, logits[0][0].length];
+const map = { data: Float32Array.from(logits.flat(2)), height: shape[0], width: shape[1], classes: shape[2] };
 console.log(JSON.stringify({
   sure: [verdict(answer(0.1, 0.8, 0.1)), answer(0.7, 0.2, 0.1).rejected, answer(0.69, 0.2, 0.11).rejected],
   bin: verdict({ ...answer(0.75, 0.2, 0.05), bin_probability: 0.95, class_sure: false }),
@@ -36,6 +44,11 @@ console.log(JSON.stringify({
   obstacles: [
     obstacle([10, 60, 5, 20]), obstacle([200, 201, 200, 199]), obstacle([90, 200, 30, 120]),
   ],
+  proposed: propose(map, settings.levels, settings.prominence),
+  evidence: [...evidence(map, 2)],
+  distinct: distinct(boxes),
+  chosen: choose(boxes.map((box, i) => ({ box, probability: sure[i] })), 1, settings).map(({ box }) => box),
+  around: boxes.map((box) => surroundings(box, 1, 0.8, 0.1)),
   inks: colors.map(inkOn),
   known: signs.map((sign) => lookOf({ sign }).path),
   none: [lookOf({ sign: "" }).path, lookOf(null).path],
@@ -54,6 +67,14 @@ def luminance(color: str) -> float:
 COLORS = sorted({b.color for name in COUNTRIES for b in load_taxonomy(name).bins.values()})
 
 
+RNG = np.random.default_rng(4)
+SETTINGS = regions.Settings(overlap=0.3, least=0.3)
+LOGITS = RNG.normal(size=(7, 9, 4)).astype(np.float32) ** 3
+CORNERS = RNG.uniform(0, 0.7, (40, 2))
+BOXES = np.hstack([CORNERS, CORNERS + RNG.uniform(0.05, 0.3, (40, 2))]) * (1, 0.8, 1, 0.8)
+SURE = RNG.uniform(0, 1, 40)
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     node = shutil.which("node")
@@ -63,7 +84,16 @@ def found(tmp_path_factory):
     for path in PAGE.glob("*.js"):
         shutil.copyfile(path, folder / path.name)
     (folder / "package.json").write_text('{"type": "module"}')
-    asked = json.dumps({"colors": COLORS, "signs": SIGNS})
+    asked = json.dumps(
+        {
+            "colors": COLORS,
+            "signs": SIGNS,
+            "logits": LOGITS.tolist(),
+            "boxes": BOXES.tolist(),
+            "sure": SURE.tolist(),
+            "settings": asdict(SETTINGS),
+        }
+    )
     command = [node, "--input-type=module", "--eval", SCRIPT, str(folder), asked]
     return json.loads(subprocess.check_output(command, text=True))
 
@@ -104,3 +134,18 @@ def test_every_bin_has_letters_that_can_be_read_on_its_color_and_a_sign_of_its_o
 
 def test_lines_of_a_shared_image_are_broken_between_words_or_else_anywhere(found):
     assert found["lines"] == [["one two", "three"], ["あいう", "えおか"], []]
+
+
+def test_objects_are_found_as_in_python(found):
+    proposed = regions.propose(LOGITS, SETTINGS.levels, SETTINGS.prominence)
+    assert len(proposed) > 20
+    np.testing.assert_allclose(found["proposed"], proposed, atol=1e-9)
+    np.testing.assert_allclose(found["distinct"], BOXES[regions.distinct(BOXES)])
+    chosen = BOXES[regions.choose(BOXES, SURE, 1, SETTINGS)]
+    assert 3 < len(chosen) < 30
+    np.testing.assert_allclose(found["chosen"], chosen)
+    np.testing.assert_allclose(found["around"], [regions.surroundings(box, 1, 0.8, 0.1) for box in BOXES])
+
+
+def test_what_speaks_for_an_answer_is_the_same_as_in_python(found):
+    np.testing.assert_allclose(found["evidence"], heatmaps.evidence(LOGITS, 2).ravel(), atol=1e-6)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from wastejax.bundle import default_bundle
@@ -92,6 +93,8 @@ def write_site(
     Raises:
         UserError: no such model, it cannot be exported, or the runtime is not there.
     """
+    from wastejax.deployment.regions import Settings  # not for a server, which does without scipy
+
     dist = Path(runtime or NPM)
     missing = [name for name in RUNTIME if not (dist / name).is_file()]
     if missing:
@@ -103,7 +106,9 @@ def write_site(
     _write_model(source, folder / MODEL)
     predictor = load_predictor(folder / MODEL, taxonomy=taxonomy)
     predictor, least = predictor.naming(None, reject_below)
-    labels = describe(predictor, least) | {"onnx": {"file": MODEL + PACKED, "input": _entry(folder / MODEL)}}
+    about = {"file": MODEL + PACKED, "input": _entry(folder / MODEL)}
+    about |= {"any_side": predictor.dense is not None and predictor.any_side, "regions": asdict(Settings())}
+    labels = describe(predictor, least) | {"onnx": about}
     write_json(folder / LABELS, labels)
     files = _page() | {LABELS: (folder / LABELS).read_bytes()}
     files[MODEL + PACKED] = _packed((folder / MODEL).read_bytes())

@@ -1,16 +1,18 @@
 // The page: images in, their bins and classes out, in one of five languages. `labels.json` says whether a server answers
 // or a model that came with the page.
 
-import { interpret, seeing } from "./answers.js";
+import { seeing } from "./answers.js";
+import { askServer, localModel } from "./asking.js";
 import { closeCamera, openCamera, showLive, takePhoto } from "./camera.js";
-import { fill, newCard, spoken, summarize, wordsOf } from "./cards.js";
+import { chip, fill, newCard, spoken, summarize, wordsOf } from "./cards.js";
+import { drawBoxes, drawHeatMap } from "./drawings.js";
 import { earlier, forget, keep } from "./history.js";
 import { keepOffline } from "./offline.js";
-import { paint } from "./signs.js";
 import { faultOf, now, region, say, speaks, time, translate } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 let ask = null; // blob or bitmap -> answer
+let findAll = null; // blob -> the objects in it; null where nothing can say
 let entries = []; // what is shown: { name, url, answer, seen } or { name, url, error }, with their cards
 let several = false; // whether the files under way are more than one
 let message = { key: "loading", detail: "", error: false };
@@ -66,25 +68,39 @@ function showSummary() {
   }));
 }
 
-/** A bin in a line of a list. */
-function chip(head, bin) {
-  const line = document.createElement("li");
-  line.className = "chip";
-  line.append(find("card").content.querySelector(".sign").cloneNode(true), head);
-  paint(line, bin);
-  return line;
-}
-
 function show(entry) {
   entry.url = URL.createObjectURL(entry.blob);
   entries.push(entry);
-  find("results").append(newCard(entry, several));
+  find("results").append(newCard(entry, several, findAll && (() => lookCloser(entry))));
   showSummary();
   if (entries.length === 1) entry.card.querySelector(".bin").focus();
 }
 
+/** Draws what speaks for an answer, where the model came with the page; a server has drawn it. */
+async function explain({ blob, answer }) {
+  const { map, top } = answer;
+  if (!map || answer.rejected) return;
+  const index = now.labels.classes.findIndex((item) => item.name === top[0].class);
+  answer.heatmap = URL.createObjectURL(await drawHeatMap(blob, map, index, now.labels.preprocessing));
+}
+
+/** Looks for several objects in an image and shows each with its bin. */
+async function lookCloser(entry) {
+  const mine = turn;
+  tell("looking");
+  const found = await findAll(entry.blob, (done, all) => tell("looking", `${done}/${all}`));
+  if (mine !== turn) return;
+  entry.regions = found.map(({ index, ...rest }) => ({ ...rest, class: now.labels.classes[index].name, bin: now.labels.classes[index].bin }));
+  const boxes = await drawBoxes(entry.blob, entry.regions.map(({ box, bin }) => ({ box, bin: now.labels.bins[bin] ?? null })));
+  URL.revokeObjectURL(entry.url);
+  entry.url = URL.createObjectURL(boxes);
+  fill(entry, several);
+  tell("shown");
+  entry.card.querySelector(".found").focus();
+}
+
 function clear() {
-  for (const entry of entries) URL.revokeObjectURL(entry.url);
+  for (const { url, answer } of entries) for (const one of [url, answer?.heatmap ?? ""]) URL.revokeObjectURL(one);
   entries = [];
   find("results").replaceChildren();
   showSummary();
@@ -104,6 +120,7 @@ async function look(blobs) {
     const entry = { blob, name: blob.name ?? "" };
     try {
       entry.answer = await ask(blob);
+      await explain(entry);
       entry.seen = await seeing(blob).catch(() => ""); // a server reads more than the browser does
     } catch (error) {
       if (mine !== turn) return;
@@ -137,46 +154,6 @@ async function showHistory() {
   }));
 }
 
-/** Asks the server that the page came from. */
-async function askServer(blob, heatmap = now.labels.heatmap) {
-  let reply;
-  try {
-    reply = await fetch(`predict?heatmap=${Number(heatmap)}`, { method: "POST", body: blob });
-  } catch {
-    throw { key: "noServer" };
-  }
-  if (reply.status === 503) throw { key: "busy" };
-  const content = await reply.json();
-  if (!reply.ok) throw { status: reply.status, reason: content.error };
-  return content.answers[0];
-}
-
-/** Returns what asks the model that came with the page, in a thread of its own. */
-async function localModel() {
-  const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
-  const waiting = new Map();
-  const send = (content, transfer = [], progress = () => {}) => new Promise((done, fail) => {
-    const id = waiting.size ? Math.max(...waiting.keys()) + 1 : 1;
-    waiting.set(id, { done, fail, progress });
-    worker.postMessage({ id, ...content }, transfer);
-  });
-  worker.addEventListener("message", ({ data: { id, error, loaded, total, probabilities } }) => {
-    const { done, fail, progress } = waiting.get(id);
-    if (loaded) return progress(loaded, total);
-    waiting.delete(id);
-    if (error) fail(error);
-    else done(probabilities);
-  });
-  worker.addEventListener("error", (event) => {
-    for (const { fail } of waiting.values()) fail({ reason: event.message });
-  });
-  await send({ labels: now.labels }, [], showProgress);
-  return async (image) => {
-    const transfer = image instanceof ImageBitmap ? [image] : [];
-    return interpret(await send({ image }, transfer), now.labels);
-  };
-}
-
 function showProgress(loaded, total) {
   find("progress").hidden = false;
   if (total) find("progress").value = loaded / total;
@@ -187,7 +164,7 @@ function showProgress(loaded, total) {
 async function start() {
   try {
     now.labels = await (await fetch("labels.json")).json();
-    ask = now.labels.onnx ? await localModel() : askServer;
+    ({ ask, findAll } = now.labels.onnx ? await localModel(showProgress) : { ask: askServer, findAll: null });
     message = { key: "ready", detail: "", error: false };
   } catch (error) {
     console.error(error);

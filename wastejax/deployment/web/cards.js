@@ -5,7 +5,7 @@ import { shareImage } from "./share.js";
 import { paint } from "./signs.js";
 import { adviceOf, binName, binOf, capital, className, faultOf, percent, say, translate } from "./words.js";
 
-const OPTIONAL = [".why", ".unsure", ".class", ".advice", ".others-title", ".others", ".heatmap", ".share"];
+const OPTIONAL = [".why", ".unsure", ".class", ".advice", ".others-title", ".others", ".heatmap", ".share", ".closer", ".found", ".regions"];
 
 /** What an answer says in a few words: { head, bin, line, advice, why }, as far as it says any. */
 export function wordsOf({ answer, seen }) {
@@ -48,10 +48,15 @@ export function spoken(entry) {
   return line ? say().spoken(head, line, percent(probability)) : `${head}, ${percent(probability)}.`;
 }
 
-/** Makes the card of an entry: { name, url, blob, answer, seen } or { name, url, blob, error }. */
-export function newCard(entry, several) {
+/**
+ * Makes the card of an entry: { name, url, blob, answer, seen } or { name, url, blob, error }. `lookCloser` looks for
+ * several objects and leaves them as the entry's `regions`; null where nothing can.
+ */
+export function newCard(entry, several, lookCloser) {
   const card = document.getElementById("card").content.firstElementChild.cloneNode(true);
   card.querySelector(".share").addEventListener("click", () => shareImage(entry.blob, wordsOf(entry)));
+  card.querySelector(".closer").addEventListener("click", lookCloser);
+  entry.closer = Boolean(lookCloser);
   entry.card = card;
   fill(entry, several);
   return card;
@@ -92,8 +97,33 @@ export function fill(entry, several) {
   part(".share").textContent = navigator.canShare ? texts.share : texts.save;
   if (answer.classes && !why) list(card, texts.results, answer.classes.length > 1 ? answer.classes : []);
   else list(card, why ? texts.candidates : texts.others, why ? answer.top : answer.top.slice(1));
+  part(".closer").hidden = !entry.closer || Boolean(entry.regions);
+  showRegions(entry);
   part(".heatmap").hidden = !answer.heatmap;
   if (answer.heatmap) part(".heatmap img").src = answer.heatmap;
+}
+
+/** The objects of an image in a list, numbered as their boxes are. */
+function showRegions({ card, regions }) {
+  card.querySelector(".found").hidden = card.querySelector(".regions").hidden = !regions;
+  if (!regions) return;
+  card.querySelector(".found").textContent = say().found(regions.length);
+  card.querySelector(".regions").replaceChildren(...regions.map((guess, i) => {
+    const line = chip(`${i + 1}. ${capital(binName(guess.bin) || className(guess.class))}`, binOf(guess.bin) ?? null);
+    const about = document.createElement("span");
+    about.textContent = `${className(guess.class)} ${percent(guess.probability)}`;
+    line.append(about);
+    return line;
+  }));
+}
+
+/** A bin in a line of a list. */
+export function chip(head, bin) {
+  const line = document.createElement("li");
+  line.className = "chip";
+  line.append(document.getElementById("card").content.querySelector(".sign").cloneNode(true), head);
+  paint(line, bin);
+  return line;
 }
 
 function list(card, title, guesses) {

@@ -28,7 +28,8 @@ async function within(mode, work) {
 /** Keeps an answer with a small form of its image; the oldest beyond `MOST` go. */
 export async function keep(blob, answer, seen) {
   const image = await small(blob);
-  await within("readwrite", (store) => store.add({ time: Date.now(), image, seen, answer: { ...answer, heatmap: undefined } }));
+  const { map, heatmap, ...said } = answer;
+  await within("readwrite", (store) => store.add({ time: Date.now(), image, seen, answer: said }));
   const keys = await within("readonly", (store) => store.getAllKeys());
   for (const key of keys.slice(0, -MOST)) await within("readwrite", (store) => store.delete(key));
 }

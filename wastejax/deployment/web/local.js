@@ -1,12 +1,14 @@
 // The model in the browser: an exported ONNX file, run by ONNX Runtime. Images do not leave the machine.
 
 import { decode, isNearlyBlack, pixelsOf } from "./files.js";
+import { findRegions } from "./regions.js";
 import { centre, margin, resizeSquare } from "./resize.js";
 
 const GZIP = [0x1f, 0x8b];
 
 /**
- * Loads the model of labels.json; returns a function of an image, a blob or a bitmap, that gives its probabilities.
+ * Loads the model of labels.json. Returns { answer, regions }: of an image, a blob or a bitmap, its probabilities and its
+ * class map (null where the file has none), and the objects in it, see `findRegions`.
  * `progress` is called with the bytes loaded and those in all, 0 where the host does not say.
  */
 export async function loadModel(labels, progress = () => {}) {
@@ -18,15 +20,50 @@ export async function loadModel(labels, progress = () => {}) {
   ort.env.wasm.wasmBinary = wasm.buffer;
   ort.env.wasm.numThreads = 1; // more would need headers that plain web hosts do not send
   const session = await ort.InferenceSession.create(model);
-  return async (image) => {
-    const pixels = await squareOf(image, labels.preprocessing);
-    const size = labels.preprocessing.image_size;
+  const [probabilities, classMap] = session.outputNames;
+
+  async function run(pixels, height, width) {
     const bytes = labels.onnx.input === "uint8";
     const data = bytes ? pixels : normalise(pixels, labels.preprocessing);
-    const input = new ort.Tensor(bytes ? "uint8" : "float32", data, [1, size, size, 3]);
+    const input = new ort.Tensor(bytes ? "uint8" : "float32", data, [1, height, width, 3]);
     const output = await session.run({ [session.inputNames[0]]: input });
-    return Array.from(output[session.outputNames[0]].data);
-  };
+    return {
+      probabilities: Array.from(output[probabilities].data),
+      map: classMap ? mapOf(output[classMap]) : null,
+    };
+  }
+
+  async function answer(image) {
+    const size = labels.preprocessing.image_size;
+    return run(await squareOf(image, labels.preprocessing), size, size);
+  }
+
+  async function regions(image, whenDone) {
+    const { bitmap } = await decode(image);
+    const onCanvas = (canvas) => run(rgbOf(canvas), canvas.height, canvas.width);
+    const network = {
+      probabilities: async (canvas) => (await onCanvas(canvas)).probabilities,
+      classMap: async (canvas) => (await onCanvas(canvas)).map,
+    };
+    return findRegions(bitmap, network, labels.preprocessing.image_size, labels.onnx.regions, whenDone);
+  }
+
+  return { answer, regions };
+}
+
+function mapOf({ data, dims: [, height, width, classes] }) {
+  return { data, height, width, classes };
+}
+
+function rgbOf(canvas) {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const pixels = new Uint8Array((data.length / 4) * 3);
+  for (let i = 0, j = 0; i < data.length; i += 4) {
+    pixels[j++] = data[i];
+    pixels[j++] = data[i + 1];
+    pixels[j++] = data[i + 2];
+  }
+  return pixels;
 }
 
 async function download(files, progress) {

@@ -44,6 +44,8 @@ export default {
   update: "Eine neue Version ist bereit.",
   reload: "Neu laden",
   likely: (name) => `Vielleicht ${name}, aber das ist nicht sicher genug.`,
+  closer: "Mehrere Gegenstände suchen",
+  found: (count) => `Gefundene Gegenstände: ${count}`,
   alike: (one, other) => `Es könnte beides sein: ${one} oder ${other}.`,
   probably: (one, other) => `wahrscheinlich ${one} oder ${other}`,
   rate: (count) => `${count} Antworten je Sekunde`,

@@ -44,6 +44,8 @@ export default {
   update: "A new version is ready.",
   reload: "Reload",
   likely: (name) => `Perhaps ${name}, but that is not sure enough.`,
+  closer: "Find several objects",
+  found: (count) => `Objects found: ${count}`,
   alike: (one, other) => `It looks like ${one} and like ${other}.`,
   probably: (one, other) => `probably ${one} or ${other}`,
   rate: (count) => `${count} answers a second`,

@@ -44,6 +44,8 @@ export default {
   update: "新しいバージョンがあります。",
   reload: "再読み込み",
   likely: (name) => `${name}かもしれませんが、確かではありません。`,
+  closer: "複数の物を探す",
+  found: (count) => `見つかった物: ${count}個`,
   alike: (one, other) => `${one}にも${other}にも見えます。`,
   probably: (one, other) => `おそらく${one}か${other}`,
   rate: (count) => `毎秒${count}回`,

@@ -2,18 +2,21 @@
 
 import { loadModel } from "./local.js";
 
-let compute = null;
+let model = null;
 
-async function answer({ id, labels, image }) {
-  if (!labels) return { id, probabilities: await compute(image) };
-  compute = await loadModel(labels, (loaded, total) => postMessage({ id, loaded, total }));
-  return { id, ready: true };
+async function answer({ id, labels, image, several }) {
+  const progress = (...steps) => postMessage({ id, progress: steps });
+  if (labels) {
+    model = await loadModel(labels, progress);
+    return { id };
+  }
+  return several ? { id, regions: await model.regions(image, progress) } : { id, ...(await model.answer(image)) };
 }
 
 addEventListener("message", async ({ data }) => {
   try {
     postMessage(await answer(data));
   } catch (error) {
-    postMessage({ id: data.id, error: error.reason ? { reason: error.reason } : { reason: String(error) } });
+    postMessage({ id: data.id, error: { reason: error.reason ?? String(error) } });
   }
 });
