@@ -96,7 +96,7 @@ export function fill(entry, several) {
   part(".share").hidden = Boolean(why);
   part(".share").textContent = navigator.canShare ? texts.share : texts.save;
   if (answer.classes && !why) list(card, texts.results, answer.classes.length > 1 ? answer.classes : []);
-  else list(card, why ? texts.candidates : texts.others, why ? answer.top : answer.top.slice(1));
+  else list(card, why ? texts.candidates : texts.others, why || answer.class_sure === false ? answer.top : answer.top.slice(1));
   part(".closer").hidden = !entry.closer || Boolean(entry.regions);
   showRegions(entry);
   part(".heatmap").hidden = !answer.heatmap;
