@@ -95,18 +95,37 @@ def test_twins_stay_together_and_are_counted(folder):
     ]
 
 
-def test_random_split_tells_how_much_it_leaks(folder):
+def test_images_are_compared_only_where_the_split_asks_for_it(folder, tmp_path, monkeypatch):
     for i in range(10):
         save(photo(i), folder / "glass" / f"twin{i}.png")
-    dataset = ready(folder, split__group="none")
-    assert len(np.unique(dataset.groups)) == 30
-    train = {dataset.source.read(int(i)) for i in dataset.indices("train")}
-    leaked = sum(dataset.source.read(int(i)) in train for i in dataset.indices("test"))
-    assert leaked > 0
-    assert (
-        f"{leaked} test images ({leaked / len(dataset.indices('test')):.0%}) have a near-duplicate in train"
-        in (" ".join(dataset.notes))
-    )
+    given = tmp_path / "given"
+    for k, split in enumerate(SPLITS):
+        for c, name in enumerate(("glass", "metal")):
+            write_class(given / split / name, 2, 1000 * k + 100 * c)
+    without_val = tmp_path / "without_val"
+    for k, split in enumerate(("train", "test")):
+        for c, name in enumerate(("glass", "metal")):
+            write_class(without_val / split / name, 4, 1000 * k + 100 * c)
+    first = ready(folder)
+    manifest = tmp_path / "manifest.csv"
+    save_manifest(manifest, first.source, first.groups, first.splits, first.phash)
+    calls = []
+
+    def counted(*arguments):
+        calls.append(len(arguments[0]))
+        return group_duplicates(*arguments)
+
+    group_duplicates = prepare_module.group_duplicates
+    monkeypatch.setattr(prepare_module, "group_duplicates", counted)
+    ready(folder)
+    ready(without_val)  # val is taken from train, by groups
+    assert calls == [30, 16]
+    plain = ready(folder, split__group="none")
+    assert len(np.unique(plain.groups)) == 30 and prepare_module.NOT_COMPARED in plain.notes
+    assert prepare_module.NOT_COMPARED in ready(given).notes
+    again = ready(folder, split__manifest=str(manifest))
+    np.testing.assert_array_equal(again.groups, first.groups)
+    assert calls == [30, 16]
 
 
 def test_a_large_group_is_reported(folder):

@@ -21,6 +21,10 @@ from wastejax.errors import ConfigError, nearest
 from wastejax.progress import Count, Say
 
 _SECONDS_BETWEEN_PROGRESS = 5.0
+NOT_COMPARED = (
+    "images were not compared with each other, as the split does not depend on it; `wastejax audit` tells how many "
+    "test images have a near-duplicate in train"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,22 +106,27 @@ def prepare(
     check_all_left(source, good)
     source, phash, grey = source.select(good), seen.phash[good], seen.grey[good]
 
-    twins = group_duplicates(phash, grey, data_config.split.hamming)
-    scene = describe_scene(phash, grey, twins)
-    twins = twins if mixture is None else mixture.joined(twins, source)
+    twins, scene = None, ""
+    if _asks_for_groups(source, manifest, data_config.split):
+        twins = group_duplicates(phash, grey, data_config.split.hamming)
+        scene = describe_scene(phash, grey, twins)
     if manifest is not None:
         groups, splits = manifest.groups[good], manifest.splits[good]
         check_splits(source, groups, splits, ("train",), "config.data.split.manifest", "")
         if manifest.phash is not None:
             notes += check_content(source, phash, manifest.phash[good])
     else:
-        groups, splits = _deal(source, twins, data_config.split, seed, scene, notes)
+        groups = np.arange(len(source), dtype=np.int32) if twins is None else twins
+        groups = groups if mixture is None else mixture.joined(groups, source)
+        groups = groups if source.groups is None else joined_groups(groups, source.groups)
+        splits = _deal(source, groups, data_config.split, seed, scene, notes)
     if corrections is not None:
         kept = _corrected(source, changes, data_config.get("leave_out", ()), notes)
         source = changes.relabeled(source).select(kept)
-        groups, splits, twins, phash = groups[kept], splits[kept], twins[kept], phash[kept]
+        groups, splits, phash = groups[kept], splits[kept], phash[kept]
         check_splits(source, groups, splits, ("train",), CORRECTIONS, "")
-    notes += notes_on_twins(source, twins, splits)
+    if manifest is None:
+        notes += [NOT_COMPARED] if twins is None else notes_on_twins(source, groups, splits)
     if left_out is not None:
         left_out, unreadable = _held_out(left_out, data_config, changes, cache_dir, say)
         skipped |= unreadable
@@ -256,18 +265,21 @@ def _held_out(
     return left_out.select(kept), bad
 
 
+def _asks_for_groups(source: Source, manifest: Manifest | None, config: Any) -> bool:
+    """Returns whether the split depends on near-duplicates: where some of it is dealt here, by groups of them."""
+    given = manifest is not None or set(SPLITS) <= set(source.splits or ())
+    return config.group == "phash" and not given
+
+
 def _deal(
-    source: Source, twins: np.ndarray, config: Any, seed: int, scene: str, notes: list[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the groups that are not torn apart, int32 [N], and the splits dealt to them, str [N]; takes notes."""
-    grouped = config.group == "phash"
-    groups = twins if grouped else np.arange(len(source), dtype=np.int32)
-    groups = groups if source.groups is None else joined_groups(groups, source.groups)
+    source: Source, groups: np.ndarray, config: Any, seed: int, scene: str, notes: list[str]
+) -> np.ndarray:
+    """Returns the splits dealt to groups, str [N]; takes notes."""
     splits, dealt = _split(source, groups, config, seed)
-    check_splits(source, groups, splits, dealt, "config.data.dir", scene if grouped else "")
+    check_splits(source, groups, splits, dealt, "config.data.dir", scene)
     notes += notes_on_split(source, splits, dealt)
-    notes += [f"{scene}. They stay on one side of the split"] if scene and grouped else []
-    return groups, splits
+    notes += [f"{scene}. They stay on one side of the split"] if scene else []
+    return splits
 
 
 def _split(source: Source, groups: np.ndarray, config: Any, seed: int) -> tuple[np.ndarray, list[str]]:
