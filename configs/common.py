@@ -31,8 +31,9 @@ KEYS: dict[str, Key] = {
     ),
     "data.source": Key(
         default="folder",
-        choices=("folder", "tfds:NAME"),
-        text="'folder', or 'tfds:NAME' for a prepared TFDS data set (data.dir is then its data_dir).",
+        choices=("folder", "tfds:NAME", "shards:DIR"),
+        text="'folder'; 'tfds:NAME' for a prepared TFDS data set (data.dir is then its data_dir); 'shards:DIR' for "
+        "what `wastejax shard` wrote, in which each image has its split.",
     ),
     "data.image_size": Key(
         default=256, least=16, most=2048, text="Side of the square that the network sees, in pixels."

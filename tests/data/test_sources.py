@@ -155,7 +155,9 @@ def test_missing_folder_and_unknown_source(tmp_path):
     with pytest.raises(ConfigError, match="is not a folder"):
         open_folder(tmp_path / "file")
     for source in ("tdfs:mnist", "tfds:", "folders"):
-        with pytest.raises(ConfigError, match=r"config\.data\.source: must be 'folder' or 'tfds:NAME'"):
+        with pytest.raises(
+            ConfigError, match=r"config\.data\.source: must be 'folder', 'tfds:NAME' or 'shards:DIR'"
+        ):
             open_source(source, str(tmp_path))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from wastejax.cli import predict_parts
 from wastejax.data.images import MAX_PIXELS, BadImage
 from wastejax.deployment.answers import WRITERS, Answer, answers, interpret
 from wastejax.deployment.camera import only_stream, stream
@@ -78,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="W",
         help="camera, video: weight of frames before (0.5)",
     )
+    predict_parts.add_arguments(parser)
 
 
 def run(args: argparse.Namespace, say: Say) -> int:
@@ -98,6 +100,9 @@ def run(args: argparse.Namespace, say: Say) -> int:
         raise UserError("--draw: only with --regions")
     if args.heatmap and args.regions:
         raise UserError("--heatmap and --regions: give one of them")
+    predict_parts.check(args)
+    if args.out:
+        return predict_parts.run(args)
     for option in ("draw", "heatmap"):
         if getattr(args, option):
             check_folder(getattr(args, option), f"--{option}")

@@ -210,7 +210,7 @@ class TrainingImages:
 
     Attributes:
         read: index in the source -> image.
-        indices: int64, the training images.
+        indices: int64 or int32, the training images.
         augment: (image, random.Random) -> uint8 [S, S, 3].
         batch_size: images per batch; batches run on across the end of an epoch, so that all are full.
         seed: of order and augmentation; the batch of a step depends on (seed, step) alone.
@@ -278,6 +278,11 @@ class _Rows:
         if shown is not None:
             batch["shown"] = shown[index]
         return batch if mix is None else batch | {"allowed": mix.allowed[index]}
+
+
+def compact(indices: np.ndarray) -> np.ndarray:
+    """Returns indices in 32 bits where they fit: of millions of images there are several copies."""
+    return indices.astype(np.int32) if not len(indices) or indices.max() < 2**31 else indices
 
 
 def train_batches(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wastejax.data.collections.shards import PREFIX, open_shards
 from wastejax.data.description import is_description, open_description
 from wastejax.data.formats.any import open_path
 from wastejax.data.formats.boxes import CROPS, Reading
@@ -29,7 +30,8 @@ def open_source(source: str, root: str, reading: Reading = CROPS) -> Source:
     """Opens what `config.data.source` and `config.data.dir` name.
 
     Args:
-        source: 'folder', or 'tfds:NAME' (which may carry a version: `tfds:household_waste:1.0.0`).
+        source: 'folder', 'tfds:NAME' (which may carry a version: `tfds:household_waste:1.0.0`) or 'shards:DIR', of
+            what `wastejax shard` wrote.
         root: the folder or the description file of images, see `open_path`, a data description, or the TFDS data
             directory ('' for the TFDS default).
         reading: whether boxes become crops, or what photographs show.
@@ -39,10 +41,12 @@ def open_source(source: str, root: str, reading: Reading = CROPS) -> Source:
     """
     if source == "folder":
         return open_description(root).source if is_description(root) else open_path(root, reading=reading)
+    if source.startswith(PREFIX) and len(source) > len(PREFIX):
+        return open_shards(source.removeprefix(PREFIX)).source
     if source.startswith("tfds:") and len(source) > len("tfds:"):
         found = open_tfds(source.removeprefix("tfds:"), root)
         return found.with_several() if reading.several else found
-    raise ConfigError("config.data.source", f"must be 'folder' or 'tfds:NAME', is {source!r}")
+    raise ConfigError("config.data.source", f"must be 'folder', 'tfds:NAME' or 'shards:DIR', is {source!r}")
 
 
 def open_pictures(root: str | Path, key: str) -> Source:

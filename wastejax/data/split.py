@@ -1,7 +1,6 @@
 """Seeded train/val/test splits with near-duplicates on one side, and the manifest that records them."""
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,6 @@ import numpy as np
 
 from wastejax.data.sources import Source
 from wastejax.errors import ConfigError
-from wastejax.files import write_text
 
 SPLITS = ("train", "val", "test")
 _COLUMNS = ("file", "label", "domain", "group", "split")
@@ -131,14 +129,15 @@ def save_manifest(
         phash: uint64 [N], perceptual hashes, which become another column; by them the images are known again
             under other names.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(_COLUMNS if phash is None else (*_COLUMNS, "phash"))
-    labels = source.label_names
-    for i, name in enumerate(source.names):
-        row = (name, labels[i], source.domains[i], int(groups[i]), splits[i])
-        writer.writerow(row if phash is None else (*row, f"{int(phash[i]):016x}"))
-    write_text(Path(path), text.getvalue())
+    path, labels = Path(path), source.label_names
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", newline="", encoding="utf-8") as text:  # row by row: there may be millions
+        writer = csv.writer(text)
+        writer.writerow(_COLUMNS if phash is None else (*_COLUMNS, "phash"))
+        for i, name in enumerate(source.names):
+            row = (name, labels[i], source.domains[i], int(groups[i]), splits[i])
+            writer.writerow(row if phash is None else (*row, f"{int(phash[i]):016x}"))
+    partial.replace(path)
 
 
 def load_manifest(path: str | Path, source: Source, also: Mapping[str, str] | None = None) -> Manifest:

@@ -45,7 +45,7 @@ def choose(model: str | Path | None, engine: str | None = None) -> str:
     engine = engine or os.environ.get("WASTEJAX_ENGINE") or "auto"
     if engine not in ENGINES:
         raise UserError(f"{option}={engine}: no such engine{nearest(engine, ENGINES)}")
-    path = _place(model)
+    path = place_of(model)
     if path.is_file():
         able = [name for name, suffix in _SUFFIXES.items() if suffix == path.suffix] or ["jax"]
         if engine in able:
@@ -84,7 +84,7 @@ def load_engine(
     from wastejax.deployment.predictor import load_predictor
 
     say = say or (lambda line: print(line, file=sys.stderr, flush=True))
-    chosen, path = choose(model, engine), _place(model)
+    chosen, path = choose(model, engine), place_of(model)
     if path.is_file() or chosen == "jax":
         return load_predictor(path, chosen if path.suffix == ".onnx" else None, taxonomy, threads)
     if not _installed(_READERS[chosen]):
@@ -104,8 +104,8 @@ def load_engine(
     return replace(predictor, path=path)
 
 
-def _place(model: str | Path | None) -> Path:
-    """Returns the exported file, or the folder of the bundle."""
+def place_of(model: str | Path | None) -> Path:
+    """Returns the exported file, or the folder of the bundle, that an option names; None for the bundled one."""
     path = Path(__file__).parents[1] / "default_model" if model is None else Path(model)
     return path / "bundle" if (path / "bundle" / "bundle.json").is_file() else path
 

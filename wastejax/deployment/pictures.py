@@ -3,9 +3,9 @@
 import glob
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -70,10 +70,19 @@ def squares(
     names: Sequence[str], preprocessing: Preprocessing, max_pixels: int = images.MAX_PIXELS
 ) -> Iterator[tuple[str, np.ndarray | images.BadImage]]:
     """Yields each name with its image, uint8 [S, S, 3], or with the reason why there is none; in order."""
+    return squares_of(((name, partial(_content, name)) for name in names), preprocessing, max_pixels)
 
-    def square(name: str) -> np.ndarray | images.BadImage:
+
+def squares_of(
+    items: Iterable[tuple[str, Callable[[], bytes]]],
+    preprocessing: Preprocessing,
+    max_pixels: int = images.MAX_PIXELS,
+) -> Iterator[tuple[str, np.ndarray | images.BadImage]]:
+    """Yields what `squares` yields, for names with what reads the bytes of each; a few are read ahead."""
+
+    def square(load: Callable[[], bytes]) -> np.ndarray | images.BadImage:
         try:
-            return preprocessing(read(name, max_pixels))
+            return preprocessing(_decoded(load, max_pixels))
         except images.BadImage as error:
             return error
         except OSError as error:
@@ -82,8 +91,8 @@ def squares(
     with ThreadPoolExecutor(THREADS) as pool:
         waiting: deque = deque()
         try:
-            for name in names:
-                waiting.append((name, pool.submit(square, name)))
+            for name, load in items:
+                waiting.append((name, pool.submit(square, load)))
                 if len(waiting) > AHEAD:
                     first, future = waiting.popleft()
                     yield first, future.result()
@@ -104,12 +113,20 @@ def read(name: str, max_pixels: int = images.MAX_PIXELS) -> Image.Image:
         BadImage: it cannot be decoded.
         OSError: it cannot be read.
     """
+    return _decoded(partial(_content, name), max_pixels)
+
+
+def _decoded(load: Callable[[], bytes], max_pixels: int) -> Image.Image:
     try:
-        return images.decode(_stdin() if name == STDIN else images.read_file(name), max_pixels=max_pixels)
+        return images.decode(load(), max_pixels=max_pixels)
     except images.BadImage as error:
         if error.kind == "size":
             raise images.BadImage(f"{error}; --max-pixels=N takes larger ones", "size") from error
         raise
+
+
+def _content(name: str) -> bytes:
+    return _stdin() if name == STDIN else images.read_file(name)
 
 
 @cache

@@ -158,7 +158,7 @@ def _training_batches(
     caching: Count,
 ) -> Callable[[int, int], Batches]:
     """Returns `Run.batches`, after decoding the training images into the cache where the recipe asks for it."""
-    data, source, train = config.data, dataset.source, dataset.indices("train")
+    data, source, train = config.data, dataset.source, pipeline.compact(dataset.indices("train"))
     sizes = data.progressive or (data.image_size,)
     side = pipeline.cached_side(max(sizes), data.crop, data.min_crop_area)
     read = pipeline.reader(source, train, data.cache, side, caching)

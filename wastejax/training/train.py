@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from wastejax import config as configs
 from wastejax import machine
 from wastejax.data.cache import cache_dir
+from wastejax.data.collections.shards import PREFIX
 from wastejax.data.corrections import KEY as CORRECTIONS
 from wastejax.data.corrections import NAME, load_corrections
 from wastejax.data.description import is_description
@@ -59,6 +60,10 @@ def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
         say(f"and, to end within minutes, a small variant: {' '.join(arguments)}")
     elif config.data.dir:
         config.data.dir = str(Path(config.data.dir).expanduser().resolve())
+    if config.data.source.startswith(PREFIX):
+        folder = Path(config.data.source.removeprefix(PREFIX)).expanduser().resolve()
+        config.data.source = f"{PREFIX}{folder}"
+        config.data.cache = False  # decoded images would take a hundred times the room
     if config.data.taxonomy and config.data.taxonomy not in COUNTRIES:
         config.data.taxonomy = str(Path(config.data.taxonomy).expanduser().resolve())
     if config.data.corrections:
@@ -235,7 +240,7 @@ def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
         from wastejax.data.drawing.dataset import embedded
 
         data.dir = str(embedded())
-    if known and (folder / "manifest.csv").is_file():
+    if known and (folder / "manifest.csv").is_file() and not data.source.startswith(PREFIX):
         data.split.manifest = str(folder / "manifest.csv")
         data.corrections = str(folder / NAME) if (folder / NAME).is_file() else ""
     try:

@@ -40,9 +40,13 @@ def read_table(path: Path, key: str, columns: list[str] | None = None) -> "pyarr
 
 def image_column(path: Path, key: str) -> str | None:
     """Returns the name of the column of images as bytes, or as {bytes, path}; None where there is none."""
+    return column_of_images(read_schema(path, key))
+
+
+def column_of_images(schema: "pyarrow.Schema") -> str | None:
+    """Returns the name of the column of images, see `image_column`."""
     import pyarrow.types as types
 
-    schema = read_schema(path, key)
     for name, kind in zip(schema.names, schema.types, strict=True):
         if types.is_binary(kind) or types.is_large_binary(kind):
             return str(name)

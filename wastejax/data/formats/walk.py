@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,30 +66,60 @@ def walk(root: str | Path, key: str) -> Walk:
     Raises:
         ConfigError: it is missing, or it or a folder in it cannot be listed.
     """
+    folders: set[Parts] = set()
+    others: Counter[tuple[Parts, str]] = Counter()
+    found = list(each_image(root, key, folders, others))
+    paths, stamps = zip(*found, strict=True) if found else ((), ())
+    return Walk(Path(root).expanduser().absolute(), paths, stamps, frozenset(folders), others)
+
+
+def each_image(
+    root: str | Path,
+    key: str,
+    folders: set[Parts] | None = None,
+    others: Counter[tuple[Parts, str]] | None = None,
+    endings: Container[str] = EXTENSIONS,
+) -> Iterator[tuple[Parts, str]]:
+    """Yields path and stamp of every image below a folder, in the order of their readable names.
+
+    Only the names of one folder, and of those that it lies in, are in memory at once.
+
+    Args:
+        root: the folder.
+        key: what to call it in error messages.
+        folders: is given the paths of the folders that are entered, see `Walk`.
+        others: is given counts of the other files, see `Walk`.
+        endings: of the files that are meant, in lower case.
+
+    Raises:
+        ConfigError: as `walk`.
+    """
     root = Path(root).expanduser()
     if not root.is_dir():
         problem = "is not a folder" if root.exists() else "does not exist"
         raise ConfigError(key, f"{str(root)!r} {problem}; give a folder with one sub-folder per class")
-    found: list[tuple[Parts, str]] = []
-    folders: set[Parts] = set()
-    others: Counter[tuple[Parts, str]] = Counter()
-    waiting: list[tuple[str, Parts, frozenset[str]]] = [(str(root), (), frozenset())]
-    while waiting:
-        folder, parts, above = waiting.pop()
-        above |= {os.path.realpath(folder)}
-        for entry in _entries(folder, key):
-            path = (*parts, entry.name)
-            if entry.is_dir():
-                if os.path.realpath(entry.path) not in above:
-                    folders.add(path)
-                    waiting.append((entry.path, path, above))
-            elif _ending(entry.name) in EXTENSIONS and _is_file(entry):
-                found.append((path, _stamp(entry)))
-            else:
-                others[parts, _ending(entry.name)] += 1
-    found.sort(key=lambda item: ([readable(part) for part in item[0]], item[0]))
-    paths, stamps = zip(*found, strict=True) if found else ((), ())
-    return Walk(root.absolute(), paths, stamps, frozenset(folders), others)
+
+    def entries(folder: str) -> Iterator[os.DirEntry[str]]:
+        return iter(sorted(_entries(folder, key), key=lambda entry: (readable(entry.name), entry.name)))
+
+    at: list[tuple[Parts, frozenset[str], Iterator[os.DirEntry[str]]]] = [
+        ((), frozenset({os.path.realpath(root)}), entries(str(root)))
+    ]
+    while at:
+        parts, above, rest = at[-1]
+        entry = next(rest, None)
+        if entry is None:
+            at.pop()
+        elif entry.is_dir():
+            real = os.path.realpath(entry.path)
+            if real not in above:
+                if folders is not None:
+                    folders.add((*parts, entry.name))
+                at.append(((*parts, entry.name), above | {real}, entries(entry.path)))
+        elif _ending(entry.name) in endings and _is_file(entry):
+            yield (*parts, entry.name), _stamp(entry)
+        elif others is not None:
+            others[parts, _ending(entry.name)] += 1
 
 
 def is_image(name: str) -> bool:

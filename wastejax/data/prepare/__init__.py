@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from wastejax.data.collections.shards import PREFIX, Coded, open_shards
 from wastejax.data.corrections import KEY as CORRECTIONS
 from wastejax.data.corrections import Changes, Corrections, load_corrections
 from wastejax.data.description import Mixture, is_description, open_description
@@ -34,7 +35,7 @@ class Dataset:
     Attributes:
         source: the pictures, without those that were skipped or that the manifest leaves out.
         groups: int32 [N], near-duplicate group.
-        splits: str [N], 'train', 'val' or 'test'.
+        splits: str [N], 'train', 'val' or 'test'; of shards, a byte each that compares like it.
         skipped: name -> reason, of unreadable files that were left out.
         notes: what the user should know about the data, one line each.
         left_out: the pictures of `config.data.leave_out`, the readable ones; None where it is empty.
@@ -46,7 +47,7 @@ class Dataset:
 
     source: Source
     groups: np.ndarray
-    splits: np.ndarray
+    splits: np.ndarray | Coded
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     left_out: Source | None = None
@@ -95,6 +96,8 @@ def prepare(
             `on_bad_image` is 'raise', or the manifest does not fit the data.
         UserError: the corrections do not fit the data.
     """
+    if data_config.source.startswith(PREFIX):
+        return _from_shards(data_config, several)
     mixture, source = _open(data_config, several)
     notes = list(source.notes)
     corrections, changes = _corrections(source, data_config)
@@ -138,6 +141,29 @@ def prepare(
     return Dataset(
         source, groups, splits, skipped, notes, left_out, phash, weights, corrections, changes.counts
     )
+
+
+def _from_shards(config: Any, several: bool) -> Dataset:
+    """Returns what shards hold, which was checked, grouped and split as they were written.
+
+    Raises:
+        ConfigError: there are none, or a key asks for another split of them.
+    """
+    for key, given in (
+        ("data.dir", config.dir),
+        ("data.leave_out", tuple(config.get("leave_out", ()))),
+        ("data.corrections", config.get("corrections", "")),
+        ("data.split.manifest", config.split.manifest),
+    ):
+        if given:
+            raise ConfigError(
+                f"config.{key}", "cannot be had with shards, which were split as they were written"
+            )
+    found = open_shards(config.source.removeprefix(PREFIX))
+    for split in SPLITS:
+        if split not in found.splits:
+            raise ConfigError("config.data.source", f"the shards hold no image for {split}; write them again")
+    return Dataset(found.source, found.groups, found.splits, found.skipped, found.notes)
 
 
 def _corrections(source: Source, config: Any) -> tuple[Corrections | None, Changes]:

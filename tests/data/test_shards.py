@@ -1,0 +1,192 @@
+"""Shards hold the same images as their folder: the same batches to the bit, and a few bytes an image to start."""
+
+import pickle
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wastejax.cli.shard import run
+from wastejax.config import apply_overrides, load_recipe
+from wastejax.data import pipeline
+from wastejax.data.collections.shards import Coded, Rows, open_shards, write_shards
+from wastejax.data.formats.source import Source
+from wastejax.data.prepare import prepare
+from wastejax.data.split import SPLITS, load_manifest, save_manifest
+from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
+from wastejax.errors import ConfigError, UserError
+from wastejax.main import parser
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """Three classes of ten images, some of them twins, with names of several kinds; one file is no image."""
+    rng = np.random.default_rng(1)
+    for label in ("can", "jar", "종이"):
+        for i in range(10):
+            path = tmp_path / "data" / label / ("default" if i % 2 else "real_world") / f"{i} 장.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if i % 5 != 4:
+                coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+            coarse.resize((40, 30 + i)).save(path)
+    (tmp_path / "data" / "can" / "default" / "bad.png").write_bytes(b"no image")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def shard(*options: str) -> list[str]:
+    said: list[str] = []
+    run(parser("shard").parse_args(["shard", "--data=data", *options]), said.append)
+    return said
+
+
+def data_of(**changes) -> tuple:
+    config = load_recipe("mobilevit_ir")
+    apply_overrides(config, [f"--config.data.{key}={value}" for key, value in changes.items()])
+    return prepare(config.data, config.seed, None)
+
+
+def test_shards_give_the_batches_of_the_folder_to_the_bit(folder):
+    said = shard("--out=shards", "--shard-size=8", "--skip-bad")
+    assert said[-1] == "written: shards; train with --config.data.source=shards:shards"
+    plain, found = data_of(dir="data", on_bad_image="skip"), data_of(source="shards:shards")
+    assert list(found.source.names) == list(plain.source.names)
+    assert found.source.names[-1] == plain.source.names[-1] and found.source.names[9] == plain.source.names[9]
+    assert list(found.source.domains) == list(plain.source.domains) and found.notes == plain.notes
+    assert found.skipped == {"can/default/bad.png": "not an image"}
+    np.testing.assert_array_equal(found.groups, plain.groups)
+    for split in SPLITS:
+        np.testing.assert_array_equal(found.indices(split), plain.indices(split))
+    preprocessing = Preprocessing(16)
+    augment = AUGMENTATIONS["strong"](preprocessing, 0.3)
+
+    def batches(dataset, part=(0, 1), workers=0):
+        read = pipeline.Reader(dataset.source, 24)
+        indices = pipeline.compact(dataset.indices("train"))
+        drawn = pipeline.TrainingImages(read, indices, augment, batch_size=4, seed=17, part=part)
+        return list(pipeline.train_batches(drawn, 3, 12, workers))
+
+    for parts in (((0, 1),), ((0, 2), (1, 2))):  # one process, and each of two its part
+        for part in parts:
+            same(batches(plain, part), batches(found, part))
+    same(batches(plain), batches(found, workers=1))
+    evaluation = [
+        list(pipeline.EvalBatches(d.source, d.indices("test"), preprocessing, 4)) for d in (plain, found)
+    ]
+    same(*evaluation)
+
+
+def same(ours: list, theirs: list) -> None:
+    assert len(ours) == len(theirs) > 0
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+            assert a[key].dtype == b[key].dtype
+
+
+def test_the_order_of_images_is_that_of_64_bits():
+    indices = np.random.default_rng(0).permutation(1000)
+    for seed in range(5):
+        wide, narrow = pipeline._Order([indices], seed), pipeline._Order([pipeline.compact(indices)], seed)
+        assert [wide[p] for p in range(2500)] == [narrow[p] for p in range(2500)]
+    assert pipeline.compact(indices).dtype == np.int32
+    assert pipeline.compact(np.array([2**31])).dtype == np.int64
+
+
+def test_a_stopped_writing_continues_and_a_finished_one_is_kept(folder):
+    shard("--out=shards", "--shard-size=8", "--skip-bad")
+    index = Path("shards/index.parquet").read_bytes()
+    files = {file: file.read_bytes() for file in Path("shards").glob("*.array_record")}
+    with pytest.raises(UserError, match="holds shards already"):
+        shard("--out=shards", "--skip-bad")
+    lost = min(files)
+    lost.unlink()
+    with pytest.raises(ConfigError, match=f"lacks {lost.name}"):
+        open_shards("shards")
+    Path("shards/index.parquet").unlink()
+    times = {file: file.stat().st_mtime_ns for file in files if file != lost}
+    shard("--out=shards", "--shard-size=8", "--skip-bad")
+    assert {file: file.stat().st_mtime_ns for file in files if file != lost} == times
+    assert lost.is_file() and Path("shards/index.parquet").read_bytes() == index
+
+
+def test_the_manifest_of_shards_is_that_of_the_folder(folder):
+    shard("--out=shards", "--skip-bad")
+    plain, found = data_of(dir="data", on_bad_image="skip"), data_of(source="shards:shards")
+    save_manifest("plain.csv", plain.source, plain.groups, plain.splits)
+    save_manifest("found.csv", found.source, found.groups, found.splits)
+    assert Path("plain.csv").read_bytes() == Path("found.csv").read_bytes()
+    assert load_manifest("found.csv", found.source).splits.tolist() == plain.splits.tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--out=data/shards"], "lies in the data"),
+        (["--out=shards"], "cannot be read"),
+        (["--out=shards", "--shard-size=0"], "must be >= 1"),
+        (["--out=shards", "--ratios=3,1", "--skip-bad"], "config.data.split.ratios"),
+        (["--out=shards", "--manifest=none.csv", "--skip-bad"], "cannot read none.csv"),
+    ],
+)
+def test_what_cannot_be_written_is_told_first(folder, options, words):
+    with pytest.raises(UserError, match=words) as error:
+        shard(*options)
+    assert "\n" not in str(error.value) and not Path("shards").exists()
+
+
+def test_what_is_no_folder_of_shards_is_one_line(folder):
+    with pytest.raises(ConfigError, match=r"holds no index\.parquet"):
+        open_shards("data")
+    Path("index.parquet").write_bytes(b"no")
+    with pytest.raises(ConfigError, match="damaged"):
+        open_shards(".")
+    shard("--out=shards", "--skip-bad")
+    with pytest.raises(ConfigError, match="cannot be had with shards"):
+        data_of(source="shards:shards", dir="data")
+    found = open_shards("shards").source
+    file = next(Path("shards").glob("*.array_record"))
+    file.write_bytes(b"damaged" * 100)
+    with pytest.raises(UserError, match="cannot be read any more"):
+        pipeline.decoded(found, 0)
+
+
+def test_a_byte_an_image_compares_as_an_array_of_strings():
+    names = np.array(["test", "train", "val", "train"])
+    coded = Coded(np.array([0, 1, 2, 1]), ["test", "train", "val"])
+    assert np.array_equal(coded == "train", names == "train") and not np.any(coded == "none")
+    assert coded[2] == "val" and list(coded[1:3]) == ["train", "val"] and "none" not in coded
+    assert np.array_equal(np.asarray(coded), names) and len(coded) == 4
+
+
+def test_opening_takes_at_most_40_bytes_an_image(tmp_path):
+    count = 50_000
+    source = Source(
+        names=tuple(f"class {i % 9}/a name as long as names of images are {i:07}.jpg" for i in range(count)),
+        labels=(np.arange(count) % 9).astype(np.int32),
+        classes=tuple(f"class {i}" for i in range(9)),
+        domains=("",) * count,
+        splits=None,
+        read=lambda index: b"x",
+        stamps=("",) * count,
+    )
+    splits = np.array(SPLITS)[np.arange(count) % 5 % 3]
+    write_shards(tmp_path / "shards", Rows(source, np.arange(count), splits))
+    open_shards(tmp_path / "shards")  # imports are no part of it
+    config = load_recipe("mobilevit_ir")
+    apply_overrides(config, [f"--config.data.source=shards:{tmp_path / 'shards'}"])
+    tracemalloc.start()
+    found = prepare(config.data, 17, None)
+    train = pipeline.compact(found.indices("train"))
+    drawn = pipeline.TrainingImages(pipeline.Reader(found.source, 24), train, None, 4, 17)
+    order = drawn.order()
+    order[0]
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert used / count < 25
+    assert len(pickle.dumps(drawn)) / count < 15  # what goes to a process that reads
+    assert found.source.names[123] == source.names[123] and found.source.read(count - 1) == b"x"

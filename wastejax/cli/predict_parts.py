@@ -1,0 +1,121 @@
+"""`wastejax predict --out=DIR`: any number of images, in parts, by this process or by a Ray cluster."""
+
+import argparse
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+from wastejax.deployment.many.job import PART_SIZE, Answerer, Asked, Done, predict_parts
+from wastejax.deployment.many.part_file import Counts, unreadable
+from wastejax.errors import UserError
+from wastejax.files import check_folder
+
+WORKERS = ("local", "ray")
+NAMED = 20  # unreadable images that are named on standard error
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of answers in parts."""
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="write the answers there as Parquet files; the same command continues a stopped one. Then IMAGE may "
+        "also be a tar shard, a Parquet file with images, or a URL (extra `remote`)",
+    )
+    parser.add_argument(
+        "--part-size",
+        type=int,
+        default=PART_SIZE,
+        metavar="N",
+        help=f"with --out: images a file ({PART_SIZE:,})",
+    )
+    parser.add_argument(
+        "--workers", choices=WORKERS, default="local", help="with --out: this process, or Ray (extra `ray`)"
+    )
+    parser.add_argument(
+        "--address", metavar="ADDRESS", help="with --workers=ray: a running cluster, auto or HOST:PORT"
+    )
+    parser.add_argument(
+        "--cores",
+        type=int,
+        metavar="N",
+        help="with --workers=ray: of each worker (default: all of a machine)",
+    )
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises a UserError where options do not go together."""
+    if not args.out:
+        for option, unused in (
+            ("workers", "local"),
+            ("address", None),
+            ("cores", None),
+            ("part_size", PART_SIZE),
+        ):
+            if getattr(args, option) != unused:
+                raise UserError(f"--{option.replace('_', '-')}: only with --out")
+        return
+    for option in ("heatmap", "regions", "draw"):
+        if getattr(args, option):
+            raise UserError(f"--out and --{option}: give one of them")
+    if args.format != "table":
+        raise UserError("--out writes Parquet files; leave --format off")
+    if args.workers != "ray" and (args.address or args.cores):
+        raise UserError("--address and --cores: only with --workers=ray")
+    for option in ("part_size", "cores"):
+        value = getattr(args, option)
+        if value is not None and value < 1:
+            raise UserError(f"--{option.replace('_', '-')}: must be >= 1, is {value}")
+    check_folder(args.out, "--out")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answers in parts; returns the exit code, 1 where an image could not be read."""
+    asked = Asked(
+        args.model,
+        args.engine,
+        args.taxonomy,
+        args.threads,
+        args.accuracy,
+        args.reject_below,
+        args.max_pixels,
+        args.batch_size,
+    )
+    start = time.perf_counter()
+    answerer = _ray(args, asked) if args.workers == "ray" else None
+    done = predict_parts(args.pictures, args.out, asked, args.part_size, answerer, _progress, _say)
+    _report(done, Path(args.out), time.perf_counter() - start)
+    return 1 if done.counts.unreadable else 0
+
+
+def _ray(args: argparse.Namespace, asked: Asked) -> Answerer:
+    from wastejax.deployment.many.on_ray import on_ray
+
+    return on_ray(asked, args.address, args.cores)
+
+
+def _report(done: Done, out: Path, seconds: float) -> None:
+    if sys.stderr.isatty():
+        _say("")
+    if done.counts.unreadable:
+        rows = (row for file in sorted(out.glob("part-*.parquet")) for row in unreadable(file))
+        for name, reason in islice(rows, NAMED):
+            _say(f"unreadable: {name}: {reason}")
+        if done.counts.unreadable > NAMED:
+            _say(f"and {done.counts.unreadable - NAMED:,} more: see column `reason`")
+    earlier = done.counts.images - done.now.images
+    _say(
+        f"{done.counts.images:,} images in {done.parts:,} files in {out}"
+        + (f", {earlier:,} of them answered before" if earlier else "")
+        + f"; {done.now.images:,} in {seconds:.1f} s, {done.now.images / seconds:.1f} images/s"
+    )
+
+
+def _progress(counts: Counts) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{counts.images:,} images", end="", file=sys.stderr, flush=True)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,85 @@
+"""`wastejax shard`: checks, groups and splits images once, and writes them as shards to train from."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from wastejax import config as configs
+from wastejax.data.cache import cache_dir
+from wastejax.data.collections.shards import INDEX, PREFIX, SHARD_SIZE, Rows, write_shards
+from wastejax.data.prepare import prepare
+from wastejax.data.split import SPLITS
+from wastejax.errors import UserError
+from wastejax.files import check_folder
+from wastejax.progress import Bars, Say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument(
+        "--data", required=True, metavar="DIR", help="what config.data.dir takes; nothing is changed"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="for the shards and their index")
+    parser.add_argument(
+        "--seed", type=int, default=17, metavar="N", help="of the split (17, as of the recipes)"
+    )
+    parser.add_argument("--ratios", default="3,1,1", metavar="R", help="train, val and test (3,1,1)")
+    parser.add_argument(
+        "--group",
+        choices=("phash", "none"),
+        default="phash",
+        help="what stays on one side of the split (phash)",
+    )
+    parser.add_argument(
+        "--hamming", type=int, default=8, metavar="N", help="see config.data.split.hamming (8)"
+    )
+    parser.add_argument("--manifest", default="", metavar="CSV", help="a split of one's own; see audit")
+    parser.add_argument("--skip-bad", action="store_true", help="leave unreadable images out and count them")
+    parser.add_argument(
+        "--shard-size", type=int, default=SHARD_SIZE, metavar="N", help=f"images of one file ({SHARD_SIZE:,})"
+    )
+
+
+def run(args: argparse.Namespace, say: Say) -> None:
+    """Writes the shards.
+
+    Raises:
+        UserError: the data or an option are wrong, images are unreadable, or `out` lies in the data.
+    """
+    folder = Path(args.out)
+    if folder.resolve().is_relative_to(Path(args.data).expanduser().resolve()):
+        raise UserError(f"--out={args.out}: lies in the data, where its files would become data too")
+    if args.shard_size < 1:
+        raise UserError(f"--shard-size: must be >= 1, is {args.shard_size}")
+    check_folder(folder, "--out")
+    if (folder / INDEX).is_file():
+        raise UserError(f"--out={args.out}: holds shards already; name another folder, or remove it")
+    config = configs.load_recipe("mobilevit_ir")  # of any: only what it says of the split is used
+    given = {
+        "seed": args.seed,
+        "data.dir": args.data,
+        "data.on_bad_image": "skip" if args.skip_bad else "raise",
+        "data.split.ratios": args.ratios,
+        "data.split.group": args.group,
+        "data.split.hamming": args.hamming,
+        "data.split.manifest": args.manifest,
+    }
+    configs.apply_overrides(config, [f"--config.{key}={value}" for key, value in given.items()])
+    configs.check(config)
+    found = prepare(config.data, config.seed, cache_dir(), say)
+    with Bars() as progress:
+        write_shards(
+            folder,
+            Rows(found.source, found.groups, np.asarray(found.splits), found.phash),
+            {"notes": found.notes, "skipped": found.skipped},
+            args.shard_size,
+            lambda done, total: progress("writing", done, total),
+        )
+    counts = ", ".join(f"{len(found.indices(split)):,} {split}" for split in SPLITS)
+    say(f"{len(found.source):,} images, {len(found.source.classes)} classes: {counts}")
+    for note in found.notes:
+        say(f"note: {note}")
+    for name, reason in found.skipped.items():
+        say(f"left out: {name}: {reason}")
+    say(f"written: {folder}; train with --config.data.source={PREFIX}{folder}")

@@ -1,0 +1,183 @@
+"""Images in any number as parts of a bounded size, which are listed as they are needed and read as they come.
+
+A part is so many images of a folder, a tar shard (as WebDataset writes them) or a Parquet file that holds images
+(as Hugging Face's data sets do). It is names and no images, to be sent to another process or machine.
+"""
+
+import glob
+import hashlib
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from wastejax.data.collections.places import below, is_url, opened, read_place, stamp_of
+from wastejax.data.formats.parquet import column_of_images
+from wastejax.data.formats.walk import EXTENSIONS, by_ending, each_image, ignored, is_image
+from wastejax.data.images import read_file
+from wastejax.errors import MissingPackage, UserError
+from wastejax.files import reason
+
+TAR = (".tar", ".tar.gz", ".tgz")
+PARQUET = (".parquet",)
+_ENDINGS = EXTENSIONS | {".tar", ".gz", ".tgz", ".parquet"}  # as `each_image` sees them
+_ROWS = 64  # of a Parquet file in memory at once
+
+Load = Callable[[], bytes]  # raises OSError
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images that are read together.
+
+    Attributes:
+        kind: 'files', 'tar' or 'parquet'.
+        places: the files or URLs: images, or one shard.
+        digest: changes with their names, sizes and times.
+    """
+
+    kind: str
+    places: tuple[str, ...]
+    digest: str
+
+
+def parts_of(
+    arguments: Sequence[str], size: int, say: Callable[[str], None] = lambda line: None
+) -> Iterator[Part]:
+    """Yields the parts of what a user names, in order; at most one part and the names of one folder are in memory.
+
+    Args:
+        arguments: files, folders or URLs of images, tar shards or Parquet files. Each shard is a part of its own.
+        size: images of a part of single files.
+        say: is told what a folder holds that is left out.
+
+    Raises:
+        UserError: there is no such place, or nothing in it.
+    """
+    if not arguments:
+        raise UserError("no images: give files, folders, tar or Parquet files, or URLs")
+    names: list[str] = []
+    stamps: list[str] = []
+    for argument in arguments:
+        empty = True
+        for place, stamp in _listed(argument, say):
+            empty = False
+            kind = _kind(place)
+            if kind == "files":
+                names.append(place)
+                stamps.append(stamp)
+            if len(names) == size or (kind != "files" and names):
+                yield _part("files", names, stamps)
+                names, stamps = [], []
+            if kind != "files":
+                yield _part(kind, [place], [stamp])
+        if empty:
+            raise UserError(f"{argument}: no images, tar or Parquet files there")
+    if names:
+        yield _part("files", names, stamps)
+
+
+def images(part: Part) -> Iterator[tuple[str, Load]]:
+    """Yields the name of each image of a part with what reads it, which may be called in a thread.
+
+    Where a shard cannot be read to its end, the last one is named like the shard and says why, as it is read.
+    """
+    if part.kind == "files":
+        for place in part.places:
+            yield place, partial(read_place, place) if is_url(place) else partial(read_file, place)
+        return
+    (place,) = part.places
+    members = _members if part.kind == "tar" else _rows
+    try:
+        yield from members(place)
+    except MissingPackage:
+        raise
+    except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+        why = reason(error) if isinstance(error, OSError | ValueError) else str(error)
+        yield place, partial(_fail, f"cannot be read to its end ({why})")
+
+
+def _kind(place: str) -> str:
+    lower = place.lower()
+    return "tar" if lower.endswith(TAR) else "parquet" if lower.endswith(PARQUET) else "files"
+
+
+def _part(kind: str, names: Sequence[str], stamps: Sequence[str]) -> Part:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, stamp in zip(names, stamps, strict=True):
+        digest.update(f"{name}\n{stamp}\n".encode("utf-8", "surrogateescape"))
+    return Part(kind, tuple(names), digest.hexdigest())
+
+
+def _listed(argument: str, say: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+    """Yields places and stamps of images and shards at or below what a user names."""
+    if is_url(argument):
+        others: Counter[str] = Counter()
+        for url, stamp in below(argument):
+            name = url.rstrip("/").rpartition("/")[2].partition("?")[0]
+            if is_image(name) or (_kind(name) != "files" and not ignored(name)) or url == argument:
+                yield url, stamp
+            else:
+                others[Path(name).suffix.lower()] += 1
+        left_out: dict[str, int] = others
+    else:
+        path = Path(argument)
+        if glob.has_magic(argument) and not path.exists():
+            for name in sorted(glob.glob(argument, recursive=True)):  # noqa: PTH207 - pathlib takes no absolute ones
+                if Path(name).is_file() and (is_image(Path(name).name) or _kind(name) != "files"):
+                    yield name, stamp_of(name)
+            return
+        if not path.is_dir():
+            try:
+                yield argument, stamp_of(argument)
+            except (OSError, ValueError) as error:
+                raise UserError(f"{argument}: {reason(error)}") from None
+            return
+        counts: Counter[tuple[tuple[str, ...], str]] = Counter()
+        for parts, stamp in each_image(path, argument, others=counts, endings=_ENDINGS):
+            if is_image(parts[-1]) or _kind(parts[-1]) != "files":
+                # Without the time of the entry itself: a link or a change of rights leaves the content as it is.
+                yield str(path.joinpath(*parts)), stamp.rpartition("-")[0]
+            else:
+                counts[(), Path(parts[-1]).suffix.lower()] += 1
+        left_out = {}
+        for (_, ending), number in counts.items():
+            left_out[ending] = left_out.get(ending, 0) + number
+    if left_out:
+        say(f"{argument}: files that are no images by their ending, left out: {by_ending(left_out)}")
+
+
+def _members(place: str) -> Iterator[tuple[str, Load]]:
+    """Yields the images of a tar archive, which is read once from its beginning to its end."""
+    with opened(place) as file, tarfile.open(fileobj=file, mode="r|*") as archive:
+        for member in archive:
+            if member.isfile() and is_image(member.name.rpartition("/")[2]):
+                content = archive.extractfile(member)
+                data = content.read() if content else b""
+                yield f"{place}/{member.name}", partial(bytes, data)
+
+
+def _rows(place: str) -> Iterator[tuple[str, Load]]:
+    """Yields the images of a Parquet file, a few rows at a time."""
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingPackage(place, "pyarrow", None) from None
+    with opened(place) as file:
+        table = pyarrow.parquet.ParquetFile(file)
+        column = column_of_images(table.schema_arrow)
+        if column is None:
+            raise ValueError(f"it has no column of images, but {', '.join(table.schema_arrow.names)}")
+        row = 0
+        for batch in table.iter_batches(batch_size=_ROWS, columns=[column]):
+            for value in batch.column(0).to_pylist():
+                data = value.get("bytes") if isinstance(value, dict) else value
+                load = partial(_fail, "the row holds no image") if data is None else partial(bytes, data)
+                yield f"{place}#{row}", load
+                row += 1
+
+
+def _fail(why: str) -> bytes:
+    raise OSError(why)

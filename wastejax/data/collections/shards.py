@@ -1,0 +1,354 @@
+"""Labeled, grouped and split images in ArrayRecord files, for training from more of them than a folder should hold.
+
+DIR/
+  images-00000-<digest>.array_record …   the encoded images as they were, in the order of the source
+  index.parquet                          file, label, domain, group, split and phash of each, in the same order
+
+Opening reads a few bytes an image, however large the images are; names are looked up as they are needed.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+
+from wastejax.data.formats.source import Source
+from wastejax.errors import ConfigError, MissingPackage, UserError
+from wastejax.files import reason
+from wastejax.progress import Count
+
+INDEX = "index.parquet"
+SHARD_SIZE = 10_000  # images of one file
+PREFIX = "shards:"  # of config.data.source
+_ABOUT = b"wastejax"  # the key of the JSON text in the index's metadata
+_FORMAT = 1
+_OPEN = 256  # shards that are open at once
+_AHEAD = 64  # images that are read before they are written
+# Each image can be read by itself; what is compressed already is not compressed again.
+_WRITER = "group_size:1,uncompressed"
+_READER = "readahead_buffer_size:0,index_storage_option:offloaded,footer_prefetch_bytes:0"
+
+
+class Coded(Sequence[str]):
+    """N strings of a few values, a byte each; compares with one of them as an array of strings does."""
+
+    def __init__(self, codes: np.ndarray, values: Sequence[str]):
+        """Takes codes (int [N]) of the values."""
+        self.codes, self.values = codes.astype(np.int8), tuple(values)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> "Coded": ...
+    def __getitem__(self, at: Any) -> Any:
+        codes = self.codes[at]
+        return self.values[codes] if np.ndim(codes) == 0 else Coded(codes, self.values)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self.values[code] for code in self.codes)
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.values and bool(np.any(self == value))
+
+    def __eq__(self, value: object) -> Any:
+        return self.codes == (self.values.index(value) if value in self.values else -1)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.values, dtype)[self.codes]
+
+
+class Rows(NamedTuple):
+    """What is written.
+
+    Attributes:
+        source: N images.
+        groups: int [N], near-duplicate groups.
+        splits: str [N].
+        phash: uint64 [N], perceptual hashes; None for none.
+    """
+
+    source: Source
+    groups: np.ndarray
+    splits: np.ndarray
+    phash: np.ndarray | None = None
+
+
+class Opened(NamedTuple):
+    """What shards hold.
+
+    Attributes:
+        source: N images.
+        groups: int32 [N], near-duplicate groups.
+        splits: of each image.
+        digest: changes with anything in the index.
+        notes: what was noted as they were written.
+        skipped: name -> reason, of unreadable files that were left out then.
+    """
+
+    source: Source
+    groups: np.ndarray
+    splits: Coded
+    digest: str
+    notes: list[str]
+    skipped: dict[str, str]
+
+
+def write_shards(
+    out: str | Path,
+    rows: Rows,
+    about: dict[str, Any] | None = None,
+    shard_size: int = SHARD_SIZE,
+    progress: Count = lambda done, total: None,
+) -> None:
+    """Writes images into shards; those of the same images that are there already are kept.
+
+    Args:
+        out: the folder. Its index is written last and makes it complete.
+        rows: the images, each with one label.
+        about: `notes` and `skipped`, see `Opened`.
+        shard_size: images of one file.
+        progress: called with (images done, N).
+
+    Raises:
+        UserError: labels of several meanings, or an image cannot be read.
+        OSError: the folder cannot be written.
+    """
+    source = rows.source
+    if source.allowed is not None or source.shown is not None:
+        raise UserError("--data: images of several labels, or of partial ones, cannot be written as shards")
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob("*.partial"):
+        left.unlink()
+    files = []
+    for start in range(0, len(source), shard_size):
+        stop = min(start + shard_size, len(source))
+        path = folder / f"images-{len(files):05d}-{_digest(source, start, stop)}.array_record"
+        if not path.is_file():
+            _write_shard(path, source, start, stop)
+        files.append((path.name, stop - start))
+        progress(stop, len(source))
+    _write_index(folder, rows, (about or {}) | {"files": files})
+
+
+def open_shards(root: str | Path, key: str = "config.data.source") -> Opened:
+    """Opens what `write_shards` wrote.
+
+    Raises:
+        ConfigError: there is none, it is damaged, or a shard is missing.
+    """
+    folder = Path(root).expanduser()
+    parquet = _parquet(f"{key}={PREFIX}{folder}")
+    path = folder / INDEX
+    if not path.is_file():
+        raise ConfigError(
+            key, f"{str(folder)!r} holds no {INDEX}: `wastejax shard --data=DIR --out={folder}` makes it"
+        )
+    try:
+        about = json.loads(parquet.read_metadata(path).metadata[_ABOUT])
+        if about["format"] != _FORMAT:
+            raise ValueError(f"format {about['format']} of a later version")
+        table = parquet.read_table(path, columns=["label", "domain", "group", "split"], use_threads=False)
+        labels, domains, groups, splits = (column.to_numpy() for column in table.columns)
+        files = [(folder / name, int(count)) for name, count in about["files"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            key, f"{path}: damaged ({str(error).partition(chr(10))[0]}); write it again"
+        ) from None
+    lost = [file.name for file, _ in files if not file.is_file()]
+    if lost:
+        raise ConfigError(
+            key, f"{folder}: lacks {lost[0]}" + (f" and {len(lost) - 1} more" if lost[1:] else "")
+        )
+    coded = Coded(splits, about["splits"])
+    ends = np.cumsum([count for _, count in files])
+    source = Source(
+        names=_Names(path, len(labels)),  # type: ignore[arg-type]  # a sequence, of more than a tuple should hold
+        labels=labels.astype(np.int32),
+        classes=tuple(about["classes"]),
+        domains=Coded(domains, about["domains"]),  # type: ignore[arg-type]
+        splits=coded,  # type: ignore[arg-type]
+        read=ReadShards(tuple(str(file) for file, _ in files), ends),
+        stamps=_Stamps(about["digest"], len(labels)),  # type: ignore[arg-type]
+        origin=str(folder.resolve()),
+    )
+    return Opened(source, groups.astype(np.int32), coded, about["digest"], about["notes"], about["skipped"])
+
+
+@dataclass(frozen=True, eq=False)
+class ReadShards:
+    """Reads an encoded image by its index; picklable and safe in threads.
+
+    Attributes:
+        paths: the shards.
+        ends: int64, the index after the last image of each.
+    """
+
+    paths: tuple[str, ...]
+    ends: np.ndarray
+
+    def __call__(self, index: int) -> bytes:
+        """Returns the bytes of one image; raises OSError."""
+        at = int(np.searchsorted(self.ends, index, side="right"))
+        position = index - (int(self.ends[at - 1]) if at else 0)
+        try:
+            return bytes(_reader(self.paths[at]).read([position])[0])
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise OSError(f"{self.paths[at]}: {str(error).partition(chr(10))[0]}") from None
+
+
+class _Names(Sequence[str]):
+    """The names of all images, of which one group of rows is in memory at a time."""
+
+    def __init__(self, path: Path, count: int):
+        self._path, self._count = path, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(self._count))]
+        at = int(at) + self._count if at < 0 else int(at)
+        if not 0 <= at < self._count:
+            raise IndexError(at)
+        rows, first = _rows_of(str(self._path)), 0
+        for group, count in enumerate(rows):
+            if at < first + count:
+                return _names_of(str(self._path), group)[at - first]
+            first += count
+        raise IndexError(at)
+
+    def __iter__(self) -> Iterator[str]:
+        for group in range(len(_rows_of(str(self._path)))):
+            yield from _names_of(str(self._path), group)
+
+
+class _Stamps(Sequence[str]):
+    def __init__(self, digest: str, count: int):
+        self._digest, self._count = digest, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, at: Any) -> Any:
+        return f"{self._digest}-{at}"
+
+
+def _write_shard(path: Path, source: Source, start: int, stop: int) -> None:
+    module = _array_record("wastejax shard")
+    partial = path.with_name(f"{path.name}.partial")
+    writer = module.ArrayRecordWriter(str(partial), _WRITER)
+    with ThreadPoolExecutor(_AHEAD // 8) as pool:
+        for first in range(start, stop, _AHEAD):
+            indices = range(first, min(first + _AHEAD, stop))
+            for index, data in zip(indices, pool.map(lambda i: _read(source, i), indices), strict=True):
+                if isinstance(data, OSError):
+                    writer.close()
+                    partial.unlink(missing_ok=True)
+                    raise UserError(f"{source.names[index]}: cannot be read any more ({reason(data)})")
+                writer.write(data)
+    writer.close()
+    partial.replace(path)
+
+
+def _read(source: Source, index: int) -> bytes | OSError:
+    try:
+        return source.read(index)
+    except OSError as error:
+        return error
+
+
+def _write_index(
+    folder: Path,
+    rows: Rows,
+    about: dict[str, Any],
+) -> None:
+    """Writes the index in one move; so many rows at once that names take little memory."""
+    import pyarrow as pa
+
+    parquet = _parquet("wastejax shard")
+    source, groups, splits, phash = rows
+    values = {
+        "domains": sorted(set(source.domains)),
+        "splits": sorted(set(np.asarray(splits).tolist())),
+    }
+    domains, dealt = ({name: i for i, name in enumerate(values[key])} for key in ("domains", "splits"))
+    digest = hashlib.blake2b(digest_size=16)
+    schema = pa.schema(
+        [
+            ("file", pa.string()), ("label", pa.int32()), ("domain", pa.int8()),
+            ("group", pa.int32()), ("split", pa.int8()), ("phash", pa.uint64()),
+        ]
+    )  # fmt: skip
+    path, partial = folder / INDEX, folder / f"{INDEX}.partial"
+    with parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
+        for start in range(0, len(source), SHARD_SIZE):
+            part = slice(start, min(start + SHARD_SIZE, len(source)))
+            count = part.stop - start
+            columns = {
+                "file": [source.names[i] for i in range(start, part.stop)],
+                "label": source.labels[part],
+                "domain": [domains[source.domains[i]] for i in range(start, part.stop)],
+                "group": groups[part].astype(np.int32),
+                "split": [dealt[str(split)] for split in splits[part]],
+                "phash": np.zeros(count, np.uint64) if phash is None else phash[part],
+            }
+            table = pa.table(columns, schema)
+            digest.update(repr([columns["file"], columns["split"]]).encode("utf-8", "surrogateescape"))
+            digest.update(columns["label"].tobytes() + columns["group"].tobytes())
+            writer.write_table(table)
+        about = {"notes": [], "skipped": {}, **about, **values, "classes": source.classes, "format": _FORMAT}
+        digest.update(json.dumps(about["files"]).encode())
+        writer.add_key_value_metadata(
+            {_ABOUT: json.dumps(about | {"digest": digest.hexdigest()}, ensure_ascii=False)}
+        )
+    partial.replace(path)
+
+
+def _digest(source: Source, start: int, stop: int) -> str:
+    digest = hashlib.blake2b(source.origin.encode("utf-8", "surrogateescape"), digest_size=6)
+    for i in range(start, stop):
+        digest.update(f"{source.names[i]}\n{source.stamps[i]}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=_OPEN)
+def _reader(path: str) -> Any:
+    return _array_record(path).ArrayRecordReader(path, _READER)
+
+
+@lru_cache(maxsize=4)
+def _rows_of(path: str) -> tuple[int, ...]:
+    about = _parquet(path).ParquetFile(path).metadata
+    return tuple(about.row_group(group).num_rows for group in range(about.num_row_groups))
+
+
+@lru_cache(maxsize=4)
+def _names_of(path: str, group: int) -> list[str]:
+    return list(_parquet(path).ParquetFile(path).read_row_group(group, columns=["file"])["file"].to_pylist())
+
+
+def _parquet(what: str) -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingPackage(what, "pyarrow", None) from None
+    return pyarrow.parquet
+
+
+def _array_record(what: str) -> Any:
+    try:
+        from array_record.python import array_record_module
+    except ImportError:
+        raise MissingPackage(what, "array-record", None) from None
+    return array_record_module

@@ -1,0 +1,274 @@
+"""Answers for any number of images, part by part, as Parquet files in a folder; what is done is not done again."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from wastejax.data.collections.parts import Part, parts_of
+from wastejax.data.images import MAX_PIXELS
+from wastejax.deployment.engines import choose, load_engine, place_of
+from wastejax.deployment.many.part_file import Counts, read_counts, write_answers
+from wastejax.deployment.predictor import Predictor
+from wastejax.errors import UserError
+from wastejax.files import write_json
+from wastejax.progress import Say
+
+Numbered = tuple[int, Part]
+ABOUT = "_predict.json"  # what the parts of a folder were made with
+PART_SIZE = 10_000  # images of one file
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What computes the answers, and how; all that another process needs to do the same.
+
+    Attributes:
+        model: a run, a bundle or an exported file; None for the bundled model.
+        engine: what computes it, see `load_engine`.
+        taxonomy: whose sorting rules, see `load_predictor`.
+        threads: for an exported file.
+        accuracy: which of the model's thresholds answers must reach to be kept, see `Predictor.reject_below`.
+        reject_below: a threshold of one's own instead.
+        max_pixels: see `images.decode`.
+        batch_size: images that are computed at once.
+    """
+
+    model: str | None = None
+    engine: str | None = None
+    taxonomy: str | None = None
+    threads: int | None = None
+    accuracy: float | None = None
+    reject_below: float | None = None
+    max_pixels: int = MAX_PIXELS
+    batch_size: int = 32
+
+    def load(self, say: Say | None = None) -> Predictor:
+        """Returns the model; raises UserError as `load_engine`."""
+        return load_engine(self.model, self.engine, self.taxonomy, self.threads, say)
+
+    def answer(self, predictor: Predictor, part: Part, sink: Path | IO[bytes]) -> Counts:
+        """Writes the answers for a part; see `write_answers`."""
+        least = predictor.reject_below(self.accuracy) if self.reject_below is None else self.reject_below
+        return write_answers(sink, predictor, part, least, self.batch_size, self.max_pixels)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a folder of answers holds: all of it, and what of that was answered now."""
+
+    parts: int
+    counts: Counts
+    now: Counts
+
+
+# Answers parts in any order: yields the number of each with what it holds, once its file is complete.
+Answerer = Callable[[Iterable[Numbered], Callable[[int], Path]], Iterator[tuple[int, Counts]]]
+
+
+def predict_parts(
+    inputs: Sequence[str],
+    out: str | Path,
+    asked: Asked,
+    part_size: int = PART_SIZE,
+    answerer: Answerer | None = None,
+    progress: Callable[[Counts], None] = lambda counts: None,
+    say: Say = lambda line: None,
+) -> Done:
+    """Answers images in parts: `out`/part-00000.parquet and so on, each written in one move.
+
+    A part whose file is there is not answered again, so that the same command continues what a killed one began.
+
+    Args:
+        inputs: see `parts_of`.
+        out: the folder; made where it is not there.
+        asked: the model and how it answers.
+        part_size: images of a part, where they are single files.
+        answerer: computes the parts; None for this process.
+        progress: is told how many images are answered so far, those of earlier runs included.
+        say: is told what is left out, and what takes long.
+
+    Raises:
+        UserError: no images, no such model, or the folder holds answers for other images, by another model or with
+            other options.
+    """
+    folder = Path(out)
+    about = _about(inputs, asked, part_size)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        _claim(folder, about)
+        for left in folder.glob("part-*.partial"):
+            left.unlink(missing_ok=True)
+        done = _Ledger(folder, progress)
+        todo = done.missing(parts_of(inputs, part_size, say))
+        for number, counts in (answerer or _here(asked, say))(todo, done.path):
+            done.add(number, counts)
+        done.finish()
+        result = Done(done.parts, done.counts, done.now)
+        write_json(folder / ABOUT, about | {"finished": {"parts": done.parts, **asdict(done.counts)}})
+    return result
+
+
+def save(path: Path, write: Callable[[IO[bytes]], Any]) -> Any:
+    """Writes a file in one move, on disk before it has its name; returns what `write` returns."""
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("wb") as file:
+            result = write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)
+        raise
+    return result
+
+
+class _Ledger:
+    """Which parts there are, and which of them are answered."""
+
+    def __init__(self, folder: Path, progress: Callable[[Counts], None]):
+        self._folder, self._progress = folder, progress
+        self.parts = 0
+        self.counts = self.now = Counts()
+
+    def path(self, number: int) -> Path:
+        return self._folder / f"part-{number:05d}.parquet"
+
+    def missing(self, parts: Iterable[Part]) -> Iterator[Numbered]:
+        """Yields the parts that are not answered yet; raises a UserError where one is that has changed."""
+        for number, part in enumerate(parts):
+            self.parts = number + 1
+            path = self.path(number)
+            known = read_counts(path) if path.is_file() else None
+            if known is None:
+                yield number, part
+                continue
+            digest, counts = known
+            if digest != part.digest:
+                raise UserError(
+                    f"{path}: answers for other images: what it was made from has changed since; give another "
+                    "--out, or remove it to have it done again"
+                )
+            self.counts += counts
+            self._progress(self.counts)
+
+    def add(self, number: int, counts: Counts) -> None:
+        self.counts += counts
+        self.now += counts
+        self._progress(self.counts)
+
+    def finish(self) -> None:
+        """Raises a UserError where there are more parts than images now."""
+        if (extra := self.path(self.parts)).is_file():
+            raise UserError(
+                f"{extra}: answers for images that are not there any more; give another --out, or remove it"
+            )
+
+
+def _here(asked: Asked, say: Say) -> Answerer:
+    """Returns what answers parts in this process, one after the other."""
+
+    def answer(todo: Iterable[Numbered], path: Callable[[int], Path]) -> Iterator[tuple[int, Counts]]:
+        predictor = None
+        for number, part in todo:
+            predictor = predictor or asked.load(say)
+            yield number, save(path(number), lambda file, p=predictor, part=part: asked.answer(p, part, file))
+
+    return answer
+
+
+def _about(inputs: Sequence[str], asked: Asked, part_size: int) -> dict[str, Any]:
+    """Returns everything that the answers depend on."""
+    options = asdict(asked) | {"engine": choose(asked.model, asked.engine)}
+    for same in (
+        "model",
+        "threads",
+        "batch_size",
+    ):  # the same answers whatever these are; the model by its content
+        del options[same]
+    if asked.taxonomy and Path(asked.taxonomy).is_file():
+        options["taxonomy"] = _digest([Path(asked.taxonomy)])
+    return {
+        "format": 1,
+        "inputs": list(inputs),
+        "part_size": part_size,
+        "model": _digest(_files_of(asked.model)),
+        "options": options,
+    }
+
+
+def _files_of(model: str | None) -> list[Path]:
+    """Returns the files that make up a model.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    path = place_of(model)
+    files = [path] if path.is_file() else [path / "bundle.json", *sorted(path.glob("*.safetensors"))]
+    if not files[0].is_file():
+        raise UserError(f"--model={model}: is no run, bundle or exported file")
+    return files
+
+
+def _digest(files: Iterable[Path]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _claim(folder: Path, about: Mapping[str, Any]) -> None:
+    """Writes what the parts are made with, or compares it with what they were made with.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    path = folder / ABOUT
+    if not any(folder.glob("part-*.parquet")):
+        write_json(path, about)
+        return
+    if not path.is_file():
+        raise UserError(f"--out={folder}: holds parts of something else; give another folder")
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        flat = {**before, **before["options"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged; give another --out, or remove it and the parts") from None
+    now = {**about, **about["options"]}
+    other = [key for key in now if key != "options" and json.loads(json.dumps(now[key])) != flat.get(key)]
+    if other:
+        options = {*about["options"], "part_size", "model"}
+        names = ", ".join(f"--{key.replace('_', '-')}" if key in options else key for key in other)
+        raise UserError(
+            f"--out={folder}: holds answers that were made with another {names}; give "
+            "another --out, or the same as before to continue"
+        )
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes of this machine out of a folder.
+
+    Raises:
+        UserError: another one writes there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows; there the move of a file that is open fails, which says enough
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--out={folder}: another process writes answers there") from None
+        except OSError:
+            pass  # a file system without locks
+        yield

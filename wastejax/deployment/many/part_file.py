@@ -1,0 +1,143 @@
+"""The answers for one part of the images as a Parquet file: written as they come, and recognized again.
+
+Columns: file, answer (the likeliest class), bin, probability (its), probabilities (of all classes, in the order of
+`classes` in the file's metadata), kept (at or above the threshold), reason (why the image cannot be read, else '').
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from wastejax.data.collections.parts import Part, images
+from wastejax.data.images import MAX_PIXELS, BadImage
+from wastejax.deployment.pictures import squares_of
+from wastejax.deployment.predictor import Predictor
+from wastejax.errors import MissingPackage
+
+_ABOUT = b"wastejax"  # the key of the JSON text in a part's metadata
+_ROWS_AT_ONCE = 4096  # in memory
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many images a part has, and how many of them cannot be read."""
+
+    images: int = 0
+    unreadable: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.images + other.images, self.unreadable + other.unreadable)
+
+
+def write_answers(
+    sink: str | Path | IO[bytes],
+    predictor: Predictor,
+    part: Part,
+    reject_below: float,
+    batch_size: int = 32,
+    max_pixels: int = MAX_PIXELS,
+) -> Counts:
+    """Answers the images of a part and writes them as a Parquet file; returns how many there were.
+
+    Args:
+        sink: the file.
+        predictor: the model.
+        part: the images.
+        reject_below: probability under which an answer is not kept.
+        batch_size: images that are computed at once.
+        max_pixels: see `images.decode`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    pa, parquet = _arrow()
+    schema = _schema(pa, len(predictor.classes))
+    counts = Counts()
+    rows = _rows(predictor, part, reject_below, batch_size, max_pixels)
+    with parquet.ParquetWriter(sink, schema, compression="zstd") as writer:
+        while chunk := list(islice(rows, _ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist(chunk, schema))
+            counts += Counts(len(chunk), sum(bool(row["reason"]) for row in chunk))
+        about = {"digest": part.digest, "classes": predictor.classes, **asdict(counts)}
+        writer.add_key_value_metadata({_ABOUT: json.dumps(about, ensure_ascii=False)})
+    return counts
+
+
+def read_counts(path: Path) -> tuple[str, Counts] | None:
+    """Returns the digest of the part that a file answers, and what it holds; None where it is damaged."""
+    _, parquet = _arrow()
+    try:
+        about = json.loads(parquet.read_metadata(path).metadata[_ABOUT])
+        return about["digest"], Counts(about["images"], about["unreadable"])
+    except (OSError, ValueError, KeyError, TypeError):  # a power cut may leave a file without its content
+        return None
+
+
+def unreadable(path: Path) -> Iterator[tuple[str, str]]:
+    """Yields name and reason of the images of a part that cannot be read."""
+    _, parquet = _arrow()
+    for row in parquet.read_table(
+        path, columns=["file", "reason"], filters=[("reason", "!=", "")]
+    ).to_pylist():
+        yield row["file"], row["reason"]
+
+
+def _schema(pa: Any, classes: int) -> Any:
+    return pa.schema(
+        [
+            ("file", pa.string()),
+            ("answer", pa.string()),
+            ("bin", pa.string()),
+            ("probability", pa.float32()),
+            ("probabilities", pa.list_(pa.float32(), classes)),
+            ("kept", pa.bool_()),
+            ("reason", pa.string()),
+        ]
+    )
+
+
+def _rows(
+    predictor: Predictor, part: Part, reject_below: float, batch_size: int, max_pixels: int
+) -> Iterator[dict[str, Any]]:
+    """Yields one row an image, in order; all batches have one size, so that one program computes them."""
+    size = predictor.preprocessing.image_size
+    decoded = squares_of(images(part), predictor.preprocessing, max_pixels)
+    while chunk := list(islice(decoded, batch_size)):
+        good = [square for _, square in chunk if not isinstance(square, BadImage)]
+        batch = np.zeros((batch_size, size, size, 3), np.uint8)
+        if good:
+            batch[: len(good)] = good
+            answers = iter(predictor.probabilities(batch)[: len(good)])
+        for name, square in chunk:
+            # Names that are not UTF-8, as old archives have them, with their odd bytes as escapes.
+            row: dict[str, Any] = {
+                "file": name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            }
+            if isinstance(square, BadImage):
+                yield row | {"kept": False, "reason": str(square)}
+                continue
+            probabilities = next(answers)
+            best = int(np.argsort(-probabilities, kind="stable")[0])
+            label, probability = predictor.classes[best], float(probabilities[best])
+            yield row | {
+                "answer": label,
+                "bin": predictor.bin_of(label),
+                "probability": probability,
+                "probabilities": probabilities,
+                "kept": probability >= reject_below,
+                "reason": "",
+            }
+
+
+def _arrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingPackage("--out=DIR", "pyarrow", None) from None
+    return pyarrow, pyarrow.parquet
