@@ -31,7 +31,7 @@ COMMANDS = {
     "train": ("train a recipe, or resume a run (the default)", "wastejax.cli.train"),
     "eval": ("score a run or bundle on images", "wastejax.cli.evaluate"),
     "audit": ("find unreadable files, duplicates, leaks and label errors", "wastejax.cli.audit"),
-    "shard": ("write images as shards, to train from very many", "wastejax.cli.shard"),
+    "shard": ("write images as shards, to train from very many", "wastejax.cli.many.shard"),
     "compare": ("compare two models on the same images", "wastejax.cli.compare"),
     "robustness": ("accuracy on degraded images", "wastejax.cli.robustness"),
     "predict": ("classify images, a video or a camera", "wastejax.cli.predict"),

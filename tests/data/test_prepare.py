@@ -276,7 +276,7 @@ def test_a_class_without_a_readable_picture(folder):
 @pytest.mark.parametrize(
     "changes, key, words",
     [
-        ({"source": "folders"}, "config.data.source", "'folder' or 'tfds:NAME'"),
+        ({"source": "folders"}, "config.data.source", "'folder', 'tfds:NAME' or 'shards:DIR'"),
         ({"split__manifest": "nowhere.csv"}, "config.data.split.manifest", "cannot read nowhere.csv"),
     ],
 )

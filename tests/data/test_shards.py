@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wastejax.cli.shard import run
+from wastejax.cli.many.shard import run
 from wastejax.config import apply_overrides, load_recipe
 from wastejax.data import pipeline
 from wastejax.data.collections.shards import Coded, Rows, open_shards, write_shards

@@ -15,7 +15,7 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
-from wastejax.cli import predict_parts
+from wastejax.cli.many import predict as predict_parts
 from wastejax.data.collections.parts import images, parts_of
 from wastejax.data.formats.walk import walk
 from wastejax.data.taxonomy import load_taxonomy

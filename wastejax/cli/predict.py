@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wastejax.cli import predict_parts
+from wastejax.cli.many import predict as predict_parts
 from wastejax.data.images import MAX_PIXELS, BadImage
 from wastejax.deployment.answers import WRITERS, Answer, answers, interpret
 from wastejax.deployment.camera import only_stream, stream

@@ -107,19 +107,19 @@ def prepare(
     good, seen, skipped = _read(source, data_config, changes, cache_dir, say)
     notes += [f"{len(skipped):,} unreadable images are left out"] if skipped else []
     check_all_left(source, good)
-    source, phash, grey = source.select(good), seen.phash[good], seen.grey[good]
+    source, phash = source.select(good), seen.phash[good]
 
-    twins, scene = None, ""
-    if _asks_for_groups(source, manifest, data_config.split):
-        twins = group_duplicates(phash, grey, data_config.split.hamming)
-        scene = describe_scene(phash, grey, twins)
+    compared = _asks_for_groups(source, manifest, data_config.split)
     if manifest is not None:
         groups, splits = manifest.groups[good], manifest.splits[good]
         check_splits(source, groups, splits, ("train",), "config.data.split.manifest", "")
         if manifest.phash is not None:
             notes += check_content(source, phash, manifest.phash[good])
     else:
-        groups = np.arange(len(source), dtype=np.int32) if twins is None else twins
+        groups, scene = np.arange(len(source), dtype=np.int32), ""
+        if compared:
+            groups = group_duplicates(phash, seen.grey[good], data_config.split.hamming)
+            scene = describe_scene(phash, seen.grey[good], groups)
         groups = groups if mixture is None else mixture.joined(groups, source)
         groups = groups if source.groups is None else joined_groups(groups, source.groups)
         splits = _deal(source, groups, data_config.split, seed, scene, notes)
@@ -129,14 +129,11 @@ def prepare(
         groups, splits, phash = groups[kept], splits[kept], phash[kept]
         check_splits(source, groups, splits, ("train",), CORRECTIONS, "")
     if manifest is None:
-        notes += [NOT_COMPARED] if twins is None else notes_on_twins(source, groups, splits)
+        notes += notes_on_twins(source, groups, splits) if compared else [NOT_COMPARED]
     if left_out is not None:
         left_out, unreadable = _held_out(left_out, data_config, changes, cache_dir, say)
         skipped |= unreadable
-        notes.append(
-            f"{len(left_out):,} images of {', '.join(left_out.classes)} are kept out of training, to test with as "
-            "out-of-distribution images"
-        )
+        notes.append(_on_held_out(left_out))
     weights = mixture.weights if mixture else {}
     return Dataset(
         source, groups, splits, skipped, notes, left_out, phash, weights, corrections, changes.counts
@@ -295,6 +292,11 @@ def _asks_for_groups(source: Source, manifest: Manifest | None, config: Any) -> 
     """Returns whether the split depends on near-duplicates: where some of it is dealt here, by groups of them."""
     given = manifest is not None or set(SPLITS) <= set(source.splits or ())
     return config.group == "phash" and not given
+
+
+def _on_held_out(left_out: Source) -> str:
+    of = f"{len(left_out):,} images of {', '.join(left_out.classes)}"
+    return f"{of} are kept out of training, to test with as out-of-distribution images"
 
 
 def _deal(

@@ -1,0 +1,1 @@
+"""Commands for more images than one answer or one folder should hold."""
