@@ -69,6 +69,8 @@ def walk(root: str | Path, key: str) -> Walk:
     folders: set[Parts] = set()
     others: Counter[tuple[Parts, str]] = Counter()
     found = list(each_image(root, key, folders, others))
+    # Two folders whose names differ in their normal form alone are one.
+    found.sort(key=lambda item: ([readable(part) for part in item[0]], item[0]))
     paths, stamps = zip(*found, strict=True) if found else ((), ())
     return Walk(Path(root).expanduser().absolute(), paths, stamps, frozenset(folders), others)
 

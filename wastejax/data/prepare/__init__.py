@@ -116,10 +116,7 @@ def prepare(
         if manifest.phash is not None:
             notes += check_content(source, phash, manifest.phash[good])
     else:
-        groups, scene = np.arange(len(source), dtype=np.int32), ""
-        if compared:
-            groups = group_duplicates(phash, seen.grey[good], data_config.split.hamming)
-            scene = describe_scene(phash, seen.grey[good], groups)
+        groups, scene = _groups(phash, seen.grey[good], data_config.split.hamming if compared else None)
         groups = groups if mixture is None else mixture.joined(groups, source)
         groups = groups if source.groups is None else joined_groups(groups, source.groups)
         splits = _deal(source, groups, data_config.split, seed, scene, notes)
@@ -151,10 +148,11 @@ def _from_shards(config: Any, several: bool) -> Dataset:
         ("data.leave_out", tuple(config.get("leave_out", ()))),
         ("data.corrections", config.get("corrections", "")),
         ("data.split.manifest", config.split.manifest),
+        ("loss.kind", several),
     ):
         if given:
             raise ConfigError(
-                f"config.{key}", "cannot be had with shards, which were split as they were written"
+                f"config.{key}", "cannot be had with shards, whose labels and split are as they were written"
             )
     found = open_shards(config.source.removeprefix(PREFIX))
     for split in SPLITS:
@@ -297,6 +295,14 @@ def _asks_for_groups(source: Source, manifest: Manifest | None, config: Any) -> 
 def _on_held_out(left_out: Source) -> str:
     of = f"{len(left_out):,} images of {', '.join(left_out.classes)}"
     return f"{of} are kept out of training, to test with as out-of-distribution images"
+
+
+def _groups(phash: np.ndarray, grey: np.ndarray, hamming: int | None) -> tuple[np.ndarray, str]:
+    """Returns groups of near-duplicates, int32 [N], each image alone without a distance; and what tells of a scene."""
+    if hamming is None:
+        return np.arange(len(phash), dtype=np.int32), ""
+    groups = group_duplicates(phash, grey, hamming)
+    return groups, describe_scene(phash, grey, groups)
 
 
 def _deal(
