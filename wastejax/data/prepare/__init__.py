@@ -117,8 +117,7 @@ def prepare(
             notes += check_content(source, phash, manifest.phash[good])
     else:
         groups, scene = _groups(phash, seen.grey[good], data_config.split.hamming if compared else None)
-        groups = groups if mixture is None else mixture.joined(groups, source)
-        groups = groups if source.groups is None else joined_groups(groups, source.groups)
+        groups = mixture.joined(groups, source) if mixture else _joined(groups, source)
         splits = _deal(source, groups, data_config.split, seed, scene, notes)
     if corrections is not None:
         kept = _corrected(source, changes, data_config.get("leave_out", ()), notes)
@@ -298,11 +297,15 @@ def _on_held_out(left_out: Source) -> str:
 
 
 def _groups(phash: np.ndarray, grey: np.ndarray, hamming: int | None) -> tuple[np.ndarray, str]:
-    """Returns groups of near-duplicates, int32 [N], each image alone without a distance; and what tells of a scene."""
+    """Returns near-duplicate groups, int32 [N], of one image each without a distance; and what tells of a scene."""
     if hamming is None:
         return np.arange(len(phash), dtype=np.int32), ""
     groups = group_duplicates(phash, grey, hamming)
     return groups, describe_scene(phash, grey, groups)
+
+
+def _joined(groups: np.ndarray, source: Source) -> np.ndarray:
+    return groups if source.groups is None else joined_groups(groups, source.groups)
 
 
 def _deal(
