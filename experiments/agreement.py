@@ -23,14 +23,11 @@ import numpy as np
 from experiments.provenance import provenance
 from wastejax.bundle import Bundle, load_bundle, save_bundle
 from wastejax.deployment.export import CALIBRATION_PICTURES, Pictures, checking_pictures, write_export
-from wastejax.deployment.predictor import (
-    Predictor,
-    load_jax,
-    load_litert,
-    load_onnx,
-    load_openvino,
-    load_stablehlo,
-)
+from wastejax.deployment.formats import load_jax
+from wastejax.deployment.formats.litert import load_litert
+from wastejax.deployment.formats.onnx import load_onnx, load_openvino
+from wastejax.deployment.formats.stablehlo import load_stablehlo
+from wastejax.deployment.predictor import Predictor
 from wastejax.evaluation.metrics import bootstrap_interval
 from wastejax.evaluation.pictures import Asked
 from wastejax.evaluation.report.markdown import percent, table

@@ -27,7 +27,8 @@ from experiments.provenance import provenance
 from wastejax.bundle import load_bundle
 from wastejax.data import images
 from wastejax.deployment import website
-from wastejax.deployment.predictor import Predictor, load_predictor
+from wastejax.deployment.formats import load_predictor
+from wastejax.deployment.predictor import Predictor
 from wastejax.evaluation.evaluate import match_classes
 from wastejax.evaluation.pictures import Asked, asked_pictures
 from wastejax.files import write_json

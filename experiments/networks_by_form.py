@@ -24,7 +24,7 @@ from wastejax.bundle import Bundle, load_bundle, save_bundle
 from wastejax.config import apply_overrides, load_recipe
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.export import LIMITS, SUFFIXES, Pictures, write_export
-from wastejax.deployment.predictor import load_jax, load_predictor
+from wastejax.deployment.formats import load_jax, load_predictor
 from wastejax.models import MODELS, create_model
 from wastejax.models.structure import layer_index, parts
 from wastejax.runtime.jit import jit

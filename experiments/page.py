@@ -32,7 +32,7 @@ from wastejax.data.drawing import dataset as synthetic
 from wastejax.data.sources import open_folder
 from wastejax.data.taxonomy import LANGUAGES
 from wastejax.deployment.export import Form, export_model
-from wastejax.deployment.predictor import load_predictor
+from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.website import write_site
 from wastejax.evaluation.pictures import Asked
 from wastejax.evaluation.report.markdown import percent, table

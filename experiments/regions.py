@@ -25,7 +25,7 @@ from wastejax.data.drawing.pen import Pen
 from wastejax.data.images import decode
 from wastejax.data.sources import open_folder
 from wastejax.data.split import load_manifest
-from wastejax.deployment.predictor import load_predictor
+from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.regions import Settings, candidates, choose, classify, distinct, iou
 
 ROOT = Path(__file__).resolve().parents[1]

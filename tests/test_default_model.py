@@ -15,7 +15,7 @@ from experiments import final_fit, ship
 from wastejax.bundle import DEFAULT, load_bundle
 from wastejax.data import images
 from wastejax.data.drawing import dataset as synthetic
-from wastejax.deployment.predictor import load_predictor
+from wastejax.deployment.formats import load_predictor
 
 ROOT = Path(__file__).resolve().parents[1]
 EVALUATION = json.loads((DEFAULT / "evaluation.json").read_text())

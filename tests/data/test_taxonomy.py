@@ -14,8 +14,8 @@ from wastejax.data.taxonomy import (
     with_looks,
 )
 from wastejax.data.transforms import Preprocessing
+from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.labels import describe
-from wastejax.deployment.predictor import load_predictor
 from wastejax.errors import ConfigError
 from wastejax.evaluation.metrics import score
 from wastejax.evaluation.report.run import write_report

@@ -14,8 +14,9 @@ from small_models import CLASSES, write_bundle
 from wastejax.bundle import load_bundle
 from wastejax.deployment.engines import load_engine
 from wastejax.deployment.export import write_export
+from wastejax.deployment.formats import load_jax, load_predictor
 from wastejax.deployment.heatmaps import heat_map
-from wastejax.deployment.predictor import load_jax, load_predictor, softmax
+from wastejax.deployment.predictor import softmax
 from wastejax.deployment.regions import find_regions
 from wastejax.errors import UserError
 
@@ -132,7 +133,7 @@ def test_where_a_derived_file_has_no_map_of_any_side_jax_computes(written, monke
     assert load_engine(bundle, any_side=True).runtime == "onnxruntime"
     fixed = dataclasses.replace(load_predictor(file), any_side=False)
     monkeypatch.setattr(
-        "wastejax.deployment.predictor.load_predictor",
+        "wastejax.deployment.formats.load_predictor",
         lambda path, *_: fixed if path == file else load_jax(path),
     )
     assert load_engine(bundle, any_side=True).runtime == "jax"

@@ -11,7 +11,7 @@ from small_models import write_bundle
 
 from wastejax.deployment import engines, export
 from wastejax.deployment.engines import choose, load_engine
-from wastejax.deployment.predictor import load_predictor
+from wastejax.deployment.formats import load_predictor
 from wastejax.errors import UserError
 
 

@@ -19,9 +19,9 @@ from wastejax.bundle import load_bundle
 from wastejax.cli import export as command
 from wastejax.deployment import export
 from wastejax.deployment.export import Comparison, Pictures, check, compare, write_export
+from wastejax.deployment.formats import load_jax, load_predictor
 from wastejax.deployment.formats.about import ABOUT
 from wastejax.deployment.formats.onnx import tidy
-from wastejax.deployment.predictor import load_jax, load_predictor
 from wastejax.errors import UserError
 from wastejax.main import parser
 from wastejax.models import MODELS, create_model

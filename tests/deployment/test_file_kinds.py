@@ -23,7 +23,7 @@ from wastejax.data.images import BadImage, decode
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment import website
 from wastejax.deployment.export import write_export
-from wastejax.deployment.predictor import load_predictor
+from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.server.app import Limits
 from wastejax.main import parser
 

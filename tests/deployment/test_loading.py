@@ -10,10 +10,10 @@ import pytest
 from small_models import write_bundle
 
 from wastejax.bundle import load_bundle
-from wastejax.deployment import predictor
+from wastejax.deployment import formats
 from wastejax.deployment.export import write_export
+from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.formats.stablehlo import ABOUT_FILE, PROGRAM
-from wastejax.deployment.predictor import load_predictor
 from wastejax.errors import UserError
 
 
@@ -59,6 +59,8 @@ def test_a_program_that_this_jax_cannot_read_is_one_line(program, tmp_path, dama
 
 def test_a_program_that_fails_only_when_it_is_compiled_is_one_line(program, monkeypatch):
     class Later:
+        out_avals = (None,)
+
         def call(self, images):
             raise NotImplementedError("shape_refinement\nof another version")
 
@@ -70,7 +72,7 @@ def test_a_program_that_fails_only_when_it_is_compiled_is_one_line(program, monk
 @pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
 def test_threads_reach_the_runtime(tmp_path, monkeypatch, suffix):
     given = []
-    monkeypatch.setitem(predictor.LOADERS, suffix, lambda path, threads: given.append(threads))
+    monkeypatch.setitem(formats.LOADERS, suffix, lambda path, threads: given.append(threads))
     file = tmp_path / f"m{suffix}"
     file.touch()
     load_predictor(file)

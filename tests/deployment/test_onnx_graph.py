@@ -14,9 +14,8 @@ from small_models import write_bundle
 from wastejax.bundle import load_bundle
 from wastejax.deployment import export
 from wastejax.deployment.export import write_export
-from wastejax.deployment.formats import onnx_graph
+from wastejax.deployment.formats import load_jax, load_predictor, onnx_graph
 from wastejax.deployment.formats.onnx_profile import profile, shares
-from wastejax.deployment.predictor import load_jax, load_predictor
 from wastejax.errors import UserError
 
 # What a file may consist of, and why. Anything else is slower than it has to be, or an operator that is too new.

@@ -20,8 +20,8 @@ from wastejax.data.images import BadImage
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import open_folder
 from wastejax.deployment.answers import Answer, Guess, answers, csv_lines, json_lines, table
+from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.pictures import find, squares
-from wastejax.deployment.predictor import load_predictor
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import predict_logits
 from wastejax.main import parser

@@ -26,8 +26,9 @@ from small_models import CLASSES, draw_pictures, write_bundle
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.answers import answers
+from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.heatmaps import heat_map
-from wastejax.deployment.predictor import Predictor, load_predictor
+from wastejax.deployment.predictor import Predictor
 from wastejax.deployment.server.app import Limits, create_app
 from wastejax.deployment.server.batching import Batches
 from wastejax.deployment.server.connection import Connection

@@ -19,7 +19,7 @@ from wastejax.data.sources import open_folder
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment import website
-from wastejax.deployment.predictor import load_predictor
+from wastejax.deployment.formats import load_predictor
 from wastejax.errors import UserError
 from wastejax.main import parser
 

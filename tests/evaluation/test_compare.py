@@ -13,7 +13,7 @@ from wastejax.cli.compare import run
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import open_folder
 from wastejax.data.split import save_manifest
-from wastejax.deployment.predictor import load_predictor
+from wastejax.deployment.formats import load_predictor
 from wastejax.errors import UserError
 from wastejax.evaluation.compare import compare, mcnemar, paired_interval
 

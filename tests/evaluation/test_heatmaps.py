@@ -14,8 +14,9 @@ from wastejax.bundle import load_bundle
 from wastejax.cli.predict import run
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
+from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.heatmaps import heat_map, save_drawn
-from wastejax.deployment.predictor import Predictor, load_predictor
+from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
 from wastejax.evaluation.heatmaps import OPACITY, blend, evidence
 from wastejax.main import parser

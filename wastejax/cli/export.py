@@ -96,8 +96,8 @@ def _tell(comparison: Comparison, origin: str, say: Say) -> None:
 
 
 def _profile(written: Exported, entry: str, say: Say) -> None:
+    from wastejax.deployment.formats.onnx import load_onnx
     from wastejax.deployment.formats.onnx_profile import profile
-    from wastejax.deployment.predictor import load_onnx
 
     assert written.checked_on is not None
     squares = written.checked_on.images[:1]

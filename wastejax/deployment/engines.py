@@ -81,7 +81,7 @@ def load_engine(
     Raises:
         UserError: as of `choose` and `load_predictor`; or a file cannot be derived, or is not its bundle's equal.
     """
-    from wastejax.deployment.predictor import load_predictor
+    from wastejax.deployment.formats import load_predictor
 
     say = say or (lambda line: print(line, file=sys.stderr, flush=True))
     chosen, path = choose(model, engine), place_of(model)
@@ -130,7 +130,7 @@ def _derive(bundle: Path, engine: str, say: Say) -> Path:
         return kept
     from wastejax.bundle import load_bundle
     from wastejax.deployment import export
-    from wastejax.deployment.predictor import load_jax, load_predictor
+    from wastejax.deployment.formats import load_jax, load_predictor
 
     loaded = load_bundle(bundle)
     say(f"preparing the model for {engine}, once …")

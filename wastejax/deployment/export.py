@@ -1,7 +1,6 @@
 """A trained model as one file that other programs run, checked against the model itself."""
 
 import importlib.util
-import json
 import statistics
 import tempfile
 import time
@@ -13,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wastejax import __version__
 from wastejax.bundle import Bundle, default_bundle, load_bundle, save_bundle
 from wastejax.data import images
 from wastejax.data.drawing import dataset as synthetic
-from wastejax.data.formats.boxes import MULTILABEL
-from wastejax.deployment.predictor import Predictor, load_jax, load_predictor
+from wastejax.deployment.formats import load_jax, load_predictor
+from wastejax.deployment.formats.about import describe
+from wastejax.deployment.predictor import Predictor
 from wastejax.errors import MissingPackage, UserError, nearest
 from wastejax.evaluation.evaluate import match_classes
 from wastejax.evaluation.pictures import Asked, asked_pictures
@@ -72,28 +71,6 @@ class Comparison(NamedTuple):
     difference: float
     accuracy: tuple[float, float] | None
     latency: tuple[float, float]
-
-
-def about(bundle: Bundle, entry: str, precision: str) -> str:
-    """Returns what an exported file says of itself, JSON: all of the bundle but its weights and training."""
-    several = {"kind": MULTILABEL, "class_thresholds": bundle.class_thresholds} if bundle.multilabel else {}
-    return json.dumps(
-        {
-            "format": 1,
-            "input": entry,
-            "precision": precision,
-            "classes": list(bundle.classes),
-            "preprocessing": bundle.preprocessing.to_dict(),
-            "temperature": bundle.temperature,
-            "thresholds": bundle.thresholds,
-            **several,
-            "taxonomy": bundle.taxonomy.to_dict(),
-            "metrics": bundle.metrics,
-            "licence": bundle.licence,
-            "versions": bundle.versions | {"exported_by": __version__},
-        },
-        ensure_ascii=False,
-    )
 
 
 def forward_function(
@@ -167,7 +144,7 @@ def write_export(
     if class_map is None:
         class_map = path.suffix != SUFFIXES["litert"]
     size = bundle.preprocessing.image_size
-    shape, text = (size, size, 3), about(bundle, entry, precision)
+    shape, text = (size, size, 3), describe(bundle, entry, precision)
     if path.suffix == SUFFIXES["stablehlo"]:
         from wastejax.deployment.formats.stablehlo import write_stablehlo
 

@@ -21,7 +21,7 @@ def describe(predictor: Predictor, reject_below: float) -> dict[str, Any]:
         names and advice, `color` and `sign` ('' where there is none); `region`, whose rules these are;
         `preprocessing`; `reject_below`; `runtime`.
     """
-    classes = []
+    classes: list[dict[str, Any]] = []
     for i, name in enumerate(predictor.classes):
         item = predictor.taxonomy.find(name) or Item({"en": name.replace("_", " ")}, "", ())
         classes.append({"name": name, "bin": item.bin, **item.in_all_languages()})

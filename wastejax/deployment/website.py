@@ -11,9 +11,9 @@ from pathlib import Path
 
 from wastejax.bundle import default_bundle
 from wastejax.deployment import icons
+from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.formats.about import ABOUT, parse_about
 from wastejax.deployment.labels import describe
-from wastejax.deployment.predictor import load_predictor
 from wastejax.errors import UserError
 from wastejax.files import check_folder, write_bytes, write_json
 

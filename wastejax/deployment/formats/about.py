@@ -1,15 +1,45 @@
-"""What an exported file says of itself, read back."""
+"""What an exported file says of itself, and the predictor that follows from it."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wastejax.bundle import parse_class_thresholds, parse_thresholds
+import numpy as np
+
+from wastejax import __version__
+from wastejax.bundle import Bundle, parse_class_thresholds, parse_thresholds
+from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.taxonomy import parse_taxonomy
 from wastejax.data.transforms import Preprocessing
+from wastejax.deployment.predictor import Predictor, named_from
 from wastejax.errors import ConfigError, UserError
 
-ABOUT = "wastejax"  # the key of the JSON text in an exported file that says what `export.about` writes
+ABOUT = "wastejax"  # the key of the JSON text in an exported file that holds what `describe` returns
+ANY_SIDE = "any_side"  # in that text, of a .tflite file with a class map: see `Predictor.any_side`
+STRIDE = 32  # of every network: where it divides the sides of images, padding is the same whatever they are
+
+
+def describe(bundle: Bundle, entry: str, precision: str) -> str:
+    """Returns what an exported file says of itself, JSON: all of the bundle but its weights and training."""
+    several = {"kind": MULTILABEL, "class_thresholds": bundle.class_thresholds} if bundle.multilabel else {}
+    return json.dumps(
+        {
+            "format": 1,
+            "input": entry,
+            "precision": precision,
+            "classes": list(bundle.classes),
+            "preprocessing": bundle.preprocessing.to_dict(),
+            "temperature": bundle.temperature,
+            "thresholds": bundle.thresholds,
+            **several,
+            "taxonomy": bundle.taxonomy.to_dict(),
+            "metrics": bundle.metrics,
+            "licence": bundle.licence,
+            "versions": bundle.versions | {"exported_by": __version__},
+        },
+        ensure_ascii=False,
+    )
 
 
 def parse_about(path: Path, text: str | bytes | None) -> dict[str, Any]:
@@ -36,3 +66,55 @@ def parse_about(path: Path, text: str | bytes | None) -> dict[str, Any]:
 def damaged(path: Path, kind: str, error: Exception) -> UserError:
     """Returns the error for a file that its runtime does not take."""
     return UserError(f"{path}: damaged, or no {kind} file ({str(error).strip().splitlines()[0]})")
+
+
+def exported(
+    path: Path,
+    runtime: str,
+    about: Mapping[str, Any],
+    compute: Callable[[np.ndarray], Sequence[Any]],
+    results: int = 1,
+    any_side: bool = False,
+) -> Predictor:
+    """Returns the predictor of an exported file.
+
+    Args:
+        path: the file.
+        runtime: what computes it.
+        about: what the file says of itself.
+        compute: its input, [B, H, W, 3] of the dtype that `about` names, -> probabilities [B, C] and, where there
+            are two `results`, the logits at every position [B, h, w, C].
+        results: how many the file has.
+        any_side: whether it takes other images than squares of its own size.
+    """
+    preprocessing = Preprocessing.from_dict(about["preprocessing"])
+    side = preprocessing.image_size
+
+    def call(images: np.ndarray) -> Sequence[Any]:
+        return compute(images if about["input"] == "uint8" else preprocessing.normalise(images))
+
+    def probabilities(images: np.ndarray) -> np.ndarray:
+        return np.asarray(call(images)[0], np.float32)
+
+    def dense(images: np.ndarray) -> np.ndarray:
+        if not any_side and images.shape[1:3] != (side, side):
+            raise UserError(
+                f"{path}: has class maps of images of {side} x {side} pixels alone, which a heat map takes, but"
+                " finding several objects does not; name the run or bundle"
+            )
+        return np.asarray(call(images)[1], np.float32)
+
+    taxonomy = parse_taxonomy(about["taxonomy"], str(path), "taxonomy")
+    classes, several = tuple(about["classes"]), about.get("kind") == MULTILABEL
+    return Predictor(
+        path,
+        runtime,
+        classes,
+        preprocessing,
+        taxonomy,
+        probabilities,
+        parse_thresholds(about.get("thresholds", {})),
+        dense if results > 1 else None,
+        any_side,
+        named_from(about.get("class_thresholds", ()), classes) if several else None,
+    )

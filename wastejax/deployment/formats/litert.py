@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from wastejax import machine
 from wastejax.data.taxonomy import LANGUAGES, Item, parse_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.formats import litert_metadata
+from wastejax.deployment.formats.about import ANY_SIDE, STRIDE, damaged, exported, parse_about
 from wastejax.deployment.formats.litert_sides import takes_any_side
 from wastejax.deployment.formats.stablehlo import ABOUT_FILE
-from wastejax.deployment.predictor import ANY_SIDE, STRIDE
+from wastejax.deployment.predictor import Predictor
+from wastejax.errors import MissingPackage
 from wastejax.files import write_bytes
 
 ENTRY, RESULT, CLASS_MAP = "images", "probabilities", "class_map"
@@ -118,3 +122,39 @@ def with_files(network: bytes, about: str) -> bytes:
         for name, text in files.items():
             archive.writestr(zipfile.ZipInfo(name), text)
     return end.getvalue()
+
+
+def load_litert(path: Path, threads: int | None = None) -> Predictor:
+    """Returns a .tflite file that `export` wrote, computed by LiteRT on the CPU, one image after the other."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        raise MissingPackage(str(path), "ai-edge-litert", None) from None
+    try:
+        with zipfile.ZipFile(path) as archive:  # at the end of the file
+            about = parse_about(path, archive.read(ABOUT_FILE))
+        interpreter = Interpreter(model_path=str(path), num_threads=threads or machine.cores())
+        interpreter.allocate_tensors()
+    except (zipfile.BadZipFile, KeyError, OSError, ValueError, RuntimeError) as error:
+        raise damaged(path, "LiteRT", error) from None
+    (entry,), results = interpreter.get_input_details(), interpreter.get_output_details()
+    results.sort(
+        key=lambda result: len(result["shape"])
+    )  # the class map has more axes than the probabilities
+
+    alone = threading.Lock()
+
+    def answer(image: np.ndarray) -> list[np.ndarray]:
+        interpreter.set_tensor(entry["index"], np.ascontiguousarray(image[None]))
+        interpreter.invoke()
+        return [interpreter.get_tensor(result["index"])[0] for result in results]
+
+    def compute(images: np.ndarray) -> list[np.ndarray]:
+        with alone:
+            # A class map may have left it at other sides.
+            if tuple(images.shape[1:]) != tuple(interpreter.get_input_details()[0]["shape"][1:]):
+                interpreter.resize_tensor_input(entry["index"], (1, *images.shape[1:]))
+                interpreter.allocate_tensors()
+            return [np.stack(rows) for rows in zip(*map(answer, images), strict=True)]
+
+    return exported(path, "litert", about, compute, len(results), bool(about.get(ANY_SIDE)))

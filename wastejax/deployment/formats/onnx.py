@@ -1,17 +1,21 @@
-"""A network as an ONNX file: written by jax2onnx, tidied and quantized by ONNX Runtime."""
+"""A network as an ONNX file: written by jax2onnx, tidied and quantized by ONNX Runtime, run by that or OpenVINO."""
 
 import logging
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wastejax import machine
 from wastejax.deployment.formats import onnx_graph
-from wastejax.deployment.formats.about import ABOUT
+from wastejax.deployment.formats.about import ABOUT, STRIDE, damaged, exported, parse_about
 from wastejax.deployment.formats.onnx_sides import open_sides
-from wastejax.deployment.predictor import STRIDE
+from wastejax.deployment.predictor import Predictor
+from wastejax.errors import MissingPackage
 from wastejax.files import write_bytes
 
 # As old as the operators allow: layer normalization came with 17, and with it files of version 8 (ONNX 1.12, 2022).
@@ -180,3 +184,56 @@ def _write(model: Any, path: Path, about: str) -> None:
     onnx.helper.set_model_props(model, {ABOUT: about})
     onnx.checker.check_model(model)
     write_bytes(path, model.SerializeToString())
+
+
+def load_onnx(path: Path, threads: int | None = None) -> Predictor:
+    """Returns an .onnx file that `export` wrote, computed by ONNX Runtime on the CPU."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingPackage(str(path), "onnxruntime", None) from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; they are raised as well
+    options.intra_op_num_threads = threads or machine.cores()
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # whatever the parser or the kernels make of a damaged file
+        raise damaged(path, "ONNX", error) from None
+    about = parse_about(path, session.get_modelmeta().custom_metadata_map.get(ABOUT))
+    entry = session.get_inputs()[0]
+
+    def compute(images: np.ndarray) -> list[np.ndarray]:
+        return session.run(None, {entry.name: images})
+
+    results = len(session.get_outputs())
+    return exported(path, "onnxruntime", about, compute, results, not isinstance(entry.shape[1], int))
+
+
+def load_openvino(path: Path, threads: int | None = None) -> Predictor:
+    """Returns an .onnx file that `export` wrote, computed by OpenVINO on the CPU in float32."""
+    # OpenVINO reports over the network, from a forked process, that it reads an ONNX file; ours tells nobody.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    except ImportError:
+        raise MissingPackage(str(path), "openvino", None) from None
+    try:
+        core = openvino.Core()
+        model = core.read_model(path)
+        # Left to itself it computes in bfloat16 where the processor can.
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads or machine.cores()}
+        compiled = core.compile_model(model, "CPU", settings)
+        shape = model.inputs[0].partial_shape
+    except Exception as error:  # whatever the parser or the kernels make of a damaged file
+        raise damaged(path, "ONNX", error) from None
+    where = ["framework", ABOUT]  # where OpenVINO keeps the metadata of an ONNX file
+    text = model.get_rt_info(where).astype(str) if model.has_rt_info(where) else None
+
+    alone = threading.Lock()  # it has one request
+
+    def compute(images: np.ndarray) -> list[np.ndarray]:
+        with alone:
+            return list(compiled(images).values())
+
+    about, results = parse_about(path, text), len(model.outputs)
+    return exported(path, "openvino", about, compute, results, shape[1].is_dynamic)

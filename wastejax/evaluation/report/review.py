@@ -38,7 +38,7 @@ class Doubt(NamedTuple):
         group: number of the images that are copies of each other; 0 for none.
     """
 
-    index: int  # type: ignore[assignment] - a tuple has a method of that name
+    index: int  # type: ignore[assignment]  # a tuple has a method of that name
     why: str
     suggested: str = ""
     own: float | None = None
