@@ -1,10 +1,10 @@
 """Measures the web page in headless Chromium: experiments/results/page.json, docs/results/page.md, screenshots.
 
 Command: python experiments/page.py [STEP...] [--model=FILE.onnx] [--data=CLASS_FOLDERS] [--before=DIR]
-STEP is one of agreement, bytes, speed, lighthouse, screenshots; all where none is given. Each keeps what the others
-measured before. --model is the bundled model exported as ONNX, made anew where it is not given; --before, a folder
-that an older `wastejax web` wrote, for the bytes that it loads. Wants Debian's chromium, chromium-driver and npm;
-Lighthouse comes by npx. All images of screenshots are drawn.
+STEP is one of agreement, regions, bytes, speed, lighthouse, screenshots; all where none is given. Each keeps what
+the others measured before. --model is the bundled model exported as ONNX, made anew where it is not given;
+--before, a folder that an older `wastejax web` wrote, for the bytes that it loads. Wants Debian's chromium,
+chromium-driver and npm, and a Japanese font; Lighthouse comes by npx. All images of screenshots are drawn.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,18 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from experiments.browser import CHROMIUM, agreement, chromium, web_host
+from experiments.page_text import SIZES, text
 from experiments.provenance import provenance
 from wastejax.bundle import default_bundle
+from wastejax.data import images
 from wastejax.data.drawing import dataset as synthetic
 from wastejax.data.sources import open_folder
 from wastejax.data.taxonomy import LANGUAGES
 from wastejax.deployment.export import Form, export_model
 from wastejax.deployment.formats import load_predictor
+from wastejax.deployment.regions import find_regions, iou
 from wastejax.deployment.website import write_site
 from wastejax.evaluation.pictures import Asked
-from wastejax.evaluation.report.markdown import percent, table
 from wastejax.files import write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,19 +45,31 @@ RESULT = ROOT / "experiments" / "results" / "page.json"
 TEXT = ROOT / "docs" / "results" / "page.md"
 SHOTS = ROOT / "docs" / "images" / "page"
 LIGHTHOUSE = "lighthouse@13.5.0"
-PICTURES, LOADS = 200, 10
-SIZES = {"phone": (390, 844), "desktop": (1280, 800)}
+PICTURES, LOADS, MOSAICS = 200, 10, 8
+ALIKE = 0.7  # intersection over union of boxes that are the same
 RULES = dict(zip(LANGUAGES, ("england", "korea", "germany", "japan", "france"), strict=True))
-# Drawings in the screenshots, with their seeds. The model has never seen drawings, so that it is unsure of many.
-KNOWN, UNKNOWN = ("glass_beverage_bottles", 5), ("paper_cups", 5)
-SEVERAL = (KNOWN, ("aluminum_soda_cans", 2), ("plastic_soda_bottles", 1), UNKNOWN)
+# Drawings in the screenshots.
+KNOWN, UNKNOWN, SEEDS = "glass_beverage_bottles", ("newspaper", 5), 32
+SEVERAL = ("aluminum_soda_cans", "plastic_detergent_bottles", "cardboard_boxes")
+FIND = """
+const [data, done] = arguments;
+(async () => {
+  const { loadModel } = await import("./local.js");
+  window.labels ??= await (await fetch("labels.json")).json();
+  window.model ??= await loadModel(window.labels);
+  const start = performance.now();
+  const found = await window.model.regions(new Blob([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))]));
+  const ms = performance.now() - start;
+  done({ ms, regions: found.map(({ index, box }) => ({ box, class: window.labels.classes[index].name })) });
+})().catch((error) => done({ error: String(error) }));
+"""
 # Gives the page an image as soon as it can take one, and notes when its card is there; ms since navigation began.
 DROPS = """
 addEventListener("DOMContentLoaded", () => setTimeout(async () => {
   const data = "IMAGE";
   const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
   const transfer = new DataTransfer();
-  transfer.items.add(new File([bytes], "drawn.jpg", { type: "image/jpeg" }));
+  transfer.items.add(new File([bytes], "drawn.png", { type: "image/png" }));
   new MutationObserver(() => {
     if (document.querySelector("#results .card .bin")) window.answered ??= performance.now();
   }).observe(document.getElementById("results"), { childList: true });
@@ -80,13 +94,21 @@ def browser() -> Iterator[Any]:
 
 
 def drawn(name: str, seed: int) -> bytes:
-    """A drawn image as a JPEG."""
+    """A drawn image as a PNG."""
     file = io.BytesIO()
-    synthetic.draw(name, seed, "default").save(file, "JPEG", quality=92)
+    synthetic.draw(name, seed, "default").save(file, "PNG")
     return file.getvalue()
 
 
-def measure_agreement(model: Path, site: Path, data: Path) -> dict[str, Any]:
+def surest(model: Path, name: str) -> tuple[str, int]:
+    """The drawing of a class, among `SEEDS`, that the model knows best; it has never seen drawings."""
+    predictor = load_predictor(model)
+    squares = [predictor.preprocessing(synthetic.draw(name, seed, "default")) for seed in range(SEEDS)]
+    rows = predictor.probabilities(np.stack(squares))
+    return name, int(rows[:, predictor.classes.index(name)].argmax())
+
+
+def measure_agreement(site: Path, data: Path) -> dict[str, Any]:
     """The page's answers to real images against those of `predict`."""
     source = open_folder(data)
     chosen = np.random.default_rng(17).permutation(len(source))[:PICTURES]
@@ -95,6 +117,42 @@ def measure_agreement(model: Path, site: Path, data: Path) -> dict[str, Any]:
         row = agreement(driver, address, load_predictor(None), pictures, np.zeros(len(pictures), int))
     kept = ("pictures", "agreement", "largest_difference", "same_pixels", "largest_pixel_difference")
     return {"data": data.name} | {name: row[name] for name in kept} | {"ms_p50": row["ms_p50"]}
+
+
+def measure_regions(model: Path, site: Path, data: Path) -> dict[str, Any]:
+    """The objects that the page finds in mosaics of four real images against those of `predict --regions`."""
+    source, predictor = open_folder(data), load_predictor(model)
+    chosen = iter(np.random.default_rng(18).permutation(len(source)))
+    ours = theirs = same = 0
+    seconds = []
+    with browser() as driver, web_host(site) as address:
+        driver.get(address)
+        for _ in range(MOSAICS):
+            picture = Image.new("RGB", (1200, 900), (196, 198, 192))
+            for i in range(4):
+                tile = images.decode(source.read(int(next(chosen)))).resize((400, 400))
+                picture.paste(tile, (90 + 610 * (i % 2), 25 + 440 * (i // 2)))
+            file = io.BytesIO()
+            picture.save(file, "PNG")
+            expected = find_regions(predictor, picture)
+            found = driver.execute_async_script(FIND, base64.b64encode(file.getvalue()).decode())
+            seconds.append(found["ms"] / 1000)
+            ours, theirs = ours + len(expected), theirs + len(found["regions"])
+            same += sum(
+                any(
+                    one["class"] == region.label
+                    and iou(np.array(one["box"]) * (1200, 900, 1200, 900), np.array([region.box]))[0] >= ALIKE
+                    for one in found["regions"]
+                )
+                for region in expected
+            )
+    return {
+        "mosaics": MOSAICS,
+        "predict": ours,
+        "page": theirs,
+        "same": same,
+        "seconds": round(float(np.median(seconds)), 1),
+    }
 
 
 def loaded(site: Path) -> dict[str, int]:
@@ -116,7 +174,7 @@ def measure_bytes(site: Path, before: Path | None) -> dict[str, Any]:
 
 def measure_speed(site: Path) -> dict[str, Any]:
     """From navigation to the first answer with everything in the browser's caches; and the live view's rate."""
-    script = DROPS.replace("IMAGE", base64.b64encode(drawn(*KNOWN)).decode())
+    script = DROPS.replace("IMAGE", base64.b64encode(drawn(KNOWN, 5)).decode())
     seconds = []
     with browser() as driver, web_host(site) as address:
         driver.get(address)
@@ -186,7 +244,7 @@ def keep(driver: Any, name: str) -> None:
 def ask(driver: Any, folder: Path, *drawings: tuple[str, int]) -> None:
     paths = []
     for name, seed in drawings:
-        paths.append(folder / f"{name}.jpg")
+        paths.append(folder / f"{name}.png")
         paths[-1].write_bytes(drawn(name, seed))
     driver.find_element(By.ID, "file").send_keys("\n".join(map(str, paths)))
     wait(driver, f"document.querySelectorAll('.card').length === {len(paths)}")
@@ -194,8 +252,25 @@ def ask(driver: Any, folder: Path, *drawings: tuple[str, int]) -> None:
     driver.execute_script("scrollTo(0, 0)")
 
 
+def ask_for_boxes(driver: Any, folder: Path, drawings: Sequence[tuple[str, int]]) -> None:
+    """Has the page find several objects in one image."""
+    picture = Image.new("RGB", (1200, 900), (226, 224, 220))
+    for i, drawing in enumerate(drawings[:4]):
+        tile = Image.open(io.BytesIO(drawn(*drawing))).resize((400, 400))
+        picture.paste(tile, (90 + 610 * (i % 2), 25 + 440 * (i // 2)))
+    picture.save(folder / "several.png")
+    driver.find_element(By.ID, "file").send_keys(str(folder / "several.png"))
+    wait(driver, "document.querySelectorAll('.card').length === 1")
+    still(driver)
+    driver.find_element(By.CSS_SELECTOR, ".closer").click()
+    wait(driver, "!document.querySelector('.found').hidden")
+    driver.execute_script("document.getElementById('results').scrollIntoView()")
+
+
 def take_screenshots(model: Path, scratch: Path) -> None:
     """The page in every language with the rules of a country that speaks it, on a phone and on a desktop."""
+    known = surest(model, KNOWN)
+    several = [known, *(surest(model, name) for name in SEVERAL), UNKNOWN]
     for language, rules in RULES.items():
         site = write_site(model, scratch / rules, taxonomy=rules)
         with browser() as driver, web_host(site) as address:
@@ -203,7 +278,7 @@ def take_screenshots(model: Path, scratch: Path) -> None:
                 emulate(driver, form)
                 driver.get(f"{address}?lang={language}")
                 still(driver)
-                ask(driver, scratch, KNOWN)
+                ask(driver, scratch, known)
                 keep(driver, f"{language}_{form}")
             if language != "en":
                 continue
@@ -211,11 +286,13 @@ def take_screenshots(model: Path, scratch: Path) -> None:
             ask(driver, scratch, UNKNOWN)
             keep(driver, "unsure_phone")
             emulate(driver, "phone", dark=True)
-            ask(driver, scratch, KNOWN)
+            ask(driver, scratch, known)
             keep(driver, "dark_phone")
             emulate(driver, "desktop")
-            ask(driver, scratch, *SEVERAL)
+            ask(driver, scratch, *several)
             keep(driver, "several_desktop")
+            ask_for_boxes(driver, scratch, several)
+            keep(driver, "boxes_desktop")
             emulate(driver, "phone")
             driver.find_element(By.ID, "open-camera").click()
             wait(driver, "/second/.test(document.getElementById('rate').textContent)")
@@ -223,58 +300,8 @@ def take_screenshots(model: Path, scratch: Path) -> None:
             keep(driver, "live_phone")
 
 
-def text(result: dict[str, Any]) -> str:
-    """docs/results/page.md."""
-    size, speed = result["bytes"], result["speed"]
-    same = result["agreement"]
-    scores = {name: row for name, row in result["lighthouse"].items() if isinstance(row, dict)}
-    rows = [(name, str(row["accessibility"]), str(row["best-practices"])) for name, row in scores.items()]
-    first = speed["first_answer_s"]
-    lines = [
-        "# The web page",
-        "",
-        "The page that `wastejax web` writes, with the bundled model inside, in headless Chromium. Written by",
-        "`experiments/page.py`, whose docstring has the command; each number's commit, date and hardware are in",
-        "`experiments/results/page.json`.",
-        "",
-        f"- **Agreement** with `predict` on {same['pictures']} images of {same['data']}: "
-        f"{percent(same['agreement'])}; probabilities differ by {same['largest_difference']:.0e} at most. "
-        f"{same['ms_p50']:.0f} ms an image, from the file to the answer.",
-        f"- **Loaded** before the first answer: {size['bytes'] / 1e6:.1f} MB, "
-        f"{percent(size['bytes'] / size['before'])} of the {size['before'] / 1e6:.1f} MB of the page before "
-        "(01b5c07), whether or not the host compresses.",
-        "- **First answer** after the page is called, with all in the browser's caches and an image waiting: "
-        f"median {first['median']:.1f} s, at most {first['max']:.1f} s in {first['loads']} loads.",
-        f"- **Live view**: {speed['live']}.",
-        f"- Measured on {same['hardware']}, {same['browser']}.",
-        "",
-        f"Lighthouse ({result['lighthouse']['version']}):",
-        "",
-        table(("language, form", "accessibility", "best practices"), rows),
-        "",
-        "## Screenshots",
-        "",
-        "Of drawn images, each language with the rules of a country that speaks it.",
-        "",
-    ]
-    for form in SIZES:
-        lines += [
-            f"![{language}, {form}](../images/page/{language}_{form}.webp)" for language in LANGUAGES
-        ] + [""]
-    lines += [
-        f"![{about}](../images/page/{name}.webp)"
-        for name, about in (
-            ("unsure_phone", "Not sure, and why"),
-            ("dark_phone", "Dark mode"),
-            ("live_phone", "The live view, of Chromium's test pattern"),
-            ("several_desktop", "Several images"),
-        )
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
-    steps = ("agreement", "bytes", "speed", "lighthouse", "screenshots")
+    steps = ("agreement", "regions", "bytes", "speed", "lighthouse", "screenshots")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(steps))
     parser.add_argument("--model", type=Path)
@@ -289,7 +316,8 @@ def main() -> None:
         )
         site = write_site(model, scratch / "site")
         measures = {
-            "agreement": lambda: measure_agreement(model, site, args.data),
+            "agreement": lambda: measure_agreement(site, args.data),
+            "regions": lambda: measure_regions(model, site, args.data),
             "bytes": lambda: measure_bytes(site, args.before),
             "speed": lambda: measure_speed(site),
             "lighthouse": lambda: measure_lighthouse(site),
@@ -307,7 +335,7 @@ def main() -> None:
             before = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
             write_json(RESULT, before | {step: row})
             print(step, json.dumps(row))
-    result = json.loads(RESULT.read_text())
+    result = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
     if all(step in result for step in measures):
         write_text(TEXT, text(result))
 

@@ -61,17 +61,18 @@ def dark(tmp_path) -> str:
     return str(tmp_path / "dark.png")
 
 
-def rewrite(site: Path, title: str) -> None:
-    """Publishes another version of a site: another English title."""
+def rewrite(site: Path, name: str, before: bytes, after: bytes) -> None:
+    """Publishes another version of a site, in which one file says something else."""
     files = {str(path.relative_to(site)): path.read_bytes() for path in site.rglob("*") if path.is_file()}
     files.pop("LICENSE-MODEL", None)
-    files["texts-en.js"] = files["texts-en.js"].replace(b"Where does this go?", title.encode())
+    assert before in files[name]
+    files[name] = files[name].replace(before, after)
     files["service-worker.js"] = (website.PAGE / "service-worker.js").read_bytes()
     files["service-worker.js"] = website.service_worker(files)
     later = time.time() + 2  # hosts tell versions apart by whole seconds
-    for name in ("texts-en.js", "service-worker.js"):
-        (site / name).write_bytes(files[name])
-        os.utime(site / name, (later, later))
+    for changed in (name, "service-worker.js"):
+        (site / changed).write_bytes(files[changed])
+        os.utime(site / changed, (later, later))
 
 
 def test_after_the_first_visit_it_answers_without_a_network_and_new_versions_replace_old_ones(
@@ -86,7 +87,7 @@ def test_after_the_first_visit_it_answers_without_a_network_and_new_versions_rep
     ask(driver, dark)
     assert text(driver, ".card h2") and driver.title == "어디에 버릴까요?"
 
-    rewrite(folder, "Which bin?")
+    rewrite(folder, "texts-en.js", b"Where does this go?", b"Which bin?")
     with web_host(folder, port=urlsplit(address).port):
         open_page(driver, address, "en")
         assert driver.title == "Where does this go?"  # still one version, and wholly that
@@ -123,6 +124,29 @@ def test_the_live_view_answers_one_image_after_the_other(driver, site, served, l
         asked_hosts(driver)
         time.sleep(0.5)
         assert not asked_hosts(driver)  # nothing is asked for any more
+
+
+def test_what_speaks_for_an_answer_and_several_objects_are_drawn(driver, site, tmp_path):
+    folder = shutil.copytree(site, tmp_path / "site")
+    rewrite(folder, "labels.json", b'"least": 0.65', b'"least": 0')  # the small model is sure of nothing
+    Image.effect_mandelbrot((320, 240), (-3, -2.5, 2, 2.5), 100).convert("RGB").save(tmp_path / "a.png")
+    with web_host(folder) as address:
+        open_page(driver, address, "en")
+        ask(driver, str(tmp_path / "a.png"))
+        heat = driver.find_element(By.CSS_SELECTOR, ".heatmap img")
+        assert heat.is_displayed() and heat.get_attribute("alt") == "What speaks for this answer"
+        wait(driver, lambda d: d.execute_script("return arguments[0].naturalWidth", heat) == 320)
+        picture = driver.find_element(By.CSS_SELECTOR, ".picture")
+        before = picture.get_attribute("src")
+        driver.find_element(By.CSS_SELECTOR, ".closer").click()
+        found = wait(driver, lambda d: text(d, ".found"))
+        lines = texts(driver, ".regions li")
+        assert found == f"Objects found: {len(lines)}" and lines
+        assert [line.split(".")[0] for line in lines] == [str(i + 1) for i in range(len(lines))]
+        assert driver.switch_to.active_element.get_attribute("class") == "found"
+        assert picture.get_attribute("src") != before  # with its boxes
+        assert not driver.find_element(By.CSS_SELECTOR, ".closer").is_displayed()
+        assert asked_hosts(driver) == {urlsplit(address).netloc}
 
 
 def test_the_history_stays_in_the_browser_and_can_be_cleared(driver, served, dark):
