@@ -32,6 +32,7 @@ COMMANDS = {
     "eval": ("score a run or bundle on images", "wastejax.cli.evaluate"),
     "audit": ("find unreadable files, duplicates, leaks and label errors", "wastejax.cli.audit"),
     "shard": ("write images as shards, to train from very many", "wastejax.cli.many.shard"),
+    "add": ("take reviewed images that a server has kept into class folders", "wastejax.cli.add"),
     "compare": ("compare two models on the same images", "wastejax.cli.compare"),
     "robustness": ("accuracy on degraded images", "wastejax.cli.robustness"),
     "predict": ("classify images, a video or a camera", "wastejax.cli.predict"),

@@ -1,12 +1,21 @@
 """The review page in a real browser, opened as a file: by keyboard and by mouse, kept, merged and saved."""
 
+import csv
+import hashlib
+import io
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from small_models import CLASSES, draw_pictures
+from test_serve import ask, server, stand_in
 
-from wastejax.data.corrections import Row, load_corrections
+from wastejax.data.corrections import Row, load_corrections, to_csv
 from wastejax.data.sources import open_folder
+from wastejax.deployment.server.collecting import Collector, Keep
 from wastejax.evaluation.report.review import Doubt, write_review
 
 pytestmark = pytest.mark.slow  # a browser
@@ -42,14 +51,16 @@ def page(driver, source, tmp_path):
     earlier = {"gone/1.png": Row("gone/1.png", "drop", "gone", 'a "note", quoted')}
     path = tmp_path / "out" / "review.html"
     write_review(path, "Review of images", source, doubts, CLASSES, earlier)
-    downloads = tmp_path / "downloads"
-    downloads.mkdir()
-    driver.execute_cdp_cmd(
-        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)}
-    )
+    downloads = download_to(driver, tmp_path / "downloads")
     asked_hosts(driver)
     driver.get(path.as_uri())
     return downloads
+
+
+def download_to(driver, folder: Path) -> Path:
+    folder.mkdir()
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
+    return folder
 
 
 def press(driver, *keys: str) -> None:
@@ -174,3 +185,72 @@ def test_for_screen_readers_and_in_the_dark(driver, page):
         "light": ["rgb(31, 41, 51)", "rgb(255, 255, 255)"],
         "dark": ["rgb(228, 231, 235)", "rgb(20, 24, 29)"],
     }
+
+
+def test_from_what_a_server_kept_to_a_better_model(driver, tmp_path, monkeypatch):
+    """Serve, collect, review in the browser, add, train with corrections, score: the guide, in its order."""
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+    data = draw_pictures(tmp_path / "data", 40)
+    kept = Collector(Keep(tmp_path / "collected"), "stand-in", CLASSES)
+    with server(stand_in(), reject_below=2.0, collector=kept) as port:
+        for shade in (0, 60, 250):
+            picture = io.BytesIO()
+            Image.effect_noise((64, 64), 20).point(lambda v, s=shade: v // 4 + s * 3 // 4).save(
+                picture, "PNG"
+            )
+            assert ask(port, "POST", "/predict", picture.getvalue())[0] == 200
+    assert kept.counts["kept"] == 3
+    run("audit", f"--collected={tmp_path / 'collected'}", f"--out={tmp_path / 'review'}")
+    downloads = download_to(driver, tmp_path / "downloads")
+    driver.get((tmp_path / "review" / "review.html").as_uri())
+    press(driver, "a", "d", "r", *"glass", Keys.ENTER)
+    first, dropped, third = (
+        article.get_attribute("data-file") for article in driver.find_elements(By.TAG_NAME, "article")
+    )
+    rows = saved(driver, downloads)
+    assert [rows[name].label for name in (first, dropped, third)] == [first.split("/")[0], "drop", "glass"]
+    file = tmp_path / "corrections.csv"
+    file.write_text(to_csv(rows.values()))
+    run("add", f"--collected={tmp_path / 'collected'}", f"--corrections={file}", f"--data={data}")
+    assert (data / first).is_file() and (data / "glass" / Path(third).name).is_file()
+    assert not list(data.rglob(Path(dropped).name))
+
+    relabeled = "paper_cups/02.png"
+    file.write_text(to_csv([(relabeled, "glass", "paper_cups"), ("glass/01.jpg", "drop", "glass")]))
+    options = [
+        "--config=efficientnetv2_eca",
+        "--config.model.size=tiny",
+        "--config.data.image_size=32",
+        "--config.train.epochs=1",
+        "--config.train.batch_size=8",
+        "--config.data.split.group=none",
+        f"--config.data.dir={data}",
+        f"--config.data.corrections={file}",
+        f"--workdir={tmp_path / 'run'}",
+    ]
+    run(*options)
+    facts = json.loads((tmp_path / "run" / "report.json").read_text())["facts"]
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert facts["corrections"] == {"sha256": digest, "relabeled": 1, "dropped": 1, "confirmed": 0}
+    assert (tmp_path / "run" / "corrections.csv").read_bytes() == file.read_bytes()
+    assert digest in (tmp_path / "run" / "report.md").read_text()
+    with (tmp_path / "run" / "manifest.csv").open() as lines:
+        listed = {row["file"]: row["label"] for row in csv.DictReader(lines)}
+    assert listed[relabeled] == "glass" and "glass/01.jpg" not in listed and first in listed
+    assert "is finished" in run(*options)
+    out = run(
+        "eval", f"--model={tmp_path / 'run'}", "--split=train", f"--review={tmp_path / 'mistakes.html'}"
+    )
+    assert f"{facts['splits']['train']:,} images" in out
+    driver.get((tmp_path / "mistakes.html").as_uri())
+    assert text(driver, "title") == "Mistakes of run"
+    file.write_text(to_csv([(relabeled, "glass")]))
+    assert "has changed since the run began" in run(*options, code=2)
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "wastejax.main", *arguments], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr

@@ -31,6 +31,7 @@ from wastejax.deployment.heatmaps import heat_map
 from wastejax.deployment.predictor import Predictor
 from wastejax.deployment.server.app import Limits, create_app
 from wastejax.deployment.server.batching import Batches
+from wastejax.deployment.server.collecting import Collector
 from wastejax.deployment.server.connection import Connection
 from wastejax.deployment.server.requests import check_origin
 from wastejax.errors import UserError
@@ -56,11 +57,17 @@ def stand_in(pause: float = 0.0) -> Predictor:
 
 
 @contextmanager
-def server(predictor: Predictor, limits: Limits = Limits(), origins: tuple[str, ...] = ()):  # noqa: B008 - frozen
+def server(
+    predictor: Predictor,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    origins: tuple[str, ...] = (),
+    reject_below: float = 0.5,
+    collector: Collector | None = None,
+):
     """A server in a thread of this process; gives its port."""
     opened = socket.create_server(("127.0.0.1", 0))
     ready = threading.Event()
-    app = create_app(predictor, 0.5, limits, ready.set, origins)
+    app = create_app(predictor, reject_below, limits, ready.set, origins, collector)
     running = uvicorn.Server(uvicorn.Config(app, http=Connection, ws="none", log_level="critical"))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [opened]})
     thread.start()

@@ -2,14 +2,20 @@
 
 import argparse
 
+from wastejax.auditing.collected import review_collected
 from wastejax.auditing.run import audit_folder
+from wastejax.errors import UserError
 from wastejax.progress import Bars, Listener, Say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `wastejax audit`."""
-    parser.add_argument(
-        "--data", required=True, metavar="DIR", help="class folders; nothing in there is changed"
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--data", metavar="DIR", help="class folders; nothing in there is changed")
+    data.add_argument(
+        "--collected",
+        metavar="DIR",
+        help="in place of --data: images that `serve --collect=DIR` has kept; makes their review page",
     )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="for audit.json, report.html and manifest.csv"
@@ -38,6 +44,12 @@ def run(args: argparse.Namespace, say: Say) -> None:
     Raises:
         UserError: the data, the manifest or the model is not there, or `out` lies in the data.
     """
+    if args.collected:
+        for name in ("split", "model", "write_manifest"):
+            if getattr(args, name):
+                raise UserError(f"--{name.replace('_', '-')}: not with --collected")
+        review_collected(args.collected, args.out, args.corrections, say)
+        return
     with Bars() as progress:
         audit_folder(
             args.data,

@@ -3,13 +3,20 @@
 import argparse
 import ipaddress
 import logging
+import re
 import signal
 import socket
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wastejax.deployment.engines import ENGINES, load_engine
 from wastejax.errors import MissingPackage, UserError
+from wastejax.files import check_folder
 from wastejax.progress import Say
+
+if TYPE_CHECKING:
+    from wastejax.deployment.server.collecting import Keep
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ORIGIN",
         help="of another site whose pages may ask, as https://example.org, or * for all; may be repeated",
     )
+    add("--collect", metavar="DIR", help="keep images that the model is not sure of there, for review (off)")
+    add("--collect-sample", type=float, metavar="SHARE", help="keep this share of the others too (0)")
+    add("--collect-most", metavar="SIZE", help="of all that is kept: 500MB, 2GB; the oldest go first (1GB)")
+    add("--collect-days", type=float, metavar="N", help="after which an image is removed (30)")
     add("--accuracy", type=float, metavar="A", help="mark uncertain answers, see predict (0.95)")
     add("--reject-below", type=float, metavar="P", help="mark answers less likely than this")
 
@@ -64,10 +75,12 @@ def run(args: argparse.Namespace, say: Say) -> int:
         import uvicorn
 
         from wastejax.deployment.server.app import Limits, create_app
+        from wastejax.deployment.server.collecting import Collector
         from wastejax.deployment.server.connection import Connection
         from wastejax.deployment.server.requests import check_origin
     except ImportError as error:
         raise MissingPackage("serve", error.name or "a package", "serve") from None
+    keep = collecting(args)
     origins = [check_origin(origin) for origin in args.allow_origin]
     predictor = load_engine(args.model, args.engine, args.taxonomy, args.threads)
     predictor, reject_below = predictor.naming(args.accuracy, args.reject_below)
@@ -87,9 +100,16 @@ def run(args: argparse.Namespace, say: Say) -> int:
         say(f"serving {predictor.path} ({predictor.runtime}) at {url}; stop with Ctrl-C")
         if not ipaddress.ip_address(host).is_loopback:
             say("whoever reaches this machine can use it; there is no password and no encryption")
+        if keep is not None:
+            others = f" and {keep.sample:.2%} of the others" if keep.sample else ""
+            say(
+                f"keeps images that it is not sure of{others} in {keep.folder}, at most {keep.bytes / 1e9:g} GB, "
+                f"for {keep.days:g} days; tell those who send them"
+            )
 
+    collector = Collector(keep, str(predictor.path), predictor.classes, say) if keep else None
     config = uvicorn.Config(
-        create_app(predictor, reject_below, limits, ready, origins),
+        create_app(predictor, reject_below, limits, ready, origins, collector),
         http=Connection,
         ws="none",
         log_level="error",
@@ -105,6 +125,42 @@ def run(args: argparse.Namespace, say: Say) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[opened])
     return 0
+
+
+def collecting(args: argparse.Namespace) -> "Keep | None":
+    """Returns which images are to be kept; None for none.
+
+    Raises:
+        UserError: the folder cannot be written, or a number is none.
+    """
+    given = {name: getattr(args, f"collect_{name}") for name in ("sample", "most", "days")}
+    if not args.collect:
+        for name, value in given.items():
+            if value is not None:
+                raise UserError(f"--collect-{name}: only with --collect=DIR")
+        return None
+    from wastejax.deployment.server.collecting import Keep
+
+    sample, days = given["sample"] or 0.0, 30.0 if given["days"] is None else given["days"]
+    if not 0 <= sample <= 1:
+        raise UserError(f"--collect-sample: must be a share from 0 to 1, is {sample:g}")
+    if not days > 0:
+        raise UserError(f"--collect-days: must be > 0, is {days:g}")
+    check_folder(args.collect, "--collect")
+    return Keep(Path(args.collect), sample, number_of_bytes(given["most"] or "1GB"), days)
+
+
+def number_of_bytes(text: str) -> int:
+    """Returns how many bytes '500MB' or '1.5 GiB' are.
+
+    Raises:
+        UserError: it is no size.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    count = found and int(float(found[1]) * (1024 if found[3] else 1000) ** " kmgt".index(found[2] or " "))
+    if not count:
+        raise UserError(f"--collect-most={text}: give a size, as 500MB or 2GB")
+    return count
 
 
 def listen(host: str, port: int) -> socket.socket:

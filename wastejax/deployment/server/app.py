@@ -1,6 +1,7 @@
 """The server's answers: what a request must be, what it may cost, and what is said to it.
 
-Nothing that a client sends is written to a file, and no name that a client gives is opened.
+Nothing that a client sends is written to a file unless `--collect` asks for it, and no name that a client gives is
+ever opened.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ from wastejax.deployment.labels import describe
 from wastejax.deployment.predictor import Predictor
 from wastejax.deployment.server.api import openapi
 from wastejax.deployment.server.batching import Batches
+from wastejax.deployment.server.collecting import Collector
 from wastejax.deployment.server.metrics import CONTENT_TYPE, Metrics
 from wastejax.deployment.server.requests import HOW, mistaken
 from wastejax.deployment.website import page_files
@@ -79,9 +81,18 @@ class Upload(NamedTuple):
 class Service:
     """A model that answers requests."""
 
-    def __init__(self, predictor: Predictor, reject_below: float, limits: Limits) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        reject_below: float,
+        limits: Limits,
+        collector: Collector | None = None,
+    ) -> None:
         self.predictor, self.reject_below, self.limits = predictor, reject_below, limits
         self.metrics = Metrics()
+        self.collector = collector
+        if collector is not None:
+            self.metrics.collected(collector.counts)
         self.batches = Batches(predictor.probabilities, limits.batch, self.metrics.batch)
         self.decoders = ThreadPoolExecutor(DECODERS, "decode")
         self.about = describe(predictor, reject_below) | {"heatmap": predictor.dense is not None}
@@ -197,6 +208,8 @@ class Service:
         row = await self.batches.row(square)
         answer = interpret(self.predictor, upload.name, row, top, self.reject_below)
         self.metrics.picture("rejected" if answer.rejected else "answered")
+        if self.collector is not None:
+            self.collector.offer(upload.data, answer)
         entry = answer.to_dict()
         if heatmap:
             label = answer.guesses[0].label
@@ -266,6 +279,7 @@ def create_app(
     limits: Limits,
     ready: Callable[[], None] = lambda: None,
     origins: Sequence[str] = (),
+    collector: Collector | None = None,
 ) -> ASGIApp:
     """Returns the server as an ASGI application.
 
@@ -275,8 +289,9 @@ def create_app(
         limits: what it takes on.
         ready: is called when it answers.
         origins: of other sites whose pages may ask from a browser, see `requests.check_origin`.
+        collector: what keeps images for a person to look at; None keeps none.
     """
-    service = Service(predictor, reject_below, limits)
+    service = Service(predictor, reject_below, limits, collector)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -285,6 +300,8 @@ def create_app(
         ready()
         yield
         worker.cancel()  # by now everything that was taken is answered
+        if collector is not None:
+            await asyncio.to_thread(collector.close)
 
     routes = [
         Route("/predict", service.predict, methods=["POST"]),

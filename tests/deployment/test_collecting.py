@@ -1,0 +1,209 @@
+"""What a server keeps for review: which images, how many, for how long, and that answers never suffer."""
+
+import errno
+import io
+import json
+import threading
+import time
+
+import pytest
+from PIL import Image
+from small_models import CLASSES, draw_pictures
+from test_serve import ask, server, stand_in
+
+from wastejax.auditing.collected import add_collected, review_collected
+from wastejax.cli import serve as command
+from wastejax.data.corrections import to_csv
+from wastejax.deployment.answers import Answer, Guess
+from wastejax.deployment.server import collecting
+from wastejax.deployment.server.collecting import Collector, Keep
+from wastejax.errors import UserError
+from wastejax.main import parser
+
+UNSURE = Answer("", (Guess("glass", "glass", 0.4), Guess("tea_bags", "food", 0.3)), rejected=True)
+SURE = UNSURE._replace(rejected=False)
+
+
+def encoded(shade: int, side: int = 60, **options) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", (side, side // 2), (shade, 80, 255 - shade)).save(data, "JPEG", **options)
+    return data.getvalue()
+
+
+def collector(folder, said=None, **keep) -> Collector:
+    said = [] if said is None else said
+    return Collector(Keep(folder, **keep), "the_model", CLASSES, said.append, seed=3)
+
+
+def kept(folder) -> list:
+    return sorted(folder.glob("*/*.jpg"))
+
+
+def test_rejected_images_are_kept_upright_and_without_metadata(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x010F] = "a camera"
+    working = collector(tmp_path / "kept")
+    for data in (encoded(10, 3000, exif=exif), encoded(20), encoded(20)):
+        working.offer(data, UNSURE)
+        working.offer(encoded(200), SURE)
+    working.close()
+    images = kept(tmp_path / "kept")
+    assert len(images) == working.counts["kept"] == 2  # the same bytes once, and none that was sure
+    sizes = set()
+    for path in images:
+        with Image.open(path) as image:
+            assert path.parent.name == "glass" and not image.getexif() and "exif" not in image.info
+            sizes.add(image.size)
+        about = json.loads((tmp_path / "kept" / "answers" / f"{path.stem}.json").read_text())
+        assert about["file"] == f"glass/{path.name}" and about["why"] == "not sure"
+        assert about["top"][1] == {"class": "tea_bags", "bin": "food", "probability": 0.3}
+    assert sizes == {(512, 1024), (60, 30)}
+    about = json.loads((tmp_path / "kept" / "answers" / "model.json").read_text())
+    assert about == {"model": "the_model", "classes": list(CLASSES)}
+
+
+def test_a_share_of_the_others_is_kept(tmp_path):
+    """400 draws of 10 %: 40, give or take three standard deviations."""
+    working = collector(tmp_path, sample=0.1)
+    offered = []
+    working._queue.put_nowait = offered.append  # no need to write them all
+    for _ in range(400):
+        working.offer(b"", SURE)
+    assert 22 <= len(offered) <= 58 and {why for *_, why in offered} == {"sample"}
+    del working._queue.put_nowait
+    working.close()
+
+
+def test_the_oldest_go_by_size_and_by_age_also_those_of_an_earlier_server(tmp_path):
+    for day in ("20200101", "20200102"):
+        (tmp_path / "glass").mkdir(exist_ok=True)
+        (tmp_path / "answers").mkdir(exist_ok=True)
+        (tmp_path / "glass" / f"{day}-00.jpg").write_bytes(b"x" * 100)
+        (tmp_path / "answers" / f"{day}-00.json").write_bytes(b"x")
+    (tmp_path / "glass" / "20990101-00.jpg.partial").write_bytes(b"x")  # a kill
+    working = collector(tmp_path, days=30)
+    working.offer(encoded(1), UNSURE)
+    working.close()
+    assert len(kept(tmp_path)) == 1 and working.counts["removed"] == 2
+    assert not list(tmp_path.glob("*/2020*")) and not list(tmp_path.glob("*/*.partial"))
+    size = sum(path.stat().st_size for path in tmp_path.glob("*/2*"))
+    working = collector(tmp_path, bytes=int(2.5 * size))
+    for shade in range(2, 8):
+        working.offer(encoded(shade), UNSURE)
+        wait_for(working._queue.empty)
+    working.close()
+    assert sum(path.stat().st_size for path in tmp_path.glob("*/2*")) <= 2.5 * size
+    assert working.counts["removed"] >= 4 and len(kept(tmp_path)) == 2
+
+
+def test_a_full_disk_breaks_no_answer_and_is_said_once(tmp_path, monkeypatch):
+    full, said = threading.Event(), []
+    full.set()
+    write = collecting.write_bytes
+
+    def write_bytes(path, data):
+        if full.is_set() and path.suffix == ".jpg":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, data)
+
+    monkeypatch.setattr(collecting, "write_bytes", write_bytes)
+    working = collector(tmp_path / "kept", said)
+    with server(stand_in(), reject_below=2.0, collector=working) as port:
+        for shade in (10, 11, 12):
+            status, _, body = ask(port, "POST", "/predict", encoded(shade))
+            assert status == 200 and json.loads(body)["answers"][0]["rejected"]
+        wait_for(lambda: working.counts["failed"] == 3)
+        assert b'wastejax_collected_total{outcome="failed"} 3' in ask(port, "GET", "/metrics")[2]
+        full.clear()
+        ask(port, "POST", "/predict", encoded(13))
+        wait_for(lambda: working.counts["kept"] == 1)
+    assert len(said) == 2 and "no space left on device" in said[0] and "answers go on" in said[0]
+    assert "kept again" in said[1]
+    assert len(kept(tmp_path / "kept")) == 1
+    assert len(list((tmp_path / "kept" / "answers").glob("2*.json"))) == 1  # no answer without its image
+
+
+def wait_for(condition) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_slow_disk_holds_nobody_up(tmp_path, monkeypatch):
+    slow = threading.Event()
+    monkeypatch.setattr(Collector, "_write", lambda self, *offered: slow.wait(60))
+    working = collector(tmp_path)
+    for shade in range(collecting.WAITING + 6):
+        working.offer(encoded(shade), UNSURE)  # would hang here
+    assert working.counts["busy"] >= 5
+    slow.set()
+    working.close()
+
+
+def test_without_being_asked_nothing_is_kept():
+    with server(stand_in(), reject_below=2.0) as port:
+        ask(port, "POST", "/predict", encoded(10))
+        assert b"collected" not in ask(port, "GET", "/metrics")[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--collect-sample=0.1"], "--collect-sample: only with --collect=DIR"),
+        (["--collect=DIR", "--collect-sample=1.5"], "--collect-sample: must be a share from 0 to 1"),
+        (["--collect=DIR", "--collect-days=0"], "--collect-days: must be > 0"),
+        (["--collect=DIR", "--collect-most=lots"], "--collect-most=lots: give a size, as 500MB or 2GB"),
+        (["--collect=DIR", "--collect-most=0MB"], "--collect-most=0MB: give a size"),
+        (["--collect=FILE"], "--collect=.*is a file"),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_model_is_loaded(tmp_path, options, message):
+    (tmp_path / "file").touch()
+    options = [o.replace("DIR", str(tmp_path)).replace("FILE", str(tmp_path / "file")) for o in options]
+    args = parser("serve").parse_args(["serve", *options])
+    with pytest.raises(UserError, match=message):
+        command.collecting(args)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("1GB", 10**9), ("500 mb", 5 * 10**8), ("1.5GiB", 1610612736), ("9", 9), ("2k", 2000)]
+)
+def test_sizes(text, count):
+    assert command.number_of_bytes(text) == count
+
+
+def test_from_the_server_into_class_folders(tmp_path):
+    """Kept images are reviewed, and what was said of them lies beside the images of its class."""
+    data, said = draw_pictures(tmp_path / "data", 10), []
+    working = collector(tmp_path / "kept")
+    for shade in (10, 20, 30, 40):
+        working.offer(encoded(shade), UNSURE)
+    working.close()
+    page = review_collected(tmp_path / "kept", tmp_path / "out", say=said.append)
+    assert page.is_file() and "4 of 4 images" in said[-1]
+    names = [str(path.relative_to(tmp_path / "kept")) for path in kept(tmp_path / "kept")]
+    file = tmp_path / "c.csv"
+    rows = [
+        (names[0], "tea_bags"),
+        (names[1], "drop"),
+        (names[2], "glass"),
+        ("glass/20200101-00.jpg", "glass"),
+    ]
+    file.write_text(to_csv(rows))
+    before = {path: path.read_bytes() for path in data.rglob("*.*")}
+    assert add_collected(tmp_path / "kept", file, data, said.append) == {"tea_bags": 1, "glass": 1}
+    new = set(data.rglob("*.*")) - set(before)
+    assert {str(path.relative_to(data)) for path in new} == {
+        f"tea_bags/{names[0].split('/')[1]}",
+        f"glass/{names[2].split('/')[1]}",
+    }
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert "1 reviewed images are not in" in said[-1]
+    assert add_collected(tmp_path / "kept", file, data, said.append) == {}  # twice is as good as once
+    review_collected(tmp_path / "kept", tmp_path / "out", file, said.append)
+    assert "1 of 1 images" in said[-1]  # what was reviewed is not shown again
+    file.write_text(to_csv([(names[3], "glas")]))
+    with pytest.raises(UserError, match=r"has no class 'glas'; did you mean 'glass'"):
+        add_collected(tmp_path / "kept", file, data)

@@ -1,0 +1,192 @@
+"""Images that a server keeps for a person to look at, with its answers: `serve --collect=DIR`.
+
+    DIR/<class>/<day>-<hash>.jpg    the image, under the class that was the first answer
+    DIR/answers/<day>-<hash>.json   when, why, and what was answered
+    DIR/answers/model.json          the model and its classes
+
+The images lie as class folders do, and `wastejax audit --collected=DIR` makes a review page of them. They are
+upright, at most `SIDE` pixels long and carry no metadata: neither place nor time nor camera. Everything is done by
+a thread of its own behind a short queue, so that no answer waits for a disk, and nothing that fails there reaches a
+client.
+"""
+
+import hashlib
+import io
+import json
+import queue
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wastejax.data import images
+from wastejax.deployment.answers import Answer
+from wastejax.files import reason, write_bytes
+
+SIDE = 1024  # longest side of a kept image, pixels
+ANSWERS = "answers"  # the folder of what was answered
+MODEL = "model.json"
+WAITING = 8  # images that may wait to be written; more are not kept
+_QUALITY = 90
+_DAY = 86_400.0  # seconds
+_PRUNE_EVERY = 60.0  # seconds, at most
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What is kept, and for how long.
+
+    Attributes:
+        folder: where.
+        sample: share of the images that are kept though they were answered; those that were rejected always are.
+        bytes: of all files; the oldest go first.
+        days: after which an image goes.
+    """
+
+    folder: Path
+    sample: float = 0.0
+    bytes: int = 10**9
+    days: float = 30.0
+
+
+class Collector:
+    """Keeps images; `offer` returns at once and never raises.
+
+    Attributes:
+        counts: of images, by what came of them: 'kept', 'busy' (too many waited), 'failed' (a full disk), 'removed'
+            (by size or age).
+    """
+
+    def __init__(
+        self,
+        keep: Keep,
+        model: str,
+        classes: Sequence[str],
+        say: Callable[[str], None] = lambda line: None,
+        seed: int | None = None,
+    ):
+        """Starts.
+
+        Args:
+            keep: what to keep.
+            model: its name.
+            classes: its classes.
+            say: is told when writing begins to fail, and when it works again.
+            seed: of the sample; None for one that nobody knows.
+        """
+        self.keep, self.say = keep, say
+        self._about = json.dumps({"model": model, "classes": list(classes)}, ensure_ascii=False).encode()
+        self.counts: Counter[str] = Counter()
+        self._random = random.Random(seed)
+        self._queue: queue.Queue[tuple[bytes, Answer, str] | None] = queue.Queue(WAITING)
+        self._failing = False
+        self._sizes: dict[str, int] = {}  # name without ending -> bytes of its files
+        self._pruned = 0.0
+        self._thread = threading.Thread(target=self._work, name="collect", daemon=True)
+        self._thread.start()
+
+    def offer(self, data: bytes, answer: Answer) -> None:
+        """Keeps an image if it is to be kept, and if there is time for it.
+
+        Args:
+            data: the encoded image.
+            answer: what was answered, with at least one guess.
+        """
+        why = "not sure" if answer.rejected else "sample"
+        if why == "sample" and self._random.random() >= self.keep.sample:
+            return
+        try:
+            self._queue.put_nowait((data, answer, why))
+        except queue.Full:
+            self.counts["busy"] += 1
+
+    def close(self) -> None:
+        """Writes what waits, and ends."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        with suppress(OSError):
+            self._look()
+        while (offered := self._queue.get()) is not None:
+            try:
+                self._write(*offered)
+                self._prune()
+            except (OSError, images.BadImage, ValueError, MemoryError) as error:
+                self.counts["failed"] += 1
+                if not self._failing:
+                    why = reason(error) if isinstance(error, OSError | ValueError) else "out of memory"
+                    self.say(
+                        f"--collect={self.keep.folder}: an image could not be kept ({why}); answers go on"
+                    )
+                self._failing = True
+                with suppress(OSError):  # a full disk may have room once the oldest are gone
+                    self._prune(always=True)
+            else:
+                if self._failing:
+                    self.say(f"--collect={self.keep.folder}: images are kept again")
+                self._failing = False
+
+    def _look(self) -> None:
+        """Finds what is there from before."""
+        for path in self.keep.folder.glob("*/*-*.*"):
+            if path.suffix == ".partial":
+                path.unlink()  # of a process that was killed
+            elif path.suffix in (".jpg", ".json"):
+                self._sizes[path.stem] = self._sizes.get(path.stem, 0) + path.stat().st_size
+
+    def _write(self, data: bytes, answer: Answer, why: str) -> None:
+        digest = hashlib.sha256(data).hexdigest()[:16]
+        if any(name.endswith(digest) for name in self._sizes):
+            return  # the same bytes, sent again
+        name = f"{time.strftime('%Y%m%d', time.gmtime())}-{digest}"
+        image = images.decode(data, min_side=SIDE)
+        image.thumbnail((SIDE, SIDE))
+        encoded = io.BytesIO()
+        image.save(encoded, "JPEG", quality=_QUALITY)
+        about: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "why": why,
+            **answer.to_dict(),
+            "file": f"{folder_name(answer.guesses[0].label)}/{name}.jpg",
+        }
+        text = json.dumps(about, ensure_ascii=False).encode()
+        picture, note = self.keep.folder / about["file"], self.keep.folder / ANSWERS / f"{name}.json"
+        for path in (note, picture):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(note, text)
+        try:
+            write_bytes(picture, encoded.getvalue())
+        except OSError:
+            note.unlink(missing_ok=True)
+            raise
+        about_model = self.keep.folder / ANSWERS / MODEL
+        if not about_model.is_file():
+            write_bytes(about_model, self._about)
+        self._sizes[name] = len(text) + len(encoded.getvalue())
+        self.counts["kept"] += 1
+
+    def _prune(self, always: bool = False) -> None:
+        """Removes what is too old, and of the rest the oldest while there is too much."""
+        now, total = time.time(), sum(self._sizes.values())
+        if not always and total <= self.keep.bytes and now - self._pruned < _PRUNE_EVERY:
+            return
+        self._pruned = now
+        last = time.strftime("%Y%m%d", time.gmtime(now - self.keep.days * _DAY))
+        for name in sorted(self._sizes):  # names begin with the day
+            if name[:8] >= last and total <= self.keep.bytes:
+                break
+            for path in self.keep.folder.glob(f"*/{name}.*"):
+                path.unlink(missing_ok=True)
+            total -= self._sizes.pop(name)
+            self.counts["removed"] += 1
+
+
+def folder_name(label: str) -> str:
+    """Returns a class's name as that of a folder; names with a slash are none that a folder can have."""
+    return label.replace("/", "_").replace("\0", "_")
