@@ -98,6 +98,20 @@ def grouped(count: int) -> dict[str, Any]:
     }
 
 
+def same_groups(count: int = 50_000) -> dict[str, Any]:
+    """Returns whether groups by parts of hashes are those of comparing all pairs."""
+    hashes, origin = planted(count)
+    grey = np.random.default_rng(1).integers(256, size=(count, 32, 32), dtype=np.uint8)
+    grey[: count // 20] = grey[origin[: count // 20]]
+    by_parts = group_duplicates(hashes, grey, BITS)
+    chosen, hamming._best_parts = hamming._best_parts, lambda n, m, bits: 0
+    try:
+        by_comparing = group_duplicates(hashes, grey, BITS)
+    finally:
+        hamming._best_parts = chosen
+    return {"images": count, "equal_to_comparing_all": bool(np.array_equal(by_parts, by_comparing))}
+
+
 def measure(largest: int, count: int) -> dict[str, Any]:
     rows = []
     for size in (size for size in SIZES if size <= largest):
@@ -128,6 +142,7 @@ def measure(largest: int, count: int) -> dict[str, Any]:
         "rows": rows,
         "ns_a_pair_compared": round(last["seconds_comparing_all"] / last["hashes"] ** 2 * 2e9, 2),
         "groups": groups,
+        "same_groups": same_groups(),
     }
 
 
