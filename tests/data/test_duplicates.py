@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from wastejax.data import duplicates
 from wastejax.data.duplicates import agreement, group_duplicates, scan
+from wastejax.data.duplicates.scan_cache import ScanCache
 from wastejax.data.sources import Source, open_folder
 
 
@@ -196,6 +197,31 @@ def test_damaged_cache_is_made_anew(folder, tmp_path, monkeypatch):
         scan(open_folder(folder), cache)
         assert len(set(seen)) == 9
     assert len(list(cache.iterdir())) == 1
+
+
+def test_what_a_killed_scan_has_seen_is_kept_and_nothing_written_twice(folder, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(duplicates, "_ROWS_AT_ONCE", 2)
+    look = duplicates._look
+
+    def killed(source, index):
+        if index >= 5:
+            raise KeyboardInterrupt
+        return look(source, index)
+
+    monkeypatch.setattr(duplicates, "_look", killed)
+    with pytest.raises(KeyboardInterrupt):
+        scan(open_folder(folder), cache)
+    monkeypatch.setattr(duplicates, "_look", look)
+    seen = reads(open_folder(folder), monkeypatch)
+    kept = []
+    monkeypatch.setattr(ScanCache, "add", lambda self, looks: kept.extend(looks))
+    whole = scan(open_folder(folder), cache)
+    good = [name for i, name in enumerate(open_folder(folder).names) if i not in whole.bad]
+    assert 0 < len(kept) < len(good) and len(seen) == len(kept) + len(whole.bad)
+    plain = scan(open_folder(folder))
+    np.testing.assert_array_equal(whole.phash, plain.phash)
+    np.testing.assert_array_equal(whole.grey, plain.grey)
 
 
 def test_progress_counts_to_the_end(folder):

@@ -2,9 +2,7 @@
 
 import hashlib
 import os
-import tempfile
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +13,8 @@ from PIL import Image
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from wastejax.data.cache import go_without
 from wastejax.data.duplicates.hamming import near_pairs
+from wastejax.data.duplicates.scan_cache import Look, ScanCache
 from wastejax.data.formats.source import Source
 from wastejax.data.images import VERSION, BadImage, decode
 from wastejax.progress import Count
@@ -37,7 +35,7 @@ _FLAT = 10.0  # norm of the detail, gray levels, below which an image counts as 
 _SCALES = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15)
 _ROWS_AT_ONCE = 4096  # images whose gray versions are summed or compared in one step
 SCENE_SHARE, SCENE_SIZE = 0.3, 10  # of a set, from which on a group of differing images is a scene
-_CACHE_FILE = f"scan-v2.{VERSION}.npz"  # count up when what is computed per image changes
+_CACHE_FILE = f"scan-v3.{VERSION}.sqlite"  # count up when what is computed per image changes
 _DECODE_SIDE = 256  # JPEGs may be decoded down to this, in their own steps of two
 
 
@@ -65,37 +63,41 @@ def scan(source: Source, cache_dir: Path | None = None, progress: Count | None =
     """
     phash = np.zeros(len(source), np.uint64)
     grey = np.zeros((len(source), GREY, GREY), np.uint8)
-    keys = _cache_keys(source)
-    cached_keys, cached_phash, cached_grey = _load_cache(cache_dir)
-    row = {key: i for i, key in enumerate(cached_keys.tolist())}
-    known = np.array([row.get(key, -1) for key in keys.tolist()], np.int64)
-    hit = known >= 0
-    phash[hit], grey[hit] = cached_phash[known[hit]], cached_grey[known[hit]]
+    known = np.zeros(len(source), bool)
+    cache = ScanCache(None if cache_dir is None else Path(cache_dir) / _CACHE_FILE)
+    for part in _parts(len(source)):
+        keys = [_cache_key(source, i) for i in part]
+        place = dict(zip(keys, part, strict=True))
+        for key, look, small in cache.find(keys):
+            i = place[key]
+            phash[i], grey[i], known[i] = look, small.reshape(GREY, GREY), True
 
     bad: dict[int, str] = {}
-    todo = np.flatnonzero(~hit).tolist()
+    todo = np.flatnonzero(~known)
     pool = ThreadPoolExecutor(os.cpu_count())  # PIL decodes outside the interpreter lock
     try:
-        for done, (i, look) in enumerate(
-            zip(todo, pool.map(lambda i: _look(source, i), todo), strict=True), 1
-        ):
-            if isinstance(look, str):
-                bad[i] = look
-            else:
-                phash[i], grey[i] = look
-            if progress is not None:
-                progress(done, len(todo))
+        # In parts: what is done is kept although the rest is not, and as few images are waited for at once.
+        for part in _parts(len(todo)):
+            fresh = []
+            indices = todo[part.start : part.stop].tolist()
+            looks = pool.map(lambda i: _look(source, i), indices)
+            for done, (i, look) in enumerate(zip(indices, looks, strict=True), part.start + 1):
+                if isinstance(look, str):
+                    bad[i] = look
+                else:
+                    phash[i], grey[i] = look
+                    fresh.append(Look(_cache_key(source, i), phash[i], grey[i]))
+                if progress is not None:
+                    progress(done, len(todo))
+            cache.add(fresh)
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for thousands of files
-    fresh = np.array([i for i in todo if i not in bad], np.int64)
-    if cache_dir is not None and len(fresh):
-        _save_cache(
-            cache_dir,
-            np.concatenate([cached_keys, keys[fresh]]),
-            np.concatenate([cached_phash, phash[fresh]]),
-            np.concatenate([cached_grey, grey[fresh]]),
-        )
+        cache.close()
     return Scan(phash, grey, bad)
+
+
+def _parts(count: int) -> Iterator[range]:
+    return (range(start, min(start + _ROWS_AT_ONCE, count)) for start in range(0, count, _ROWS_AT_ONCE))
 
 
 def group_duplicates(phash: np.ndarray, grey: np.ndarray, hamming: int = 8) -> np.ndarray:
@@ -314,35 +316,7 @@ def _look(source: Source, index: int) -> tuple[np.uint64, np.ndarray] | str:
     return np.packbits(bits).view(">u8")[0], np.asarray(small)
 
 
-def _cache_keys(source: Source) -> np.ndarray:
-    """Returns bytes [N]: digests of origin, name and stamp."""
-    texts = (
-        f"{source.origin}\n{name}\n{stamp}" for name, stamp in zip(source.names, source.stamps, strict=True)
-    )
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts)
-    return np.frombuffer(digests, "V16")
-
-
-def _load_cache(cache_dir: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    try:
-        if cache_dir is not None:
-            with (Path(cache_dir) / _CACHE_FILE).open("rb") as file, np.load(file) as cache:
-                return cache["keys"], cache["phash"], cache["grey"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # not there yet, or damaged: it is only a cache
-    return np.empty(0, "V16"), np.empty(0, np.uint64), np.empty((0, GREY, GREY), np.uint8)
-
-
-def _save_cache(cache_dir: Path, keys: np.ndarray, phash: np.ndarray, grey: np.ndarray) -> None:
-    """Replaces the cache in one step, so that a run that is killed leaves the old one."""
-    path, partial = Path(cache_dir) / _CACHE_FILE, None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cache_dir, suffix=".tmp", delete=False) as file:
-            partial = Path(file.name)
-            np.savez(file, keys=keys, phash=phash, grey=grey)
-        partial.replace(path)
-    except OSError as error:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
-        go_without(path, error)
+def _cache_key(source: Source, index: int) -> bytes:
+    """Returns a digest of origin, name and stamp."""
+    text = f"{source.origin}\n{source.names[index]}\n{source.stamps[index]}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
