@@ -9,6 +9,7 @@ import numpy as np
 from wastejax.auditing.findings import Audit, LabelError, audit, clean, summary
 from wastejax.auditing.report import headlines, write_html
 from wastejax.data.cache import cache_dir
+from wastejax.data.collections.places import is_url
 from wastejax.data.corrections import Changes, load_corrections
 from wastejax.data.sources import Source, open_path
 from wastejax.data.split import load_manifest, save_manifest, stratified_group_split
@@ -48,7 +49,7 @@ def audit_folder(
         UserError: the data, the manifest or the model is not there, or `out` lies in the data.
     """
     say, folder = listener.say, Path(out)
-    if folder.resolve().is_relative_to(Path(data).expanduser().resolve()):
+    if not is_url(data) and folder.resolve().is_relative_to(Path(data).expanduser().resolve()):
         raise UserError(f"--out={out}: lies in the data, where its images would become data too")
     check_folder(folder, "--out")
     source = original = open_path(data, "--data")

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from wastejax import config as configs
 from wastejax import machine
 from wastejax.data.cache import cache_dir
+from wastejax.data.collections.places import is_url
 from wastejax.data.collections.shards import PREFIX
 from wastejax.data.corrections import KEY as CORRECTIONS
 from wastejax.data.corrections import NAME, load_corrections
@@ -58,7 +59,7 @@ def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
         arguments = [f"--config.{key}={value}" for key, value in demo.items()]
         configs.apply_overrides(config, arguments)
         say(f"and, to end within minutes, a small variant: {' '.join(arguments)}")
-    elif config.data.dir:
+    elif config.data.dir and not is_url(config.data.dir):
         config.data.dir = str(Path(config.data.dir).expanduser().resolve())
     if config.data.source.startswith(PREFIX):
         folder = Path(config.data.source.removeprefix(PREFIX)).expanduser().resolve()

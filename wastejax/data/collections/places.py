@@ -49,6 +49,17 @@ def read_place(place: str) -> bytes:
         return bytes(system.cat_file(path))
 
 
+def read_range(place: str, start: int, size: int) -> bytes:
+    """Returns `size` bytes of a file or URL from one on; raises as `opened`."""
+    if not is_url(place):
+        with Path(place).open("rb") as file:
+            file.seek(start)
+            return file.read(size)
+    system, path = filesystem(place)
+    with _told():
+        return bytes(system.cat_file(path, start=start, end=start + size))
+
+
 def below(url: str) -> Iterator[tuple[str, str]]:
     """Yields URL and stamp of every file below a URL, or of the one that it names; folder by folder, in order.
 

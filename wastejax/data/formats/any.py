@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from wastejax.data.collections.labeled import open_tars, open_url, tar_files
+from wastejax.data.collections.places import is_url
 from wastejax.data.formats.boxes import CROPS, Reading
 from wastejax.data.formats.boxes.coco import IN_FOLDER, open_coco
 from wastejax.data.formats.boxes.voc import open_voc, xml_files
@@ -12,14 +14,15 @@ from wastejax.data.formats.source import Source
 from wastejax.data.formats.table import metadata_files, open_tables
 from wastejax.errors import ConfigError
 
-KINDS = "a folder, or a file: .csv, .tsv, .jsonl or .parquet of files and labels, .json (COCO), .yaml (YOLO)"
+KINDS = "a folder, or a file: .csv, .tsv, .jsonl or .parquet of files and labels, .json (COCO), .yaml (YOLO), .tar"
 
 
 def open_path(path: str | Path, key: str = "config.data.dir", reading: Reading = CROPS) -> Source:
     """Opens a folder or a file that describes labelled images.
 
-    Folders: class folders; Hugging Face's image folders (metadata.csv, .jsonl, .parquet) and Parquet files; YOLO
-    (data.yaml); COCO as Roboflow exports it; Pascal VOC. Files: see `KINDS`.
+    Folders: class folders; tar shards (WebDataset); Hugging Face's image folders (metadata.csv, .jsonl, .parquet)
+    and Parquet files; YOLO (data.yaml); COCO as Roboflow exports it; Pascal VOC. Files: see `KINDS`. URLs: tar
+    shards or class folders.
 
     Args:
         path: the folder or file.
@@ -34,6 +37,8 @@ def open_path(path: str | Path, key: str = "config.data.dir", reading: Reading =
 
 
 def _open(path: str | Path, key: str, reading: Reading) -> Source:
+    if is_url(path):
+        return open_url(str(path), key)
     path = Path(path).expanduser()
     if path.is_file():
         return _open_file(path, key, reading)
@@ -48,6 +53,8 @@ def _open(path: str | Path, key: str, reading: Reading) -> Source:
             return open_yolo(path / name, key, reading)
     if (path / IN_FOLDER).is_file() or any(path.glob(f"*/{IN_FOLDER}")):
         return open_coco(path, key, reading)
+    if (tars := tar_files(path)) and not any(entry.is_dir() for entry in path.iterdir()):
+        return open_tars(tars, key)
     if xml_files(path):
         return open_voc(path, key, reading)
     return open_folder(path, key)
@@ -64,7 +71,9 @@ def _open_file(path: Path, key: str, reading: Reading) -> Source:
         return open_coco(path, key, reading)
     if ending in (".yaml", ".yml"):
         return open_yolo(path, key, reading)
-    if ending in (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar"):
+    if ending == ".tar":
+        return open_tars([str(path)], key)
+    if ending in (".zip", ".gz", ".tgz", ".7z", ".rar"):
         raise ConfigError(key, f"{str(path)!r} is an archive; unpack it and give the folder")
     raise ConfigError(
         key, f"{str(path)!r} is not a folder, nor a description that is understood; give {KINDS}"

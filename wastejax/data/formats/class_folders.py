@@ -1,13 +1,13 @@
 """Class folders as they turn up: wrapped, already split, with domains, or as a copy beside a copy."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from wastejax.data.formats.source import DOMAINS, ReadFiles, Source
+from wastejax.data.formats.source import DOMAINS, ReadFiles, ReadSubset, Source
 from wastejax.data.formats.walk import Parts, Walk, by_ending, listed, no_images, readable, walk
 from wastejax.errors import ConfigError
 
@@ -68,12 +68,32 @@ def open_folder(root: str | Path, key: str = "config.data.dir") -> Source:
     found = walk(root, key)
     if not found.images:
         raise ConfigError(key, no_images(found, str(root)))
+    return from_walk(found, str(root), key)
+
+
+def from_walk(
+    found: Walk,
+    root: str,
+    key: str,
+    read: Callable[[int], bytes] | None = None,
+    origin: str = "",
+) -> Source:
+    """Returns the source of class folders, however they were found; see `open_folder`.
+
+    Args:
+        found: at least one image.
+        root: what to call the folder in error messages.
+        key: what to call the option in them.
+        read: index in `found.images` -> bytes; None where they are files below `found.root`.
+        origin: see `Source`; '' for that root.
+
+    Raises:
+        ConfigError: the layout is not understood.
+    """
     depth = _wrapper_depth(found.images)
     inside = [i for i, path in enumerate(found.images) if len(path) > depth + 1]
     if not inside:
-        raise ConfigError(
-            key, f"the images lie directly in {str(root)!r}; put them in one sub-folder per class"
-        )
+        raise ConfigError(key, f"the images lie directly in {root!r}; put them in one sub-folder per class")
     paths = [found.images[i][depth:] for i in inside]
     layout = _layout(paths, key)
     classes = tuple(sorted(set(layout.classes)))
@@ -96,9 +116,11 @@ def open_folder(root: str | Path, key: str = "config.data.dir") -> Source:
         classes=classes,
         domains=layout.domains,
         splits=layout.splits,
-        read=ReadFiles(found.root.joinpath(*wrapper), raw),
+        read=ReadFiles(found.root.joinpath(*wrapper), raw)
+        if read is None
+        else ReadSubset(read, np.array(inside)),
         stamps=tuple(found.stamps[i] for i in inside),
-        origin=str(found.root.joinpath(*wrapper).resolve()),
+        origin=origin or str(found.root.joinpath(*wrapper).resolve()),
         notes=tuple(notes),
         empty_folders=_empty_folders(found, wrapper, layout, set(classes)),
     )

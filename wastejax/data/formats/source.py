@@ -78,7 +78,7 @@ class Source:
             classes=tuple(self.classes[i] for i in kept),
             domains=pick(self.domains),
             splits=None if self.splits is None else pick(self.splits),
-            read=_ReadSubset(self.read, indices),
+            read=ReadSubset(self.read, indices),
             stamps=pick(self.stamps),
             allowed=None if self.allowed is None else self.allowed[indices],
             shown=None if self.shown is None else self.shown[indices],
@@ -127,11 +127,14 @@ class Source:
 
 
 @dataclass(frozen=True, eq=False)
-class _ReadSubset:
+class ReadSubset:
+    """Reads some of the images of another source, by their indices there."""
+
     read: Callable[[int], bytes]
     indices: np.ndarray
 
     def __call__(self, index: int) -> bytes:
+        """Returns the bytes of one image; raises OSError."""
         return self.read(int(self.indices[index]))
 
 

@@ -1,0 +1,110 @@
+"""Labeled images in tar shards and behind URLs are those of their folder."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wastejax.auditing.run import audit_folder
+from wastejax.data.sources import open_path
+from wastejax.errors import ConfigError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    rng = np.random.default_rng(2)
+    for label in ("can", "jar", "종이"):
+        for i in range(4):
+            path = tmp_path / "data" / label / ("default" if i % 2 else "real_world") / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (24, 20, 3), np.uint8)).save(path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def content(source) -> list[tuple]:
+    """Class, domain and bytes of each image, in an order of their own."""
+    labels = source.label_names
+    return sorted((labels[i], source.domains[i], source.read(i)) for i in range(len(source)))
+
+
+def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    about = tarfile.TarInfo(name)
+    about.size = len(data)
+    archive.addfile(about, io.BytesIO(data))
+
+
+def test_class_folders_in_a_tar_are_those_of_the_folder(folder):
+    with tarfile.open("all.tar", "w") as archive:
+        archive.add("data", "./data")
+    source = open_path("all.tar", "--data")
+    assert content(source) == content(open_path("data", "--data"))
+    assert source.names[0] == "can/default/1.png" or source.names[0].startswith("can/")
+
+
+@pytest.mark.parametrize("kind", ["cls", "json"])
+def test_webdataset_says_the_class_beside_each_image(folder, kind):
+    Path("shards").mkdir()
+    plain = open_path("data", "--data")
+    labels = plain.label_names
+    for shard in range(2):
+        with tarfile.open(f"shards/train-{shard:04}.tar", "w") as archive:
+            for i in range(shard, len(plain), 2):
+                label = labels[i] if kind == "cls" else json.dumps({"label": labels[i], "width": 20})
+                add(archive, f"{i:05}.png", plain.read(i))
+                add(archive, f"{i:05}.{kind}", label.encode())
+            add(archive, f"none{shard}.png", plain.read(0))
+    source = open_path("shards", "--data")
+    assert [(label, data) for label, _, data in content(source)] == [
+        (label, data) for label, _, data in sorted((a, "", c) for a, _, c in content(plain))
+    ]
+    assert source.notes == ("images without a .cls or .json beside them, left out: 2",)
+    assert source.names[:2] == ("train-0000/00000.png", "train-0000/00002.png")
+
+
+def test_class_folders_behind_a_url_are_those_of_the_folder(folder):
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    try:
+        for path in sorted(Path("data").rglob("*.png")):
+            memory.pipe(f"/bucket/{path}", path.read_bytes())
+        memory.pipe("/bucket/data/can/about.txt", b"")
+        source, plain = open_path("memory://bucket/data", "--data"), open_path("data", "--data")
+        assert source.names == plain.names and content(source) == content(plain)
+        assert source.notes == ("files that are no images by their ending, left out: 1 .txt",)
+        with tarfile.open("all.tar", "w") as archive:
+            archive.add("data")
+        memory.pipe("/tars/all.tar", Path("all.tar").read_bytes())
+        assert content(open_path("memory://tars", "--data")) == content(plain)
+        found = audit_folder("memory://bucket/data", "out")
+        assert found["num_readable"] == 12 and found["data"] == "data"
+        with pytest.raises(ConfigError, match="nowhere"):
+            open_path("memory://nowhere", "--data")
+    finally:
+        memory.store.clear()
+
+
+def test_what_is_wrong_with_a_tar_is_one_line(folder):
+    with tarfile.open("z.tar.gz", "w:gz") as archive:
+        archive.add("data")
+    Path("tars").mkdir()
+    Path("z.tar.gz").rename("tars/z.tar.gz")
+    with pytest.raises(ConfigError, match="gunzip it"):
+        open_path("tars", "--data")
+    Path("no.tar").write_bytes(b"no archive" * 100)
+    with pytest.raises(ConfigError, match=r"cannot read no\.tar"):
+        open_path("no.tar", "--data")
+    with tarfile.open("empty.tar", "w") as archive:
+        add(archive, "notes.txt", b"")
+    with pytest.raises(ConfigError, match="no images"):
+        open_path("empty.tar", "--data")
+    with tarfile.open("cut.tar", "w") as archive:
+        archive.add("data")
+    source = open_path("cut.tar", "--data")
+    Path("cut.tar").write_bytes(Path("cut.tar").read_bytes()[:2000])
+    with pytest.raises(OSError, match=r"cut\.tar"):
+        source.read(len(source) - 1)
