@@ -59,7 +59,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed-test
 
 # litert-converter asks for an old xdsl and typing_extensions, which others here cannot have and it does not use.
 $(VENV)/.installed-all: $(VENV)/.installed-test
-	$(PIP) --editable '.[$(EXTRAS),browser,camera,edge,openvino]' '$(ORBAX)'
+	$(PIP) --editable '.[$(EXTRAS),browser,camera,edge,litert,openvino]' '$(ORBAX)'
 	$(PIP) --no-deps litert-converter
 	touch $@
 

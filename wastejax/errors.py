@@ -46,10 +46,14 @@ class MissingPackage(UserError):  # noqa: N818 - named after what is wrong, like
         extra: of ours that holds it; '' for a dependency that every full installation has; None where the package
             alone will do, as on a small device.
         advice: what else would do.
+        alone: install it without what it asks for, which it does not use and cannot be had beside other extras.
     """
 
-    def __init__(self, what: str, package: str, extra: str | None = "", advice: str = ""):
-        command = f"{_python()} -m pip install {package}" if extra is None else install(extra)
+    def __init__(
+        self, what: str, package: str, extra: str | None = "", advice: str = "", alone: bool = False
+    ):
+        options = "--no-deps " if alone else ""
+        command = f"{_python()} -m pip install {options}{package}" if extra is None else install(extra)
         super().__init__(f"{what}: needs {package}, which is not installed: {command}{advice}")
 
 

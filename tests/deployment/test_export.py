@@ -416,12 +416,12 @@ def test_damaged_and_foreign_files_are_refused(onnx_file, stablehlo_file, litert
     ("arguments", "message"),
     [
         (["--format=stablehlo", "--quantize=int8"], "--quantize=int8: only for --format=onnx"),
-        (["--format=litert", "--quantize=fp16"], "--quantize=fp16: only for --format=onnx"),
+        (["--format=onnx", "--quantize=integer"], "--quantize=integer: only for --format=litert"),
         (["--format=onnx", "--out=model.tflite"], r"--out=model\.tflite: must end with \.onnx"),
         (["--format=onnx", "--out=/nowhere/m.onnx"], "there is no folder /nowhere"),
         (["--format=onnx", "--images=0"], "--images: must be >= 1"),
         (["--format=stablehlo", "--profile"], "--profile: only for --format=onnx"),
-        (["--format=onnx", "--quantize=int8"], "--quantize=int8: .* give --data=DIR"),
+        (["--format=onnx", "--quantize=int8"], "--quantize=int8: .* give --calibrate=DIR"),
     ],
 )
 def test_mistakes_are_named(place, arguments, message):

@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quantize",
         choices=PRECISIONS,
         default="none",
-        help="fp16 or int8 kernels, for onnx and bundles (default: float32)",
+        help="fp16 or int8 kernels, for onnx, litert and bundles; integer: int8 with input and answer, for litert"
+        " (default: float32)",
     )
     add(
         "--input",
@@ -41,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " litert, for ML Kit supports a single result)",
     )
     add("--data", metavar="DIR", help="class folders to check and calibrate with (default: the run's own)")
+    add(
+        "--calibrate",
+        metavar="DIR",
+        help="images, in folders or not, to take the ranges of 8 bits from (default: validation images)",
+    )
     add("--images", dest="pictures", type=int, default=200, metavar="N", help="to check with (200)")
     add("--report", metavar="JSON", help="also write the comparison there")
     add("--profile", action="store_true", help="onnx: also say which operators take the time, in per cent")
@@ -58,12 +64,12 @@ def run(args: argparse.Namespace, say: Say) -> None:
         check_file(args.report, "--report")
     asked = Asked(args.model, args.data)
     form = Form(args.format, args.quantize, args.input, args.class_map)
-    written = export_model(asked, form, args.out, args.pictures, args.taxonomy)
+    written = export_model(asked, form, args.out, args.pictures, args.taxonomy, args.calibrate)
     say(f"written: {written.path}, {written.bytes / 1e6:.1f} MB")
     if written.comparison is None or written.checked_on is None:
         return
     _tell(written.comparison, written.checked_on.origin, say)
-    if args.quantize == "int8" and not machine.multiplies_bytes():
+    if args.quantize == "int8" and args.format == "onnx" and not machine.multiplies_bytes():
         say(
             "this processor has no dot products of 8 bits (VNNI): here int8 makes the file smaller, not faster"
         )

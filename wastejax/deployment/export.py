@@ -6,21 +6,23 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from wastejax.bundle import Bundle, default_bundle, load_bundle, save_bundle
-from wastejax.data import images
-from wastejax.data.drawing import dataset as synthetic
+from wastejax.deployment.export_images import (
+    Pictures,
+    calibration_pictures,
+    checking_pictures,
+    has_pictures,
+)
 from wastejax.deployment.formats import load_jax, load_predictor
-from wastejax.deployment.formats.about import describe
+from wastejax.deployment.formats.about import STRIDE, describe
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import MissingPackage, UserError, nearest
-from wastejax.evaluation.evaluate import match_classes
-from wastejax.evaluation.pictures import Asked, asked_pictures
+from wastejax.evaluation.pictures import Asked
 from wastejax.files import check_file, check_folder
 
 SUFFIXES = {"onnx": ".onnx", "stablehlo": ".stablehlo", "litert": ".tflite"}
@@ -28,30 +30,16 @@ SUFFIXES = {"onnx": ".onnx", "stablehlo": ".stablehlo", "litert": ".tflite"}
 NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
     "onnx": (("jax2onnx", "onnx", "onnxruntime"), "export"),
     "stablehlo": (("flatbuffers",), "export"),
-    "litert": (("litert_converter", "ai_edge_litert"), "litert"),
+    "litert": (("ai_edge_litert", "litert_converter"), "litert"),
     "bundle": ((), ""),
 }
-PRECISIONS = ("none", "fp16", "int8")
+PRECISIONS = ("none", "fp16", "int8", "integer")
+QUANTISED = {"onnx": PRECISIONS[:3], "litert": PRECISIONS, "bundle": PRECISIONS[:3]}
 STORED = {"none": "float32", "fp16": "float16", "int8": "int8"}  # of a bundle's kernels
-CALIBRATION_PICTURES = 256
 BATCH = 8
 LATENCY_RUNS = 15
 # At least this share of images must get the same class, and no probability may differ by more.
-LIMITS = {"none": (1.0, 1e-4), "fp16": (0.98, 0.02), "int8": (0.93, 0.4)}
-
-
-class Pictures(NamedTuple):
-    """Images for a network to be checked or calibrated with.
-
-    Attributes:
-        images: uint8 [N, S, S, 3].
-        labels: their classes, int [N], or bool [N, C] where they show any number; None where nobody knows.
-        origin: where they are from.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray | None
-    origin: str
+LIMITS = {"none": (1.0, 1e-4), "fp16": (0.98, 0.02), "int8": (0.93, 0.4), "integer": (0.93, 0.4)}
 
 
 class Comparison(NamedTuple):
@@ -136,8 +124,9 @@ def write_export(
         bundle: the model.
         path: ends with one of the values of `SUFFIXES`.
         entry: see `forward_function`.
-        precision: 'none' for float32; .onnx may also have 'fp16' kernels or be 'int8' all through.
-        calibration: images for 'int8'.
+        precision: 'none' for float32; .onnx and .tflite may also have 'fp16' kernels or be 'int8' all through,
+            .tflite 'integer' with its input and answer.
+        calibration: images for the two latter.
         class_map: whether the file gives the logits at every position as well; None for where that costs nothing,
             which is all but .tflite: ML Kit supports classifiers with a single result.
     """
@@ -152,10 +141,7 @@ def write_export(
         write_stablehlo(path, forward_function(bundle, entry, "auto", class_map), shape, entry, text)
         return
     if path.suffix == SUFFIXES["litert"]:
-        from wastejax.deployment.formats.litert import write_litert
-
-        forward = forward_function(bundle, entry, "direct", class_map)
-        write_litert(path, forward, shape, entry, text, class_map)
+        _write_litert(bundle, path, entry, precision, calibration, class_map)
         return
     from wastejax.deployment.formats import onnx as onnx_files
 
@@ -167,6 +153,29 @@ def write_export(
         assert calibration is not None
         given = calibration.images if entry == "uint8" else bundle.preprocessing.normalise(calibration.images)
         onnx_files.quantise(path, path, text, given)
+
+
+def _write_litert(
+    bundle: Bundle, path: Path, entry: str, precision: str, calibration: Pictures | None, class_map: bool
+) -> None:
+    """Writes a bundle for LiteRT; see `write_export`."""
+    from wastejax.deployment.formats import litert, litert_quantize
+
+    side, text = bundle.preprocessing.image_size, describe(bundle, entry, precision)
+    # Numbers alone, or the bytes could not be among what is quantized; they become bytes again.
+    dtype = "float32" if precision == "integer" else entry
+    forward = forward_function(bundle, entry, "direct", class_map)
+    network = litert.convert(forward, (side, side, 3), dtype, text, class_map)
+    if precision == "fp16":
+        network = litert_quantize.halve(network)
+    elif precision != "none":
+        assert calibration is not None
+        given = calibration.images if entry == "uint8" else bundle.preprocessing.normalise(calibration.images)
+        integer = precision == "integer"
+        network = litert_quantize.quantise(
+            network, litert.SIGNATURE, litert.ENTRY, given.astype(dtype), integer
+        )
+    litert.write_litert(path, network, text, class_map and side % STRIDE == 0)
 
 
 def compare(reference: Predictor, exported: Predictor, pictures: Pictures) -> Comparison:
@@ -223,46 +232,6 @@ def check(comparison: Comparison, precision: str, origin: str) -> None:
         )
 
 
-def _has_pictures(asked: Asked) -> bool:
-    """Returns whether there are photographs to check with: the user's, or a run's own."""
-    return bool(asked.data) or (Path(asked.model or "") / "manifest.csv").is_file()
-
-
-def drawn(bundle: Bundle, count: int) -> Pictures:
-    """Returns drawn images, for want of others."""
-    names = synthetic.CLASSES
-    made = [synthetic.draw(names[i % len(names)], i, "real_world") for i in range(count)]
-    return Pictures(np.stack([bundle.preprocessing(image) for image in made]), None, "drawn images")
-
-
-def checking_pictures(asked: Asked, bundle: Bundle, split: str, count: int) -> Pictures:
-    """Returns up to `count` images of a split of `asked.data`, or of the run's; else drawn ones."""
-    size = bundle.preprocessing
-    if not _has_pictures(asked):
-        return drawn(bundle, min(count, 64))
-    asked = replace(asked, split=split)
-    try:
-        source, indices = asked_pictures(asked, bundle.config)
-    except UserError:
-        if not asked.data:
-            raise
-        # Neither split nor the run's own: all will do.
-        source, indices = asked_pictures(replace(asked, split=None), bundle.config)
-    known = match_classes(bundle.classes, source.classes)
-    chosen = np.random.default_rng(17).permutation(indices)[:count]
-    squares, contents = [], source.contents
-    labels: list[np.ndarray] = []
-    for i in chosen:
-        try:
-            squares.append(size(images.decode(source.read(int(i)))))
-            labels.append(np.isin(np.arange(len(bundle.classes)), known[contents[i]]))
-        except (images.BadImage, OSError):
-            continue  # `eval` and `predict` report them
-    if not squares:
-        raise UserError(f"--data: no readable images in the {split} split")
-    return Pictures(np.stack(squares), np.stack(labels), f"images of {asked.data or f'the {split} split'}")
-
-
 class Exported(NamedTuple):
     """What `export_model` wrote.
 
@@ -301,6 +270,7 @@ def export_model(
     out: str | Path | None = None,
     count: int = 200,
     taxonomy: str | Path | None = None,
+    calibrate: str | Path | None = None,
 ) -> Exported:
     """Exports a run or bundle and checks the file against it; where the check fails, nothing is written.
 
@@ -310,6 +280,7 @@ def export_model(
         out: where to write it; None for wastejax.<suffix> or bundle.
         count: images to check with.
         taxonomy: see `load_taxonomy`; None for the model's.
+        calibrate: a folder of images to calibrate 8 bits with; None for validation images of `asked`.
 
     Raises:
         UserError: no such model, a form that cannot be, a package that is missing, or a failed check.
@@ -318,14 +289,13 @@ def export_model(
         if value not in choices:
             raise UserError(f"--{name}={value}: no such choice{nearest(value, choices)}")
     target = Path(out or (f"wastejax{SUFFIXES[form.name]}" if form.name in SUFFIXES else "bundle"))
-    check_request(asked, form, target, count)
+    check_request(asked, form, target, count, calibrate)
     bundle = load_bundle(asked.model or default_bundle(), taxonomy)
     if form.name == "bundle":
         _copy(bundle, target, form.precision)
         return Exported(target, sum(file.stat().st_size for file in target.iterdir()))
-    calibration = (
-        checking_pictures(asked, bundle, "val", CALIBRATION_PICTURES) if form.precision == "int8" else None
-    )
+    eight = form.precision in ("int8", "integer")
+    calibration = calibration_pictures(asked, bundle, calibrate) if eight else None
     pictures = checking_pictures(asked, bundle, "test", count)
     with tempfile.TemporaryDirectory(prefix=".export.", dir=target.parent) as scratch:
         fresh = Path(scratch) / f"model{target.suffix}"
@@ -336,22 +306,36 @@ def export_model(
     return Exported(target, target.stat().st_size, comparison, pictures)
 
 
-def check_request(asked: Asked, form: Form, out: Path, count: int = 1) -> None:
+def check_request(
+    asked: Asked, form: Form, out: Path, count: int = 1, calibrate: str | Path | None = None
+) -> None:
     """Raises a UserError where what is asked for cannot be written, before anything is loaded."""
     precision, (packages, extra) = form.precision, NEEDS[form.name]
     for package in packages:
         if importlib.util.find_spec(package) is None:
+            if package == "litert_converter":  # it asks for versions that other extras cannot have
+                raise MissingPackage(f"--format={form.name}", "litert-converter", None, alone=True)
             raise MissingPackage(f"--format={form.name}", package, extra)
+    able = QUANTISED.get(form.name, ("none",))
+    if precision not in able:
+        forms = ", ".join(name for name, known in QUANTISED.items() if precision in known)
+        raise UserError(f"--quantize={precision}: only for --format={forms}")
     if form.name == "bundle":
         check_folder(out, "--out")
         return
-    if precision == "int8" and form.name == "onnx" and not _has_pictures(asked):
+    if (
+        form.name == "litert"
+        and precision != "none"
+        and importlib.util.find_spec("ai_edge_quantizer") is None
+    ):
+        raise MissingPackage(f"--format=litert --quantize={precision}", "ai-edge-quantizer", "litert")
+    if precision == "integer" and form.entry != "uint8":
+        raise UserError(f"--quantize=integer: takes bytes, not --input={form.entry}")
+    if precision in ("int8", "integer") and calibrate is None and not has_pictures(asked):
         raise UserError(
-            "--quantize=int8: the ranges of 8 bits are taken from images like yours: give --data=DIR, class"
-            " folders (a run finds its own); --quantize=fp16 needs none"
+            f"--quantize={precision}: the ranges of 8 bits are taken from images like yours: give --calibrate=DIR,"
+            " or --data=DIR, class folders (a run finds its own); --quantize=fp16 needs none"
         )
-    if precision != "none" and form.name != "onnx":
-        raise UserError(f"--quantize={precision}: only for --format=onnx")
     if count < 1:
         raise UserError(f"--images: must be >= 1, is {count}")
     suffix = SUFFIXES[form.name]

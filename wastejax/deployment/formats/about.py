@@ -88,13 +88,18 @@ def exported(
         any_side: whether it takes other images than squares of its own size.
     """
     preprocessing = Preprocessing.from_dict(about["preprocessing"])
+    classes, several = tuple(about["classes"]), about.get("kind") == MULTILABEL
     side = preprocessing.image_size
 
     def call(images: np.ndarray) -> Sequence[Any]:
         return compute(images if about["input"] == "uint8" else preprocessing.normalise(images))
 
     def probabilities(images: np.ndarray) -> np.ndarray:
-        return np.asarray(call(images)[0], np.float32)
+        rows = np.asarray(call(images)[0], np.float32)
+        # Rounded to 256 steps each, they have to be made to sum to 1 again.
+        return (
+            rows / rows.sum(1, keepdims=True) if about.get("precision") == "integer" and not several else rows
+        )
 
     def dense(images: np.ndarray) -> np.ndarray:
         if not any_side and images.shape[1:3] != (side, side):
@@ -105,7 +110,6 @@ def exported(
         return np.asarray(call(images)[1], np.float32)
 
     taxonomy = parse_taxonomy(about["taxonomy"], str(path), "taxonomy")
-    classes, several = tuple(about["classes"]), about.get("kind") == MULTILABEL
     return Predictor(
         path,
         runtime,

@@ -14,7 +14,7 @@ from wastejax import machine
 from wastejax.data.taxonomy import LANGUAGES, Item, parse_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.formats import litert_metadata
-from wastejax.deployment.formats.about import ANY_SIDE, STRIDE, damaged, exported, parse_about
+from wastejax.deployment.formats.about import ANY_SIDE, damaged, exported, parse_about
 from wastejax.deployment.formats.litert_sides import takes_any_side
 from wastejax.deployment.formats.stablehlo import ABOUT_FILE
 from wastejax.deployment.predictor import Predictor
@@ -27,36 +27,34 @@ DISPLAY_FILE = "labels_{}.txt"  # of a language
 SIGNATURE = "serving_default"  # likewise
 
 
-def write_litert(
-    path: Path,
-    forward: Any,
-    shape: tuple[int, ...],
-    dtype: str,
-    about: str,
-    class_map: bool = False,
-) -> None:
-    """Writes a function of images for one image at a time; see `onnx.write_onnx` for the other arguments.
+def write_litert(path: Path, network: bytes, about: str, any_side: bool = False) -> None:
+    """Writes a network that `convert` made, with what it says of itself in a zip at its end.
 
-    The form has no symbolic batch here: shapes inside the graph are fixed when it is converted. What the file says
-    of itself is in a zip at its end, as TensorFlow Lite metadata keeps associated files; the interpreter skips it.
+    That is where TensorFlow Lite metadata keeps associated files; the interpreter skips it.
 
     Args:
         path: the file.
+        network: as LiteRT runs it.
+        about: what the file says of itself, JSON.
+        any_side: say that it takes images of other sides, where its operators do not depend on them.
+    """
+    if any_side:
+        about = json.dumps(json.loads(about) | {ANY_SIDE: takes_any_side(network)}, ensure_ascii=False)
+    write_bytes(path, with_files(network, about))
+
+
+def convert(forward: Any, shape: tuple[int, ...], dtype: str, about: str, class_map: bool = False) -> bytes:
+    """Returns a function of images as LiteRT runs it, for one image at a time, its metadata inside.
+
+    The form has no symbolic batch here: shapes inside the graph are fixed when it is converted.
+
+    Args:
         forward: jax function of images [1, S, S, 3].
         shape: (S, S, 3).
         dtype: of the images, 'uint8' or 'float32'.
         about: what the file says of itself, JSON.
-        class_map: see `onnx.write_onnx`.
+        class_map: the function returns a class map as well.
     """
-    network = _convert(forward, shape, dtype, class_map, metadata(json.loads(about), class_map))
-    if class_map:
-        any_side = shape[0] % STRIDE == 0 and takes_any_side(network)
-        about = json.dumps(json.loads(about) | {ANY_SIDE: any_side}, ensure_ascii=False)
-    write_bytes(path, with_files(network, about))
-
-
-def _convert(forward: Any, shape: tuple[int, ...], dtype: str, class_map: bool, described: bytes) -> bytes:
-    """Returns the network as LiteRT runs it, its metadata inside."""
     import jax
     from litert_converter import converter_api_ext as converter
     from litert_converter.mlir import ir, passmanager
@@ -74,7 +72,7 @@ def _convert(forward: Any, shape: tuple[int, ...], dtype: str, class_map: bool, 
         converter.run_convert_to_tfl_passes(
             module, passmanager.PassManager("builtin.module"), converter.ConvertToTFLConfig()
         )
-        text = ir.StringAttr.get(described)
+        text = ir.StringAttr.get(metadata(json.loads(about), class_map))
         module.operation.attributes["tfl.metadata"] = ir.DictAttr.get({litert_metadata.NAME: text})
         return bytes(converter.export_flatbuffer_to_bytes(module.operation))
 
@@ -138,16 +136,14 @@ def load_litert(path: Path, threads: int | None = None) -> Predictor:
     except (zipfile.BadZipFile, KeyError, OSError, ValueError, RuntimeError) as error:
         raise damaged(path, "LiteRT", error) from None
     (entry,), results = interpreter.get_input_details(), interpreter.get_output_details()
-    results.sort(
-        key=lambda result: len(result["shape"])
-    )  # the class map has more axes than the probabilities
-
+    # The class map has more axes than the probabilities.
+    results.sort(key=lambda result: len(result["shape"]))
     alone = threading.Lock()
 
     def answer(image: np.ndarray) -> list[np.ndarray]:
         interpreter.set_tensor(entry["index"], np.ascontiguousarray(image[None]))
         interpreter.invoke()
-        return [interpreter.get_tensor(result["index"])[0] for result in results]
+        return [_as_float(interpreter.get_tensor(result["index"])[0], result) for result in results]
 
     def compute(images: np.ndarray) -> list[np.ndarray]:
         with alone:
@@ -158,3 +154,9 @@ def load_litert(path: Path, threads: int | None = None) -> Predictor:
             return [np.stack(rows) for rows in zip(*map(answer, images), strict=True)]
 
     return exported(path, "litert", about, compute, len(results), bool(about.get(ANY_SIDE)))
+
+
+def _as_float(values: np.ndarray, described: Mapping[str, Any]) -> np.ndarray:
+    """Returns what LiteRT describes as 8 bits as the numbers that they stand for."""
+    scale, zero = described["quantization"]
+    return values if values.dtype == np.float32 else (values.astype(np.float32) - zero) * np.float32(scale)

@@ -6,7 +6,7 @@ import numpy as np
 
 # What computes each position from those around it by numbers that are no function of the sides.
 _EVERYWHERE = {"CONV_2D", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D", "MAX_POOL_2D", "PAD", "MEAN", "CAST"}
-_EVERYWHERE |= {"RELU", "RELU6", "LEAKY_RELU", "LOGISTIC", "HARD_SWISH", "GELU"}
+_EVERYWHERE |= {"RELU", "RELU6", "LEAKY_RELU", "LOGISTIC", "HARD_SWISH", "GELU", "QUANTIZE", "DEQUANTIZE"}
 _ELEMENTWISE = {
     "ADD",
     "SUB",

@@ -1,0 +1,94 @@
+"""LiteRT networks in fewer bits, by ai-edge-quantizer."""
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wastejax import machine
+
+EVERYTHING = ".*"  # names of tensors
+
+
+def halve(network: bytes) -> bytes:
+    """Returns a network with its kernels in float16; computing stays in float32, so that any processor can."""
+    from ai_edge_quantizer import qtyping
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.quantizer import Quantizer
+
+    kernels = qtyping.OpQuantizationConfig(
+        weight_tensor_config=qtyping.TensorQuantizationConfig(
+            num_bits=16, dtype=qtyping.TensorDataType.FLOAT
+        ),
+        compute_precision=qtyping.ComputePrecision.FLOAT,
+        explicit_dequantize=True,
+    )
+    work = Quantizer(network)
+    for kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+        operation = qtyping.TFLOperationName[kind]
+        work.update_quantization_recipe(EVERYTHING, operation, kernels, AlgorithmName.FLOAT_CASTING)
+    return _made(work)
+
+
+def quantise(network: bytes, signature: str, entry: str, images: np.ndarray, integer: bool = False) -> bytes:
+    """Returns a network computed in 8 bits, kernels per channel, activations by the ranges that images give.
+
+    Args:
+        network: in float32.
+        signature: the name of its function.
+        entry: the name of the input.
+        images: in the form that the network takes, [N, S, S, 3].
+        integer: also the answer, and the input, which is float32 [1, S, S, 3] of values 0..255, become uint8, so
+            that nothing is computed in floating point. Otherwise the softmax stays in it.
+    """
+    from ai_edge_quantizer import qtyping, recipe
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.quantizer import Quantizer
+
+    work = Quantizer(network, recipe.static_wi8_ai8())
+    for kind in ("INPUT", "OUTPUT") if integer else ("OUTPUT", "SOFTMAX"):
+        operation = qtyping.TFLOperationName[kind]
+        work.update_quantization_recipe(EVERYTHING, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    given = {signature: [{entry: image[None]} for image in images]}
+    with _unwarned():
+        ranges = work.calibrate(given, num_threads=machine.cores())
+    if integer:  # whatever these images hold, a byte stands for itself
+        ranges[_entry_name(network)] |= {"min": np.zeros((1, 1, 1, 1)), "max": np.full((1, 1, 1, 1), 255.0)}
+    made = _made(work, ranges)
+    return _with_bytes_at_both_ends(made) if integer else made
+
+
+def _entry_name(network: bytes) -> str:
+    from ai_edge_litert.interpreter import Interpreter
+
+    return Interpreter(model_content=network).get_input_details()[0]["name"]
+
+
+def _made(work: Any, ranges: Any = None) -> bytes:
+    with _unwarned():
+        done = work.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    return bytes(done.quantized_model)
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Drops the interpreter's warning of the memory that keeping every tensor takes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def _with_bytes_at_both_ends(network: bytes) -> bytes:
+    """Returns a network of 8 bits between floats as one between bytes."""
+    from ai_edge_litert import _pywrap_modify_model_interface as interface
+    from ai_edge_litert.schema_py_generated import TensorType
+
+    with tempfile.TemporaryDirectory() as scratch:
+        before, after = Path(scratch) / "before.tflite", Path(scratch) / "after.tflite"
+        before.write_bytes(network)
+        interface.modify_model_interface(str(before), str(after), TensorType.UINT8, TensorType.UINT8)
+        return after.read_bytes()
