@@ -99,6 +99,10 @@ export function fill(entry, several) {
   else list(card, why ? texts.candidates : texts.others, why || answer.class_sure === false ? answer.top : answer.top.slice(1));
   part(".closer").hidden = !entry.closer || Boolean(entry.regions);
   showRegions(entry);
+  if (why && entry.regions?.length > 1) { // what the image shows as a whole matters no more
+    part(".bin").textContent = texts.several;
+    for (const selector of [".why", ".unsure", ".others-title", ".others"]) part(selector).hidden = true;
+  }
   part(".heatmap").hidden = !answer.heatmap;
   if (answer.heatmap) part(".heatmap img").src = answer.heatmap;
 }

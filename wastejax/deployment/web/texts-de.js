@@ -44,6 +44,7 @@ export default {
   update: "Eine neue Version ist bereit.",
   reload: "Neu laden",
   likely: (name) => `Vielleicht ${name}, aber das ist nicht sicher genug.`,
+  several: "Mehrere Gegenstände",
   closer: "Mehrere Gegenstände suchen",
   found: (count) => `Gefundene Gegenstände: ${count}`,
   alike: (one, other) => `Es könnte beides sein: ${one} oder ${other}.`,

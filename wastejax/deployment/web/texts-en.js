@@ -44,6 +44,7 @@ export default {
   update: "A new version is ready.",
   reload: "Reload",
   likely: (name) => `Perhaps ${name}, but that is not sure enough.`,
+  several: "Several objects",
   closer: "Find several objects",
   found: (count) => `Objects found: ${count}`,
   alike: (one, other) => `It looks like ${one} and like ${other}.`,

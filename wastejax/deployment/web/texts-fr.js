@@ -44,6 +44,7 @@ export default {
   update: "Une nouvelle version est prête.",
   reload: "Recharger",
   likely: (name) => `Peut-être ${name}, mais ce n’est pas assez sûr.`,
+  several: "Plusieurs objets",
   closer: "Chercher plusieurs objets",
   found: (count) => `Objets trouvés : ${count}`,
   alike: (one, other) => `Cela ressemble à la fois à : ${one} et ${other}.`,

@@ -44,6 +44,7 @@ export default {
   update: "新しいバージョンがあります。",
   reload: "再読み込み",
   likely: (name) => `${name}かもしれませんが、確かではありません。`,
+  several: "複数の物",
   closer: "複数の物を探す",
   found: (count) => `見つかった物: ${count}個`,
   alike: (one, other) => `${one}にも${other}にも見えます。`,

@@ -44,6 +44,7 @@ export default {
   update: "새 버전이 준비되었습니다.",
   reload: "새로 고침",
   likely: (name) => `${name}일 수 있지만 충분히 확실하지 않습니다.`,
+  several: "여러 물건",
   closer: "여러 물건 찾기",
   found: (count) => `찾은 물건: ${count}개`,
   alike: (one, other) => `${one}와(과) ${other} 둘 다와 비슷해 보입니다.`,
