@@ -33,6 +33,7 @@ from wastejax.data import images
 from wastejax.data.drawing import dataset as synthetic
 from wastejax.data.sources import open_folder
 from wastejax.data.taxonomy import LANGUAGES
+from wastejax.deployment.engines import load_engine
 from wastejax.deployment.export import Form, export_model
 from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.regions import find_regions, iou
@@ -114,7 +115,7 @@ def measure_agreement(site: Path, data: Path) -> dict[str, Any]:
     chosen = np.random.default_rng(17).permutation(len(source))[:PICTURES]
     pictures = [source.read(int(i)) for i in chosen]
     with browser() as driver, web_host(site) as address:
-        row = agreement(driver, address, load_predictor(None), pictures, np.zeros(len(pictures), int))
+        row = agreement(driver, address, load_engine(None), pictures, np.zeros(len(pictures), int))
     kept = ("pictures", "agreement", "largest_difference", "same_pixels", "largest_pixel_difference")
     return {"data": data.name} | {name: row[name] for name in kept} | {"ms_p50": row["ms_p50"]}
 
