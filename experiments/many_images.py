@@ -29,7 +29,7 @@ from wastejax.files import write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
 DIFFERENT = 2000
-PART = 5000
+PART = 1000
 KILLED_AT = (0.05, 0.15, 0.25)  # of all parts
 
 
@@ -136,7 +136,7 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=200_000)
+    parser.add_argument("--images", type=int, default=200_000, help="(200,000)")
     parser.add_argument(
         "--folder", type=Path, help="where the images are drawn (default: a temporary folder)"
     )
