@@ -174,10 +174,23 @@ def save_bundle(path: Path, bundle: Bundle, precision: str = "float32") -> None:
             old.unlink()
 
 
-def keep_calibration(path: Path, temperature: float, thresholds: dict[str, float | None]) -> None:
-    """Replaces the temperature and the thresholds of the bundle in the folder `path`, and nothing else."""
+def keep_calibration(
+    path: Path,
+    temperature: float,
+    thresholds: dict[str, float | None],
+    confusion: list[list[int]] | None = None,
+) -> None:
+    """Replaces what validation images say about the bundle in the folder `path`, and nothing else.
+
+    Args:
+        path: the bundle.
+        temperature: see `Bundle`.
+        thresholds: see `Bundle`.
+        confusion: counts [C][C] on these images, rows are the true classes; None leaves what is there.
+    """
     about = json.loads((path / "bundle.json").read_bytes())
-    write_json(path / "bundle.json", about | {"temperature": temperature, "thresholds": thresholds})
+    kept = {"temperature": temperature, "thresholds": thresholds}
+    write_json(path / "bundle.json", about | kept | ({} if confusion is None else {"confusion": confusion}))
 
 
 def keep_class_thresholds(path: Path, thresholds: Sequence[float]) -> None:

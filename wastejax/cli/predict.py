@@ -4,12 +4,15 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wastejax.cli.many import predict as predict_parts
 from wastejax.data.images import MAX_PIXELS, BadImage
+from wastejax.deployment import summary
 from wastejax.deployment.answers import WRITERS, Answer, answers, interpret
 from wastejax.deployment.camera import only_stream, stream
 from wastejax.deployment.engines import ENGINES, load_engine
@@ -19,6 +22,8 @@ from wastejax.deployment.predictor import Predictor
 from wastejax.errors import MissingPackage, UserError
 from wastejax.files import check_folder
 from wastejax.progress import Say
+
+EVERY, EVERY_OBJECT = 1.0, 0.2  # seconds between frames: to follow objects, they must not have moved far
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,11 +71,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write each image there with a heat map of its class",
     )
     parser.add_argument(
-        "--regions", action="store_true", help="find several objects in each image, with their boxes"
+        "--regions",
+        action="store_true",
+        help="find several objects in each image, with their boxes; in a video each object counts once",
     )
     parser.add_argument("--draw", metavar="DIR", help="with --regions: write each image there with its boxes")
     parser.add_argument(
-        "--every", type=float, default=1.0, metavar="S", help="camera, video: seconds between answers (1)"
+        "--summary",
+        metavar="DIR",
+        help="also write there what all of them are made of, by class, bin and material, with intervals and "
+        "corrected for what the model is known to confuse",
+    )
+    parser.add_argument(
+        "--from", dest="start", metavar="TIME", help="only images taken from then on (EXIF or file time)"
+    )
+    parser.add_argument(
+        "--to", dest="end", metavar="TIME", help="and before then, as 2026-11-29T14:30; a day is included"
+    )
+    parser.add_argument(
+        "--every",
+        type=float,
+        metavar="S",
+        help="camera, video: seconds between the frames that are looked at (1; with --regions 0.2)",
     )
     parser.add_argument(
         "--smoothing",
@@ -102,18 +124,46 @@ def run(args: argparse.Namespace, say: Say) -> int:
         raise UserError("--heatmap and --regions: give one of them")
     predict_parts.check(args)
     if args.out:
+        if args.summary or args.start or args.end:
+            raise UserError("--out: answers in parts; leave out --summary, --from and --to")
         return predict_parts.run(args)
-    for option in ("draw", "heatmap"):
+    for option in ("draw", "heatmap", "summary"):
         if getattr(args, option):
             check_folder(getattr(args, option), f"--{option}")
     video = only_stream(args.pictures)
-    names = [] if video else find(args.pictures, _warn)
+    span = _span(args, video)
+    names = [] if video else summary.within(find(args.pictures, _warn), *span)
     predictor = load_engine(args.model, args.engine, args.taxonomy, args.threads, any_side=args.regions)
+    if args.summary:
+        predictor.needs_one_label("--summary")
     if video:
-        return _report(*_frames(args, predictor, video), [f"{video}#t=0000.000"], predictor.runtime, say)
-    if args.regions:
-        return _report(*_regions(args, predictor, names), names, predictor.runtime, say)
-    return _report(*_answers(args, predictor, names), names, predictor.runtime, say)
+        rows, writer = _frames(args, predictor, video)
+        names = [f"{video}#t=0000.000,0000.000" if args.regions else f"{video}#t=0000.000"]
+    else:
+        rows, writer = (_regions if args.regions else _answers)(args, predictor, names)
+    if not args.summary:
+        return _report(rows, writer, names, predictor.runtime, say)
+    counted = summary.Counted()
+    code = _report(counted.watch(rows), writer, names, predictor.runtime, say)
+    unit = "objects" if args.regions else "frames" if video else "images"
+    about = {"source": ", ".join(args.pictures), "unit": unit, "from": args.start, "to": args.end}
+    found = summary.summarize(predictor, counted, about)
+    summary.write_summary(Path(args.summary), found)
+    for note in found["notes"]:
+        _warn(note)
+    print(f"written: {Path(args.summary) / 'summary.html'}, and as JSON, CSV and PNG", file=sys.stderr)
+    return code
+
+
+def _span(args: argparse.Namespace, video: str | None) -> tuple[datetime | None, datetime | None]:
+    """Returns the span of time that is asked for."""
+    start = summary.parse_time(args.start, "--from")
+    end = summary.parse_time(args.end, "--to", end=True)
+    if (start or end) and video:
+        raise UserError(f"--from, --to: are for images, and {video} is none")
+    if start and end and start >= end:
+        raise UserError(f"--from={args.start} --to={args.end}: the end is not after the start")
+    return start, end
 
 
 def _answers(args: argparse.Namespace, predictor: Predictor, names: Sequence[str]) -> tuple[Any, Any]:
@@ -144,29 +194,38 @@ def _answers(args: argparse.Namespace, predictor: Predictor, names: Sequence[str
 
 def _frames(args: argparse.Namespace, predictor: Predictor, video: str) -> tuple[Any, Any]:
     """Returns the answers to come for the frames of a camera or video, and their writer."""
-    if args.heatmap or args.regions:
-        raise UserError(f"{video}: --heatmap and --regions are for images")
-    if args.every < 0 or not 0 <= args.smoothing < 1:
+    if args.heatmap or args.draw:
+        raise UserError(f"{video}: --heatmap and --draw are for images")
+    every = args.every if args.every is not None else EVERY_OBJECT if args.regions else EVERY
+    if every < 0 or not 0 <= args.smoothing < 1:
         raise UserError("--every must be >= 0, and --smoothing from 0 to below 1")
+    if args.regions:
+        answers, least = _region_answers(args, predictor)
+        return answers.object_answers(predictor, video, every, least), answers.WRITERS[args.format]
     predictor, reject_below = predictor.naming(args.accuracy, args.reject_below)
-    rows = stream(predictor, video, args.every, args.smoothing)
+    rows = stream(predictor, video, every, args.smoothing)
     found = (interpret(predictor, name, row, args.top, reject_below) for name, row in rows)
     return found, WRITERS[args.format]
 
 
 def _regions(args: argparse.Namespace, predictor: Predictor, names: Sequence[str]) -> tuple[Any, Any]:
     """Returns the objects to come and their writer."""
+    answers, least = _region_answers(args, predictor)
+    rows = answers.region_answers(predictor, names, least, args.draw, args.max_pixels)
+    return rows, answers.WRITERS[args.format]
+
+
+def _region_answers(args: argparse.Namespace, predictor: Predictor) -> tuple[Any, float | None]:
+    """Returns the module that finds objects, and the probability that they need; None for the usual one."""
     predictor.needs_one_label("--regions")
     dense_of(predictor, "regions")
     try:  # an installation for exported files need not have it
         import scipy  # noqa: F401
     except ImportError:
         raise MissingPackage("--regions", "scipy", None) from None
-    from wastejax.deployment.regions import answers as region_answers
+    from wastejax.deployment.regions import answers
 
-    least = args.reject_below if args.accuracy is None else predictor.reject_below(args.accuracy)
-    rows = region_answers.region_answers(predictor, names, least, args.draw, args.max_pixels)
-    return rows, region_answers.WRITERS[args.format]
+    return answers, args.reject_below if args.accuracy is None else predictor.reject_below(args.accuracy)
 
 
 def _report(

@@ -264,3 +264,10 @@ def _class_names() -> dict[str, dict[str, str]]:
 
 def _folded(name: str) -> str:
     return re.sub(r"[\s_-]+", "_", unicodedata.normalize("NFC", name).casefold().strip())
+
+
+def materials_of(classes: Sequence[str]) -> dict[str, str]:
+    """Returns what each class is mostly made of, by `taxonomies/materials.toml`; unknown classes are left out."""
+    content = tomllib.loads((_FOLDER / "materials.toml").read_text(encoding="utf-8"))
+    known = {_folded(name): material for material, names in content.items() for name in names}
+    return {name: known[_folded(name)] for name in classes if _folded(name) in known}

@@ -51,7 +51,12 @@ def calibrate_bundle(bundle: Bundle, source: Source, indices: np.ndarray, cache:
     batches = EvalBatches(source, indices, bundle.preprocessing, batch_size, cache)
     result = evaluate(bundle.logits, batches, source, bundle.classes, indices)
     calibration = calibrate(result.logits, result.labels)
-    keep_calibration(bundle.path, calibration.temperature, dict(calibration.thresholds))
+    keep_calibration(
+        bundle.path,
+        calibration.temperature,
+        dict(calibration.thresholds),
+        confusion=result.scores["confusion"],
+    )
     return calibration
 
 

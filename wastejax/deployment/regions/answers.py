@@ -9,10 +9,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wastejax.data.images import MAX_PIXELS, BadImage
 from wastejax.deployment.answers import csv_line, json_lines
+from wastejax.deployment.camera import frames
 from wastejax.deployment.heatmaps import LARGEST, save_drawn
 from wastejax.deployment.pictures import read
 from wastejax.deployment.predictor import Predictor
 from wastejax.deployment.regions import Region, Settings, find_regions
+from wastejax.deployment.regions.tracking import track
 
 # Okabe & Ito (2008): apart from each other for color-blind readers too.
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
@@ -75,6 +77,29 @@ def region_answers(
         if folder:
             save_drawn(draw(picture, regions), folder, name, "regions")
         yield RegionAnswer(name, tuple(regions))
+
+
+def object_answers(
+    predictor: Predictor, video: str, every: float, least: float | None = None
+) -> Iterator[RegionAnswer]:
+    """Yields each object of a video once, when it is gone; its name says when it was there (clip.mp4#t=1.2,3.4).
+
+    Args:
+        predictor: one with class maps of images of any sides.
+        video: a file or camera, see `camera.frames`.
+        every: seconds between the frames that are looked at.
+        least: see `region_answers`.
+
+    Raises:
+        UserError: as of `region_answers` and `camera.frames`.
+    """
+    settings = Settings() if least is None else replace(Settings(), least=least)
+    found = (
+        (seconds, find_regions(predictor, picture, settings)) for seconds, picture in frames(video, every)
+    )
+    for one in track(found):
+        region = Region(one.label, predictor.bin_of(one.label), one.probability, one.best.box)
+        yield RegionAnswer(f"{video}#t={one.first:.3f},{one.last:.3f}", (region,))
 
 
 def draw(picture: Image.Image, regions: Sequence[Region]) -> Image.Image:

@@ -1,0 +1,84 @@
+"""Corrected shares: exact where the confusions are, and nearer to the truth than counts."""
+
+import json
+
+import numpy as np
+import pytest
+
+from wastejax.evaluation.composition import Confusion, adjusted, doubts, estimate, stored_confusion
+
+RATES = np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.0, 0.3, 0.7]])
+
+
+def test_two_classes_follow_formans_formula():
+    """Forman 2008: (counted share - fpr) / (tpr - fpr), worked out by hand: (0.41 - 0.05) / (0.8 - 0.05) = 0.48."""
+    rates = np.array([[0.8, 0.2], [0.05, 0.95]])
+    np.testing.assert_allclose(adjusted(np.array([0.41, 0.59]), rates, 1000), [0.48, 0.52], atol=1e-6)
+
+
+@pytest.mark.parametrize("truth", [[0.2, 0.3, 0.5], [1, 0, 0], [0, 0.5, 0.5]])
+def test_exact_answers_give_the_exact_shares(truth):
+    np.testing.assert_allclose(adjusted(np.array(truth) @ RATES, RATES, 1000), truth, atol=1e-6)
+
+
+def test_shares_stay_shares_whatever_the_answers():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        shares = adjusted(rng.dirichlet(np.full(3, 0.2)), RATES, 20)
+        assert shares.min() >= 0 and shares.sum() == pytest.approx(1)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say_and_the_correction_is_nearer():
+    """100 mixtures of 400 images, with confusions from 300: about 95 intervals in 100 hold."""
+    rng = np.random.default_rng(5)
+    held, errors = [], []
+    for _ in range(100):
+        truth = rng.dirichlet([1, 1, 1])
+        counts = rng.multinomial(400, truth @ RATES)
+        confusion = Confusion(np.array([rng.multinomial(100, row) for row in RATES]), "validation")
+        shares = estimate(counts, confusion, [np.eye(3)], resamples=200)[0]
+        low, high = shares.corrected_ci95.T
+        held.append((low <= truth) & (truth <= high))
+        errors.append([np.abs(shares.plain - truth).sum(), np.abs(shares.corrected - truth).sum()])
+    assert 0.88 <= np.mean(held) <= 1.0
+    plain, corrected = np.mean(errors, axis=0)
+    assert corrected < 0.6 * plain
+
+
+def test_sums_are_those_of_the_classes():
+    confusion = Confusion((RATES * 50).round().astype(int), "test")
+    groups = [np.eye(3, dtype=bool), np.array([[True, True, False]])]
+    classes, pair = estimate(np.array([60, 30, 10]), confusion, groups)
+    assert pair.corrected[0] == pytest.approx(classes.corrected[:2].sum())
+    assert pair.plain[0] == pytest.approx(0.9) and pair.plain_ci95[0][0] < 0.9 < pair.plain_ci95[0][1]
+
+
+def test_without_confusions_there_is_no_correction_and_it_is_said():
+    shares = estimate(np.array([3, 1]), None, [np.eye(2)])[0]
+    assert shares.corrected is None and shares.plain.tolist() == [0.75, 0.25]
+    assert doubts(None, ["a", "b"])[0].startswith("no correction: the model has no confusion matrix")
+    with pytest.raises(ValueError, match="no images"):
+        estimate(np.array([0, 0]), None, [])
+
+
+def test_weak_confusion_matrices_are_told():
+    good = Confusion(np.diag([50, 50]), "validation")
+    assert doubts(good, ["a", "b"]) == [] and good.condition == pytest.approx(1)
+    few = Confusion(np.diag([50, 2]), "validation")
+    assert doubts(few, ["a", "b"]) == [
+        "its confusions are known from fewer than 5 images of b: their shares are uncertain"
+    ]
+    coin = Confusion(np.array([[50, 50], [49, 51]]), "validation")
+    assert "can hardly be told apart" in doubts(coin, ["a", "b"])[0]
+
+
+def test_where_a_bundle_keeps_it(tmp_path):
+    assert stored_confusion(tmp_path, 2) is None
+    (tmp_path / "evaluation.json").write_text(json.dumps({"test": {"confusion": [[3, 1], [0, 2]]}}))
+    assert stored_confusion(tmp_path, 2).origin == "test" and stored_confusion(tmp_path, 3) is None
+    (tmp_path / "bundle.json").write_text(json.dumps({"confusion": [[5, 0], [1, 4]]}))
+    found = stored_confusion(tmp_path, 2)
+    assert found.origin == "validation" and found.counts.tolist() == [[5, 0], [1, 4]]
+    (tmp_path / "bundle.json").write_text(json.dumps({"confusion": [[5, "x"], [1, 4]]}))
+    assert stored_confusion(tmp_path, 2).origin == "test"
+    assert stored_confusion(tmp_path / "bundle.json", 2) is None  # an exported file
