@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
-from wastejax.training.progress import time_left
+from wastejax.training.display import time_left
 
 EPOCHS = 3
 PER_EPOCH = 4  # steps: 36 training images, 8 to a batch

@@ -46,18 +46,18 @@ class Checkpoints:
     def __exit__(self, *_: object) -> None:
         self._manager.close()
 
-    def save(self, state: TrainState, progress: dict[str, Any], score: float = -math.inf) -> None:
-        """Saves state and progress under the state's step.
+    def save(self, state: TrainState, record: dict[str, Any], score: float = -math.inf) -> None:
+        """Saves state and record under the state's step.
 
         Args:
             state: all arrays of the run.
-            progress: JSON-able, all that is not an array.
+            record: JSON-able, all that is not an array.
             score: higher is better; a step saved within an epoch has none and is kept only while newest.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
             return  # stopped before its first new step
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress))
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(record))
         metrics = {"score": score if math.isfinite(score) else -1e30}  # Orbax ranks NaN best
         try:
             with _said_once():
@@ -73,7 +73,7 @@ class Checkpoints:
             raise RuntimeError(f"Orbax did not save step {step}")
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """Returns the newest (state, progress), or None where nothing was saved yet.
+        """Returns the newest (state, record), or None where nothing was saved yet.
 
         Args:
             like: a state of the same structure.

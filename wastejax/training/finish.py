@@ -22,15 +22,15 @@ from wastejax.evaluation.report.run import write_report
 from wastejax.evaluation.selective import risk_coverage
 from wastejax.evaluation.trust import Calibration, calibrate_bundle, choose_thresholds_of, score_trust
 from wastejax.files import write_json
-from wastejax.training.run import Progress, Run
+from wastejax.training.run import Record, Run
 
 
-def finish(run: Run, progress: Progress, facts: dict[str, Any]) -> dict[str, Any]:
+def finish(run: Run, record: Record, facts: dict[str, Any]) -> dict[str, Any]:
     """Calibrates the bundle, scores it on the test split as `eval` would, and writes report and figures.
 
     Args:
         run: the run, trained.
-        progress: how training went.
+        record: how training went.
         facts: what else the report should say; see `write_report`.
 
     Returns:
@@ -38,34 +38,34 @@ def finish(run: Run, progress: Progress, facts: dict[str, Any]) -> dict[str, Any
     """
     bundle = load_bundle(run.workdir)
     if bundle.multilabel:
-        return _finish_several(run, bundle, progress, facts)
+        return _finish_several(run, bundle, record, facts)
     dataset, config = run.dataset, run.config
     calibration = calibrate_bundle(bundle, dataset.source, dataset.indices("val"), config.data.cache)
     test = dataset.indices("test")
     batches = pipeline.EvalBatches(dataset.source, test, bundle.preprocessing, config.eval.batch_size)
     result = evaluate(bundle.logits, batches, dataset.source, bundle.classes, test, bundle.bins)
     scores = result.scores | _trust(run, bundle, result, calibration)
-    facts = facts | _facts(run, bundle, progress)
+    facts = facts | _facts(run, bundle, record)
     # As sure of its mistakes as `predict` says.
     _figures(run, bundle, result._replace(logits=result.logits / calibration.temperature))
-    path = write_report(run.workdir, config.to_dict(), progress.history, scores, facts)
+    path = write_report(run.workdir, config.to_dict(), record.history, scores, facts)
     write_json(run.workdir / "report.json", scores | {"facts": facts})
     low, high = scores["ci95"]
     run.say(f"test top-1 {scores['top1']:.1%} (95 % interval {low:.1%} to {high:.1%}); report: {path}")
     return scores
 
 
-def _finish_several(run: Run, bundle: Bundle, progress: Progress, facts: dict[str, Any]) -> dict[str, Any]:
+def _finish_several(run: Run, bundle: Bundle, record: Record, facts: dict[str, Any]) -> dict[str, Any]:
     """Does what `finish` does for a multi-label model."""
     dataset, config = run.dataset, run.config
     bundle = choose_thresholds_of(bundle, dataset.source, dataset.indices("val"), config.data.cache)
     test = dataset.indices("test")
     batches = pipeline.EvalBatches(dataset.source, test, bundle.preprocessing, config.eval.batch_size)
     scores, _, _ = evaluate_several(bundle, batches, dataset.source, test)
-    facts = facts | _facts(run, bundle, progress)
+    facts = facts | _facts(run, bundle, record)
     _class_distribution(run)
     _sample_grid(run, run.workdir / "figures" / "samples.png")
-    path = write_multilabel_report(run.workdir, config.to_dict(), progress.history, scores, facts)
+    path = write_multilabel_report(run.workdir, config.to_dict(), record.history, scores, facts)
     write_json(run.workdir / "report.json", scores | {"facts": facts})
     low, high = scores["macro_ap_ci95"]
     run.say(
@@ -75,13 +75,13 @@ def _finish_several(run: Run, bundle: Bundle, progress: Progress, facts: dict[st
     return scores
 
 
-def _facts(run: Run, bundle: Bundle, progress: Progress) -> dict[str, Any]:
+def _facts(run: Run, bundle: Bundle, record: Record) -> dict[str, Any]:
     """Returns what a report says about the data and the training."""
     dataset, groups = run.dataset, np.bincount(run.dataset.groups)
     # A resumed run's time is the sum of its parts, so it is counted from the epochs.
     return {
-        "seconds": sum(row["seconds"] for row in progress.history),
-        "images_per_second": float(np.median([row["images_per_second"] for row in progress.history])),
+        "seconds": sum(row["seconds"] for row in record.history),
+        "images_per_second": float(np.median([row["images_per_second"] for row in record.history])),
         "splits": {split: len(dataset.indices(split)) for split in SPLITS},
         "num_groups": int(np.count_nonzero(groups)),
         "largest_group": int(groups.max()),
@@ -91,8 +91,8 @@ def _facts(run: Run, bundle: Bundle, progress: Progress) -> dict[str, Any]:
         "bins": {name: b.name() for name, b in bundle.taxonomy.bins.items()},
         "without_bin": bundle.taxonomy.unknown(bundle.classes),
         "parameters": sum(a.size for a in _leaves(bundle.variables["params"])),
-        "best_epoch": progress.best_epoch,
-        "stopped_reason": progress.stopped,
+        "best_epoch": record.best_epoch,
+        "stopped_reason": record.stopped,
     }
 
 

@@ -24,15 +24,15 @@ from wastejax.files import write_text
 from wastejax.runtime.stop import Stop
 from wastejax.training.checkpoint import Checkpoints
 from wastejax.training.devices import on_devices
-from wastejax.training.progress import Display
-from wastejax.training.run import Progress, Run, stage_of
+from wastejax.training.display import Display
+from wastejax.training.run import Record, Run, stage_of
 from wastejax.training.step import optim
 from wastejax.training.step.state import TrainState
 
-ALL_DONE = "all epochs done"  # the usual `Progress.stopped`
+ALL_DONE = "all epochs done"  # the usual `Record.stopped`
 
 
-def fit(run: Run, state: TrainState, stop: Stop) -> Progress:
+def fit(run: Run, state: TrainState, stop: Stop) -> Record:
     """Trains to the end, or until asked to stop, and returns how far it came.
 
     On SIGTERM or Ctrl-C it saves after the step under way and returns with `stopped == ''`; while the step is
@@ -42,17 +42,17 @@ def fit(run: Run, state: TrainState, stop: Stop) -> Progress:
         checkpoints = leaving.enter_context(Checkpoints(run.workdir / "checkpoints"))
         display = leaving.enter_context(Display(run.say))
         stop.leaving.append(display.clear)
-        state, progress = _resumed(run, state, checkpoints)
+        state, record = _resumed(run, state, checkpoints)
         run = announced(run, stop)
         step = int(state.step)
         batches = leaving.enter_context(closing(run.batches(step, run.config.data.workers)))
         leaving.enter_context(stop.after_the_step())
         # The order is the contract: a step's batch and keys follow from (seed, step) alone, and a checkpoint is
         # written when all that it speaks of has been. So a kill at any moment costs time, and no bit.
-        while not progress.stopped:
+        while not record.stopped:
             epoch, end = step // run.steps_per_epoch, (step // run.steps_per_epoch + 1) * run.steps_per_epoch
             _announce_size(run, epoch)
-            meter = Meter(run, progress)
+            meter = Meter(run, record)
             saved_at = time.perf_counter()
             while step < end and not run.devices.anyone(stop.requested):
                 with meter.waiting():
@@ -62,34 +62,34 @@ def fit(run: Run, state: TrainState, stop: Stop) -> Progress:
                 meter.add(step, batch["index"], metrics)
                 step += 1
                 if run.devices.first:
-                    display.step(step, run, progress.sums)
+                    display.step(step, run, record.sums)
                 # Not after the last step: the epoch's own checkpoint, validated, has that number.
                 if step < end and run.devices.anyone(_is_due(run, saved_at)):
                     meter.settle()
-                    checkpoints.save(state, asdict(progress))
+                    checkpoints.save(state, asdict(record))
                     saved_at = time.perf_counter()
             meter.settle()
             if step < end:
-                checkpoints.save(state, asdict(progress))
+                checkpoints.save(state, asdict(record))
             else:
-                state = _end_epoch(run, state, progress, display)
-                checkpoints.save(state, asdict(progress), progress.history[-1]["score"])
-            if run.devices.anyone(stop.requested) and not progress.stopped:
+                state = _end_epoch(run, state, record, display)
+                checkpoints.save(state, asdict(record), record.history[-1]["score"])
+            if run.devices.anyone(stop.requested) and not record.stopped:
                 run.say(f"stopped and saved at step {step}; the same command resumes from here")
                 break
-    return progress
+    return record
 
 
-def _resumed(run: Run, state: TrainState, checkpoints: Checkpoints) -> tuple[TrainState, Progress]:
-    """Returns state and progress of the newest checkpoint; the given state where there is none yet."""
+def _resumed(run: Run, state: TrainState, checkpoints: Checkpoints) -> tuple[TrainState, Record]:
+    """Returns state and record of the newest checkpoint; the given state where there is none yet."""
     restored = checkpoints.restore(state)
     if not restored:
-        return state, Progress()
-    state, progress = restored[0], Progress(**restored[1])
-    if progress.stopped == ALL_DONE and int(state.step) < run.total_steps:
-        progress.stopped = ""  # it was given more epochs since
+        return state, Record()
+    state, record = restored[0], Record(**restored[1])
+    if record.stopped == ALL_DONE and int(state.step) < run.total_steps:
+        record.stopped = ""  # it was given more epochs since
     run.say(f"resuming from step {int(state.step)} of {run.total_steps}")
-    return state, progress
+    return state, record
 
 
 def announced(run: Run, stop: Stop) -> Run:
@@ -137,11 +137,11 @@ def _is_due(run: Run, saved_at: float) -> bool:
 
 
 class Meter:
-    """Adds up what the steps of an epoch say in `Progress.sums`, which a stopped epoch has brought along."""
+    """Adds up what the steps of an epoch say in `Record.sums`, which a stopped epoch has brought along."""
 
-    def __init__(self, run: Run, progress: Progress):
+    def __init__(self, run: Run, record: Record):
         self._run = run
-        self._sums = progress.sums = progress.sums or dict.fromkeys(
+        self._sums = record.sums = record.sums or dict.fromkeys(
             ("loss", "top1", "seconds", "waited", "steps"), 0.0
         )
         self._pending: deque[tuple[int, np.ndarray, dict[str, jax.Array]]] = deque()
@@ -189,12 +189,12 @@ def _diverged(run: Run, step: int, index: np.ndarray, loss: float) -> str:
     )
 
 
-def _end_epoch(run: Run, state: TrainState, progress: Progress, display: Display) -> TrainState:
+def _end_epoch(run: Run, state: TrainState, record: Record, display: Display) -> TrainState:
     """Validates, has the epoch written down, moves the plateau, and decides whether to stop."""
-    config, sums = run.config, progress.sums
+    config, sums = run.config, record.sums
     variables = state.eval_variables()
     scores = evaluate(run, variables)
-    epoch = len(progress.history) + 1
+    epoch = len(record.history) + 1
     step = int(state.step)
     images = sums["steps"] * config.train.batch_size
     row = {
@@ -212,28 +212,28 @@ def _end_epoch(run: Run, state: TrainState, progress: Progress, display: Display
         "images_per_second": images / sums["seconds"],
         "waiting": sums["waited"] / sums["seconds"],
     }
-    progress.history.append(row)
-    progress.sums = {}
-    if row["score"] > progress.best_score:
-        progress.best_score, progress.best_epoch = row["score"], epoch
+    record.history.append(row)
+    record.sums = {}
+    if row["score"] > record.best_score:
+        record.best_score, record.best_epoch = row["score"], epoch
     if run.devices.first:
-        _write(run, variables, progress, display)
+        _write(run, variables, record, display)
     if config.optim.schedule == "plateau" and epoch > config.optim.warmup_epochs:
         plateau = optim.make_plateau(config.optim)
         moved = optim.on_plateau(plateau, jax.device_get(state.plateau), scores["loss"])
         state = state.replace(plateau=run.devices.replicate(moved))
     patience = config.train.early_stopping
     if step >= run.total_steps:
-        progress.stopped = ALL_DONE
-    elif patience and epoch - progress.best_epoch >= patience:
-        progress.stopped = f"no better validation accuracy for {patience} epochs"
+        record.stopped = ALL_DONE
+    elif patience and epoch - record.best_epoch >= patience:
+        record.stopped = f"no better validation accuracy for {patience} epochs"
     return state
 
 
-def _write(run: Run, variables: Any, progress: Progress, display: Display) -> None:
+def _write(run: Run, variables: Any, record: Record, display: Display) -> None:
     """Writes what the epoch leaves behind, the bundle only where it is the best so far, and shows its line."""
-    row = progress.history[-1]
-    best = progress.best_epoch == row["epoch"]
+    row = record.history[-1]
+    best = record.best_epoch == row["epoch"]
     if best:
         bundle = Bundle(
             jax.device_get(variables),
@@ -244,7 +244,7 @@ def _write(run: Run, variables: Any, progress: Progress, display: Display) -> No
             taxonomy=load_taxonomy(run.config.data.taxonomy),
         )
         save_bundle(run.workdir / "bundle", bundle)
-    write_metrics(run.workdir / "metrics.csv", progress.history)
+    write_metrics(run.workdir / "metrics.csv", record.history)
     display.epoch(row, run, best)
 
 

@@ -36,7 +36,7 @@ Batches = Generator[pipeline.Batch, None, None]
 
 
 @dataclass
-class Progress:
+class Record:
     """What a run remembers beside its arrays; saved with every checkpoint.
 
     Attributes:

@@ -204,8 +204,8 @@ def _train(
     if not known and mesh.first:
         _take(folder, config, dataset)
     run, state = set_up(config, folder, dataset, mesh, say)
-    progress = fit(run, state, stop)
-    if progress.stopped and mesh.first:
+    record = fit(run, state, stop)
+    if record.stopped and mesh.first:
         from wastejax.training.finish import finish
 
         stop.kept, stop.code = (
@@ -214,7 +214,7 @@ def _train(
         )
         say("scoring the best model on the test images")
         settings = shlex.join(configs.settings(config))
-        finish(run, progress, facts(recipe, overrides, workdir) | {"settings": settings})
+        finish(run, record, facts(recipe, overrides, workdir) | {"settings": settings})
     return folder
 
 
