@@ -67,6 +67,19 @@ def one_step(config, count: int = 8):
     return step(state, batch(count))
 
 
+def test_a_compiled_step_moves_nothing_between_host_and_device():
+    keys = ["loss.class_weights=True", "loss.mixup=0.4", "loss.cutmix=1.0", "optim.ema_decay=0.9"]
+    config = recipe(*keys, "optim.schedule=plateau", "optim.sharpness.name=asam", "train.accumulate=2")
+    tx = optim.make_optimizer(config.optim, optim.make_schedule(config.optim, 2, 4))
+    weights = np.linspace(0.5, 1.5, CLASSES, dtype=np.float32)
+    step = make_train_step(linear_model(), tx, config, Preprocessing(SIZE), weights)
+    state, given = create_train_state(variables(), tx, config.optim), jax.device_put(batch())
+    state, _ = step(state, given)
+    with jax.transfer_guard("disallow"):
+        state, metrics = step(state, given)
+    assert int(state.step) == 2 and np.isfinite(float(metrics["loss"]))
+
+
 def gradient_by_hand(kernel, bias, count: int = 8):
     """d(mean cross entropy)/d(kernel, bias) of the linear model: x^T (p - y) / B."""
     b = batch(count)
