@@ -64,13 +64,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
     Raises:
         UserError: no such model, a limit that cannot be, a port in use, or packages that are missing.
     """
-    for name in ("max_body", "max_pixels", "max_waiting", "max_batch", "timeout"):
-        if not getattr(args, name) > 0:
-            raise UserError(f"--{name.replace('_', '-')}: must be > 0, is {getattr(args, name)}")
-    if not 0 <= args.port <= 65535:
-        raise UserError(f"--port: must be from 0 to 65535, is {args.port}")
-    if args.accuracy is not None and args.reject_below is not None:
-        raise UserError("--accuracy and --reject-below: give one of them")
+    _check(args)
     try:
         import uvicorn
 
@@ -118,13 +112,23 @@ def run(args: argparse.Namespace, say: Say) -> int:
         timeout_keep_alive=5,
         timeout_graceful_shutdown=int(args.timeout) + 5,
     )
-    logging.getLogger("python_multipart").setLevel(
-        logging.CRITICAL
-    )  # a line for every broken form fills a disk
+    # A line for every broken form would fill a disk.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     # uvicorn answers what it took and then raises the signal anew: that is a good end, not a kill.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[opened])
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises a UserError for a limit that cannot be."""
+    for name in ("max_body", "max_pixels", "max_waiting", "max_batch", "timeout"):
+        if not getattr(args, name) > 0:
+            raise UserError(f"--{name.replace('_', '-')}: must be > 0, is {getattr(args, name)}")
+    if not 0 <= args.port <= 65535:
+        raise UserError(f"--port: must be from 0 to 65535, is {args.port}")
+    if args.accuracy is not None and args.reject_below is not None:
+        raise UserError("--accuracy and --reject-below: give one of them")
 
 
 def collecting(args: argparse.Namespace) -> "Keep | None":
