@@ -23,7 +23,7 @@ import numpy as np
 from experiments.provenance import provenance
 from wastejax.bundle import Bundle, load_bundle, save_bundle
 from wastejax.deployment.export import write_export
-from wastejax.deployment.export_images import CALIBRATION_PICTURES, Pictures, checking_pictures
+from wastejax.deployment.export.images import CALIBRATION_PICTURES, Pictures, checking_pictures
 from wastejax.deployment.formats import load_jax
 from wastejax.deployment.formats.litert import load_litert
 from wastejax.deployment.formats.onnx import load_onnx, load_openvino

@@ -15,7 +15,7 @@ from wastejax.bundle import load_bundle
 from wastejax.cli import export as command
 from wastejax.data.taxonomy import LANGUAGES
 from wastejax.deployment.export import Form, check_request, write_export
-from wastejax.deployment.export_images import Pictures, calibration_pictures
+from wastejax.deployment.export.images import Pictures, calibration_pictures
 from wastejax.deployment.formats import load_jax, load_predictor
 from wastejax.errors import UserError
 from wastejax.evaluation.pictures import Asked

@@ -65,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="mark uncertain answers, so that the others are right this often: 0.9, 0.95 or 0.99 (0.95)",
     )
     parser.add_argument("--reject-below", type=float, metavar="P", help="mark answers less likely than this")
+    _add_views(parser)
+    predict_parts.add_arguments(parser)
+
+
+def _add_views(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of what is looked at beside the answers."""
     parser.add_argument(
         "--heatmap",
         metavar="DIR",
@@ -101,7 +107,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="W",
         help="camera, video: weight of frames before (0.5)",
     )
-    predict_parts.add_arguments(parser)
 
 
 def run(args: argparse.Namespace, say: Say) -> int:

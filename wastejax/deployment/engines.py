@@ -129,7 +129,8 @@ def _derive(bundle: Path, engine: str, say: Say) -> Path:
     if kept.is_file():
         return kept
     from wastejax.bundle import load_bundle
-    from wastejax.deployment import export, export_images
+    from wastejax.deployment import export
+    from wastejax.deployment.export.images import drawn
     from wastejax.deployment.formats import load_jax, load_predictor
 
     loaded = load_bundle(bundle)
@@ -139,7 +140,7 @@ def _derive(bundle: Path, engine: str, say: Say) -> Path:
         with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
             fresh = Path(scratch) / kept.name
             export.write_export(loaded, fresh, class_map=True)
-            images = export_images.drawn(loaded, _CHECKED_IMAGES)
+            images = drawn(loaded, _CHECKED_IMAGES)
             comparison = export.compare(load_jax(bundle), load_predictor(fresh), images)
             export.check(comparison, "none", images.origin)
             fresh.replace(kept)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wastejax.bundle import Bundle, default_bundle, load_bundle, save_bundle
-from wastejax.deployment.export_images import (
+from wastejax.deployment.export.images import (
     Pictures,
     calibration_pictures,
     checking_pictures,
