@@ -4,6 +4,7 @@ import { wordsOf } from "./cards.js";
 import { paint } from "./signs.js";
 import { percent, say } from "./words.js";
 
+const WIDE = 1280; // pixels: enough for a photo, few enough to resize many times a second
 const SERVED = 640; // longer side of what is sent to a server
 const PAUSE = 1000; // ms, after a server said that it is busy
 const AGREE = 2; // so many answers in a row name a bin before the view does: hands shake
@@ -15,7 +16,8 @@ let shown = null; // the entry in the view
 
 /** Opens the view; `ask` answers a bitmap or, where `local` is false, a JPEG. Throws where there is no camera. */
 export async function openCamera(ask, local) {
-  stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: { ideal: "environment" } } });
+  const video = { facingMode: { ideal: "environment" }, width: { ideal: WIDE } };
+  stream = await navigator.mediaDevices.getUserMedia({ video });
   find("video").srcObject = stream;
   find("camera").hidden = false;
   find("camera").scrollIntoView({ block: "nearest" });
