@@ -76,12 +76,14 @@ function show(entry) {
   if (entries.length === 1) entry.card.querySelector(".bin").focus();
 }
 
-/** Draws what speaks for an answer, where the model came with the page; a server has drawn it. */
-async function explain({ blob, answer }) {
+/** Draws what speaks for an answer below it, where the model came with the page; a server has drawn it. */
+async function explain(entry) {
+  const { blob, answer } = entry;
   const { map, top } = answer;
   if (!map || answer.rejected) return;
   const index = now.labels.classes.findIndex((item) => item.name === top[0].class);
   answer.heatmap = URL.createObjectURL(await drawHeatMap(blob, map, index, now.labels.preprocessing));
+  fill(entry, several);
 }
 
 /** Looks for several objects in an image and shows each with its bin. */
@@ -119,9 +121,9 @@ async function look(blobs) {
     tell("looking", several ? `${i + 1}/${blobs.length}` : "");
     const entry = { blob, name: blob.name ?? "" };
     try {
+      const seen = seeing(blob).catch(() => ""); // a server reads more than the browser does
       entry.answer = await ask(blob);
-      await explain(entry);
-      entry.seen = await seeing(blob).catch(() => ""); // a server reads more than the browser does
+      entry.seen = await seen;
     } catch (error) {
       if (mine !== turn) return;
       if (error.key) return tell(error.key, "", true); // not this image's fault
@@ -130,6 +132,7 @@ async function look(blobs) {
     }
     if (mine !== turn) return;
     show(entry);
+    if (entry.answer) await explain(entry);
     if (entry.answer) await keep(blob, entry.answer, entry.seen).catch(() => {}); // nothing is kept in private windows
   }
   tell("shown");

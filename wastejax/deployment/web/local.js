@@ -75,22 +75,24 @@ async function download(files, progress) {
   let loaded = 0;
   return Promise.all(replies.map(async (reply) => {
     const reader = reply.body.getReader();
-    const chunks = [];
-    for (let part = await reader.read(); !part.done; part = await reader.read()) {
-      chunks.push(part.value);
-      progress(loaded += part.value.length, total);
-    }
-    return unpacked(new Blob(chunks));
+    const { value: first } = await reader.read();
+    const pass = (controller, part) => {
+      controller.enqueue(part);
+      progress(loaded += part.length, total);
+    };
+    const bytes = new ReadableStream({
+      start: (controller) => pass(controller, first),
+      pull: async (controller) => {
+        const { done, value } = await reader.read();
+        if (done) controller.close();
+        else pass(controller, value);
+      },
+    });
+    // A host that says that the file is encoded has had the browser unpack it.
+    const packed = first[0] === GZIP[0] && first[1] === GZIP[1];
+    const plain = packed ? bytes.pipeThrough(new DecompressionStream("gzip")) : bytes;
+    return new Uint8Array(await new Response(plain).arrayBuffer());
   }));
-}
-
-/** The bytes of a file that may still be compressed: a host that sends it as encoded had the browser unpack it. */
-async function unpacked(blob) {
-  const start = new Uint8Array(await blob.slice(0, 2).arrayBuffer());
-  const stream = blob.stream();
-  const packed = start[0] === GZIP[0] && start[1] === GZIP[1];
-  const plain = packed ? stream.pipeThrough(new DecompressionStream("gzip")) : stream;
-  return new Uint8Array(await new Response(plain).arrayBuffer());
 }
 
 /** The square that the model sees: RGB bytes, as Python's `Preprocessing` makes them. */
