@@ -6,6 +6,9 @@ from wastejax.data.collections.labeled import open_tars, open_url, tar_files
 from wastejax.data.collections.places import is_url
 from wastejax.data.formats.boxes import CROPS, Reading
 from wastejax.data.formats.boxes.coco import IN_FOLDER, open_coco
+from wastejax.data.formats.boxes.cvat import IN_FOLDER as CVAT_IN_FOLDER
+from wastejax.data.formats.boxes.cvat import open_cvat
+from wastejax.data.formats.boxes.label_studio import open_label_studio
 from wastejax.data.formats.boxes.voc import open_voc, xml_files
 from wastejax.data.formats.boxes.yolo import open_yolo
 from wastejax.data.formats.class_folders import open_folder
@@ -14,15 +17,18 @@ from wastejax.data.formats.source import Source
 from wastejax.data.formats.table import metadata_files, open_tables
 from wastejax.errors import ConfigError
 
-KINDS = "a folder, or a file: .csv, .tsv, .jsonl or .parquet of files and labels, .json (COCO), .yaml (YOLO), .tar"
+KINDS = (
+    "a folder, or a file: .csv, .tsv, .jsonl or .parquet of files and labels, .json (COCO, Label Studio), "
+    ".xml (CVAT), .yaml (YOLO), .tar"
+)
 
 
 def open_path(path: str | Path, key: str = "config.data.dir", reading: Reading = CROPS) -> Source:
     """Opens a folder or a file that describes labelled images.
 
     Folders: class folders; tar shards (WebDataset); Hugging Face's image folders (metadata.csv, .jsonl, .parquet)
-    and Parquet files; YOLO (data.yaml); COCO as Roboflow exports it; Pascal VOC. Files: see `KINDS`. URLs: tar
-    shards or class folders.
+    and Parquet files; YOLO (data.yaml); COCO as Roboflow exports it; CVAT for images (annotations.xml); Pascal VOC.
+    Files: see `KINDS`. URLs: tar shards or class folders.
 
     Args:
         path: the folder or file.
@@ -55,6 +61,8 @@ def _open(path: str | Path, key: str, reading: Reading) -> Source:
         return open_coco(path, key, reading)
     if (tars := tar_files(path)) and not any(entry.is_dir() for entry in path.iterdir()):
         return open_tars(tars, key)
+    if (path / CVAT_IN_FOLDER).is_file():
+        return open_cvat(path / CVAT_IN_FOLDER, key, reading)
     if xml_files(path):
         return open_voc(path, key, reading)
     return open_folder(path, key)
@@ -68,7 +76,9 @@ def _open_file(path: Path, key: str, reading: Reading) -> Source:
     if ending in (".csv", ".tsv", ".jsonl", ".ndjson"):
         return open_tables([path], key, reading.several)
     if ending == ".json":
-        return open_coco(path, key, reading)
+        return (open_label_studio if _is_list(path) else open_coco)(path, key, reading)
+    if ending == ".xml":
+        return open_cvat(path, key, reading)
     if ending in (".yaml", ".yml"):
         return open_yolo(path, key, reading)
     if ending == ".tar":
@@ -78,3 +88,12 @@ def _open_file(path: Path, key: str, reading: Reading) -> Source:
     raise ConfigError(
         key, f"{str(path)!r} is not a folder, nor a description that is understood; give {KINDS}"
     )
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a JSON file holds a list, as Label Studio's exports do; COCO's hold an object."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return file.read(4096).lstrip()[:1] == "["
+    except (OSError, UnicodeDecodeError):
+        return False  # whoever reads it says what is wrong

@@ -3,7 +3,7 @@
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,10 +61,11 @@ class Box(NamedTuple):
 
 
 class Tag(NamedTuple):
-    """A label of a photograph without a place in it: a tag, or that of a box that cannot be cut out."""
+    """A label without a place in its photograph: of a box that cannot be cut out; or, `whole`, of all of it."""
 
     path: str
     label: str
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ class Annotations:
         kind: their format, for the notes.
         photographs: path -> split, '' for none, of all that are listed, with and without boxes.
         boxes: all that could be read.
-        tags: labels of photographs, which count where images have several labels.
+        tags: labels of photographs, which count where images have several labels, or where there is no box at all.
         dropped: reason -> count of boxes that cannot be used.
+        notes: what else the reader should know, one line each.
     """
 
     root: Path
@@ -86,10 +88,11 @@ class Annotations:
     boxes: Sequence[Box]
     tags: Sequence[Tag] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def as_source(found: Annotations, reading: Reading, key: str) -> Source:
-    """Returns one image for each box, or for each photograph where images have several labels.
+    """Returns one image for each box, or for each photograph: where images have several labels, or all are of tags.
 
     Args:
         found: the annotations.
@@ -99,7 +102,51 @@ def as_source(found: Annotations, reading: Reading, key: str) -> Source:
     Raises:
         ConfigError: there is no box, or no label, left.
     """
-    return _whole(found, key) if reading.several else _crops(found, reading.margin, key)
+    whole = [tag for tag in found.tags if tag.whole]
+    if reading.several:
+        source = _whole(found, key)
+    elif whole and not found.boxes and not any(found.dropped.values()):
+        source = _tagged(found, whole, key)
+    else:
+        source = _crops(found, reading.margin, key)
+        beside = [f"labels of whole photographs, not used beside boxes: {len(whole):,}"] if whole else []
+        source = replace(source, notes=(*source.notes, *beside))
+    return replace(source, notes=(*source.notes, *found.notes))
+
+
+def _tagged(found: Annotations, tags: Sequence[Tag], key: str) -> Source:
+    """Returns the photographs, each with the one label that it has as a whole."""
+    labels: dict[str, str] = {}
+    for tag in tags:
+        if labels.setdefault(tag.path, tag.label) != tag.label:
+            raise ConfigError(
+                key,
+                f"{tag.path}: is labeled {labels[tag.path]!r} and {tag.label!r}; several labels an image: "
+                "--config.loss.kind=multilabel",
+            )
+    paths = tuple(sorted(labels))
+    bare = len(found.photographs) - len(paths)
+    source = _photographs(found, paths).with_several([[labels[path]] for path in paths])
+    notes = [
+        f"read as {found.kind}: {len(paths):,} whole photographs with a label each",
+        *([f"photographs without a label, left out: {bare:,}"] if bare else []),
+    ]
+    return replace(source, shown=None, notes=tuple(notes))
+
+
+def _photographs(found: Annotations, paths: tuple[str, ...]) -> Source:
+    """Returns whole photographs, without labels."""
+    splits = tuple(found.photographs[path] for path in paths)
+    return Source(
+        names=tuple(readable(path) for path in paths),
+        labels=np.zeros(len(paths), np.int32),
+        classes=(),
+        domains=("",) * len(paths),
+        splits=splits if all(splits) else None,
+        read=ReadFiles(found.root, paths),
+        stamps=tuple(stamp_of(found.root / path) for path in paths),
+        origin=str(found.root.resolve()),
+    )
 
 
 def _whole(found: Annotations, key: str) -> Source:
@@ -117,23 +164,13 @@ def _whole(found: Annotations, key: str) -> Source:
     if not any(sets.values()):
         raise ConfigError(key, f"no photograph has a label that can be used{_left_out(counts)}")
     none = sum(not labels for labels in sets.values())
-    splits = tuple(found.photographs[path] for path in paths)
     notes = [
         f"read as {found.kind}: {len(paths):,} whole photographs with {sum(map(len, sets.values())):,} labels",
         *([f"photographs that show none of the classes: {none:,}"] if none else []),
         *([f"boxes left out: {said}"] if (said := _counted(counts)) else []),
     ]
-    return Source(
-        names=tuple(readable(path) for path in paths),
-        labels=np.zeros(len(paths), np.int32),
-        classes=(),
-        domains=("",) * len(paths),
-        splits=splits if all(splits) else None,
-        read=ReadFiles(found.root, paths),
-        stamps=tuple(stamp_of(found.root / path) for path in paths),
-        origin=str(found.root.resolve()),
-        notes=tuple(notes),
-    ).with_several(list(sets.values()))
+    source = _photographs(found, paths).with_several(list(sets.values()))
+    return replace(source, notes=tuple(notes))
 
 
 def _counted(counts: Mapping[str, int]) -> str:

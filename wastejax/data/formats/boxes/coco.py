@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from wastejax.data.formats.boxes import Annotations, Box, Corners, Reading, Tag, as_source
+from wastejax.data.formats.boxes.find import relative
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.walk import walk
@@ -37,15 +38,12 @@ def open_coco(path: Path, key: str, reading: Reading) -> Source:
     for file in files:
         split = role_of(file.parent.name) or "" if len(files) > 1 else ""
         found += _labels(file, split, photographs, dropped, key)
-    top = root
-    while not all(where.is_relative_to(top) for where in photographs):
-        top = top.parent
-    below = {str(where): where.relative_to(top).as_posix() for where in photographs}
-    things = [thing._replace(path=below[thing.path]) for thing in found]
+    top, below = relative(root, photographs)
+    things = [thing._replace(path=below[Path(thing.path)]) for thing in found]
     annotations = Annotations(
         top,
         "COCO",
-        {below[str(where)]: split for where, split in photographs.items()},
+        {below[where]: split for where, split in photographs.items()},
         [thing for thing in things if isinstance(thing, Box)],
         [thing for thing in things if isinstance(thing, Tag)],
         dropped,

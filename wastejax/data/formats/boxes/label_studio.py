@@ -1,0 +1,173 @@
+"""Label Studio's exports JSON and JSON-MIN: choices, rectangles, polygons and ellipses."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from wastejax.data.formats.boxes import Annotations, Box, Corners, Reading, Tag, as_source
+from wastejax.data.formats.boxes.find import Finder, relative
+from wastejax.data.formats.source import Source
+from wastejax.errors import ConfigError
+
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what it puts before the names of uploaded files
+_SHAPES = ("rectanglelabels", "polygonlabels", "ellipselabels")
+_OTHERS = ("brushlabels", "keypointlabels", "vectorlabels", "bitmasklabels", "videorectangle")
+
+
+class _Result(NamedTuple):
+    """One entry of an annotation: its kind, such as 'choices', and the value that it holds."""
+
+    kind: str
+    value: dict[str, Any]
+
+
+def open_label_studio(path: Path, key: str, reading: Reading) -> Source:
+    """Opens an export: a list of tasks, each with an image and what was said of it.
+
+    A task of several annotators counts as the first who did not skip it said. Tasks that nobody has annotated are
+    left out and counted; one whose annotation is empty shows none of the classes.
+
+    Args:
+        path: the JSON file; its images lie beside it, in images/ there, or anywhere below.
+        key: what to call it in error messages.
+        reading: what becomes of the boxes.
+
+    Raises:
+        ConfigError: it is no such export, an image is not there, or there is nothing that can be used.
+    """
+    try:
+        tasks = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(key, f"cannot read {path}: {error}") from None
+    if not isinstance(tasks, list) or not tasks or not all(isinstance(task, dict) for task in tasks):
+        raise ConfigError(key, f"{path} is no Label Studio export: it is no list of tasks, or an empty one")
+    find, found = Finder(path, key), []
+    photographs: dict[Path, str] = {}
+    counts: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+    for number, task in enumerate(tasks):
+        image = _image(task)
+        if image is None:
+            raise ConfigError(key, f"{path}: task {number} of Label Studio names no image")
+        results = _results(task, counts)
+        if results is None:
+            continue
+        place = find(*_names(image))
+        photographs[place] = ""
+        for result in results:
+            try:
+                found += _labels(str(place), result, dropped)
+            except (KeyError, TypeError, ValueError) as error:
+                why = f"lacks {error}" if isinstance(error, KeyError) else error
+                raise ConfigError(key, f"{path}: task {number}, {result.kind}: {why}") from None
+    root, below = relative(path.parent, photographs)
+    things = [thing._replace(path=below[Path(thing.path)]) for thing in found]
+    annotations = Annotations(
+        root,
+        "Label Studio",
+        {below[place]: split for place, split in photographs.items()},
+        [thing for thing in things if isinstance(thing, Box)],
+        [thing for thing in things if isinstance(thing, Tag)],
+        dropped,
+        [f"{what}: {count:,}" for what, count in sorted(counts.items())],
+    )
+    return as_source(annotations, reading, key)
+
+
+def _image(task: dict[str, Any]) -> str | None:
+    """Returns where a task's image is: the value of `image`, or the one text that names an image file."""
+    data = task.get("data") if isinstance(task.get("data"), dict) else task
+    texts = {name: value for name, value in data.items() if isinstance(value, str)}
+    if "image" in texts:
+        return texts["image"]
+    named = [
+        v for v in texts.values() if re.search(r"\.(jpe?g|png|webp|bmp|gif|tiff?|avif|heic)(\?|$)", v, re.I)
+    ]
+    return named[0] if named else None
+
+
+def _names(image: str) -> list[str]:
+    """Returns what the file may be called: as Label Studio keeps it, and as it was before the upload."""
+    address = urlsplit(image)
+    local = parse_qs(address.query).get("d")  # /data/local-files/?d=folder/name.jpg
+    path = unquote(local[0] if local else address.path).lstrip("/")
+    name = Path(path).name
+    plain = _UPLOADED.sub("", name)
+    return list(dict.fromkeys([path, name, plain] if local else [name, plain, path]))
+
+
+def _results(task: dict[str, Any], counts: Counter[str]) -> list[_Result] | None:
+    """Returns what was said of a task; None where nobody said anything."""
+    annotations = task.get("annotations", task.get("completions"))
+    if annotations is None and "data" not in task:
+        return list(_flat(task))
+    done = [a for a in annotations or () if not (a.get("was_cancelled") or a.get("skipped"))]
+    if not done:
+        counts["tasks without an annotation, left out"] += 1
+        return None
+    if len(done) > 1:
+        counts["further annotations of the same image, left out"] += len(done) - 1
+    entries = [entry for entry in done[0].get("result") or () if isinstance(entry.get("value"), dict)]
+    sizes = ("original_width", "original_height", "image_rotation")
+    return [
+        _Result(str(e.get("type", "")).lower(), e["value"] | {name: e[name] for name in sizes if name in e})
+        for e in entries
+    ]
+
+
+def _flat(task: dict[str, Any]) -> Iterator[_Result]:
+    """Yields what a task of JSON-MIN says: lists of shapes, and choices as a text or a list of them."""
+    for name, value in task.items():
+        if isinstance(value, list):
+            for shape in value:
+                kind = next((k for k in (*_SHAPES, *_OTHERS) if isinstance(shape, dict) and k in shape), None)
+                if kind:
+                    yield _Result(kind, shape)
+        elif isinstance(value, dict) and "choices" in value:
+            yield _Result("choices", value)
+        elif isinstance(value, str) and name in ("choice", "label", "class"):
+            yield _Result("choices", {"choices": [value]})
+
+
+def _labels(path: str, result: _Result, dropped: Counter[str]) -> list[Box | Tag]:
+    """Returns the labels of one entry; a shape that cannot be cut out is a tag of the photograph."""
+    kind, value = result
+    if kind == "choices":
+        return [Tag(path, str(label), whole=True) for label in value["choices"]]
+    if kind not in (*_SHAPES, *_OTHERS):
+        return []  # texts, ratings and so on say nothing of classes
+    labels = [str(label) for label in value.get(kind) or ()]
+    turned = float(value.get("rotation") or 0) % 360
+    if kind in _OTHERS:
+        reason = f"drawn as {kind.removesuffix('labels')}"
+    elif not labels:
+        reason = "without a label"
+    elif value.get("image_rotation"):
+        reason = "of a photograph turned in Label Studio"
+    else:
+        reason = "rotated" if turned else ""
+    if reason:
+        dropped[reason] += 1
+        return [Tag(path, label) for label in labels]
+    size = (int(value.get("original_width") or 0), int(value.get("original_height") or 0))
+    return [Box(path, label, _corners(kind, value), size if min(size) > 0 else None) for label in labels]
+
+
+def _corners(kind: str, value: dict[str, Any]) -> Corners:
+    """Returns the corners as shares, of numbers in per cent of the photograph's sides."""
+    if kind == "polygonlabels":
+        xs, ys = zip(*((float(x), float(y)) for x, y in value["points"]), strict=True)
+        corners = (min(xs), min(ys), max(xs), max(ys))
+    else:
+        x, y = float(value["x"]), float(value["y"])
+        if kind == "ellipselabels":
+            rx, ry = float(value["radiusX"]), float(value["radiusY"])
+            corners = (x - rx, y - ry, x + rx, y + ry)
+        else:
+            corners = (x, y, x + float(value["width"]), y + float(value["height"]))
+    left, top, right, bottom = (number / 100 for number in corners)
+    return left, top, right, bottom
