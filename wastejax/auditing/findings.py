@@ -24,6 +24,7 @@ from wastejax.progress import Count, Counts
 
 SMALL = 64  # shorter side, pixels, below which an image is called small
 LONG = 3  # ratio of the sides above which it is called elongated
+_AT_ONCE = 4096  # files whose headers are waited for
 SEEDS = tuple(range(17, 22))  # of the plain random splits whose leaks are counted
 
 
@@ -258,9 +259,10 @@ def _read_headers(source: Source, progress: Count) -> tuple[list[Header | None],
     found: list[tuple[Header | None, bytes]] = []
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        for one in pool.map(look, range(len(source))):
-            found.append(one)
-            progress(len(found), len(source))
+        for start in range(0, len(source), _AT_ONCE):  # not all are queued, and waited for, at once
+            for one in pool.map(look, range(start, min(start + _AT_ONCE, len(source)))):
+                found.append(one)
+                progress(len(found), len(source))
     finally:
         pool.shutdown(cancel_futures=True)
     first: dict[bytes, int] = {}
