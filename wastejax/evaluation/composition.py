@@ -3,8 +3,10 @@
 Counting answers is biased: a model that takes a tenth of the cans for jars finds jars where there are none. Its
 confusions on labeled images say how answers come about, `answers = confusionᵀ · shares`, and that is solved for the
 shares: adjusted counting (Forman 2008, "Quantifying counts and costs via classification", section 3), for several
-classes by least squares under the constraints that shares are >= 0 and sum to 1. It assumes that each class looks
-as it did there, that only the shares differ, and that every image shows one of the classes.
+classes by maximum likelihood under the constraints that shares are >= 0 and sum to 1 (the EM of Shepp and Vardi
+1982). With many classes, and few images to know their confusions from, such a solution is noisier than the counts
+are biased. So counts are moved towards it only as far as a bootstrap of both says that it pays. It assumes that
+each class looks as it did there, that only the shares differ, and that every image shows one of the classes.
 """
 
 import json
@@ -19,8 +21,10 @@ ILL_CONDITIONED = (
     30.0  # condition number from which on small differences of counts become large ones of shares
 )
 FEW = 5  # images of a class, below which its row of the confusion matrix says little
-RESAMPLES = 1000
-_SUM = 1e3  # weight of the equation that shares sum to 1
+RESAMPLES = 400
+ITERATIONS = 30  # of the EM: more follow noise
+PRIOR = 2  # images that are added to each class as answered rightly
+_MOST_CELLS = 4_000_000  # of confusion matrices at once
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Confusion:
     def rates(self) -> np.ndarray:
         """Float64 [C, C], the probability of each answer (columns) to each true class (rows).
 
-        One image is added to each class, answered rightly: a class without images is taken to be recognized.
+        `PRIOR` images are added to each class, answered rightly: a class without images is taken to be recognized.
         """
         return _rates(self.counts.astype(np.float64))
 
@@ -140,36 +144,57 @@ def estimate(
     if not counts.sum():
         raise ValueError("there are no images to count")
     rng = np.random.default_rng(seed)
-    plain = counts / counts.sum()
-    drawn = rng.multinomial(counts.sum(), plain, resamples) / counts.sum()
-    corrected, corrected_drawn = None, None
-    if confusion is not None:
-        corrected = adjusted(plain, confusion.rates, int(counts.sum()))
-        corrected_drawn = np.stack(
-            [adjusted(row, _rates(_resampled(confusion.counts, rng)), int(counts.sum())) for row in drawn]
-        )
-    return [_shares(group, plain, drawn, corrected, corrected_drawn) for group in groups]
+    total = int(counts.sum())
+    plain = counts / total
+    drawn = rng.multinomial(total, plain, resamples) / total
+    if confusion is None:
+        return [_shares(group, plain, drawn, None, None, total) for group in groups]
+    solved = adjusted(plain[None], confusion.rates[None])[0]
+    resampled = _adjusted_resamples(drawn, confusion.counts, rng)
+    corrected = plain + _weight(plain, drawn, solved, resampled) * (solved - plain)
+    return [_shares(group, plain, drawn, corrected, resampled, total) for group in groups]
 
 
-def adjusted(answers: np.ndarray, rates: np.ndarray, num_images: int) -> np.ndarray:
-    """Returns float64 [C], the shares that explain the answers best: >= 0, of sum 1.
+def adjusted(answers: np.ndarray, rates: np.ndarray, iterations: int = ITERATIONS) -> np.ndarray:
+    """Returns float64 [R, C], the shares that make the answers likeliest: >= 0, of sum 1.
 
     Args:
-        answers: float [C], shares of the answers.
-        rates: float [C, C], see `Confusion.rates`.
-        num_images: that were answered; each answer counts by how exactly its share is known.
+        answers: float [R, C], shares of the answers.
+        rates: float [R, C, C], see `Confusion.rates`.
+        iterations: from the answers on; few of them stay nearer to these.
     """
-    from scipy.optimize import nnls
+    shares = (answers + 1e-3) / (answers + 1e-3).sum(axis=1, keepdims=True)  # what is 0 would stay 0
+    for _ in range(iterations):
+        expected = np.einsum("ri,rij->rj", shares, rates)
+        shares = shares * np.einsum("rj,rij->ri", answers / np.maximum(expected, 1e-12), rates)
+    return shares
 
-    weights = 1 / np.sqrt(answers + 1 / num_images)
-    equations = np.vstack([weights[:, None] * rates.T, np.full((1, len(answers)), _SUM * weights.max())])
-    shares, _ = nnls(equations, np.append(weights * answers, _SUM * weights.max()))
-    return shares / shares.sum()
+
+def _adjusted_resamples(drawn: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns `adjusted` of resampled answers, float [R, C], each with a resampled confusion matrix."""
+    at_once = max(1, _MOST_CELLS // counts.size)
+    found = []
+    for start in range(0, len(drawn), at_once):
+        part = drawn[start : start + at_once]
+        found.append(adjusted(part, _rates(np.stack([_resampled(counts, rng) for _ in part]))))
+    return np.concatenate(found)
+
+
+def _weight(plain: np.ndarray, drawn: np.ndarray, solved: np.ndarray, resampled: np.ndarray) -> float:
+    """Returns how far to go from the counts (0) to the solution (1), so that the expected squared error is least.
+
+    The bias of the counts is what the two differ by, less what they would by chance.
+    """
+    step, noise = solved - plain, (resampled - drawn) - (solved - plain)
+    variance = (noise**2).sum(axis=1).mean()
+    shared = ((drawn - plain) * noise).sum(axis=1).mean()
+    bias = max(float((step**2).sum() - variance), 0.0)
+    return float(np.clip((bias - shared) / max(bias + variance, 1e-12), 0, 1))
 
 
 def _rates(counts: np.ndarray) -> np.ndarray:
-    smoothed = counts + np.eye(len(counts))
-    return smoothed / smoothed.sum(axis=1, keepdims=True)
+    smoothed = counts + PRIOR * np.eye(counts.shape[-1])
+    return smoothed / smoothed.sum(axis=-1, keepdims=True)
 
 
 def _resampled(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -183,16 +208,22 @@ def _shares(
     plain: np.ndarray,
     drawn: np.ndarray,
     corrected: np.ndarray | None,
-    corrected_drawn: np.ndarray | None,
+    resampled: np.ndarray | None,
+    total: int,
 ) -> Shares:
     group = np.asarray(group, np.float64)
 
-    def interval(resampled: np.ndarray) -> np.ndarray:
-        return np.percentile(resampled @ group.T, [2.5, 97.5], axis=0).T
+    def interval(rows: np.ndarray, value: np.ndarray) -> np.ndarray:
+        low, high = np.percentile(rows @ group.T, [2.5, 97.5], axis=0)
+        # Outwards to whole images: less than one is none.
+        low, high = np.floor(total * low) / total, np.ceil(total * high) / total
+        return np.stack([np.minimum(low, value), np.clip(np.maximum(high, value), 0, 1)], axis=1)
 
-    if corrected is None or corrected_drawn is None:
-        return Shares(group @ plain, interval(drawn))
-    return Shares(group @ plain, interval(drawn), group @ corrected, interval(corrected_drawn))
+    counted = group @ plain
+    if corrected is None or resampled is None:
+        return Shares(counted, interval(drawn, counted))
+    value = group @ corrected
+    return Shares(counted, interval(drawn, counted), value, interval(resampled, value))
 
 
 def grouped(names: Sequence[str], of_class: Mapping[str, str], classes: Sequence[str]) -> np.ndarray:
