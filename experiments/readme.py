@@ -222,6 +222,40 @@ def regions() -> str:
     )
 
 
+def composition() -> str:
+    """Errors of shares by counting and corrected."""
+    rows = []
+    for name, found in load("composition")["models"].items():
+        for kind in ("even", "uneven"):
+            one = found[kind]
+            low, high = (100 * x for x in one["gain_ci95"])
+            rows.append(
+                (
+                    name,
+                    found["images_for_confusions"],
+                    kind,
+                    percent(one["plain"]),
+                    percent(one["corrected"]),
+                    f"{low:.1f} to {high:.1f}",
+                    percent(one["likelihood_alone"]),
+                    percent(one["plain_intervals_hold"]),
+                    percent(one["corrected_intervals_hold"]),
+                )
+            )
+    head = (
+        "model",
+        "images for confusions",
+        "shares",
+        "error, counted",
+        "error, corrected",
+        "points gained (95 %)",
+        "error by likelihood alone",
+        "intervals of counts hold",
+        "of corrected shares",
+    )
+    return table(head, rows)
+
+
 def leakage() -> str:
     """The same training on a leaking split and on one that does not leak."""
     (pair,) = load("leakage")["pairs"]
@@ -321,6 +355,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "robustness": robustness,
     "strong": strong,
     "regions": regions,
+    "composition": composition,
     "forms": forms,
     "serving": serving,
     "speed": speed,
