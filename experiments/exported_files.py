@@ -89,6 +89,8 @@ def node_times(paths: Mapping[str, Path], batch: int, runs: int) -> dict[str, np
     """
     import onnxruntime
 
+    from wastejax.deployment.formats.about import ABOUT
+
     sessions, rng = {}, np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as scratch:
         for name, path in paths.items():
@@ -98,7 +100,11 @@ def node_times(paths: Mapping[str, Path], batch: int, runs: int) -> dict[str, np
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             entry = session.get_inputs()[0]
             kind = np.dtype(np.uint8 if entry.type == "tensor(uint8)" else np.float32)
-            sessions[name] = session, {entry.name: _images(rng, (batch, *entry.shape[1:]), kind)}
+            about = session.get_modelmeta().custom_metadata_map.get(ABOUT)
+            # Ours may leave the sides open.
+            side = json.loads(about)["preprocessing"]["image_size"] if about else None
+            shape = [side if isinstance(length, str) else length for length in entry.shape[1:]]
+            sessions[name] = session, {entry.name: _images(rng, (batch, *shape), kind)}
         for _ in range(runs + 1):
             for session, given in sessions.values():
                 session.run(None, given)

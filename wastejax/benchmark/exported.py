@@ -1,34 +1,32 @@
-"""A network as an ONNX file, for the runtimes that run files."""
+"""A network as the ONNX file that `export` writes, for the runtimes that run files."""
 
+import importlib.util
 from pathlib import Path
-from typing import Any
 
 from wastejax.benchmark.networks import Case, config_of
 
 
 def export(case: Case, folder: Path) -> dict[str, str]:
-    """Writes the network of a case: float32 [B, S, S, 3] -> logits, any number of images.
+    """Writes the network of a case: normalized float32 [B, S, S, 3] -> probabilities, any number of images.
 
     Returns:
         {'onnx': the file}, or {'onnx_missing': why there is none}.
     """
-    try:
-        from jax2onnx import to_onnx
-    except ImportError:
-        return {"onnx_missing": "jax2onnx is not installed here, so there is no file to run"}
+    for package in ("jax2onnx", "onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            return {"onnx_missing": f"{package} is not installed here, so there is no file to run"}
     import jax
 
+    from wastejax.bundle import Bundle
+    from wastejax.data.transforms import Preprocessing
+    from wastejax.deployment.export import write_export
     from wastejax.models import create_model
     from wastejax.models.cost import NUM_CLASSES
 
-    # Real convolutions, which a runtime knows how to run fast, instead of their parts.
-    model = create_model({**config_of(case.model), "lowering": "direct"}, NUM_CLASSES)
-    variables = jax.device_get(model.init(jax.random.key(0), case.size))
-
-    def network(images: Any) -> Any:
-        return model.apply(variables, images)
-
-    proto = to_onnx(network, [("B", case.size, case.size, 3)], return_mode="proto")
+    config = config_of(case.model)
+    variables = jax.device_get(create_model(config, NUM_CLASSES).init(jax.random.key(0), case.size))
+    classes = tuple(f"class_{i}" for i in range(NUM_CLASSES))
+    bundle = Bundle(variables, {"model": config}, classes, Preprocessing(case.size))
     path = folder / f"{case.model}_{case.size}.onnx"
-    path.write_bytes(proto.SerializeToString())
+    write_export(bundle, path, "float32")
     return {"onnx": str(path)}

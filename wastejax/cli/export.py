@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--class-map",
         action=argparse.BooleanOptionalAction,
-        help="also give what speaks for each class where, for predict --heatmap and --regions (default: all but"
-        " litert, for ML Kit supports a single result)",
+        help="also give what speaks for each class where, for predict --heatmap and --regions (default: up to"
+        " 100 classes, and not in litert, for ML Kit supports a single result)",
     )
     add("--data", metavar="DIR", help="class folders to check and calibrate with (default: the run's own)")
     add(

@@ -37,6 +37,7 @@ PRECISIONS = ("none", "fp16", "int8", "integer")
 QUANTISED = {"onnx": PRECISIONS[:3], "litert": PRECISIONS, "bundle": PRECISIONS[:3]}
 STORED = {"none": "float32", "fp16": "float16", "int8": "int8"}  # of a bundle's kernels
 BATCH = 8
+MAPPED = 100  # classes: a class map of more costs over one per cent of EfficientNetV2-B0
 LATENCY_RUNS = 15
 # At least this share of images must get the same class, and no probability may differ by more.
 LIMITS = {"none": (1.0, 1e-4), "fp16": (0.98, 0.02), "int8": (0.93, 0.4), "integer": (0.93, 0.4)}
@@ -127,11 +128,11 @@ def write_export(
         precision: 'none' for float32; .onnx and .tflite may also have 'fp16' kernels or be 'int8' all through,
             .tflite 'integer' with its input and answer.
         calibration: images for the two latter.
-        class_map: whether the file gives the logits at every position as well; None for where that costs nothing,
-            which is all but .tflite: ML Kit supports classifiers with a single result.
+        class_map: whether the file gives the logits at every position as well; None for where that costs under one
+            per cent, up to `MAPPED` classes, but for .tflite: ML Kit supports classifiers with a single result.
     """
     if class_map is None:
-        class_map = path.suffix != SUFFIXES["litert"]
+        class_map = path.suffix != SUFFIXES["litert"] and len(bundle.classes) <= MAPPED
     size = bundle.preprocessing.image_size
     shape, text = (size, size, 3), describe(bundle, entry, precision)
     if path.suffix == SUFFIXES["stablehlo"]:

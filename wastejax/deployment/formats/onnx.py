@@ -84,7 +84,12 @@ def tidy(model: Any, path: Path, about: str, any_side: bool = False) -> None:
         options.optimized_model_filepath = str(Path(scratch) / "tidy.onnx")
         onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         tidied = onnx.load(options.optimized_model_filepath)
-    for rewrite in (onnx_graph.drop_zero_biases, onnx_graph.move_biases, onnx_graph.make_clips):
+    for rewrite in (
+        onnx_graph.drop_zero_biases,
+        onnx_graph.move_biases,
+        onnx_graph.make_clips,
+        onnx_graph.cancel_transposes,
+    ):
         rewrite(tidied.graph)
     joined = onnx_graph.join_shapes(tidied)
     if any_side:

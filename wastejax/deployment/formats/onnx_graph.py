@@ -121,6 +121,19 @@ def _says_nothing(expand: Any, graph: Any, shapes: dict[str, list[int | str]]) -
     return bool(users) and all(broadcasts(node) for node in users)
 
 
+def cancel_transposes(graph: Any) -> None:
+    """Takes the input of a transpose where another one undoes it, though its result has other users as well."""
+    makers = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        first = makers.get(node.input[0]) if node.op_type == "Transpose" else None
+        if first is None or first.op_type != "Transpose":
+            continue
+        there, back = (list(each.attribute[0].ints) for each in (first, node))
+        if [there[axis] for axis in back] == list(range(len(there))):
+            _replace_uses(graph, node.output[0], first.input[0])
+    prune(graph)
+
+
 def join_shapes(model: Any) -> Any:
     """Returns the model with Reshapes for transposes that move no number, and one for several in a row."""
     import onnx
