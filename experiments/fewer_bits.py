@@ -3,8 +3,8 @@
     python experiments/fewer_bits.py write FILES --data=DIR [--model=MODEL]     # the forms, calibrated with DIR
     python experiments/fewer_bits.py measure FILES --data=DIR                   # all of them, interleaved
 
-DIR holds class folders. 96 of its images calibrate, 200 others are answered; which of them the model learned from is
-not asked, so what counts is the difference between forms. Files that are there already are kept.
+DIR holds class folders. 96 of its images calibrate, 200 others are answered; which of them the model learned from
+is not asked, so what counts is the difference between forms. Files that are there already are kept.
 """
 
 import argparse
@@ -142,8 +142,8 @@ def report(result: dict[str, Any]) -> str:
 
 `{result["command"]}`, commit {result["commit"]}, {result["date"]}; {result["hardware"]} ({known}), one thread;
 {", ".join(f"{name} {number}" for name, number in versions.items())}. Calibrated with {result["calibrated_with"]}
-images, {result["images"]} others answered, most of which the bundled model learned from: the difference is what counts.
-The machine was shared: load {result["load"]} on two cores; forms take turns.
+images, {result["images"]} others answered, most of which the bundled model learned from: the difference is what
+counts. The machine was shared: load {result["load"]} on two cores; forms take turns.
 
 {table(head, rows)}
 8 bits are faster where a processor multiplies bytes (VNNI); one that has AVX2 alone does not.

@@ -1,7 +1,10 @@
 """What an exported ONNX file consists of: an old version, one domain, operators that runtimes are fast with."""
 
+import json
+import re
 import subprocess
 import sysconfig
+import tomllib
 import venv
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from PIL import Image
 from small_models import write_bundle
 
 from wastejax.bundle import load_bundle
@@ -219,3 +223,40 @@ for path in sys.argv[1:]:
     for file in files:
         new = load_predictor(file).probabilities(squares)
         np.testing.assert_allclose(np.load(f"{file}.npy"), new, atol=1e-5)
+
+
+def test_the_installation_for_small_devices_is_of_this_version_and_asks_for_no_more():
+    root = Path(__file__).resolve().parents[2]
+    whole, edge = (
+        tomllib.loads((root / path).read_text())["project"]
+        for path in ("pyproject.toml", "edge/pyproject.toml")
+    )
+    assert edge["version"] == whole["version"] and edge["scripts"] == whole["scripts"]
+    known = {
+        *whole["dependencies"],
+        *(name for extra in whole["optional-dependencies"].values() for name in extra),
+    }
+    assert set(edge["dependencies"]) <= known
+    assert not [name for name in edge["dependencies"] if re.match("jax|flax|scipy|tensorflow", name)]
+
+
+@pytest.mark.slow
+def test_one_line_installs_what_a_small_device_needs(written, tmp_path):
+    bundle, file = written("efficientnetv2_tiny_eca")
+    Image.new("RGB", (90, 70), "red").save(tmp_path / "photo.png")
+    venv.create(tmp_path / "pi", with_pip=True)
+    folder = tmp_path / "pi" / "bin"
+    install = [folder / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    done = subprocess.run(
+        [*install, Path(__file__).resolve().parents[2] / "edge"], capture_output=True, text=True, timeout=900
+    )
+    if done.returncode:
+        pytest.skip(f"no such packages to be had: {done.stderr.strip().splitlines()[-1:]}")
+    command = [folder / "wastejax", "predict", f"--model={file}", "--format=json", tmp_path / "photo.png"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    (answer,) = json.loads(said.stdout)
+    square = load_jax(bundle).preprocessing(Image.new("RGB", (90, 70), "red"))
+    best = load_jax(bundle).probabilities(square[None])[0].max()
+    assert answer["top"][0]["probability"] == pytest.approx(best, abs=1e-4)
+    installed = {path.name for path in (tmp_path / "pi").glob("lib/python*/site-packages/*")}
+    assert not installed & {"jax", "flax", "scipy"}
