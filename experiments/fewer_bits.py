@@ -23,7 +23,7 @@ from wastejax.bundle import default_bundle, load_bundle
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment import pictures
 from wastejax.deployment.export import write_export
-from wastejax.deployment.export_images import Pictures
+from wastejax.deployment.export.images import Pictures
 from wastejax.deployment.formats import load_predictor
 from wastejax.evaluation.report.markdown import percent, table
 from wastejax.files import write_json, write_text
