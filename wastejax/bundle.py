@@ -30,7 +30,7 @@ from wastejax.files import write_bytes, write_json
 # What kernels are stored in; they are computed in float32. 'int8' has one scale for each output channel, a float32
 # tensor 'NAME:scale', and keeps depthwise kernels, which weigh little and suffer most, in float16.
 PRECISIONS = ("float32", "float16", "int8")
-FORMATS = (1, 2, 3)  # 2 has scales; 3 has several labels an image, and scales perhaps
+FORMATS = (1, 2, 3)  # 2 has scales; 3 has several labels an image or `familiarity`, and scales perhaps
 SCALE = ":scale"
 DEFAULT = Path(__file__).parent / "default_model"  # the bundle that comes along
 
@@ -40,7 +40,7 @@ class Bundle:
     """A trained model and all that is needed to use it.
 
     Attributes:
-        variables: {'params', 'batch_stats'}, nested dicts of float32 arrays.
+        variables: {'params', 'batch_stats'} and perhaps 'familiarity', nested dicts of float32 arrays.
         config: the resolved config of its run, nested dicts.
         classes: class names in the order of the logits.
         preprocessing: what its images go through.
@@ -154,7 +154,11 @@ def save_bundle(path: Path, bundle: Bundle, precision: str = "float32") -> None:
     path.mkdir(parents=True, exist_ok=True)
     write_bytes(weights, data)
     about = {
-        "format": 3 if bundle.multilabel else 2 if precision == "int8" else 1,
+        "format": 3
+        if bundle.multilabel or "familiarity" in bundle.variables
+        else 2
+        if precision == "int8"
+        else 1,
         "weights": weights.name,
         "sha256": digest,
         "classes": list(bundle.classes),

@@ -1,15 +1,28 @@
 """The last layer learned on features, from labels that can mean several classes."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import check_grad
 
 from tests.small_models import draw_pictures, write_bundle
-from wastejax.bundle import load_bundle
+from wastejax.bundle import load_bundle, save_bundle
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import open_folder
-from wastejax.training.heads import Head, compute_features, fit_head, head_of, loss_and_slope, with_head
+from wastejax.deployment.export import forward_function
+from wastejax.deployment.predictor import softmax
+from wastejax.training.heads import (
+    Head,
+    cluster,
+    compute_features,
+    fit_head,
+    head_of,
+    loss_and_slope,
+    with_familiarity,
+    with_head,
+)
 from wastejax.training.step import losses
 
 
@@ -78,3 +91,36 @@ def test_features_and_head_of_a_bundle_give_its_logits(tmp_path):
     np.testing.assert_allclose(
         np.asarray(changed.logits(next(iter(batches))["image"]))[0], np.arange(5), atol=1e-6
     )
+
+
+def test_an_unfamiliar_image_is_answered_alike_but_less_surely(tmp_path):
+    bundle = load_bundle(write_bundle(tmp_path / "bundle"))
+    images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    features, plain = np.asarray(bundle.features(images)), np.asarray(bundle.logits(images))
+    known = with_familiarity(bundle, features[:4], slope=3.0, most=2)
+    save_bundle(tmp_path / "known", known, "int8")
+    found = load_bundle(tmp_path / "known")
+    assert json.loads((tmp_path / "known" / "bundle.json").read_text())["format"] == 3
+    centers = known.variables["familiarity"]["prototypes"]
+    assert centers.shape == (features.shape[1], 2)
+    cosine = (features @ centers).max(axis=1) / np.linalg.norm(features, axis=1)
+    expected = plain * np.exp(3.0 * (cosine - 1))[:, None]
+    np.testing.assert_allclose(np.asarray(known.logits(images)), expected, rtol=2e-4, atol=1e-4)
+    # Every form has it: `write_export` builds on the same function.
+    forward = forward_function(known, "uint8", "direct")
+    np.testing.assert_allclose(np.asarray(forward(images)), softmax(expected, 1), atol=1e-4)
+    stored = np.asarray(found.logits(images))  # int8 weights
+    assert (stored.argmax(axis=1) == plain.argmax(axis=1)).all()
+    assert found.variables["familiarity"]["slope"] == 3
+
+
+def test_clusters_are_the_directions_that_features_have():
+    rng = np.random.default_rng(1)
+    planted = np.eye(8)[:3]
+    features = 5 * planted[rng.integers(0, 3, 90)] + rng.normal(0, 0.1, (90, 8))
+    centers = cluster(features, 6, seed=2)
+    assert centers.shape == (6, 8)
+    np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 1, atol=1e-5)
+    assert set((centers @ planted.T).argmax(axis=1)) == {0, 1, 2}
+    assert ((centers @ planted.T).max(axis=1) > 0.98).all()
+    assert cluster(features[:2], 6).shape == (2, 8)

@@ -20,6 +20,7 @@ from jax import Array
 from wastejax.config import family_keys
 from wastejax.errors import ConfigError, nearest
 from wastejax.models import efficientnetv2, mobilevit, pyramidnet, swin
+from wastejax.models.familiarity import COLLECTION, familiarity
 from wastejax.models.layers.init import on_host
 
 Variables = dict[str, Any]
@@ -129,7 +130,8 @@ class Model:
         """Computes logits.
 
         Args:
-            variables: of `init`.
+            variables: of `init`; with the collection of `models.familiarity`, unfamiliar images are answered
+                less surely, but for training.
             images: normalized, [B, H, W, 3], any float dtype.
             train: use the batch's statistics, dropout and stochastic depth.
             rng: key of the two latter; needed where their rates are above 0.
@@ -138,6 +140,10 @@ class Model:
         Returns:
             Logits [B, num_classes], float32; while training a pair of them and the new `batch_stats`.
         """
+        if not train and COLLECTION in variables:
+            seen = self.features(variables, images).astype(jnp.float32).mean((1, 2))
+            head = variables["params"]["classifier"]
+            return (seen @ head["kernel"] + head["bias"]) * familiarity(variables[COLLECTION], seen)
         if not train:
             return self.module.apply(variables, images)
         rngs = None if rng is None else {"dropout": rng}
@@ -163,7 +169,8 @@ class Model:
     def dense(self, variables: Variables, images: Array) -> Array:
         """Computes logits at every position: the class activation maps (Zhou et al. 2016, eq. 2) of all classes.
 
-        The classifier is linear behind a mean, so the mean of these over positions is what `apply` returns.
+        The classifier is linear behind a mean, so the mean of these over positions is what `apply` returns, but
+        for the factor of `models.familiarity`.
 
         Args:
             variables: of `init`.

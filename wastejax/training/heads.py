@@ -93,6 +93,41 @@ def fit_head(
     return Head(kernel.astype(np.float32), (found.x[D * C :] - mean @ kernel).astype(np.float32))
 
 
+def with_familiarity(bundle: Bundle, features: np.ndarray, slope: float = 4.0, most: int = 256) -> Bundle:
+    """Returns the bundle, less sure of images unlike those given, not yet saved; its temperature has to be refitted.
+
+    Args:
+        bundle: the model.
+        features: float [N, D], what its classifier sees of images that it learned from.
+        slope: see `models.familiarity`; 0 changes nothing.
+        most: clusters of features that are kept.
+    """
+    known = {"prototypes": cluster(features, most).T, "slope": np.float32(slope)}
+    return replace(bundle, variables=bundle.variables | {"familiarity": known})
+
+
+def cluster(features: np.ndarray, most: int, steps: int = 15, seed: int = 0) -> np.ndarray:
+    """Returns the centers of clusters by cosine, float32 [M, D] of unit length (Dhillon & Modha 2001).
+
+    Args:
+        features: float [N, D].
+        most: M, where there are as many images.
+        steps: of k-means.
+        seed: of the images that it begins with.
+    """
+    unit = np.asarray(features, np.float32)
+    unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-6)
+    centers = unit[np.random.default_rng(seed).permutation(len(unit))[:most]]
+    for _ in range(steps):
+        nearest = (unit @ centers.T).argmax(axis=1)
+        members = np.zeros((len(centers), len(unit)), np.float32)
+        members[nearest, np.arange(len(unit))] = 1
+        sums = members @ unit
+        moved = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-6)
+        centers = np.where(members.any(axis=1)[:, None], moved, centers)  # an empty cluster stays
+    return centers
+
+
 def loss_and_slope(logits: np.ndarray, allowed: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
     """Returns the weighted sum of the losses of `fit_head`, and its slope in the logits.
 

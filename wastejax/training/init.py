@@ -78,7 +78,8 @@ def initial_variables(config: ConfigDict, model: Model, classes: tuple[str, ...]
 
 def _of_run(weights: str, variables: dict[str, Any], classes: tuple[str, ...], say: Say) -> dict[str, Any]:
     bundle = load_bundle(Path(weights).expanduser())
-    ours, theirs = flatten_dict(variables, sep="/"), flatten_dict(bundle.variables, sep="/")
+    learned = {name: bundle.variables[name] for name in ("params", "batch_stats")}
+    ours, theirs = flatten_dict(variables, sep="/"), flatten_dict(learned, sep="/")
     head = {name for name in ours if name.startswith("params/classifier/")}
     fresh = head if bundle.classes != classes else set()
     wrong = [

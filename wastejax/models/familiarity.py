@@ -1,0 +1,31 @@
+"""How familiar an image looks, and how much less sure a network is of one that does not.
+
+A network is as sure of images unlike any that it learned from as of the others. Nearest neighbors in the space of
+its features tell them apart better than its own confidence does (Sun et al. 2022, arXiv:2204.06507). Here the
+neighbors are the centers of clusters of the training images' features, and the logits are multiplied by
+
+    exp(slope * (largest cosine to a center - 1)),
+
+a temperature of the image's own. So the answer stays, its probability falls, and whatever reads probabilities,
+thresholds and exported files included, knows nothing of it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+COLLECTION = "familiarity"  # of the variables: prototypes [D, M], unit columns, and slope []
+
+
+def familiarity(known: Mapping[str, Any], features: Array) -> Array:
+    """Returns what the logits of images are multiplied by, float32 [B, 1], in (0, 1].
+
+    Args:
+        known: the collection: `prototypes` float32 [D, M] of unit length each, `slope` float32 [].
+        features: what the classifier sees of each image, float32 [B, D].
+    """
+    length = jnp.sqrt(jnp.sum(features * features, axis=-1, keepdims=True))
+    nearest = jnp.max(features @ known["prototypes"], axis=-1, keepdims=True) / jnp.maximum(length, 1e-6)
+    return jnp.exp(known["slope"] * (nearest - 1))
