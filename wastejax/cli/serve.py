@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--collect-most", metavar="SIZE", help="of all that is kept: 500MB, 2GB; the oldest go first (1GB)")
     add("--collect-days", type=float, metavar="N", help="after which an image is removed (30)")
     add("--accuracy", type=float, metavar="A", help="mark uncertain answers, see predict (0.95)")
-    add("--reject-below", type=float, metavar="P", help="mark answers less likely than this")
+    add("--reject-below", type=float, metavar="P", help="name no bin and no class less likely than this")
 
 
 def run(args: argparse.Namespace, say: Say) -> int:

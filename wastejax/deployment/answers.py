@@ -28,10 +28,12 @@ class Answer(NamedTuple):
     Attributes:
         file: its name.
         guesses: the likeliest classes, best first; empty where the image cannot be read.
-        rejected: the best is less likely than was asked for: better ask a person; a multi-label model names none
-            of its classes.
+        rejected: not even the bin is as likely as was asked for: better ask a person; a multi-label model names
+            none of its classes.
         error: why the image cannot be read; '' where it can.
         named: the classes that the image shows, best first, by a multi-label model; None by others.
+        bin_probability: of the best guess's bin, in [0, 1]: the sum over all of its classes.
+        class_sure: the best guess itself is as likely as was asked for, and not only its bin.
     """
 
     file: str
@@ -39,6 +41,8 @@ class Answer(NamedTuple):
     rejected: bool = False
     error: str = ""
     named: tuple[Guess, ...] | None = None
+    bin_probability: float = 0.0
+    class_sure: bool = False
 
     @property
     def bins(self) -> tuple[str, ...]:
@@ -51,7 +55,8 @@ class Answer(NamedTuple):
             return {"file": self.file, "error": self.error}
         answer = {"file": self.file, "rejected": self.rejected, "top": _guesses(self.guesses)}
         if self.named is None:
-            return answer
+            sure = {"bin_probability": round(self.bin_probability, 6), "class_sure": self.class_sure}
+            return answer | sure
         return answer | {"classes": _guesses(self.named), "bins": list(self.bins)}
 
 
@@ -110,20 +115,30 @@ def interpret(predictor: Predictor, name: str, row: np.ndarray, top: int, reject
 
     guesses = tuple(guess(i) for i in order[:top])
     if predictor.class_thresholds is None:
-        return Answer(name, guesses, rejected=not row[order[0]] >= reject_below)
+        sure = predictor.bin_probability(row)
+        return Answer(
+            name,
+            guesses,
+            rejected=not sure >= reject_below,
+            bin_probability=sure,
+            class_sure=bool(row[order[0]] >= reject_below),
+        )
     named = tuple(guess(i) for i in order if row[i] >= predictor.class_thresholds[i])
     return Answer(name, guesses, rejected=not named, named=named)
 
 
 def table(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
-    """Yields lines for people: a file, what it shows, and what else it may be."""
+    """Yields lines for people: a file, its bin, what it shows, and what else it may be.
+
+    A class that is not as sure as its bin stands among what it may be.
+    """
     width = max(len("file"), *map(len, names))
     headed = False
     for answer in rows:
         if not headed:
             several = answer.named is not None
             yield f"{'file':{width}}  " + (
-                f"{'bins':26} classes" if several else f"{'class':26} {'bin':16} {'p':>6}  or else"
+                f"{'bins':26} classes" if several else f"{'bin':16} {'p':>6}  {'class':26} {'p':>6}  or else"
             )
             headed = True
         yield f"{answer.file:{width}}  {_cells(answer)}".rstrip()
@@ -139,10 +154,13 @@ def _cells(answer: Answer) -> str:
         return f"{' + '.join(answer.bins):26} {named}"
     if answer.named is not None:
         return f"{'none of the classes':26} at most {', '.join(listed)}"
-    if answer.rejected:  # no class is named as the answer
-        return f"{'not sure':26} {'':16} {'':6}  perhaps {', '.join(listed)}"
+    if answer.rejected:  # neither a bin nor a class is named as the answer
+        return f"{'not sure':16} {'':6}  {'':26} {'':6}  perhaps {', '.join(listed)}"
     best = answer.guesses[0]
-    return f"{best.label:26} {best.bin:16} {best.probability:6.1%}  {', '.join(listed[1:])}"
+    sure = f"{best.bin:16} {answer.bin_probability:6.1%}"
+    if not answer.class_sure:
+        return f"{sure}  {'not sure':26} {'':6}  perhaps {', '.join(listed)}"
+    return f"{sure}  {best.label:26} {best.probability:6.1%}  {', '.join(listed[1:])}"
 
 
 def json_lines(rows: Iterable[Any], names: Sequence[str]) -> Iterator[str]:
@@ -162,16 +180,30 @@ def json_lines(rows: Iterable[Any], names: Sequence[str]) -> Iterator[str]:
 def csv_lines(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
     """Yields CSV: a header, and one line per guess; a multi-label model rejects those that it does not name."""
     del names
-    yield csv_line("file", "rank", "class", "bin", "probability", "rejected", "error")
+    head = (
+        "file",
+        "rank",
+        "class",
+        "bin",
+        "probability",
+        "rejected",
+        "error",
+        "bin_probability",
+        "class_sure",
+    )
+    yield csv_line(*head)
     for answer in rows:
         if answer.error:
-            yield csv_line(answer.file, "", "", "", "", "", answer.error)
+            yield csv_line(answer.file, "", "", "", "", "", answer.error, "", "")
         named = answer.named or ()
         guesses = sorted({*answer.guesses, *named}, key=lambda guess: -guess.probability)
         for rank, guess in enumerate(guesses, 1):
             rejected = answer.rejected if answer.named is None else guess not in named
             cells = (guess.label, guess.bin, f"{guess.probability:.6f}", str(rejected).lower())
-            yield csv_line(answer.file, rank, *cells, "")
+            sure = ("", "")
+            if answer.named is None:
+                sure = (f"{answer.bin_probability:.6f}", str(answer.class_sure).lower())
+            yield csv_line(answer.file, rank, *cells, "", *sure)
 
 
 def csv_line(*cells: object) -> str:

@@ -27,10 +27,13 @@ class Prediction:
         label: the likeliest class.
         bin: the sorting bin of that class, by the model's taxonomy; '' where it has no rule.
         probability: of that class, calibrated.
-        rejected: it is less likely than was asked for: better ask a person; a multi-label model names no class.
+        rejected: not even the bin is as likely as was asked for: better ask a person; a multi-label model names
+            no class.
         probabilities: of all classes, the likeliest first.
         labels: the classes that a multi-label model names, the likeliest first; of other models, `label` alone.
         bins: their bins together, each once.
+        bin_probability: of the bin: the sum over all of its classes; 0 of a multi-label model.
+        class_sure: the class itself is as likely as was asked for, and not only its bin.
     """
 
     label: str
@@ -40,6 +43,8 @@ class Prediction:
     probabilities: Mapping[str, float] = field(repr=False)
     labels: tuple[str, ...] = ()
     bins: tuple[str, ...] = ()
+    bin_probability: float = 0.0
+    class_sure: bool = False
 
 
 class Classifier:
@@ -142,6 +147,8 @@ def _prediction(predictor: Predictor, row: np.ndarray, least: float) -> Predicti
         {guess.label: guess.probability for guess in answer.guesses},
         tuple(guess.label for guess in named),
         tuple(dict.fromkeys(guess.bin for guess in named if guess.bin)),
+        answer.bin_probability,
+        answer.class_sure,
     )
 
 

@@ -86,8 +86,20 @@ class Predictor:
         item = self.taxonomy.find(label)
         return item.bin if item else ""
 
+    def bin_probability(self, row: np.ndarray) -> float:
+        """Returns how likely the bin of the likeliest class is: the sum over its classes.
+
+        Args:
+            row: the probabilities of one image, float32 [C].
+        """
+        best = int(row.argmax())
+        bins = [self.bin_of(label) for label in self.classes]
+        if not bins[best]:  # without a rule, the class is one of its own
+            return float(row[best])
+        return float(sum(p for p, name in zip(row, bins, strict=True) if name == bins[best]))
+
     def reject_below(self, accuracy: float | None = None) -> float:
-        """Returns the probability under which answers are better rejected, so that the others are right that often.
+        """Returns the probability from which on a bin, and a class, is named, so that these are right that often.
 
         Args:
             accuracy: a key of `thresholds`; None for 0.95, or for a plain probability of one half where the model

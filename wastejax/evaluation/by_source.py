@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wastejax.evaluation.metrics import bootstrap_interval
-from wastejax.evaluation.ood import max_probability
+from wastejax.evaluation.ood import bin_probability
 from wastejax.evaluation.report.markdown import percent, table
 
 COLUMNS = ("images", "right", "right bin", "right material", "kept", "right of those kept", "others kept")
@@ -40,8 +40,8 @@ def score_by_source(
         allowed: bool [N, C], the classes that each image's label can mean; none where it shows none of them.
         members: N names of sources.
         temperature: of the model.
-        threshold: calibrated probability from which on an answer is kept; None keeps none.
-        bins: the sorting bin of each class; None leaves bins out.
+        threshold: calibrated probability of its bin from which on an answer is kept; None keeps none.
+        bins: the sorting bin of each class; None leaves bins out, and each class is one of its own.
         materials: None leaves materials out.
 
     Returns:
@@ -50,7 +50,7 @@ def score_by_source(
         of the latter `outliers_kept`. Each is a share with its `…_ci95`; None where there is nothing to count.
     """
     answer = logits.argmax(axis=1)
-    kept = max_probability(logits, temperature) >= (np.inf if threshold is None else threshold)
+    kept = bin_probability(logits, temperature, bins) >= (np.inf if threshold is None else threshold)
     shown = allowed.any(axis=1)
     facts = {"right": (allowed[np.arange(len(answer)), answer], shown), "kept": (kept, shown)}
     facts["right_of_kept"] = (facts["right"][0], shown & kept)

@@ -1,7 +1,7 @@
 """Images that show none of the classes: scores that tell them from the others, and how well they do."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -9,8 +9,20 @@ from wastejax.evaluation.metrics import bootstrap_interval, bootstrap_statistic,
 
 
 def max_probability(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """Calibrated probability of the answer, float [N] (Hendrycks & Gimpel 2017); what `predict` rejects by."""
+    """Calibrated probability of the answer, float [N] (Hendrycks & Gimpel 2017)."""
     return np.exp(log_softmax(np.asarray(logits, np.float64) / temperature).max(axis=1))
+
+
+def bin_probability(logits: np.ndarray, temperature: float, bins: Sequence[str] | None) -> np.ndarray:
+    """Calibrated probability of the answer's bin, float [N], the sum over its classes; what `predict` rejects by.
+
+    `bins` names that of each class; None where some class has no rule: then each class is a bin of its own.
+    """
+    logits = np.asarray(logits, np.float64)
+    if bins is None:
+        return max_probability(logits, temperature)
+    same = np.array(bins)[:, None] == np.array(bins)
+    return (np.exp(log_softmax(logits / temperature)) * same[logits.argmax(axis=1)]).sum(axis=1)
 
 
 def max_logit(logits: np.ndarray, temperature: float) -> np.ndarray:
@@ -64,6 +76,7 @@ def score_ood(
     outside: np.ndarray,
     temperature: float,
     thresholds: Mapping[str, float | None],
+    bins: Sequence[str] | None = None,
     bootstrap: int = 1000,
     seed: int = 17,
 ) -> dict:
@@ -74,6 +87,7 @@ def score_ood(
         outside: float [M, C] of images that show none of them.
         temperature: of the model.
         thresholds: see `selective.choose_thresholds`; may be empty.
+        bins: see `bin_probability`.
         bootstrap: number of resamples of the intervals.
         seed: of the resamples.
 
@@ -89,7 +103,7 @@ def score_ood(
             "auroc_ci95": list(_auroc_interval(a, b, bootstrap, seed)),
             "fpr95": false_positive_rate(a, b),
         }
-    confidence = max_probability(outside, temperature)
+    confidence = bin_probability(outside, temperature, bins)
     rejected = {}
     for wanted, threshold in thresholds.items():
         is_rejected = ~(confidence >= (np.inf if threshold is None else threshold))

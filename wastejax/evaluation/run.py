@@ -78,7 +78,7 @@ def evaluate_model(
         outside, _ = predict_logits(
             bundle.logits, EvalBatches(foreign, chosen, bundle.preprocessing, batch_size)
         )
-    scores = result.scores | score_trust(result.logits, result.labels, calibration, outside)
+    scores = result.scores | score_trust(result.logits, result.labels, calibration, outside, bundle.bins)
     if outside is not None:
         scores["ood"]["pictures"] = origin
     if review is not None:

@@ -1,6 +1,6 @@
 """How far a model's answers can be trusted: what is fitted on validation images, and how it does on others."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,8 +11,9 @@ from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import Source
 from wastejax.evaluation.calibration import fit_temperature, helps, score_calibration
 from wastejax.evaluation.evaluate import evaluate, evaluate_several
+from wastejax.evaluation.metrics import log_softmax, score_bins
 from wastejax.evaluation.metrics.multilabel import choose_class_thresholds, sigmoid
-from wastejax.evaluation.ood import max_probability, score_ood
+from wastejax.evaluation.ood import bin_probability, max_probability, score_ood
 from wastejax.evaluation.selective import choose_thresholds, score_selective
 
 
@@ -28,18 +29,34 @@ class Calibration(NamedTuple):
     thresholds: Mapping[str, float | None]
 
 
-def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration:
+def calibrate(logits: np.ndarray, labels: np.ndarray, bins: Sequence[str] | None = None) -> Calibration:
     """Fits the temperature, and with it chooses the thresholds.
 
-    A temperature that helps on these images no more than chance would is 1: none.
+    A temperature that helps on these images no more than chance would is 1: none. A threshold holds both for
+    classes and for bins: those that are at least as likely are right as often as wanted.
 
     Args:
         logits: float [N, C] of images that the network was not trained on.
         labels: int [N], true classes.
+        bins: the bin of each class; None where some class has no rule.
     """
     temperature = fit_temperature(logits, labels) if helps(logits, labels) else 1.0
     correct = logits.argmax(axis=1) == labels
-    return Calibration(temperature, choose_thresholds(max_probability(logits, temperature), correct))
+    thresholds = choose_thresholds(max_probability(logits, temperature), correct)
+    if bins is not None:
+        right = right_bin(logits, labels, bins)
+        of_bins = choose_thresholds(bin_probability(logits, temperature, bins), right)
+        for accuracy, of_classes in thresholds.items():
+            if right.mean() < float(accuracy):  # else any bin may be named
+                both = [value for value in (of_classes, of_bins[accuracy]) if value is not None]
+                thresholds[accuracy] = max(both) if len(both) == 2 else None
+    return Calibration(temperature, thresholds)
+
+
+def right_bin(logits: np.ndarray, labels: np.ndarray, bins: Sequence[str]) -> np.ndarray:
+    """Returns whether each answer's bin is that of its label, bool [N]."""
+    names = np.array(bins)
+    return names[logits.argmax(axis=1)] == names[labels]
 
 
 def calibrate_bundle(bundle: Bundle, source: Source, indices: np.ndarray, cache: bool = False) -> Calibration:
@@ -50,7 +67,7 @@ def calibrate_bundle(bundle: Bundle, source: Source, indices: np.ndarray, cache:
     batch_size = bundle.config["eval"]["batch_size"]
     batches = EvalBatches(source, indices, bundle.preprocessing, batch_size, cache)
     result = evaluate(bundle.logits, batches, source, bundle.classes, indices)
-    calibration = calibrate(result.logits, result.labels)
+    calibration = calibrate(result.logits, result.labels, bundle.bins)
     keep_calibration(
         bundle.path,
         calibration.temperature,
@@ -84,6 +101,7 @@ def score_trust(
     labels: np.ndarray,
     calibration: Calibration,
     outside: np.ndarray | None = None,
+    bins: Sequence[str] | None = None,
     bootstrap: int = 1000,
     seed: int = 17,
 ) -> dict:
@@ -94,12 +112,15 @@ def score_trust(
         labels: int [N], true classes.
         calibration: of the model, from other images.
         outside: float [M, C], logits of images that show none of the classes, if there are any.
+        bins: the bin of each class; None where some class has no rule.
         bootstrap: number of resamples of the intervals.
         seed: of the resamples.
 
     Returns:
         `calibration`, `selective` and, with images from outside, `ood`: what `score_calibration`,
-        `score_selective` and `score_ood` return.
+        `score_selective` and `score_ood` return; with bins `selective_bins` beside, as `score_selective`'s `at`:
+        the answers whose bin is at least as likely as the threshold, and how many of these bins are right; and what
+        `score_bins` returns, now for the probabilities that `predict` adds up.
     """
     temperature, thresholds = calibration
     confidence = max_probability(logits, temperature)
@@ -108,6 +129,12 @@ def score_trust(
         "calibration": score_calibration(logits, labels, temperature),
         "selective": score_selective(confidence, correct, thresholds, bootstrap, seed),
     }
+    if bins is not None:
+        sure = bin_probability(logits, temperature, bins)
+        right = right_bin(logits, labels, bins)
+        scores["selective_bins"] = score_selective(sure, right, thresholds, bootstrap, seed)["at"]
+        log_probabilities = log_softmax(np.asarray(logits, np.float64) / temperature)
+        scores |= score_bins(log_probabilities, labels, bins, bootstrap, seed)
     if outside is not None:
-        scores["ood"] = score_ood(logits, outside, temperature, thresholds, bootstrap, seed)
+        scores["ood"] = score_ood(logits, outside, temperature, thresholds, bins, bootstrap, seed)
     return scores

@@ -110,7 +110,7 @@ def _trust(run: Run, bundle: Bundle, result: Evaluation, calibration: Calibratio
             left_out, np.arange(len(left_out)), bundle.preprocessing, run.config.eval.batch_size
         )
         outside, _ = predict_logits(bundle.logits, batches)
-    scores = score_trust(result.logits, result.labels, calibration, outside)
+    scores = score_trust(result.logits, result.labels, calibration, outside, bundle.bins)
     if left_out is not None:
         scores["ood"]["pictures"] = f"left out of training: {', '.join(left_out.classes)}"
     correct = result.logits.argmax(axis=1) == result.labels

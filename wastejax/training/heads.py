@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 
 from wastejax.bundle import Bundle
 from wastejax.evaluation.evaluate import predict_logits
+from wastejax.models.familiarity import COLLECTION, familiarity
 
 
 class Head(NamedTuple):
@@ -31,6 +32,13 @@ def head_of(bundle: Bundle) -> Head:
     """Returns a bundle's own classifier."""
     classifier = bundle.variables["params"]["classifier"]
     return Head(np.asarray(classifier["kernel"]), np.asarray(classifier["bias"]))
+
+
+def logits_of(bundle: Bundle, features: np.ndarray) -> np.ndarray:
+    """Returns float32 [N, C], what the bundle says to images with these features [N, D]."""
+    logits = head_of(bundle).logits(features)
+    known = bundle.variables.get(COLLECTION)
+    return logits if known is None else logits * np.asarray(familiarity(known, features))
 
 
 def with_head(bundle: Bundle, head: Head) -> Bundle:
@@ -94,7 +102,7 @@ def fit_head(
 
 
 def with_familiarity(bundle: Bundle, features: np.ndarray, slope: float = 4.0, most: int = 256) -> Bundle:
-    """Returns the bundle, less sure of images unlike those given, not yet saved; its temperature has to be refitted.
+    """Returns the bundle, less sure of images unlike those given, not yet saved and to be calibrated anew.
 
     Args:
         bundle: the model.
@@ -102,8 +110,10 @@ def with_familiarity(bundle: Bundle, features: np.ndarray, slope: float = 4.0, m
         slope: see `models.familiarity`; 0 changes nothing.
         most: clusters of features that are kept.
     """
-    known = {"prototypes": cluster(features, most).T, "slope": np.float32(slope)}
-    return replace(bundle, variables=bundle.variables | {"familiarity": known})
+    centers = cluster(features, most)
+    usual = np.median((features @ centers.T).max(axis=1) / np.linalg.norm(features, axis=1))
+    known = {"prototypes": centers.T, "slope": np.float32(slope), "usual": np.float32(usual)}
+    return replace(bundle, variables=bundle.variables | {COLLECTION: known})
 
 
 def cluster(features: np.ndarray, most: int, steps: int = 15, seed: int = 0) -> np.ndarray:

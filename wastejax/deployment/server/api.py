@@ -20,6 +20,8 @@ _ANSWER = {
     "properties": {
         "file": {"type": "string", "description": "the name that came with the image"},
         "rejected": {"type": "boolean", "description": "the model is too uncertain: better ask a person"},
+        "bin_probability": {"type": "number", "description": "of the first's bin: the sum over its classes"},
+        "class_sure": {"type": "boolean", "description": "the first itself is sure, not only its bin"},
         "top": {"type": "array", "items": _GUESS, "description": "likeliest first"},
         "classes": {
             "type": "array",

@@ -1,6 +1,6 @@
-// What an answer says, in the form that the server gives it: { rejected, top: [{ class, bin, probability }, …] }. Where
-// the bin is sure and the class is not, `class_sure` is false and `bin_probability` that of the first class's bin. Of a
-// multi-label model `classes` are all that the image shows, and `bins` theirs.
+// What an answer says, in the form that the server gives it: { rejected, bin_probability, class_sure,
+// top: [{ class, bin, probability }, …] }. `bin_probability` is of the first class's bin, the sum over its classes; where
+// that is enough and the class alone is not, `class_sure` is false. Of a multi-label model `classes` are all that the image shows, and `bins` theirs.
 
 const LIKELY = 0.6; // of the first class: it is that, or something that the model does not know
 const ALIKE = 0.6; // two classes hold at least so much between them, and
@@ -19,7 +19,11 @@ export function interpret(probabilities, { classes, reject_below: least, multila
     const bins = [...new Set(named.map(({ bin }) => bin).filter(Boolean))];
     return { rejected: !named.length, top, classes: named, bins };
   }
-  return { rejected: least === null || !(top[0].probability >= least), top };
+  // A class without a rule is a bin of its own.
+  const same = best.filter((i) => i === best[0] || (top[0].bin && classes[i].bin === top[0].bin));
+  const likely = same.reduce((sum, i) => sum + probabilities[i], 0);
+  const enough = (p) => least !== null && p >= least;
+  return { rejected: !enough(likely), bin_probability: likely, class_sure: enough(top[0].probability), top };
 }
 
 /** How much of an answer is sure: { kind: "class" | "several" | "bin" | "nothing", bin, probability, candidates }. */
