@@ -52,8 +52,8 @@ def test_shares_by_class_bin_and_material(bundle, tmp_path):
     by_class = {row["name"]: row for row in found["shares"]["class"]}
     assert (found["counted"], found["rejected"], found["unreadable"]) == (200, 1, 1)
     assert by_class["glass"]["plain"] == 0.45 and by_class["glass"]["count"] == 90
-    assert by_class["glass"]["share"] == pytest.approx(0.5, abs=0.006)  # one image is added to each class
-    assert by_class["paper_cups"]["share"] == pytest.approx(0, abs=0.006)
+    # All of it was glass, and counts go most of the way, as far as 200 images and 50 of each class are trusted.
+    assert 0.48 < by_class["glass"]["share"] < 0.505 and by_class["paper_cups"]["share"] < 0.02
     low, high = by_class["glass"]["ci95"]
     assert low < 0.5 < high < 0.65
     korea = load_taxonomy()
