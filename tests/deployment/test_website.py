@@ -32,6 +32,16 @@ def test_the_service_worker_names_every_file_of_the_page_by_its_hash():
     assert one != other  # so that browsers notice
 
 
+def test_the_page_asks_for_all_of_its_modules_at_once():
+    def imported(name: str) -> set[str]:
+        script = (website.PAGE / name).read_text()
+        named = set(re.findall(r'^import [^;]*?from "\./([\w-]+\.js)";', script, re.MULTILINE))
+        return named.union(*map(imported, named))
+
+    html = (website.PAGE / "index.html").read_text()
+    assert set(re.findall(r'rel="modulepreload" href="([\w-]+\.js)"', html)) == imported("app.js")
+
+
 def test_the_manifest_names_icons_that_are_there_in_their_sizes():
     files = {path: (data, kind) for path, data, kind in website.page_files()}
     manifest = json.loads(files["/manifest.webmanifest"][0])
