@@ -176,7 +176,7 @@ def measure_bytes(site: Path, before: Path | None) -> dict[str, Any]:
 def measure_speed(site: Path) -> dict[str, Any]:
     """From navigation to the first answer with everything in the browser's caches; and the live view's rate."""
     script = DROPS.replace("IMAGE", base64.b64encode(drawn(KNOWN, 5)).decode())
-    seconds = []
+    seconds, load = [], round(os.getloadavg()[0], 1)
     with browser() as driver, web_host(site) as address:
         driver.get(address)
         still(driver)
@@ -197,6 +197,7 @@ def measure_speed(site: Path) -> dict[str, Any]:
             "loads": LOADS,
         },
         "live": rate,
+        "load": load,
     }
 
 

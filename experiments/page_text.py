@@ -31,7 +31,8 @@ def numbers(result: dict[str, Any]) -> list[str]:
         "(01b5c07), whether or not the host compresses.",
         "- **First answer** after the page is called, with all in the browser's caches and an image waiting: "
         f"median {first['median']:.1f} s, at most {first['max']:.1f} s in {first['loads']} loads.",
-        f"- **Live view**: {result['speed']['live']}.",
+        f"- **Live view**: {result['speed']['live']}. Both were timed while the machine computed other things too: "
+        f"load {result['speed']['load']:.0f}, on two cores.",
         f"- Measured on {same['hardware']}, {same['browser']}, one thread.",
     ]
 
