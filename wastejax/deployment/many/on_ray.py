@@ -98,15 +98,17 @@ def _chain(first: Numbered, rest: Iterator[Numbered]) -> Iterator[Numbered]:
 
 def _connect(ray: Any, address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # ours tells nobody
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # a busy machine takes more than its 60
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     common = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    # 'local', or Ray would join a cluster that this machine runs already.
+    own = {"num_cpus": machine.cores(), "object_store_memory": _STORE, "include_dashboard": False}
     try:
-        if address is None:
-            ray.init(num_cpus=machine.cores(), object_store_memory=_STORE, include_dashboard=False, **common)
-        else:
-            ray.init(address=address, **common)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+        ray.init(**({"address": "local", **own} if address is None else {"address": address}), **common)
+    except Exception as error:  # of no kind of its own where a node does not start in time
         why = str(error).strip().partition("\n")[0]
+        if address is None:
+            raise UserError(f"--workers=ray: Ray does not start on this machine ({why})") from None
         raise UserError(f"--address={address}: no Ray cluster there ({why})") from None
 
 
