@@ -228,32 +228,13 @@ def composition() -> str:
     for name, found in load("composition")["models"].items():
         for kind in ("even", "uneven"):
             one = found[kind]
-            low, high = (100 * x for x in one["gain_ci95"])
-            rows.append(
-                (
-                    name,
-                    found["images_for_confusions"],
-                    kind,
-                    percent(one["plain"]),
-                    percent(one["corrected"]),
-                    f"{low:.1f} to {high:.1f}",
-                    percent(one["likelihood_alone"]),
-                    percent(one["plain_intervals_hold"]),
-                    percent(one["corrected_intervals_hold"]),
-                )
-            )
-    head = (
-        "model",
-        "images for confusions",
-        "shares",
-        "error, counted",
-        "error, corrected",
-        "points gained (95 %)",
-        "error by likelihood alone",
-        "intervals of counts hold",
-        "of corrected shares",
-    )
-    return table(head, rows)
+            gain = " to ".join(f"{100 * end:.1f}" for end in one["gain_ci95"])
+            errors = [percent(one[key]) for key in ("plain", "corrected", "likelihood_alone")]
+            held = [percent(one[f"{key}_intervals_hold"]) for key in ("plain", "corrected")]
+            rows.append((name, found["images_for_confusions"], kind, *errors[:2], gain, errors[2], *held))
+    head = "model|images for confusions|shares|error, counted|error, corrected|points gained (95 %)"
+    head += "|error by likelihood alone|intervals of counts hold|of corrected shares"
+    return table(head.split("|"), rows)
 
 
 def leakage() -> str:

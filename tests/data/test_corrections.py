@@ -1,6 +1,7 @@
 """Corrections of labels: what they change, what stays, and one line for each that cannot be."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 from PIL import ImageEnhance
 from test_prepare import config_for, fails, folder, photo, ready, save  # noqa: F401 - a fixture
 
-from wastejax.data.corrections import Row, load_corrections, to_csv
+from wastejax.data.corrections import Corrections, Row, load_corrections, to_csv
 from wastejax.data.prepare import prepare
+from wastejax.data.sources import open_folder
 from wastejax.data.split import save_manifest
 from wastejax.errors import UserError
 
@@ -154,6 +156,22 @@ def test_what_is_written_is_read_again(tmp_path):
     assert list(load_corrections(path).rows.values()) == rows
     header = next(csv.reader(path.read_text("utf-8-sig").splitlines()))
     assert header == ["file", "label", "old_label", "note"]
+
+
+def test_images_with_several_labels(folder):  # noqa: F811
+    """A row names all that an image shows; `labels` is the rarest of them, as readers have it."""
+    shown = np.array([[True, False, False], [True, True, False], [False, True, True]])
+    source = open_folder(folder).select([0, 1, 2])
+    source = replace(source, classes=("can", "jar", "lid"), labels=np.array([0, 0, 2], np.int32), shown=shown)
+    names = source.names
+    rows = {names[0]: Row(names[0], "jar; lid"), names[2]: Row(names[2], "drop")}
+    corrections = Corrections(Path("c.csv"), "key", b"", rows)
+    fixed = corrections.of(source).applied(source)
+    np.testing.assert_array_equal(fixed.shown, [[False, True, True], [True, True, False]])
+    assert fixed.classes[fixed.labels[0]] == "lid"
+    corrections = Corrections(Path("c.csv"), "key", b"", {names[0]: Row(names[0], "jar;pot")})
+    with pytest.raises(UserError, match="there is no class 'pot'"):
+        corrections.of(source)
 
 
 def test_labels_that_mean_several_classes_become_one(tmp_path):

@@ -5,6 +5,8 @@
     glass/031.jpg,drop,glass,blurred    is left out
     glass/044.jpg,glass,glass,checked   is right as it is: no audit doubts it again
 
+Where images have several labels, `label` names all that an image shows, between semicolons.
+
 A corrected image stays in the split and in the group of near-duplicates that it had, so that no image of a test
 becomes one that is learned.
 """
@@ -76,6 +78,7 @@ class Corrections:
             actual = source.classes[source.labels[names[name]]] if name in names else ""
             if (
                 source.allowed is None
+                and source.shown is None
                 and actual
                 and row.old_label not in ("", actual)
                 and row.label != actual
@@ -96,8 +99,9 @@ class Corrections:
                 continue
             if row.label == DROP:
                 dropped.add(name)
-            elif row.label in source.classes:
-                same = source.allowed is None and source.classes[source.labels[i]] == row.label
+            elif set(_classes(row.label, source)) <= set(source.classes):
+                one = source.allowed is None and source.shown is None
+                same = one and source.classes[source.labels[i]] == row.label
                 confirmed.add(name)
                 labels |= {} if same else {name: row.label}
         return Changes(labels, frozenset(dropped), frozenset(confirmed))
@@ -107,9 +111,11 @@ class Corrections:
         return UserError(f"{self.key}: {self.path}: {problem}")
 
     def _refuse_unknown(self, source: Source, names: Mapping[str, int]) -> None:
-        classes = {row.label for row in self.rows.values()} - {DROP, *source.classes}
-        for label in sorted(classes):
-            example = next(row.file for row in self.rows.values() if row.label == label)
+        for row in self.rows.values():
+            lacking = [name for name in _classes(row.label, source) if name not in (*source.classes, DROP)]
+            if not lacking:
+                continue
+            example, label = row.file, lacking[0]
             raise self.wrong(
                 f"{example}: there is no class {label!r}{nearest(label, (*source.classes, DROP))}"
             )
@@ -153,6 +159,8 @@ class Changes:
         changed = {i: self.labels[name] for i, name in enumerate(source.names) if name in self.labels}
         if not changed:
             return source
+        if source.shown is not None:
+            return _with_sets(source, {i: _classes(name, source) for i, name in changed.items()})
         if source.allowed is None:
             return _with_labels(source, changed)
         allowed, labels = source.allowed.copy(), source.labels.copy()
@@ -175,6 +183,24 @@ def _with_labels(source: Source, changed: Mapping[int, str]) -> Source:
     classes = tuple(sorted(set(names)))
     index = {name: i for i, name in enumerate(classes)}
     return replace(source, classes=classes, labels=np.array([index[name] for name in names], np.int32))
+
+
+def _with_sets(source: Source, changed: Mapping[int, Sequence[str]]) -> Source:
+    """Returns a source of several labels an image, of which some images (by index) show other classes."""
+    assert source.shown is not None
+    shown, labels = source.shown.copy(), source.labels.copy()
+    for i, names in changed.items():
+        shown[i] = np.isin(source.classes, names)
+    often = shown.sum(axis=0)
+    for i in changed:
+        found = np.flatnonzero(shown[i])
+        labels[i] = found[np.argmin(often[found])] if len(found) else 0
+    return replace(source, shown=shown, labels=labels)
+
+
+def _classes(cell: str, source: Source) -> list[str]:
+    """Returns the classes that a row says: one, or where images have several labels, those between semicolons."""
+    return [cell] if source.shown is None else [name.strip() for name in cell.split(";") if name.strip()]
 
 
 def load_corrections(path: str | Path, key: str = KEY) -> Corrections:

@@ -21,6 +21,10 @@ FILES = ("summary.json", "summary.csv", "summary.png", "summary.html")
 KINDS = ("class", "bin", "material")
 _EXIF_IFD, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132  # EXIF 2.3: DateTimeOriginal, DateTime
 _OTHER = "other"
+KEPT = (
+    "the correction would bring more noise than it takes bias away, so that shares are the counts, with intervals "
+    "that allow for the model's confusions"
+)
 
 
 class Counted:
@@ -87,8 +91,12 @@ def summarize(predictor: Predictor, counted: Counted, about: dict[str, Any]) -> 
             "images": confusion.origin,
             "num_images": int(confusion.counts.sum()),
             "condition": round(confusion.condition, 2),
+            "weight": round(shares[0].weight, 4),
         },
-        "notes": doubts(confusion, classes),
+        "notes": [
+            *doubts(confusion, classes),
+            *([KEPT] if confusion is not None and not shares[0].weight else []),
+        ],
         "shares": {
             kind: _rows(names[kind], of_class[kind], counted, found)
             for kind, found in zip(KINDS, shares, strict=True)

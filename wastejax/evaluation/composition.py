@@ -11,7 +11,7 @@ each class looks as it did there, that only the shares differ, and that every im
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,14 @@ class Shares:
         plain_ci95: float [K, 2].
         corrected: float [K], for confusions; None where these are not known.
         corrected_ci95: float [K, 2]; None likewise.
+        weight: how far the counts were moved towards what explains them best, 0 to 1.
     """
 
     plain: np.ndarray
     plain_ci95: np.ndarray
     corrected: np.ndarray | None = None
     corrected_ci95: np.ndarray | None = None
+    weight: float = 0.0
 
 
 def stored_confusion(bundle: Path, num_classes: int) -> Confusion | None:
@@ -151,8 +153,11 @@ def estimate(
         return [_shares(group, plain, drawn, None, None, total) for group in groups]
     solved = adjusted(plain[None], confusion.rates[None])[0]
     resampled = _adjusted_resamples(drawn, confusion.counts, rng)
-    corrected = plain + _weight(plain, drawn, solved, resampled) * (solved - plain)
-    return [_shares(group, plain, drawn, corrected, resampled, total) for group in groups]
+    weight = _weight(plain, drawn, solved, resampled)
+    corrected = plain + weight * (solved - plain)
+    return [
+        replace(_shares(group, plain, drawn, corrected, resampled, total), weight=weight) for group in groups
+    ]
 
 
 def adjusted(answers: np.ndarray, rates: np.ndarray, iterations: int = ITERATIONS) -> np.ndarray:
