@@ -116,7 +116,7 @@ def save_manifest(
     path: str | Path,
     source: Source,
     groups: np.ndarray,
-    splits: np.ndarray,
+    splits: np.ndarray | Sequence[str],
     phash: np.ndarray | None = None,
 ) -> None:
     """Writes `file,label,domain,group,split` for every image of the source as UTF-8 CSV.

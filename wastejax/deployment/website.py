@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from wastejax.bundle import default_bundle
 from wastejax.deployment import icons
@@ -106,7 +107,7 @@ def write_site(
     _write_model(source, folder / MODEL)
     predictor = load_predictor(folder / MODEL, taxonomy=taxonomy)
     predictor, least = predictor.naming(None, reject_below)
-    about = {"file": MODEL + PACKED, "input": _entry(folder / MODEL)}
+    about: dict[str, Any] = {"file": MODEL + PACKED, "input": _entry(folder / MODEL)}
     about |= {"any_side": predictor.dense is not None and predictor.any_side, "regions": asdict(Settings())}
     labels = describe(predictor, least) | {"onnx": about}
     write_json(folder / LABELS, labels)

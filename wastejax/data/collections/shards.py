@@ -129,7 +129,7 @@ def write_shards(
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob("*.partial"):
         left.unlink()
-    files = []
+    files: list[tuple[str, int]] = []
     for start in range(0, len(source), shard_size):
         stop = min(start + shard_size, len(source))
         path = folder / f"images-{len(files):05d}-{_digest(source, start, stop)}.array_record"
@@ -295,7 +295,7 @@ def _write_index(
         for start in range(0, len(source), SHARD_SIZE):
             part = slice(start, min(start + SHARD_SIZE, len(source)))
             count = part.stop - start
-            columns = {
+            columns: dict[str, Any] = {
                 "file": [source.names[i] for i in range(start, part.stop)],
                 "label": source.labels[part],
                 "domain": [domains[source.domains[i]] for i in range(start, part.stop)],

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -179,7 +180,7 @@ def _here(asked: Asked, say: Say) -> Answerer:
         predictor = None
         for number, part in todo:
             predictor = predictor or asked.load(say)
-            yield number, save(path(number), lambda file, p=predictor, part=part: asked.answer(p, part, file))
+            yield number, save(path(number), partial(asked.answer, predictor, part))
 
     return answer
 

@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def on_ray(
             for number, counts, content, node in _results(
                 ray, _actors(ray, asked, cores), _chain(first, parts)
             ):
-                save(path(number), lambda file, content=content: file.write(content))
+                save(path(number), methodcaller("write", content))
                 tell(node)
                 yield number, counts
         except ray.exceptions.RayTaskError as error:
