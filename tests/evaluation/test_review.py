@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from small_models import CLASSES, draw_pictures
 
 from wastejax.data.corrections import Row
 from wastejax.data.sources import open_folder
+from wastejax.evaluation.evaluate import Evaluation
+from wastejax.evaluation.pictures import Asked
 from wastejax.evaluation.report import review
 from wastejax.evaluation.report.review import Doubt, mistakes, write_review
+from wastejax.evaluation.run import _review
 
 
 @pytest.fixture
@@ -95,3 +99,27 @@ def test_mistakes_come_surest_first():
     found = mistakes(np.log(p), np.array([1, 0, 0, 0]), np.array([10, 11, 12, 13]), ["a", "b", "c"])
     assert [(d.index, d.suggested) for d in found] == [(11, "c"), (13, "b"), (10, "a")]
     assert found[0].own == pytest.approx(0.1) and found[0].other == pytest.approx(0.8)
+
+
+def test_eval_shows_the_mistakes_that_are_not_reviewed_yet(source, tmp_path):
+    """With the run's own corrections where its own images are scored, and calibrated as predict says it."""
+    labels = source.labels
+    wrong = (labels + 1) % len(source.classes)
+    logits = np.zeros((10, len(source.classes)), np.float32)
+    logits[np.arange(10), np.where(np.arange(10) < 3, wrong, labels)] = [4, 2, 6, *[3] * 7]
+    run = tmp_path / "run"
+    (run / "bundle").mkdir(parents=True)
+    (run / "manifest.csv").touch()
+    (run / "corrections.csv").write_text(f"file,label\n{source.names[2]},glass\n")
+    bundle = SimpleNamespace(classes=source.classes, temperature=2.0)
+    said: list[str] = []
+    result = Evaluation({}, logits, labels, np.arange(10))
+    _review(tmp_path / "r.html", Asked(run), bundle, source, result, said.append)
+    page = content(tmp_path / "r.html")
+    assert [item["file"] for item in page["items"]] == [source.names[0], source.names[1]]
+    assert page["items"][0]["suggested"] == source.classes[wrong[0]]
+    assert page["items"][0]["other"] == pytest.approx(np.exp(2) / (np.exp(2) + len(CLASSES) - 1), abs=1e-4)
+    assert page["earlier"] == [[source.names[2], "glass", "", ""]] and page["title"] == "Mistakes of run"
+    assert "2 of 2 mistakes" in said[0]
+    _review(tmp_path / "r.html", Asked(run, data="elsewhere"), bundle, source, result, said.append)
+    assert len(content(tmp_path / "r.html")["items"]) == 3

@@ -76,8 +76,8 @@ def _answers(folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
 
 def _doubt(index: int, answer: dict[str, Any]) -> Doubt:
     top = [(str(guess["class"]), float(guess["probability"])) for guess in answer["top"]]
-    other = top[1] if len(top) > 1 else ("", None)
-    return Doubt(index, answer["why"], other[0], top[0][1], other[1])
+    suggested, other = top[1] if len(top) > 1 else ("", 0.0)
+    return Doubt(index, answer["why"], suggested, top[0][1], other if suggested else None)
 
 
 def add_collected(

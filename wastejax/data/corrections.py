@@ -92,7 +92,8 @@ class Corrections:
     def known(self, source: Source) -> "Changes":
         """Returns what those rows change whose image and class a source has; the others are passed over."""
         labels: dict[str, str] = {}
-        dropped, confirmed = set(), set()
+        dropped: set[str] = set()
+        confirmed: set[str] = set()
         for i, name in enumerate(source.names):
             row = self.rows.get(name)
             if row is None:

@@ -94,7 +94,8 @@ def _items(
     path: Path, source: Source, doubts: Sequence[Doubt], old_labels: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
     """Yields what the page needs of each image, as long as they fit."""
-    room, seen = MOST_BYTES, set()
+    seen: set[str] = set()
+    room = MOST_BYTES
     for doubt in doubts:
         name = source.names[doubt.index]
         if name in seen:
