@@ -22,7 +22,7 @@ from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment import predictor as predictors
 from wastejax.deployment.answers import answers
-from wastejax.deployment.many import job
+from wastejax.deployment.many import job, on_ray
 from wastejax.deployment.many.job import ABOUT, Asked
 from wastejax.deployment.many.job import predict_parts as answer_parts
 from wastejax.errors import UserError
@@ -330,6 +330,13 @@ answerer = on_ray.on_ray(asked, sys.argv[3] or None, tell=nodes.add) if sys.argv
 done = job.predict_parts(["images"], sys.argv[4], asked, 2, answerer)
 print(len(nodes), done.now.images)
 """
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "127.0.0.1:99999", "ray://no.such.host.invalid:10001"])
+def test_no_cluster_at_an_address_is_told_at_once(address):
+    with pytest.raises(UserError, match=r"--address=.*no Ray cluster there"):
+        on_ray._reach(address)
+    on_ray._reach(None), on_ray._reach("auto")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ the images and the model, where these are files.
 
 import io
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from operator import methodcaller
@@ -68,6 +69,7 @@ def on_ray(
     asked = replace(asked, engine=choose(asked.model, asked.engine))
 
     def answer(todo: Iterable[Numbered], path: Callable[[int], Path]) -> Iterator[tuple[int, Counts]]:
+        _reach(address)
         parts = iter(todo)
         first = next(parts, None)
         if first is None:
@@ -95,6 +97,18 @@ def on_ray(
 def _chain(first: Numbered, rest: Iterator[Numbered]) -> Iterator[Numbered]:
     yield first
     yield from rest
+
+
+def _reach(address: str | None) -> None:
+    """Raises a UserError where nothing listens at HOST:PORT, to which Ray would try to connect for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UserError(f"--address={address}: no Ray cluster there ({why.lower()})") from None
 
 
 def _connect(ray: Any, address: str | None) -> None:
