@@ -215,7 +215,7 @@ def measure_lighthouse(site: Path) -> dict[str, Any]:
                     "--quiet",
                     "--output=json",
                 ]
-                command += ["--only-categories=accessibility,best-practices"]
+                command += ["--only-categories=accessibility,best-practices", "--max-wait-for-load=10000"]
                 command += ["--chrome-flags=--headless=new --no-sandbox --disable-gpu"]
                 command += ["--preset=desktop"] if form == "desktop" else []
                 env = os.environ | {"CHROME_PATH": str(CHROMIUM)}
