@@ -17,7 +17,7 @@ from small_models import write_bundle
 
 from wastejax.bundle import load_bundle
 from wastejax.deployment import export
-from wastejax.deployment.export import write_export
+from wastejax.deployment.export import Form, write_export
 from wastejax.deployment.formats import load_jax, load_predictor, onnx_graph
 from wastejax.deployment.formats.onnx_profile import profile, shares
 from wastejax.errors import UserError
@@ -192,7 +192,7 @@ def test_what_a_converter_raises_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "forward_function", broken)
     bundle = load_bundle(write_bundle(tmp_path / "bundle", "pyramidnet_tiny", image_size=32))
     with pytest.raises(UserError) as raised:
-        export._convert(bundle, tmp_path / "m.onnx", "onnx", "uint8", "none", None)
+        export._convert(bundle, tmp_path / "m.onnx", Form("onnx"), None)
     assert str(raised.value) == (
         "--format=onnx: pyramidnet cannot be written so: patched_max_pool() takes 1 positional argument"
     )
