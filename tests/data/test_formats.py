@@ -15,6 +15,7 @@ from wastejax.data.formats.any import open_path
 from wastejax.data.formats.boxes import Reading
 from wastejax.data.images import decode
 from wastejax.data.prepare import prepare
+from wastejax.data.sources import open_data
 from wastejax.data.split import stratified_group_split
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
 from wastejax.errors import ConfigError
@@ -530,3 +531,12 @@ def test_every_split_has_images_of_every_class_also_where_images_show_several():
         counts = shown[splits == split].sum(axis=0)
         assert (counts > 0).all()
         assert counts[:3] == pytest.approx(shown.sum(axis=0)[:3] * share, rel=0.35)
+
+
+def test_a_description_reads_boxes_with_the_margin_that_is_asked_for(photographs):
+    as_boxes_of_coco(photographs)
+    (photographs / "all.toml").write_text('classes = "one"\n[sources.one]\npath = "coco.json"\n')
+    plain = open_data(photographs / "coco.json", reading=Reading(0.5))
+    assert open_data(photographs / "all.toml", reading=Reading(0.5)).read(0) == plain.read(0)
+    with pytest.raises(ConfigError, match="one label an image"):
+        open_data(photographs / "all.toml", reading=Reading(several=True))

@@ -171,3 +171,10 @@ def test_images_that_moved_are_known_again_with_all_their_labels(run, data, tmp_
     shutil.copytree(data, tmp_path / "moved")
     assert command("eval", f"--model={run}", f"--data={tmp_path / 'moved' / 'labels.csv'}") == 0
     assert "37 of 60 images were trained on" in capsys.readouterr().out
+
+
+def test_images_of_a_data_set_are_answered_in_any_format(run, data, capsys):
+    found = answers(capsys, f"--data={data / 'labels.csv'}", f"--model={run}", "--engine=jax")
+    expected = answers(capsys, data / "images", f"--model={run}", "--engine=jax")
+    assert [Path(answer["file"]).name for answer in found] == [Path(a["file"]).name for a in expected]
+    assert [answer["top"] for answer in found] == [answer["top"] for answer in expected]

@@ -11,6 +11,7 @@ from wastejax.auditing.report import headlines, write_html
 from wastejax.data.cache import cache_dir
 from wastejax.data.collections.places import is_url
 from wastejax.data.corrections import Changes, load_corrections
+from wastejax.data.description import is_description
 from wastejax.data.sources import Source, open_path
 from wastejax.data.split import load_manifest, save_manifest, stratified_group_split
 from wastejax.errors import UserError
@@ -52,6 +53,10 @@ def audit_folder(
     if not is_url(data) and folder.resolve().is_relative_to(Path(data).expanduser().resolve()):
         raise UserError(f"--out={out}: lies in the data, where its images would become data too")
     check_folder(folder, "--out")
+    if is_description(data):
+        raise UserError(
+            f"--data={data}: describes several sources, whose labels differ; audit each by itself"
+        )
     source = original = open_path(data, "--data")
     given, changes = None, Changes()
     if corrections:

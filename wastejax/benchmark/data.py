@@ -19,7 +19,7 @@ from wastejax.benchmark.networks import Case, config_of, training
 from wastejax.benchmark.peers import Peer, PeerError
 from wastejax.benchmark.timing import Runner, Settings, interleave, ratio, timed
 from wastejax.data import images, pipeline
-from wastejax.data.sources import Source, open_folder
+from wastejax.data.sources import Source, open_data, open_folder
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
 from wastejax.models import check
 from wastejax.models.cost import image_size
@@ -42,7 +42,7 @@ def benchmark_data(data: str, cases: Sequence[Case], settings: Settings, say: Sa
     """Measures the pipeline on images, and what training loses by waiting for them.
 
     Args:
-        data: a folder of class folders, or 'drawn'.
+        data: labelled images, see `open_data`; or 'drawn'.
         cases: what is trained, see `trained`.
         settings: how.
         say: prints a line.
@@ -52,7 +52,7 @@ def benchmark_data(data: str, cases: Sequence[Case], settings: Settings, say: Sa
 
         source = open_folder(embedded())
     else:
-        source = open_folder(data, key="--data")
+        source = open_data(data, "--data")
     about = facts(settings.threads)
     for note in about["notes"]:
         say(f"note: {note}")

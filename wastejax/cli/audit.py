@@ -11,7 +11,11 @@ from wastejax.progress import Bars, Listener, Say
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `wastejax audit`."""
     data = parser.add_mutually_exclusive_group(required=True)
-    data.add_argument("--data", metavar="DIR", help="class folders; nothing in there is changed")
+    data.add_argument(
+        "--data",
+        metavar="DATA",
+        help="labeled images, as for eval; nothing in there is changed",
+    )
     data.add_argument(
         "--collected",
         metavar="DIR",

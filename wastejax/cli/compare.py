@@ -16,9 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="RUN_A", help="a run, or with --data a bundle")
     parser.add_argument("b", metavar="RUN_B", help="another one")
     parser.add_argument(
-        "--data", metavar="DIR", help="class folders (default: the test images that the two runs share)"
+        "--data",
+        metavar="DATA",
+        help="labeled images, in any layout of config.data.dir (default: the test images that the two runs share)",
     )
-    parser.add_argument("--split", choices=SPLITS, help="of DIR (default: all of it)")
+    parser.add_argument("--split", choices=SPLITS, help="of DATA (default: all of it)")
     parser.add_argument("--out", metavar="JSON", help="also write the comparison there")
     parser.add_argument("--skip-bad", action="store_true", help="leave unreadable images out")
 

@@ -23,8 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RULES",
         help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
     )
-    parser.add_argument("--data", metavar="DIR", help="class folders (default: the run's own images)")
-    parser.add_argument("--split", metavar="SPLIT", help="train, val or test (default: all of DIR, or test)")
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help="labeled images, in any layout of config.data.dir (default: the run's own images)",
+    )
+    parser.add_argument("--split", metavar="SPLIT", help="train, val or test (default: all of DATA, or test)")
     parser.add_argument("--ood", metavar="DIR", help="out-of-distribution images: are they told apart?")
     parser.add_argument(
         "--calibrate", action="store_true", help="first fit the model's confidence on the validation images"

@@ -41,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also give what speaks for each class where, for predict --heatmap and --regions (default: up to"
         " 100 classes, and not in litert, for ML Kit supports a single result)",
     )
-    add("--data", metavar="DIR", help="class folders to check and calibrate with (default: the run's own)")
+    add(
+        "--data",
+        metavar="DATA",
+        help="labeled images to check and calibrate with, as for eval (default: the run's own)",
+    )
     add(
         "--calibrate",
         metavar="DIR",

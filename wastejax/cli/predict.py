@@ -1,6 +1,7 @@
 """`wastejax predict`: the class, the bin and the probability for any number of images."""
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from wastejax.cli.many import predict as predict_parts
+from wastejax.data.formats.boxes import Reading
 from wastejax.data.images import MAX_PIXELS, BadImage
+from wastejax.data.sources import Source, open_data
 from wastejax.deployment import summary
 from wastejax.deployment.answers import WRITERS, Answer, answers, interpret
 from wastejax.deployment.camera import only_stream, stream
@@ -33,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="IMAGE",
         help="file, folder, glob, or - for stdin; or one video file, or camera:0 (extra `camera`)",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help="in place of IMAGE: a data set, as config.data.dir takes them; each box of COCO and so on is an image",
     )
     parser.add_argument(
         "--model", metavar="MODEL", help="run, bundle or exported file (default: the bundled model)"
@@ -129,6 +137,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
         raise UserError("--draw: only with --regions")
     if args.heatmap and args.regions:
         raise UserError("--heatmap and --regions: give one of them")
+    _check_data(args)
     predict_parts.check(args)
     if args.out:
         if args.summary or args.start or args.end:
@@ -139,15 +148,11 @@ def run(args: argparse.Namespace, say: Say) -> int:
             check_folder(getattr(args, option), f"--{option}")
     video = only_stream(args.pictures)
     span = _span(args, video)
-    names = [] if video else summary.within(find(args.pictures, _warn), *span)
+    names = [] if video or args.data else summary.within(find(args.pictures, _warn), *span)
     predictor = load_engine(args.model, args.engine, args.taxonomy, args.threads, any_side=args.regions)
     if args.summary:
         predictor.needs_one_label("--summary")
-    if video:
-        rows, writer = _frames(args, predictor, video)
-        names = [f"{video}#t=0000.000,0000.000" if args.regions else f"{video}#t=0000.000"]
-    else:
-        rows, writer = (_regions if args.regions else _answers)(args, predictor, names)
+    rows, writer, names = _rows(args, predictor, video, names)
     if not args.summary:
         return _report(rows, writer, names, predictor.runtime, say)
     counted = summary.Counted()
@@ -173,7 +178,41 @@ def _span(args: argparse.Namespace, video: str | None) -> tuple[datetime | None,
     return start, end
 
 
-def _answers(args: argparse.Namespace, predictor: Predictor, names: Sequence[str]) -> tuple[Any, Any]:
+def _rows(
+    args: argparse.Namespace, predictor: Predictor, video: str | None, names: Sequence[str]
+) -> tuple[Any, Any, Sequence[str]]:
+    """Returns the answers to come, their writer, and the names of what is answered."""
+    if video:
+        mark = "#t=0000.000,0000.000" if args.regions else "#t=0000.000"
+        return *_frames(args, predictor, video), [f"{video}{mark}"]
+    if not args.data:
+        return *(_regions if args.regions else _answers)(args, predictor, names), names
+    source = open_data(args.data, "--data", _reading(predictor))
+    for note in source.notes:
+        _warn(note)
+    return *_answers(args, predictor, source.names, source), source.names
+
+
+def _check_data(args: argparse.Namespace) -> None:
+    """Raises a UserError where a data set meets what is for files."""
+    given = {"IMAGE": args.pictures, "--from": args.start, "--to": args.end}
+    given |= {f"--{name}": getattr(args, name) for name in ("out", "summary", "heatmap", "regions", "draw")}
+    found = next((name for name, value in given.items() if value), None)
+    if args.data and found:
+        raise UserError(f"--data: not together with {found}")
+
+
+def _reading(predictor: Predictor) -> Reading:
+    """Returns how a model's own run read boxes; of an exported file, with the margin that is the default."""
+    about = predictor.path / "bundle.json"
+    if about.is_file():
+        return Reading.of(json.loads(about.read_bytes())["config"])
+    return Reading(several=predictor.multilabel)
+
+
+def _answers(
+    args: argparse.Namespace, predictor: Predictor, names: Sequence[str], source: Source | None = None
+) -> tuple[Any, Any]:
     """Returns the answers to come and their writer."""
     predictor, reject_below = predictor.naming(args.accuracy, args.reject_below)
     if args.heatmap:
@@ -185,7 +224,7 @@ def _answers(args: argparse.Namespace, predictor: Predictor, names: Sequence[str
     )  # compiles; not part of the speed
 
     def rows() -> Iterator[Answer]:
-        for answer in answers(predictor, names, args.top, batch_size, reject_below, args.max_pixels):
+        for answer in answers(predictor, names, args.top, batch_size, reject_below, args.max_pixels, source):
             if args.heatmap and answer.guesses:
                 label = answer.guesses[0].label
                 try:

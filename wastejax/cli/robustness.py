@@ -17,8 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", required=True, metavar="RUN_OR_BUNDLE", help="a run, or with --data a bundle"
     )
-    parser.add_argument("--data", metavar="DIR", help="class folders (default: the run's test images)")
-    parser.add_argument("--split", metavar="SPLIT", help="train, val or test (default: all of DIR, or test)")
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help="labeled images, in any layout of config.data.dir (default: the run's test images)",
+    )
+    parser.add_argument("--split", metavar="SPLIT", help="train, val or test (default: all of DATA, or test)")
     parser.add_argument("--out", required=True, metavar="DIR", help="for robustness.json, .md and .png")
     parser.add_argument(
         "--limit", type=int, metavar="N", help="only N images, evenly spread over all (default: all)"

@@ -18,12 +18,29 @@ __all__ = [
     "DOMAINS",
     "EXTENSIONS",
     "Source",
+    "open_data",
     "open_folder",
     "open_path",
     "open_pictures",
     "open_source",
     "open_tfds",
 ]
+
+
+def open_data(path: str | Path, key: str = "config.data.dir", reading: Reading = CROPS) -> Source:
+    """Opens labelled images: what `open_path` takes, or a data description of several sources.
+
+    Args:
+        path: the folder or file.
+        key: what to call it in error messages.
+        reading: whether boxes become crops, or what photographs show.
+
+    Raises:
+        ConfigError: it is not there, or cannot be used.
+    """
+    if is_description(path):
+        return open_description(path, key, reading).source
+    return open_path(path, key, reading)
 
 
 def open_source(source: str, root: str, reading: Reading = CROPS) -> Source:
@@ -40,7 +57,7 @@ def open_source(source: str, root: str, reading: Reading = CROPS) -> Source:
         ConfigError: no such source, or nothing usable in it.
     """
     if source == "folder":
-        return open_description(root).source if is_description(root) else open_path(root, reading=reading)
+        return open_data(root, reading=reading)
     if source.startswith(PREFIX) and len(source) > len(PREFIX):
         return open_shards(source.removeprefix(PREFIX)).source
     if source.startswith("tfds:") and len(source) > len("tfds:"):

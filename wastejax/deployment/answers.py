@@ -4,13 +4,15 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from wastejax.data.formats.source import Source
 from wastejax.data.images import MAX_PIXELS, BadImage
-from wastejax.deployment.pictures import squares
+from wastejax.deployment.pictures import squares, squares_of
 from wastejax.deployment.predictor import Predictor
 
 
@@ -74,6 +76,7 @@ def answers(
     batch_size: int = 32,
     reject_below: float = 0.5,
     max_pixels: int = MAX_PIXELS,
+    source: Source | None = None,
 ) -> Iterator[Answer]:
     """Yields one answer per image, in order.
 
@@ -84,8 +87,13 @@ def answers(
         batch_size: images that are computed at once; all batches have this size, so that one program does.
         reject_below: probability under which an answer is rejected.
         max_pixels: see `images.decode`.
+        source: a data set whose images have these names; None where they are files.
     """
-    decoded = squares(names, predictor.preprocessing, max_pixels)
+    if source is None:
+        decoded = squares(names, predictor.preprocessing, max_pixels)
+    else:
+        items = ((name, partial(source.read, i)) for i, name in enumerate(names))
+        decoded = squares_of(items, predictor.preprocessing, max_pixels)
     while chunk := list(islice(decoded, batch_size)):
         good = [square for _, square in chunk if not isinstance(square, BadImage)]
         rows = iter(_probabilities(predictor, good, batch_size))

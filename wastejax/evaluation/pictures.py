@@ -14,7 +14,7 @@ from wastejax.data.drawing.dataset import embedded
 from wastejax.data.duplicates import scan
 from wastejax.data.formats.boxes import Reading
 from wastejax.data.prepare import one_class
-from wastejax.data.sources import Source, open_path, open_source
+from wastejax.data.sources import Source, open_data, open_source
 from wastejax.data.split import SPLITS, load_manifest, recognize
 from wastejax.errors import ConfigError, UserError, nearest
 from wastejax.progress import Say
@@ -26,7 +26,7 @@ class Asked:
 
     Attributes:
         model: a run or bundle; None for the bundled model.
-        data: class folders; None for the images of the run.
+        data: labelled images, see `open_data`; None for the images of the run.
         split: 'train', 'val' or 'test'; None for all of `data` that the run did not learn from, or
             for the run's test images.
         skip_bad: leave unreadable images out instead of refusing them.
@@ -127,7 +127,7 @@ def given_images(
     those that any of the runs learned from are left out, unless nothing else is there.
 
     Args:
-        folder: class folders.
+        folder: labelled images, see `open_data`.
         models: runs or bundles.
         split: 'train', 'val', 'test', or None for all.
         config: of the models; classes that it leaves out of training are dropped.
@@ -137,7 +137,7 @@ def given_images(
     Raises:
         UserError: the folder cannot be read, has no such split, or is not what the corrections are of.
     """
-    source = open_path(folder, "--data", Reading.of(config))
+    source = open_data(folder, "--data", Reading.of(config))
     for note in source.notes:
         say(f"note: {note}")
     dropped = sorted(set(source.classes) & set(config["data"].get("leave_out", ())))
@@ -153,6 +153,12 @@ def given_images(
         )
     source, kept = changes.relabeled(source), changes.kept(source)
     source, known = source.select(kept), known[:, kept]
+    single = one_class(source, np.arange(len(source)))
+    if len(single) < len(source):
+        say(
+            f"note: images whose label means several classes or none, left out: {len(source) - len(single):,}"
+        )
+        source, known = source.select(single), known[:, single]
     if split is None:
         return source, _unseen(known, say)
     if len(known) and np.mean((known != "").all(axis=0)) >= 0.5:

@@ -12,7 +12,7 @@ from wastejax.data.corrections import corrections_of_run, load_corrections
 from wastejax.data.description.label_map import allowed_classes, load_label_map
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.prepare import pictures_of
-from wastejax.data.sources import Source, open_path, open_pictures
+from wastejax.data.sources import Source, open_data, open_path, open_pictures
 from wastejax.errors import UserError
 from wastejax.evaluation.by_source import Materials, score_by_source
 from wastejax.evaluation.evaluate import (
@@ -171,7 +171,7 @@ def _foreign(asked: Asked, ood: str | Path | None, config: Mapping[str, Any]) ->
     names = config["data"].get("leave_out", ())
     if not names:
         return None, ""
-    source = open_path(asked.data, "--data") if asked.data else own_source(config)
+    source = open_data(asked.data, "--data") if asked.data else own_source(config)
     if not set(names) <= set(source.classes):
         return None, ""
     return source.select(pictures_of(source, names)), f"left out of training: {', '.join(names)}"

@@ -107,6 +107,8 @@ def _check_multilabel(config: ConfigDict) -> None:
         raise ConfigError(
             "config.loss.kind", "'multilabel' cannot be had with a data description; give one source"
         )
+    if config.data.source.startswith("shards:"):
+        raise ConfigError("config.data.source", "shards hold one label an image, 'multilabel' needs several")
     for key, value in (
         ("loss.class_weights", config.loss.class_weights),
         ("data.balanced_sampling", config.data.balanced_sampling),

@@ -25,6 +25,7 @@ import numpy as np
 from wastejax.data.description.label_map import LabelMap, Meaning, allowed_classes, load_label_map
 from wastejax.data.duplicates import joined_groups
 from wastejax.data.formats.any import open_path
+from wastejax.data.formats.boxes import CROPS, Reading
 from wastejax.data.formats.source import Source
 from wastejax.errors import ConfigError, UserError, nearest
 
@@ -60,19 +61,29 @@ def is_description(path: str | Path) -> bool:
     return Path(path).suffix.lower() == ".toml"
 
 
-def open_description(path: str | Path, key: str = KEY) -> Mixture:
+def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS) -> Mixture:
     """Opens every source of a data description.
 
+    Args:
+        path: the file.
+        key: what to call it in error messages.
+        reading: how boxes become crops.
+
     Raises:
-        ConfigError: the file or a source is missing or malformed, or a label has no meaning.
+        ConfigError: the file or a source is missing or malformed, a label has no meaning, or images are to have
+            several labels.
     """
     path = Path(path).expanduser()
+    if reading.several:
+        raise ConfigError(
+            key, f"{path}: a description of several sources has one label an image; give one source"
+        )
     content = _read(path, key)
     label_map = None
     try:
         if "labels" in content:
             label_map = load_label_map(path.parent / str(content["labels"]), f"{path}: labels")
-        opened = {name: _open(path, name, entry) for name, entry in content["sources"].items()}
+        opened = {name: _open(path, name, entry, reading) for name, entry in content["sources"].items()}
         classes = _classes(path, content["classes"], opened)
         parts = [
             _meant(path, name, source, content["sources"][name], classes, label_map)
@@ -122,8 +133,9 @@ def _known(path: Path, table: Mapping[str, Any], keys: Sequence[str], where: str
             raise ConfigError(KEY, f"{path}: there is no key {where}{key}{nearest(key, keys)}")
 
 
-def _open(path: Path, name: str, entry: Mapping[str, Any]) -> Source:
-    return open_path(path.parent / Path(entry["path"]).expanduser(), f"{path}: sources.{name}.path")
+def _open(path: Path, name: str, entry: Mapping[str, Any], reading: Reading) -> Source:
+    where = path.parent / Path(entry["path"]).expanduser()
+    return open_path(where, f"{path}: sources.{name}.path", reading)
 
 
 def _classes(path: Path, given: Any, opened: Mapping[str, Source]) -> tuple[str, ...]:

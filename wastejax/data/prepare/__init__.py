@@ -184,10 +184,11 @@ def _corrected(source: Source, changes: Changes, leave_out: Sequence[str], notes
 
 def _open(config: Any, several: bool) -> tuple[Mixture | None, Source]:
     """Returns the images, and the description that they come from, if any."""
+    reading = Reading(config.get("box_margin", MARGIN), several)
     if is_description(config.dir):
-        mixture = open_description(config.dir)
+        mixture = open_description(config.dir, reading=reading)
         return mixture, mixture.source
-    return None, open_source(config.source, config.dir, Reading(config.get("box_margin", MARGIN), several))
+    return None, open_source(config.source, config.dir, reading)
 
 
 def _choose(
