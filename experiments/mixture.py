@@ -130,7 +130,9 @@ def train(state: Path, description: Path, manifest: Path | None) -> Path:
     if manifest is not None:
         overrides["data.split.manifest"] = str(manifest)
     return Path(
-        wastejax.train("efficientnet_lite0", overrides=overrides, workdir=state / description.stem, say=print)
+        wastejax.train(
+            "efficientnet_lite0", overrides=overrides, workdir=state / "runs" / description.stem, say=print
+        )
     )
 
 
@@ -178,11 +180,10 @@ def table(result: dict[str, Any]) -> list[str]:
         counts = (f"{result['training_images'][name]:,}", f"{alone['images']:,}")
         lines.append(f"| {' | '.join((title, name, *counts, *cells))} |")
     about = result["about"]
-    return [
-        *lines,
-        "",
-        f"`{about['command']}`, commit {about['commit']}, {about['date']}, {about['hardware']}.",
-    ]
+    commit = (
+        f"{about['commit']} (trained at {about['trained_at']})" if "trained_at" in about else about["commit"]
+    )
+    return [*lines, "", f"`{about['command']}`, commit {commit}, {about['date']}, {about['hardware']}."]
 
 
 def main() -> None:
@@ -192,6 +193,9 @@ def main() -> None:
     )
     for name in ("data", "data2", "state"):
         parser.add_argument(f"--{name}", required=True, type=Path)
+    parser.add_argument(
+        "--trained-at", default="", help="the commit of finished runs in STATE, if another one"
+    )
     args = parser.parse_args()
     state, garbage = args.state.resolve(), args.data2 / "garbage_v2"
     write_folder(args.data / "trashnet", state / "folder")
@@ -206,7 +210,7 @@ def main() -> None:
     members = np.array(dataset.source.members)[dataset.indices("train")]
     command = f"python experiments/mixture.py --data={args.data} --data2={args.data2} --state={args.state}"
     result = {
-        "about": provenance(command),
+        "about": provenance(command) | ({"trained_at": args.trained_at} if args.trained_at else {}),
         "keys": KEYS,
         "training_images": {name: int(np.sum(members == name)) for name in SOURCES},
         **{name: scores(folder, dataset) for name, folder in runs.items()},
