@@ -38,7 +38,9 @@ def open_url(url: str, key: str) -> Source:
     if tars := [place for place, _ in found if place.lower().endswith((".tar", *COMPRESSED))]:
         return open_tars(tars, key)
     pictures = [(place, stamp) for place, stamp in found if is_image(place.rpartition("/")[2])]
-    others = Counter(((), Path(place).suffix.lower()) for place, _ in found if not is_image(Path(place).name))
+    others: Counter[tuple[Parts, str]] = Counter(
+        ((), Path(place).suffix.lower()) for place, _ in found if not is_image(Path(place).name)
+    )
     base = _common(url, [place for place, _ in pictures])
     walk = _walk([(tuple(place[len(base) :].split("/")), stamp) for place, stamp in pictures], others)
     if not pictures:

@@ -68,9 +68,9 @@ def scan(source: Source, cache_dir: Path | None = None, progress: Count | None =
     for part in _parts(len(source)):
         keys = [_cache_key(source, i) for i in part]
         place = dict(zip(keys, part, strict=True))
-        for key, look, small in cache.find(keys):
+        for key, of_image, small in cache.find(keys):
             i = place[key]
-            phash[i], grey[i], known[i] = look, small.reshape(GREY, GREY), True
+            phash[i], grey[i], known[i] = of_image, small.reshape(GREY, GREY), True
 
     bad: dict[int, str] = {}
     todo = np.flatnonzero(~known)
