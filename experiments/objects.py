@@ -75,7 +75,7 @@ def choose_things(data: Path, speed: float, seed: int) -> list[Thing]:
     """Objects of different classes, in lanes, one after the other."""
     rng = random.Random(seed)
     source = open_folder(data)
-    order = [i for i, domain in enumerate(source.domains) if domain == "default"]
+    order = list(range(len(source)))
     rng.shuffle(order)
     things: list[Thing] = []
     for index in order:
