@@ -31,16 +31,27 @@ def numbers(result: dict[str, Any]) -> list[str]:
         "(01b5c07), whether or not the host compresses.",
         "- **First answer** after the page is called, with all in the browser's caches and an image waiting: "
         f"median {first['median']:.1f} s, at most {first['max']:.1f} s in {first['loads']} loads.",
-        f"- **Live view**: {result['speed']['live']}. Both were timed while the machine computed other things too: "
-        f"load {result['speed']['load']:.0f}, on two cores.",
+        f"- **Live view**: {result['speed']['live']}. Both were timed while the machine computed other things too"
+        + (f": load {result['speed']['load']:.0f}, on two cores." if "load" in result["speed"] else "."),
         f"- Measured on {same['hardware']}, {same['browser']}, one thread.",
     ]
 
 
+def lighthouse(found: dict[str, Any]) -> list[str]:
+    """Its scores, of the languages that there was time for."""
+    rows = [
+        (name, str(row["accessibility"]), str(row["best-practices"]))
+        for name, row in found.items()
+        if isinstance(row, dict)
+    ]
+    if not rows:
+        return []
+    head = ("language, form", "accessibility", "best practices")
+    return [f"{found['version']}, of the languages that there was time for:", "", table(head, rows), ""]
+
+
 def text(result: dict[str, Any]) -> str:
     """docs/results/page.md."""
-    scores = {name: row for name, row in result["lighthouse"].items() if isinstance(row, dict)}
-    rows = [(name, str(row["accessibility"]), str(row["best-practices"])) for name, row in scores.items()]
     lines = [
         "# The web page",
         "",
@@ -50,10 +61,7 @@ def text(result: dict[str, Any]) -> str:
         "",
         *numbers(result),
         "",
-        f"Lighthouse ({result['lighthouse']['version']}):",
-        "",
-        table(("language, form", "accessibility", "best practices"), rows),
-        "",
+        *lighthouse(result.get("lighthouse", {})),
         "## Screenshots",
         "",
         "Of drawn images, each language with the rules of a country that speaks it.",
