@@ -540,3 +540,19 @@ def test_a_description_reads_boxes_with_the_margin_that_is_asked_for(photographs
     assert open_data(photographs / "all.toml", reading=Reading(0.5)).read(0) == plain.read(0)
     with pytest.raises(ConfigError, match="one label an image"):
         open_data(photographs / "all.toml", reading=Reading(several=True))
+
+
+def test_a_round_trip_from_folders_to_coco_and_back_keeps_every_image_and_label(folder, tmp_path):
+    pycocotools = pytest.importorskip("pycocotools.coco")  # the format's own reader, where it is installed
+    file = as_coco(folder, tmp_path / "coco")
+    coco = pycocotools.COCO(str(file))
+    names = {c["id"]: c["name"] for c in coco.loadCats(coco.getCatIds())}
+    source = open_path(file)
+    assert sorted(source.label_names) == sorted(names[a["category_id"]] for a in coco.anns.values())
+    for i, (name, label) in enumerate(zip(source.names, source.label_names, strict=True)):
+        out = tmp_path / "again" / label / Path(name.partition("#")[0]).name
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(source.read(i))
+    again, before = open_path(tmp_path / "again"), open_path(folder)
+    assert (again.names, again.label_names) == (before.names, before.label_names)
+    assert all(again.read(i) == before.read(i) for i in range(len(before)))

@@ -53,11 +53,7 @@ def audit_folder(
     if not is_url(data) and folder.resolve().is_relative_to(Path(data).expanduser().resolve()):
         raise UserError(f"--out={out}: lies in the data, where its images would become data too")
     check_folder(folder, "--out")
-    if is_description(data):
-        raise UserError(
-            f"--data={data}: describes several sources, whose labels differ; audit each by itself"
-        )
-    source = original = open_path(data, "--data")
+    source = original = _open(data)
     given, changes = None, Changes()
     if corrections:
         given = load_corrections(corrections, "--corrections")
@@ -85,6 +81,14 @@ def audit_folder(
     if write_manifest:
         _write_manifest(folder / "manifest.csv", found, splits, say)
     return facts
+
+
+def _open(data: str | Path) -> Source:
+    if is_description(data):
+        raise UserError(
+            f"--data={data}: describes several sources, whose labels differ; audit each by itself"
+        )
+    return open_path(data, "--data")
 
 
 def _splits(manifest: str | Path | None, source: Source, original: Source) -> np.ndarray | None:
