@@ -1,9 +1,10 @@
 """LiteRT networks in fewer bits, by ai-edge-quantizer."""
 
+import io
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,11 @@ def _made(work: Any, ranges: Any = None) -> bytes:
 
 @contextmanager
 def _unwarned() -> Iterator[None]:
-    """Drops the interpreter's warning of the memory that keeping every tensor takes."""
-    with warnings.catch_warnings():
+    """Drops the interpreter's warning of the memory that keeping every tensor takes, and progress bars."""
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore", UserWarning)
+        # A channel whose kernel is zero has no scale; it stays zero.
+        warnings.filterwarnings("ignore", "invalid value encountered in cast", RuntimeWarning)
         yield
 
 
