@@ -84,13 +84,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("run", "data", "data2", "state"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument(
+        "--blended",
+        action="store_true",
+        help="RUN is what mixed_fit.py blended: leave its weights as they are",
+    )
     parser.add_argument("--computed-only", action="store_true", help="only images whose features STATE has")
     parser.add_argument("--refit", action="store_true", help="also fit with each source left out in turn")
     parser.add_argument("--ship", action="store_true", help="make the result the bundled model")
     args = parser.parse_args()
     args.state.mkdir(parents=True, exist_ok=True)
     items = taken(catalog(args.data, args.data2))
-    bundle = blended(load_bundle(args.run), args.state / "blended")
+    bundle = load_bundle(args.run)
+    bundle = bundle if args.blended else blended(bundle, args.state / "blended")
     cache = args.state / "features.npz"
     if args.computed_only:
         with np.load(cache) as stored:

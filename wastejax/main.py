@@ -21,7 +21,7 @@ Every key of configs/common.py can be set: --config.train.epochs=3. `wastejax CO
 """
 
 # Commands that run a network with jax.
-COMPUTING = ("train", "eval", "compare", "robustness", "export", "web", "benchmark")
+COMPUTING = ("train", "eval", "crossval", "adapt", "compare", "robustness", "export", "web", "benchmark")
 # Commands that may run one with another engine than jax; their modules import none.
 ANSWERING = ("predict", "serve")
 
@@ -32,6 +32,8 @@ COMMANDS = {
     "audit": ("find unreadable files, duplicates, leaks and label errors", "wastejax.cli.audit"),
     "shard": ("write images as shards, to train from very many", "wastejax.cli.many.shard"),
     "add": ("take reviewed images that a server has kept into class folders", "wastejax.cli.add"),
+    "crossval": ("score a network on each source by what the others teach", "wastejax.cli.cameras.crossval"),
+    "adapt": ("fit a model to images of your own camera, in minutes", "wastejax.cli.cameras.adapt"),
     "compare": ("compare two models on the same images", "wastejax.cli.compare"),
     "robustness": ("accuracy on degraded images", "wastejax.cli.robustness"),
     "predict": ("classify images, a video or a camera", "wastejax.cli.predict"),

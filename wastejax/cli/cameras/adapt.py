@@ -1,0 +1,56 @@
+"""`wastejax adapt`: a model learns one's own camera from some tens of labeled images, in minutes."""
+
+import argparse
+from pathlib import Path
+
+from wastejax.bundle import default_bundle, load_bundle
+from wastejax.errors import UserError
+from wastejax.files import check_folder
+from wastejax.progress import Say
+from wastejax.training.cameras import adapt, look
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument(
+        "--data", metavar="DIR", required=True, help="labeled images of one's own camera, a folder per class"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", required=True, help="folder of the new bundle; must not exist"
+    )
+    parser.add_argument(
+        "--model", metavar="RUN_OR_BUNDLE", help="what is adapted (default: the bundled model)"
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="CSV",
+        help="what the folders of --data mean in the model's classes: columns label, classes (several with ;)",
+    )
+
+
+def run(args: argparse.Namespace, say: Say) -> None:
+    """Adapts, says what it gained by cross-validation, and writes the bundle where it gained anything.
+
+    Raises:
+        UserError: model or data are not there or do not fit each other, or there are too few images.
+    """
+    out = Path(args.out)
+    if out.exists():
+        raise UserError(f"--out={out}: exists; give a new folder")
+    check_folder(out, "--out")
+    bundle = load_bundle(args.model or default_bundle())
+    bundle.needs_one_label("adapt")
+    found = adapt(bundle, look(bundle, args.data, args.labels, say), out)
+    low, high = found["gain_ci95"]
+    say(
+        f"right of {found['num_images']:,} images: {found['before']:.1%} before, {found['after']:.1%} after, "
+        f"each by a model that had not seen it (gain {found['gain']:+.1%}, 95 % interval {low:+.1%} to {high:+.1%})"
+    )
+    if not found["written"]:
+        say("adapting does not help on these images, so nothing was written; more of them may")
+        return
+    if low <= 0:
+        say("the gain may be chance; more images would tell")
+    right = "" if found["right_of_kept"] is None else f", {found['right_of_kept']:.1%} of these right"
+    say(f"surely answered: {found['kept']:.1%}{right}")
+    say(f"written: {out}; use it with --model={out}")

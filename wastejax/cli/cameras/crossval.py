@@ -1,0 +1,48 @@
+"""`wastejax crossval`: how well does a network carry over to a source that it did not learn from?"""
+
+import argparse
+
+import numpy as np
+
+from wastejax.bundle import default_bundle, load_bundle
+from wastejax.evaluation.by_source import source_table
+from wastejax.files import check_file, write_json
+from wastejax.progress import Say
+from wastejax.training.cameras import crossval_by_source, look
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument(
+        "--data", metavar="TOML", required=True, help="a data description with two sources or more"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="RUN_OR_BUNDLE",
+        help="whose network it is; its classifier is fitted anew (default: the bundled model)",
+    )
+    parser.add_argument(
+        "--by", choices=("source",), default="source", help="what is left out in turn (source)"
+    )
+    parser.add_argument("--out", metavar="JSON", help="also write the scores there")
+
+
+def run(args: argparse.Namespace, say: Say) -> None:
+    """Leaves each source out in turn and prints its scores.
+
+    Raises:
+        UserError: model or data are not there or do not fit each other.
+    """
+    if args.out:
+        check_file(args.out, "--out")
+    bundle = load_bundle(args.model or default_bundle())
+    bundle.needs_one_label("crossval")
+    scores = crossval_by_source(bundle, look(bundle, args.data, None, say))
+    say("Each source by a classifier that was fitted to the others, on the network as it is:")
+    for line in source_table(scores):
+        say(line)
+    right = [row["right"] for row in scores.values()]
+    say(f"right: {np.mean(right):.1%} in the mean of the sources, {min(right):.1%} in the worst")
+    if args.out:
+        write_json(args.out, scores)
+        say(f"written: {args.out}")

@@ -1,0 +1,254 @@
+"""Other cameras: does a network carry over to sources left out, and how does a model learn one's own camera?
+
+Both fit only the last layer, on features that the frozen network computes once, so that they take minutes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wastejax.bundle import Bundle, load_bundle, save_bundle
+from wastejax.data.cache import cache_dir
+from wastejax.data.description import is_description, open_description
+from wastejax.data.description.label_map import allowed_classes, load_label_map
+from wastejax.data.duplicates import group_duplicates, scan
+from wastejax.data.pipeline import EvalBatches
+from wastejax.data.sources import open_path
+from wastejax.errors import UserError
+from wastejax.evaluation.by_source import score_by_source
+from wastejax.evaluation.metrics import bootstrap_statistic
+from wastejax.evaluation.ood import bin_probability
+from wastejax.evaluation.trust import calibrate
+from wastejax.models.familiarity import COLLECTION
+from wastejax.progress import Say
+from wastejax.training.heads import (
+    Head,
+    cluster,
+    compute_features,
+    fit_head,
+    head_of,
+    logits_of,
+    with_familiarity,
+    with_head,
+)
+
+DECAY, STEPS = 0.003, 100  # of a classifier that begins at zero
+NEAR = 0.1  # decay of one that stays near the model's own
+FOLDS, PROTOTYPES, SEED = 5, 32, 17
+FEWEST = 10  # images to adapt to
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a frozen network sees of N images.
+
+    Attributes:
+        features: float32 [N, D].
+        allowed: bool [N, C], the bundle's classes that each image's label can mean; none: it shows none of them.
+        members: str [N], sources.
+        groups: int [N], near-duplicates.
+        weights: source -> its share of all images; empty where nobody said.
+    """
+
+    features: np.ndarray
+    allowed: np.ndarray
+    members: np.ndarray
+    groups: np.ndarray
+    weights: Mapping[str, float]
+
+    def of_images(self) -> np.ndarray | None:
+        """Returns how much each image counts, float [N], so that the sources have their shares."""
+        if not self.weights:
+            return None
+        return np.array([self.weights[name] / (self.members == name).sum() for name in self.members])
+
+
+def look(bundle: Bundle, data: str | Path, labels: str | Path | None, say: Say) -> Seen:
+    """Computes what a bundle's network sees of images.
+
+    Args:
+        bundle: the model.
+        data: a folder of class folders, or any other form that `config.data.dir` takes.
+        labels: a CSV file of what the labels mean in the model's classes, see `load_label_map`; None where they are
+            its classes, or the data description says it.
+        say: is told what is left out.
+
+    Raises:
+        UserError: the images are not there, or a label has no meaning.
+    """
+    mixture = open_description(data, "--data") if is_description(data) else None
+    source = mixture.source if mixture else open_path(data, "--data")
+    found = scan(source, cache_dir())
+    for index, reason in sorted(found.bad.items()):
+        say(f"left out: {source.names[index]}: {reason}")
+    good = np.setdiff1d(np.arange(len(source)), list(found.bad))
+    source = source.select(good)
+    groups = group_duplicates(found.phash[good], found.grey[good])
+    groups = mixture.joined(groups, source) if mixture else groups
+    if labels is not None:
+        meanings = load_label_map(labels).of(Path(data).resolve().name)
+        meant = allowed_classes(source.classes, meanings, bundle.classes, str(labels))
+        allowed = meant[np.asarray(source.labels)]
+    else:
+        unknown = set(source.classes) - set(bundle.classes)
+        if unknown:
+            raise UserError(
+                f"{data}: the model has no class {min(unknown)!r}; --labels=CSV says what labels mean there"
+            )
+        own = source.allowed
+        if own is None:
+            own = np.eye(len(source.classes), dtype=bool)[np.asarray(source.labels)]
+        allowed = np.zeros((len(source), len(bundle.classes)), bool)
+        allowed[:, [bundle.classes.index(name) for name in source.classes]] = own
+    say(f"looking at {len(source):,} images")
+    batches = EvalBatches(
+        source, np.arange(len(source)), bundle.preprocessing, bundle.config["eval"]["batch_size"]
+    )
+    members = np.array(source.members if source.members is not None else [Path(data).name] * len(source))
+    return Seen(
+        compute_features(bundle, batches), allowed, members, groups, mixture.weights if mixture else {}
+    )
+
+
+def crossval_by_source(bundle: Bundle, seen: Seen) -> dict[str, dict[str, Any]]:
+    """Scores each source by a classifier that was fitted to the others alone, on the frozen network.
+
+    Near-duplicates of its images are left out of the others too. Temperature and threshold are chosen on the images
+    that the classifier was fitted to, by source in turn.
+
+    Args:
+        bundle: whose network it is; its own classifier is not used, as it may have learned from the source.
+        seen: images of at least two sources that show classes.
+
+    Returns:
+        Source -> its scores, see `score_by_source`.
+
+    Raises:
+        UserError: there are not two sources to learn from in turn.
+    """
+    shown = seen.allowed.any(axis=1)
+    names = list(dict.fromkeys(seen.members[shown].tolist()))
+    if len(names) < 2:
+        raise UserError(
+            "--by=source: needs images of two sources that show classes, or more; a .toml description names them"
+        )
+    out: dict[str, np.ndarray] = {}
+    for name in names:
+        mine = seen.members == name
+        others = ~mine & ~np.isin(seen.groups, seen.groups[mine])
+        out[name] = _fitted(bundle, seen, others, None)
+    scores: dict[str, dict[str, Any]] = {}
+    for name in names:
+        mine = seen.members == name
+        # What is promised of a source has to be known without it: from the others, each when it was left out.
+        rest = [(other, shown & (seen.members == other)) for other in names if other != name]
+        logits = np.concatenate([out[other][rows] for other, rows in rest])
+        allowed = np.concatenate([seen.allowed[rows] for _, rows in rest])
+        calibration = calibrate(logits, _labels(logits, allowed), bundle.bins)
+        scores |= score_by_source(
+            out[name][mine],
+            seen.allowed[mine],
+            [name] * int(mine.sum()),
+            calibration.temperature,
+            calibration.thresholds["0.95"],
+            bundle.bins,
+        )
+    return scores
+
+
+def adapt(bundle: Bundle, seen: Seen, out: Path) -> dict[str, Any]:
+    """Fits a model's last layer and confidence to one's own camera, if that helps, and writes it.
+
+    Args:
+        bundle: the model.
+        seen: some tens of labeled images or more.
+        out: folder of the new bundle.
+
+    Returns:
+        `num_images`; `before` and `after`, shares of right answers, by cross-validation over near-duplicates;
+        `gain` and `gain_ci95`; `written`, whether the gain is above zero, so that `out` was written.
+
+    Raises:
+        UserError: there are too few images.
+    """
+    rows = seen.allowed.any(axis=1)
+    groups = np.unique(seen.groups[rows])
+    if rows.sum() < FEWEST or len(groups) < 2:
+        raise UserError(f"adapt: needs {FEWEST} different labeled images or more, has {int(rows.sum())}")
+    fold_of = dict(
+        zip(np.random.default_rng(SEED).permutation(groups).tolist(), range(len(groups)), strict=True)
+    )
+    folds = np.array([fold_of.get(group, 0) % min(FOLDS, len(groups)) for group in seen.groups])
+    before = logits_of(bundle, seen.features)
+    after = before.copy()
+    for fold in np.unique(folds[rows]):
+        after[folds == fold] = _fitted(bundle, seen, folds != fold, head_of(bundle))[folds == fold]
+    right = [seen.allowed[np.arange(len(rows)), x.argmax(axis=1)][rows] for x in (before, after)]
+    gain = right[1].astype(float) - right[0]
+    result = {
+        "num_images": int(rows.sum()),
+        "before": float(right[0].mean()),
+        "after": float(right[1].mean()),
+        "gain": float(gain.mean()),
+        "gain_ci95": list(bootstrap_statistic(np.mean, gain, seed=SEED)),
+        "written": bool(gain.mean() > 0),
+    }
+    if not result["written"]:
+        return result
+    calibration = calibrate(after[rows], _labels(after[rows], seen.allowed[rows]), bundle.bins)
+    # Few images cannot tell of 99 in a hundred: there the model's own thresholds stay.
+    thresholds = {
+        wanted: bundle.thresholds.get(wanted) if value is None else value
+        for wanted, value in calibration.thresholds.items()
+    }
+    temperature = calibration.temperature if calibration.temperature != 1 else bundle.temperature
+    taught = with_head(_acquainted(bundle, seen.features[rows]), _head(seen, rows, head_of(bundle)))
+    save_bundle(out, replace(taught, path=out, temperature=temperature, thresholds=thresholds, metrics={}))
+    sure = bin_probability(after[rows], temperature, bundle.bins)
+    kept = sure >= (np.inf if thresholds["0.95"] is None else thresholds["0.95"])
+    result |= {
+        "kept": float(kept.mean()),
+        "right_of_kept": float(right[1][kept].mean()) if kept.any() else None,
+    }
+    load_bundle(out)  # it can be read again
+    return result
+
+
+def _head(seen: Seen, rows: np.ndarray, start: Head | None) -> Head:
+    weights = seen.of_images()
+    return fit_head(
+        seen.features[rows],
+        seen.allowed[rows],
+        None if weights is None else weights[rows],
+        decay=DECAY if start is None else NEAR,
+        start=start,
+        steps=STEPS,
+    )
+
+
+def _fitted(bundle: Bundle, seen: Seen, rows: np.ndarray, start: Head | None) -> np.ndarray:
+    """Returns the logits of all images by a classifier that was fitted to those of `rows`."""
+    taught = with_head(bundle, _head(seen, rows, start))
+    learned = seen.features[rows & seen.allowed.any(axis=1)]
+    if start is not None:
+        taught = _acquainted(taught, learned)
+    elif COLLECTION in bundle.variables:
+        taught = with_familiarity(taught, learned)
+    return logits_of(taught, seen.features)
+
+
+def _acquainted(bundle: Bundle, features: np.ndarray) -> Bundle:
+    """Returns the bundle with what these images look like among what is familiar, where it knows such a thing."""
+    known = bundle.variables.get(COLLECTION)
+    if known is None:
+        return bundle
+    prototypes = np.concatenate([known["prototypes"], cluster(features, PROTOTYPES).T], axis=1)
+    return replace(bundle, variables=bundle.variables | {COLLECTION: {**known, "prototypes": prototypes}})
+
+
+def _labels(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Returns a class for each image, int [N]: of those that its label can mean, the likeliest."""
+    return np.where(allowed, logits, -np.inf).argmax(axis=1)
