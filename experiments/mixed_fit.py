@@ -17,12 +17,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experiments.another_camera import HOME, LICENSED, Item, catalog
+from experiments.another_camera import HOME, LICENSED, MIXED_ALPHA, Item, catalog
 from wastejax.bundle import load_bundle, save_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTHING = ("grocery_store", "negatives_ground", "negatives_ibm")
-ALPHA = 0.6  # share of the new weights
 # Shares of the batches; what shows none of the classes is one source.
 SHARES = {HOME: 6000, "trashnet": 1300, "aquatrash_crops": 450, "clothing_small": 150, "nothing": 350}
 KEYS = (
@@ -56,7 +55,7 @@ def main() -> None:
     subprocess.run(command, check=True, cwd=ROOT)
     start, new = load_bundle(args.bundle), load_bundle(args.state / "run")
     mixed = jax.tree.map(
-        lambda a, b: np.float32(ALPHA * a + (1 - ALPHA) * b),
+        lambda a, b: np.float32(MIXED_ALPHA * a + (1 - MIXED_ALPHA) * b),
         *({name: bundle.variables[name] for name in ("params", "batch_stats")} for bundle in (new, start)),
     )
     save_bundle(

@@ -188,8 +188,9 @@ def _sources(result: dict[str, Any]) -> list[str]:
     return [
         "Sources that were never learned from, the half of each that did not choose the threshold. `right`: any "
         "class that the source's label can mean; `kept`: answered at the threshold for 95 %; `others kept`: images "
-        "of none of the classes that were answered all the same; in brackets the 95 % interval. The threshold is "
-        "strict: elsewhere the model answers few images, and is right about those.",
+        "of none of the classes that were answered all the same; in brackets the 95 % interval. An image is "
+        "answered where its bin is sure. The threshold is strict: elsewhere the model answers few images, and is "
+        "right about those.",
         "",
         *source_table(result["never_learned"]),
         "",
@@ -197,7 +198,8 @@ def _sources(result: dict[str, Any]) -> list[str]:
         "",
         *source_table(result["in_source"]),
         "",
-        "The same without what follows under 3, at the same threshold:",
+        "The same by the classifier before its last fit, and without a look at how familiar an image is, at the "
+        "same threshold:",
         "",
         *source_table(result["without_fit"]),
     ]
@@ -206,9 +208,13 @@ def _sources(result: dict[str, Any]) -> list[str]:
 def _carried_over(result: dict[str, Any]) -> list[str]:
     counts = ", ".join(f"{name} {count:,}" for name, count in result["images"].items() if count)
     return [
-        f"3. `{result['command']}` took the weights between these ({result['alpha']:.0%}) and the published ones, "
-        "and fitted the classifier anew to images of several sources, whose labels can mean several classes or "
-        f"none: {counts}.",
+        f"3. `experiments/another_camera.py` took the weights between these ({result['alpha']:.0%}) and the "
+        "published ones, and fitted the classifier anew to images of several sources, whose labels can mean "
+        f"several classes or none: {counts}.",
+        "4. `experiments/mixed_fit.py` trained that for four epochs on all training images of these sources, with "
+        f"the first eleven blocks frozen, and took the weights between ({result['mixed_alpha']:.0%} of the new).",
+        f"5. `{result['command']}` fitted the classifier once more, and kept 256 centers of the features of what "
+        "was learned from: the less an image is like any of them, the less sure is the answer.",
     ]
 
 
@@ -234,6 +240,10 @@ def _numbers(result: dict[str, Any]) -> list[str]:
     for wanted, kept in test["selective"]["at"].items():
         if kept["threshold"] is not None and kept["accuracy"] is not None:
             label = f"answers kept when aiming for {float(wanted):.0%} right (p >= {kept['threshold']:.2f})"
+            rows.append((label, f"{percent(kept['coverage'])}, of these {percent(kept['accuracy'])} right"))
+    for wanted, kept in test.get("selective_bins", {}).items():
+        if kept["threshold"] is not None and kept["accuracy"] is not None:
+            label = f"bins named when aiming for {float(wanted):.0%} right"
             rows.append((label, f"{percent(kept['coverage'])}, of these {percent(kept['accuracy'])} right"))
     return table(("on the test images", ""), rows)
 
