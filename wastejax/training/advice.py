@@ -20,10 +20,11 @@ def advice(config: ConfigDict, dataset: Dataset) -> list[str]:
 
 
 def _few_of_a_class(dataset: Dataset) -> list[str]:
-    contents, splits = dataset.source.contents, dataset.splits
-    few = []
-    for label, name in enumerate(dataset.source.classes):
-        counts = [int(np.sum(contents[:, label] & (splits == split))) for split in SPLITS]
+    source, few = dataset.source, []
+    for label, name in enumerate(source.classes):
+        # A class at a time: all at once take a byte for each class of each of millions of images.
+        mine = source.labels == label if source.shown is None else source.shown[:, label]
+        counts = [int(np.sum(mine & (dataset.splits == split))) for split in SPLITS]
         if sum(counts) < FEW_OF_A_CLASS:
             few.append(f"{name} ({', '.join(f'{n} {s}' for n, s in zip(counts, SPLITS, strict=True))})")
     if not few:
