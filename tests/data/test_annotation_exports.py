@@ -265,7 +265,7 @@ BOX = '<box label="can" xtl="0" ytl="0" xbr="9" ybr="9"/>'
 BAD = {
     "p.json": [
         ("[]", "empty"),
-        ("[1, 2]", "no list of tasks"),
+        ("[1, 2]", "no COCO file"),
         ("[{", "cannot read"),
         (json.dumps([{"id": 1, "data": {"text": "hello"}, "annotations": []}]), "names no image"),
         (json.dumps([task("gone.png", choices("a"))]), "is not found beside it"),

@@ -44,7 +44,9 @@ def open_label_studio(path: Path, key: str, reading: Reading) -> Source:
     except (OSError, ValueError) as error:
         raise ConfigError(key, f"cannot read {path}: {error}") from None
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, dict) for task in tasks):
-        raise ConfigError(key, f"{path} is no Label Studio export: it is no list of tasks, or an empty one")
+        raise ConfigError(
+            key, f"{path} is no COCO file, and of Label Studio's tasks no list, or an empty one"
+        )
     find, found = Finder(path, key), []
     photographs: dict[Path, str] = {}
     counts: Counter[str] = Counter()
