@@ -133,7 +133,7 @@ class Normalised(nn.Module):
         dense = partial(linear, 6, dtype=self.dtype, name="linear")
         if not self.ours:
             return dense()(nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x))
-        y, dot_general = LayerNorm(dtype=self.dtype, name="norm")(x, self.train)
+        y, dot_general = LayerNorm(dtype=self.dtype, name="norm").before_linear(x, self.train)
         return dense(dot_general=dot_general)(y)
 
 

@@ -74,12 +74,12 @@ class TransformerLayer(nn.Module):
         dense = partial(linear, dtype=self.dtype)
         norm = partial(LayerNorm, dtype=self.dtype)
         drop = DropPath(self.drop_path)
-        y, dot = norm(name="norm1")(x, train)
+        y, dot = norm(name="norm1").before_linear(x, train)
         qkv = dense(3 * D, name="qkv", dot_general=dot)(y).reshape(B, N, 3, self.heads, D // self.heads)
         query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         y = attend(query, key, value).reshape(B, N, D)
         x = x + drop(dense(D, name="proj")(y), train)
-        y, dot = norm(name="norm2")(x, train)
+        y, dot = norm(name="norm2").before_linear(x, train)
         y = nn.silu(dense(2 * D, name="fc1", dot_general=dot)(y))
         return x + drop(dense(D, name="fc2")(y), train)
 

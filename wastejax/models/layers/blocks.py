@@ -16,6 +16,7 @@ from jax import Array
 from wastejax.models.cpu.linear_maps import dense_dot
 from wastejax.models.layers.conv import Conv
 from wastejax.models.layers.init import he_normal, linear_init, normal
+from wastejax.models.layers.norm import BatchNorm
 from wastejax.models.layers.plain import is_plain
 
 # Looked up when they are called: while it converts, jax2onnx replaces these functions of flax by operators.
@@ -43,8 +44,8 @@ class ConvNormAct(nn.Module):
         activation: a key of `ACTIVATIONS`.
     """
 
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
+    conv: Callable[..., Conv]
+    norm: Callable[..., BatchNorm]
     features: int
     kernel: int = 3
     strides: int = 1
@@ -57,7 +58,7 @@ class ConvNormAct(nn.Module):
         groups = x.shape[-1] if self.depthwise else 1
         conv = self.conv(self.features, self.kernel, self.strides, groups, name="conv")
         norm = self.norm(use_running_average=not train, name="bn")
-        x = conv(x, norm) if train else norm(conv(x))
+        x = conv.normalized(x, norm) if train else norm(conv(x))
         act = ACTIVATIONS[self.activation]
         # Computing it again for its gradient costs less than keeping what that needs: 12 % of a step on a CPU.
         return jax.checkpoint(act)(x) if train and self.activation != "none" else act(x)

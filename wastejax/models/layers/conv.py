@@ -31,7 +31,7 @@ LOWERINGS = ("auto", "direct")
 # Found by measuring shapes of EfficientNetV2 and MobileViT at 96 to 256 px on two AVX2 or AVX-512 cores.
 # A depthwise kernel's gradient sums so many elements of `g`, and so many rows of them, at once.
 _DEPTHWISE_BLOCK, _DEPTHWISE_ROWS = 1 << 17, 16
-# For `BatchNorm` with a kernel: least output channels to one of the input, and rows to each of these.
+# For `BatchNorm.of_product`: least output channels to one of the input, and rows to each of these.
 _WIDENS, _ROWS = 2, 100
 
 
@@ -308,13 +308,16 @@ class Conv(nn.Module):
     dtype: Any = jnp.float32
     kernel_init: Callable[..., Array] = he_normal
 
-    @nn.compact
-    def __call__(self, x: Array, norm: Callable[..., Array] | None = None) -> Array:
-        """Maps [B, H, W, C] to [B, H', W', features].
+    def __call__(self, x: Array) -> Array:
+        """Maps [B, H, W, C] to [B, H', W', features]."""
+        return self._map(x, None)
 
-        In training `norm` is the `BatchNorm` of the result: a 1x1 convolution to more channels leaves itself to it,
-        as the two together are faster.
-        """
+    def normalized(self, x: Array, norm: Any) -> Array:
+        """Returns the `BatchNorm` of the result, in training: where that is faster, the two are computed as one."""
+        return self._map(x, norm)
+
+    @nn.compact
+    def _map(self, x: Array, norm: Any) -> Array:
         channels = x.shape[-1]
         shape = (self.kernel, self.kernel, channels // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
@@ -326,7 +329,7 @@ class Conv(nn.Module):
             and self.features >= _WIDENS * channels
             and x.size >= _ROWS * channels**2
         ):
-            return norm(x, kernel)
+            return norm.of_product(x, kernel)
         x = conv2d(x, kernel, self.strides, self.padding, self.groups, self.lowering)
         if self.use_bias:
             x += self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)

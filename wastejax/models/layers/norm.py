@@ -150,17 +150,21 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-3
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(
-        self, x: Array, kernel: Array | None = None, use_running_average: bool | None = None
-    ) -> Array:
+    def __call__(self, x: Array, use_running_average: bool | None = None) -> Array:
         """Normalizes each channel of [B, H, W, C].
 
         Args:
-            x: in training with a kernel, the input of the 1x1 convolution whose result is to be normalized.
-            kernel: [1, 1, C, F], of the dtype of `x`.
+            x: features.
             use_running_average: where the attribute is None.
         """
+        return self._normalize(x, None, use_running_average)
+
+    def of_product(self, x: Array, kernel: Array) -> Array:
+        """Normalizes, in training, the 1x1 convolution of [B, H, W, C] with a kernel [1, 1, C, F] of its dtype."""
+        return self._normalize(x, kernel, None)
+
+    @nn.compact
+    def _normalize(self, x: Array, kernel: Array | None, use_running_average: bool | None) -> Array:
         still = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
         shape = (x.shape[-1] if kernel is None else kernel.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
@@ -225,8 +229,12 @@ class LayerNorm(nn.Module):
     epsilon: float = 1e-5
     dtype: Any = jnp.float32
 
+    def __call__(self, x: Array) -> Array:
+        """Normalizes tokens [..., N, C]."""
+        return self.before_linear(x)[0]
+
     @nn.compact
-    def __call__(self, x: Array, train: bool = False) -> tuple[Array, Callable[..., Array]]:
+    def before_linear(self, x: Array, train: bool = False) -> tuple[Array, Callable[..., Array]]:
         """Returns the tokens [..., N, C], normalized, and the `dot_general` of the `linear` that follows."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
