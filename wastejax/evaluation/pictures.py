@@ -98,8 +98,9 @@ def own_source(config: Mapping[str, Any]) -> Source:
         UserError: they are not there.
     """
     data = config["data"]
+    drawn = not data["dir"] and data["source"] == "folder"
     try:
-        return open_source(data["source"], data["dir"] or str(embedded()), Reading.of(config))
+        return open_source(data["source"], str(embedded()) if drawn else data["dir"], Reading.of(config))
     except ConfigError as error:
         raise UserError(f"the images of this run: {error.problem}; were they moved? Give --data") from None
 
