@@ -556,3 +556,46 @@ def test_a_round_trip_from_folders_to_coco_and_back_keeps_every_image_and_label(
     again, before = open_path(tmp_path / "again"), open_path(folder)
     assert (again.names, again.label_names) == (before.names, before.label_names)
     assert all(again.read(i) == before.read(i) for i in range(len(before)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["coco", "yolo"])
+def test_what_supervision_writes_is_read_as_it_was_given(tmp_path, form):
+    """A well-kept writer of both formats, from arrays of boxes."""
+    sv = pytest.importorskip("supervision")
+    rng = np.random.default_rng(5)
+    (tmp_path / "given").mkdir()
+    paths, boxes = [], {}
+    for i in range(4):
+        path = tmp_path / "given" / f"{i}.png"
+        photo(i, (80, 60)).save(path)
+        corners = rng.integers(0, 30, (2, 2))
+        xyxy = np.concatenate([corners, corners + rng.integers(5, 30, (2, 2))], axis=1).astype(float)
+        boxes[str(path)] = sv.Detections(xyxy=xyxy, class_id=rng.integers(0, 3, 2))
+        paths.append(str(path))
+    given = sv.DetectionDataset(list(CLASSES), paths, boxes)
+    out = tmp_path / "out"
+    images, labels = str(out / "images"), str(out / "labels")
+    if form == "coco":
+        given.as_coco(images_directory_path=images, annotations_path=str(out / "a.json"))
+        path = out / "a.json"
+    else:
+        given.as_yolo(
+            images_directory_path=images,
+            annotations_directory_path=labels,
+            data_yaml_path=str(out / "data.yaml"),
+        )
+        text = (out / "data.yaml").read_text()
+        (out / "data.yaml").write_text(text + "\ntrain: images\n")  # it leaves the splits to its user
+        path = out
+    source = open_path(path, reading=Reading(0))
+    expected = sorted(
+        (Path(p).name, CLASSES[c], (int(x1 - x0), int(y1 - y0)))
+        for p in paths
+        for (x0, y0, x1, y1), c in zip(boxes[p].xyxy, boxes[p].class_id, strict=True)
+    )
+    found = sorted(
+        (Path(name.partition("#")[0]).name, label, decode(source.read(i)).size)
+        for i, (name, label) in enumerate(zip(source.names, source.label_names, strict=True))
+    )
+    assert found == expected
