@@ -107,8 +107,11 @@ def test_an_unfamiliar_image_is_answered_alike_but_less_surely(tmp_path):
     expected = plain * np.exp(3.0 * (cosine - np.median(cosine[:4])))[:, None]
     np.testing.assert_allclose(np.asarray(known.logits(images)), expected, rtol=2e-4, atol=1e-4)
     # Every form has it: `write_export` builds on the same function.
-    forward = forward_function(known, "uint8", "direct")
-    np.testing.assert_allclose(np.asarray(forward(images)), softmax(expected, 1), atol=1e-4)
+    plainly = forward_function(known, "uint8", "direct")(images)
+    mapped, maps = forward_function(known, "uint8", "direct", class_map=True)(images)
+    np.testing.assert_allclose(np.asarray(plainly), softmax(expected, 1), atol=1e-4)
+    np.testing.assert_allclose(np.asarray(mapped), softmax(expected, 1), atol=1e-4)
+    np.testing.assert_allclose(np.asarray(maps).mean((1, 2)), plain, rtol=2e-4, atol=1e-3)
     stored = np.asarray(found.logits(images))  # int8 weights
     assert (stored.argmax(axis=1) == plain.argmax(axis=1)).all()
     assert found.variables["familiarity"]["slope"] == 3

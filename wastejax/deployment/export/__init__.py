@@ -76,11 +76,12 @@ def forward_function(
     Returns:
         images -> calibrated probabilities float32 [B, C], each a sigmoid of its own in a multi-label model; with
         `class_map` a pair of them and of the logits at every position, float32 [B, h, w, C], whose mean over
-        positions is the logits.
+        positions is the logits, but for the factor of `models.familiarity`.
     """
     import jax
 
     from wastejax.models import create_model
+    from wastejax.models.familiarity import COLLECTION, familiarity
     from wastejax.models.folding import apply_folded, fold_batch_norm, fold_entry
     from wastejax.models.layers.blocks import pool
     from wastejax.models.layers.plain import plain_forms
@@ -106,7 +107,10 @@ def forward_function(
             kernel = head["kernel"][None, None]
             maps = jax.lax.conv_general_dilated(features, kernel, (1, 1), "VALID", dimension_numbers=layout)
             maps += head["bias"]
-            return bundle.calibrated(pool(maps)), maps
+            logits = pool(maps)
+            if COLLECTION in variables:
+                logits = logits * familiarity(variables[COLLECTION], pool(features))
+            return bundle.calibrated(logits), maps
 
     return forward
 
