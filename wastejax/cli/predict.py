@@ -148,7 +148,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
             check_folder(getattr(args, option), f"--{option}")
     video = only_stream(args.pictures)
     span = _span(args, video)
-    names = [] if video or args.data else summary.within(find(args.pictures, _warn), *span)
+    names: Sequence[str] = [] if video or args.data else summary.within(find(args.pictures, _warn), *span)
     predictor = load_engine(args.model, args.engine, args.taxonomy, args.threads, any_side=args.regions)
     if args.summary:
         predictor.needs_one_label("--summary")

@@ -5,7 +5,6 @@ Bewley et al. 2016). An object is predicted to go on as it did; one that was see
 belt all move alike. An object counts if it was seen in several frames, which a wrong box seldom is.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -57,7 +56,7 @@ class Track:
     velocity: np.ndarray | None = None
     missed: int = 0
     seen: int = 1
-    votes: Counter[str] = field(default_factory=Counter)
+    votes: dict[str, float] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -103,7 +102,7 @@ def _advance(active: list[Track], seconds: float, regions: Sequence[Region], rul
         before = one.velocity
         one.velocity = speed if before is None else rules.memory * before + (1 - rules.memory) * speed
         one.box, one.last, one.missed, one.seen = box, seconds, 0, one.seen + 1
-        one.votes[region.label] += region.probability
+        one.votes[region.label] = one.votes.get(region.label, 0.0) + region.probability
         one.best = max(one.best, region, key=lambda r: r.probability)
 
 
