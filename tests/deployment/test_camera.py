@@ -80,7 +80,7 @@ def test_what_is_a_stream(camera_extra):
 
 
 def test_mistakes_are_one_line(camera_extra, monkeypatch, tmp_path):
-    monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_: FAKE)
+    monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_, **__: FAKE)
 
     def predict(*options: str) -> int:
         return run(parser("predict").parse_args(["predict", *options]), print)
@@ -98,7 +98,7 @@ def test_mistakes_are_one_line(camera_extra, monkeypatch, tmp_path):
 def test_predict_reads_a_video(monkeypatch, tmp_path, capsys):
     import cv2
 
-    monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_: FAKE)
+    monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_, **__: FAKE)
     path = tmp_path / "film.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
     for colour in [RED] * 10 + [BLUE] * 10:
