@@ -139,6 +139,10 @@ def crossval_by_source(bundle: Bundle, seen: Seen) -> dict[str, dict[str, Any]]:
     for name in names:
         mine = seen.members == name
         others = ~mine & ~np.isin(seen.groups, seen.groups[mine])
+        if not (others & shown).any():
+            raise UserError(
+                f"--by=source: without {name} and its near-duplicates nothing is left to learn from"
+            )
         out[name] = _fitted(bundle, seen, others, None)
     scores: dict[str, dict[str, Any]] = {}
     for name in names:

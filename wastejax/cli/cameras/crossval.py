@@ -1,6 +1,7 @@
 """`wastejax crossval`: how well does a network carry over to a source that it did not learn from?"""
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 
@@ -44,5 +45,5 @@ def run(args: argparse.Namespace, say: Say) -> None:
     right = [row["right"] for row in scores.values()]
     say(f"right: {np.mean(right):.1%} in the mean of the sources, {min(right):.1%} in the worst")
     if args.out:
-        write_json(args.out, scores)
+        write_json(Path(args.out), scores)
         say(f"written: {args.out}")

@@ -1,0 +1,101 @@
+"""Networks across cameras: sources left out in turn, and a model that learns one's own."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.small_models import CLASSES, write_bundle
+from wastejax.bundle import load_bundle
+from wastejax.errors import UserError
+from wastejax.main import dispatch
+from wastejax.training.cameras import Seen, adapt, crossval_by_source
+from wastejax.training.heads import logits_of
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return load_bundle(write_bundle(tmp_path_factory.mktemp("cameras") / "bundle"))
+
+
+def seen(bundle, shift: float, count: int = 90) -> Seen:
+    """Three classes in three directions; the sources b and c see them shifted, with c's label for either of two."""
+    rng = np.random.default_rng(1)
+    size = bundle.variables["params"]["classifier"]["kernel"].shape[0]
+    truth = np.arange(count) % 3
+    directions = np.eye(size, dtype=np.float32)[:3]
+    members = np.array(["a", "b", "c"])[np.arange(count) // 3 % 3]
+    features = directions[truth]
+    features[:, :6] += np.abs(rng.normal(0, 0.05, (count, 6)).astype(np.float32))
+    features[members != "a", 3] += shift
+    allowed = np.zeros((count, len(CLASSES)), bool)
+    allowed[np.arange(count), truth] = True
+    allowed[(members == "c") & (truth < 2), :2] = True
+    return Seen(features, allowed, members, np.arange(count), {})
+
+
+def test_each_source_is_scored_by_what_the_others_teach(bundle):
+    scores = crossval_by_source(bundle, seen(bundle, 0.2))
+    assert list(scores) == ["a", "b", "c"]
+    assert all(row["num_images"] == 30 and row["right"] > 0.95 for row in scores.values())
+    # Where a source's own images taught too, their labels could be learned by heart; here they are noise.
+    noise = seen(bundle, 0.2)
+    mine = noise.members == "b"
+    noise.allowed[mine] = np.eye(len(CLASSES), dtype=bool)[
+        np.random.default_rng(2).integers(0, 3, mine.sum())
+    ]
+    assert crossval_by_source(bundle, noise)["b"]["right"] < 0.7
+    # Near-duplicates of its images in the others do not teach either.
+    same = seen(bundle, 0.2)
+    same.groups[:] = same.groups % 3
+    with pytest.raises(UserError, match="nothing is left to learn from"):
+        crossval_by_source(bundle, same)
+
+
+def test_a_model_learns_ones_own_camera_only_where_that_helps(bundle, tmp_path):
+    mine = seen(bundle, 1.0)
+    found = adapt(bundle, mine, tmp_path / "mine")
+    assert found["written"] and found["after"] > 0.6 > 0.4 > found["before"]
+    low, high = found["gain_ci95"]
+    assert low <= found["gain"] <= high
+    assert found["gain"] == pytest.approx(found["after"] - found["before"])
+    right = mine.allowed[
+        np.arange(90), logits_of(load_bundle(tmp_path / "mine"), mine.features).argmax(axis=1)
+    ]
+    assert right.mean() > 0.6
+    known = seen(bundle, 1.0)
+    known.allowed[:] = False  # labels that the model gives already
+    known.allowed[np.arange(90), logits_of(bundle, known.features).argmax(axis=1)] = True
+    again = adapt(bundle, known, tmp_path / "again")
+    assert again["before"] == 1 and not again["written"] and not (tmp_path / "again").exists()
+    few = Seen(mine.features[:5], mine.allowed[:5], mine.members[:5], mine.groups[:5], {})
+    with pytest.raises(UserError, match="needs 10 different labeled images or more, has 5"):
+        adapt(bundle, few, tmp_path / "few")
+
+
+def test_the_commands(bundle, tmp_path, capsys):
+    rng = np.random.default_rng(3)
+    for source in ("one", "two"):
+        for k, label in enumerate(CLASSES[:2]):
+            for i in range(6):
+                folder = tmp_path / source / label
+                folder.mkdir(parents=True, exist_ok=True)
+                noise = rng.integers(0, 60, (40, 40, 3)) + 150 * k
+                Image.fromarray(noise.astype(np.uint8)).save(folder / f"{i}.png")
+    names = json.dumps(list(CLASSES))
+    (tmp_path / "mix.toml").write_text(
+        f'classes = {names}\n[sources.one]\npath = "one"\n[sources.two]\npath = "two"\n'
+    )
+    model = f"--model={bundle.path}"
+    with pytest.raises(SystemExit) as end:
+        dispatch(["crossval", f"--data={tmp_path}/mix.toml", model, f"--out={tmp_path}/scores.json"])
+    assert not end.value.code
+    assert "in the mean of the sources" in capsys.readouterr().out
+    assert set(json.loads((tmp_path / "scores.json").read_text())) == {"one", "two"}
+    with pytest.raises(SystemExit) as end:
+        dispatch(["adapt", f"--data={tmp_path}/one", model, f"--out={tmp_path}/mine"])
+    assert not end.value.code
+    assert "before" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"exists; give a new folder"):
+        dispatch(["adapt", f"--data={tmp_path}/one", model, f"--out={tmp_path}/one"])
