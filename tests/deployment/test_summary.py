@@ -72,7 +72,8 @@ def test_shares_by_class_bin_and_material(bundle, tmp_path):
     assert {r["name"]: float(r["share"]) for r in rows if r["kind"] == "material"} == materials
     page = (tmp_path / "out" / "summary.html").read_text()
     assert "corrected for what the model confused on 250" in page and ">50." in page
-    assert Image.open(tmp_path / "out" / "summary.png").width > 500
+    with Image.open(tmp_path / "out" / "summary.png") as figure:
+        assert figure.width > 500
 
 
 def test_without_a_confusion_matrix_it_counts_and_says_so(tmp_path):
