@@ -21,7 +21,15 @@ ANCHOR = re.compile(r"<a\s+(?:id|name)=\"([^\"]+)\"")
 
 def documents() -> list[Path]:
     """Returns every Markdown file that git tracks or would."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
+    command = [
+        "git",
+        "ls-files",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+        "*.md",
+        ":!wastejax/*/templates/*",
+    ]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     return [ROOT / name for name in names if (ROOT / name).is_file()]
 

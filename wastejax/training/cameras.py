@@ -129,7 +129,7 @@ def crossval_by_source(bundle: Bundle, seen: Seen) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: there are not two sources to learn from in turn.
     """
-    shown = seen.allowed.any(axis=1)
+    shown = np.asarray(seen.allowed.any(axis=1))
     names = list(dict.fromkeys(seen.members[shown].tolist()))
     if len(names) < 2:
         raise UserError(
@@ -178,7 +178,7 @@ def adapt(bundle: Bundle, seen: Seen, out: Path) -> dict[str, Any]:
     Raises:
         UserError: there are too few images.
     """
-    rows = seen.allowed.any(axis=1)
+    rows = np.asarray(seen.allowed.any(axis=1))
     groups = np.unique(seen.groups[rows])
     if rows.sum() < FEWEST or len(groups) < 2:
         raise UserError(f"adapt: needs {FEWEST} different labeled images or more, has {int(rows.sum())}")

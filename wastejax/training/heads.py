@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import minimize
 
@@ -38,7 +39,7 @@ def logits_of(bundle: Bundle, features: np.ndarray) -> np.ndarray:
     """Returns float32 [N, C], what the bundle says to images with these features [N, D]."""
     logits = head_of(bundle).logits(features)
     known = bundle.variables.get(COLLECTION)
-    return logits if known is None else logits * np.asarray(familiarity(known, features))
+    return logits if known is None else logits * np.asarray(familiarity(known, jnp.asarray(features)))
 
 
 def with_head(bundle: Bundle, head: Head) -> Bundle:
@@ -134,7 +135,8 @@ def cluster(features: np.ndarray, most: int, steps: int = 15, seed: int = 0) -> 
         members[nearest, np.arange(len(unit))] = 1
         sums = members @ unit
         moved = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-6)
-        centers = np.where(members.any(axis=1)[:, None], moved, centers)  # an empty cluster stays
+        some = np.asarray(members.any(axis=1))
+        centers = np.where(some[:, None], moved, centers)  # an empty cluster stays
     return centers
 
 

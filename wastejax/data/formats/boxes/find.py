@@ -42,7 +42,8 @@ class Finder:
 
     @cached_property
     def _below(self) -> dict[str, list[Path]]:
-        folder, found = self.file.parent, {}
+        folder = self.file.parent
+        found: dict[str, list[Path]] = {}
         for parts in walk(folder, self.key).images:
             found.setdefault(parts[-1], []).append(folder.joinpath(*parts))
         return found

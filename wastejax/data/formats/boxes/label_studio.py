@@ -82,7 +82,8 @@ def open_label_studio(path: Path, key: str, reading: Reading) -> Source:
 
 def _image(task: dict[str, Any]) -> str | None:
     """Returns where a task's image is: the value of `image`, or the one text that names an image file."""
-    data = task.get("data") if isinstance(task.get("data"), dict) else task
+    inner = task.get("data")
+    data = inner if isinstance(inner, dict) else task
     texts = {name: value for name, value in data.items() if isinstance(value, str)}
     if "image" in texts:
         return texts["image"]
