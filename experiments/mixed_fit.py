@@ -3,7 +3,7 @@
 Command: python experiments/mixed_fit.py --bundle=BUNDLE --data=DIR --data2=DIR2 --state=STATE
 BUNDLE is what `another_camera.py` made of a run; DIR and DIR2 are as there, and so are the images kept aside. The
 training images of sources with a stated license are linked into STATE/mix, described by STATE/mix/mix.toml, and
-trained on for four epochs with the first eleven blocks frozen. STATE/blended is then between the bundle and the new
+trained on for two epochs with the first eleven blocks frozen. STATE/blended is then between the bundle and the new
 weights (Wortsman et al. 2022), for `another_camera.py --run=STATE/blended --state=STATE --blended`.
 """
 
@@ -25,16 +25,16 @@ NOTHING = ("grocery_store", "negatives_ground", "negatives_ibm")
 # Shares of the batches; what shows none of the classes is one source.
 SHARES = {HOME: 6000, "trashnet": 1300, "aquatrash_crops": 450, "clothing_small": 150, "nothing": 350}
 KEYS = (
-    "data.progressive=160,192",
+    "data.progressive=176,192",
     "data.min_crop_area=0.25",
     "data.split.ratios=0.97,0.015,0.015",
     "loss.mixup=0",
     "loss.cutmix=0",
     "loss.label_smoothing=0.05",
-    "train.epochs=4",
+    "train.epochs=2",
     "optim.learning_rate=1e-3",
     "optim.backbone_lr_factor=0.25",
-    "optim.warmup_epochs=0.5",
+    "optim.warmup_epochs=0.3",
     "optim.ema_decay=0.997",
     "optim.frozen_blocks=11",
 )

@@ -211,7 +211,7 @@ def _carried_over(result: dict[str, Any]) -> list[str]:
         f"3. `experiments/another_camera.py` took the weights between these ({result['alpha']:.0%}) and the "
         "published ones, and fitted the classifier anew to images of several sources, whose labels can mean "
         f"several classes or none: {counts}.",
-        "4. `experiments/mixed_fit.py` trained that for four epochs on all training images of these sources, with "
+        "4. `experiments/mixed_fit.py` trained that for two epochs on all training images of these sources, with "
         f"the first eleven blocks frozen, and took the weights between ({result['mixed_alpha']:.0%} of the new).",
         f"5. `{result['command']}` fitted the classifier once more, and kept 256 centers of the features of what "
         "was learned from: the less an image is like any of them, the less sure is the answer.",
