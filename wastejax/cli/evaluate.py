@@ -141,6 +141,9 @@ def _say_trust(scores: dict[str, Any], say: Say) -> None:
                 f"  {float(wanted):.0%} right aimed at: answers {kept['coverage']:.1%}, of these "
                 f"{kept['accuracy']:.1%} right (reject below {kept['threshold']:.1%})"
             )
+        of_bins = scores.get("selective_bins", {}).get(wanted, {"accuracy": None})
+        if of_bins["accuracy"] is not None:
+            say(f"    names the bin of {of_bins['coverage']:.1%}, of these {of_bins['accuracy']:.1%} right")
     if "ood" in scores:
         say(
             f"detection of {scores['ood']['num_images']:,} out-of-distribution images "
