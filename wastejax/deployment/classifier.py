@@ -41,8 +41,8 @@ class Prediction:
     probability: float
     rejected: bool
     probabilities: Mapping[str, float] = field(repr=False)
-    labels: tuple[str, ...] = ()
-    bins: tuple[str, ...] = ()
+    labels: tuple[str, ...] = field(default=(), repr=False)
+    bins: tuple[str, ...] = field(default=(), repr=False)
     bin_probability: float = 0.0
     class_sure: bool = False
 
