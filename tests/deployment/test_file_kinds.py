@@ -82,7 +82,7 @@ def answers(files: dict[str, Path], model: Any, monkeypatch) -> dict[str, dict[s
     if isinstance(model, Path):
         arguments += [f"--model={model}", *(["--engine=jax"] if model.is_dir() else [])]
     else:
-        monkeypatch.setattr(command, "load_engine", lambda *_: model)
+        monkeypatch.setattr(command, "load_engine", lambda *_, **__: model)
     lines: list[str] = []
     command.run(parser("predict").parse_args(arguments), lines.append)
     return dict(zip(files, json.loads("\n".join(lines)), strict=True))

@@ -381,7 +381,7 @@ def test_mistakes_are_one_line(option, hint, monkeypatch):
     from wastejax.cli import serve
     from wastejax.main import parser
 
-    monkeypatch.setattr(serve, "load_engine", lambda *_: stand_in())
+    monkeypatch.setattr(serve, "load_engine", lambda *_, **__: stand_in())
     with pytest.raises(UserError, match=hint):
         serve.run(parser("serve").parse_args(["serve", option]), print)
 

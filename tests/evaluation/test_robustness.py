@@ -156,6 +156,7 @@ def fake_bundle():
         classes=CLASSES,
         preprocessing=Preprocessing(16),
         config={"eval": {"batch_size": 5}, "data": {"on_bad_image": "raise"}},
+        needs_one_label=lambda what: None,
     )
 
 

@@ -71,6 +71,8 @@ with Stop(say, exits=True) as stop, stop.after_the_step():
 
 
 def test_a_program_that_is_not_ours_to_end_gets_its_keyboard_interrupt():
+    # What a shell starts in the background ignores SIGINT, and so would this test's process.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt), Stop(said.append) as stop:
