@@ -32,7 +32,7 @@ from wastejax.files import write_bytes, write_json
 PRECISIONS = ("float32", "float16", "int8")
 FORMATS = (1, 2, 3)  # 2 has scales; 3 has several labels an image or `familiarity`, and scales perhaps
 SCALE = ":scale"
-DEFAULT = Path(__file__).parent / "default_model"  # the bundle that comes along
+DEFAULT = Path(__file__).parent / "default_model"  # the bundled model
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def load_recipe(recipe: str) -> ConfigDict:
     """Returns the config of a recipe.
 
     Args:
-        recipe: a path of a file that has `get_config()`, or the name of a recipe that comes along.
+        recipe: a path of a file that has `get_config()`, or the name of one of ours.
 
     Raises:
         UserError: there is no such recipe, or it has no `get_config`.

@@ -37,7 +37,7 @@ def load_predictor(
     taxonomy: str | Path | None = None,
     threads: int | None = None,
 ) -> Predictor:
-    """Returns the model at a path; None is the one that comes along.
+    """Returns the model at a path; None is the bundled one.
 
     Args:
         model: a run, a bundle, or a file that `export` wrote.
