@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from wastejax.bundle import default_bundle, load_bundle
+from wastejax.data.description import is_description
+from wastejax.errors import UserError
 from wastejax.evaluation.by_source import source_table
 from wastejax.files import check_file, write_json
 from wastejax.progress import Say
@@ -36,6 +38,10 @@ def run(args: argparse.Namespace, say: Say) -> None:
     """
     if args.out:
         check_file(args.out, "--out")
+    if not is_description(args.data):
+        raise UserError(
+            f"--data={args.data}: is no data description, a .toml file that names two sources or more"
+        )
     bundle = load_bundle(args.model or default_bundle())
     bundle.needs_one_label("crossval")
     scores = crossval_by_source(bundle, look(bundle, args.data, None, say))
