@@ -97,7 +97,7 @@ def test_the_commands(bundle, tmp_path, capsys):
         dispatch(["adapt", f"--data={tmp_path}/one", model, f"--out={tmp_path}/mine"])
     assert not end.value.code
     assert "before" in capsys.readouterr().out
-    with pytest.raises(UserError, match="is no data description, a .toml file"):
+    with pytest.raises(UserError, match="is no data description"):
         dispatch(["crossval", f"--data={tmp_path}/one", model])
     with pytest.raises(UserError, match=r"exists; give a new folder"):
         dispatch(["adapt", f"--data={tmp_path}/one", model, f"--out={tmp_path}/one"])
