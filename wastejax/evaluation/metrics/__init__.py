@@ -246,7 +246,13 @@ def _ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _per_class(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, dict]:
-    hits, support, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    return rates(confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0), classes)
+
+
+def rates(
+    hits: np.ndarray, support: np.ndarray, predicted: np.ndarray, names: Sequence[str]
+) -> dict[str, dict]:
+    """Returns precision, recall, F1 and support by name, of counts int [C]; a rate over nothing is 0."""
     return {
         name: {
             "precision": float(hits[i] / max(predicted[i], 1)),
@@ -254,7 +260,7 @@ def _per_class(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, dict]
             "f1": float(2 * hits[i] / max(support[i] + predicted[i], 1)),
             "support": int(support[i]),
         }
-        for i, name in enumerate(classes)
+        for i, name in enumerate(names)
     }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wastejax.errors import UserError
-from wastejax.evaluation.metrics import bootstrap_interval, bootstrap_statistic
+from wastejax.evaluation.metrics import bootstrap_interval, bootstrap_statistic, rates
 
 UNCALIBRATED = 0.5  # threshold of a class that nobody could choose one for
 
@@ -163,14 +163,5 @@ def _score_bins(named: np.ndarray, shown: np.ndarray, bins: Sequence[str], boots
 
 
 def _rates(named: np.ndarray, shown: np.ndarray, names: Sequence[str]) -> dict[str, dict]:
-    """Returns precision, recall and F1 by column; a rate whose denominator is 0 counts as 0."""
-    hits, predicted, support = (named & shown).sum(0), named.sum(0), shown.sum(0)
-    return {
-        name: {
-            "precision": float(hits[i] / max(predicted[i], 1)),
-            "recall": float(hits[i] / max(support[i], 1)),
-            "f1": float(2 * hits[i] / max(support[i] + predicted[i], 1)),
-            "support": int(support[i]),
-        }
-        for i, name in enumerate(names)
-    }
+    """Returns precision, recall and F1 by column of bool [N, C]."""
+    return rates((named & shown).sum(0), shown.sum(0), named.sum(0), names)
