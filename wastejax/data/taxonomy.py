@@ -8,7 +8,7 @@ import tomllib
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,11 @@ class Taxonomy:
 
     def find(self, name: str) -> Item | None:
         """Returns the rule for a class, None where there is none; `Tea Bags` is `tea_bags`."""
-        return {_folded(known): item for known, item in self.classes.items()}.get(_folded(name))
+        return self._by_folded_name.get(_folded(name))
+
+    @cached_property
+    def _by_folded_name(self) -> dict[str, Item]:
+        return {_folded(known): item for known, item in self.classes.items()}
 
     def unknown(self, classes: Sequence[str]) -> list[str]:
         """Returns those of the class names that have no rule."""
