@@ -304,9 +304,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(steps))
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "household_waste")
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--before", type=Path)
     args = parser.parse_args()
+    if args.data is None and {"agreement", "regions"} & set(args.steps or steps):
+        parser.error("agreement and regions need --data")
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         model = (
