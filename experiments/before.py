@@ -2,7 +2,8 @@
 
 Command: python experiments/before.py EARLIER [--rounds=15] [--seconds=1]
 EARLIER is a checkout of the commit to compare with. Each network runs in two processes that take turns, both
-prepared by their own `wastejax.benchmark`. Sums are over the networks, round by round.
+prepared by their own `wastejax.benchmark`. Sums are over the networks, round by round. Where both builds give the
+compiler the same program, a ratio is only of where two processes happen to lie in memory.
 """
 
 import argparse
@@ -37,6 +38,24 @@ print(json.dumps(facts), flush=True)
 for line in sys.stdin:
     print(json.dumps(list(run(int(line)))), flush=True)
 """
+# Prints a hash of the program that a build gives to the compiler, but for what only names its parts.
+PROGRAM = """
+import hashlib, json, sys
+import jax
+from wastejax.benchmark import networks
+case = networks.Case(*json.loads(sys.argv[1]))
+model = networks.model_of(case)
+make = networks._train if case.mode == "train" else networks._infer
+jitted, arguments, _ = make(case, model, model.init(jax.random.key(0), case.size))
+print(hashlib.sha256(jitted.lower(*arguments).as_text().encode()).hexdigest())
+"""
+
+
+def program(checkout: Path, case: list[Any]) -> str:
+    """Returns the hash of a case's program, with the code of a checkout."""
+    command = [sys.executable, "-P", "-c", PROGRAM, json.dumps(case)]
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    return subprocess.check_output(command, env=environment, cwd=checkout, text=True).strip()
 
 
 @contextmanager
@@ -81,6 +100,7 @@ def measure(earlier: Path, rounds: int, seconds: float) -> list[dict[str, Any]]:
             medians = np.array([[np.median(turn) for turn in times[build]] for build in ("now", "earlier")])
             sums += medians
             rows.append(_row(mode, name, batch, medians))
+            rows[-1]["same_program"] = program(ROOT, case) == program(earlier, case)
         rows.append(_row(mode, "sum", batch, sums))
     return rows
 
@@ -92,6 +112,26 @@ def _row(mode: str, name: str, batch: int, seconds: np.ndarray) -> dict[str, Any
     row |= ratio([[t] for t in now], [[t] for t in earlier])._asdict()
     print(f"{mode} {name}: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})", flush=True)
     return row
+
+
+def page(result: dict[str, Any]) -> str:
+    """Returns what was measured as a table."""
+    cells = [
+        [
+            {"infer": "answer", "train": "training step"}[row["mode"]],
+            row["network"],
+            str(row["batch"]),
+            f"{row['ms']:.1f}",
+            f"{row['earlier_ms']:.1f}",
+            f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
+            {True: "yes", False: "no", None: ""}[row.get("same_program")],
+        ]
+        for row in result["rows"]
+    ]
+    head = ["", "network", "images", "ms now", "ms before", "now / before (95 % interval)", "same program"]
+    note = f"{result['commit']} against {result['earlier']}, {result['hardware']}, {result['date']}, float32, while"
+    note += " the machine computed other things too.\n\n"
+    return note + "\n".join(table(head, cells)) + "\n"
 
 
 def main() -> None:
@@ -107,20 +147,7 @@ def main() -> None:
     result["earlier"] = commit[:12]
     result["rows"] = measure(earlier, args.rounds, args.seconds)
     write_json(RESULTS / "before.json", result)
-    cells = [
-        [
-            {"infer": "answer", "train": "training step"}[row["mode"]],
-            row["network"],
-            str(row["batch"]),
-            f"{row['ms']:.1f}",
-            f"{row['earlier_ms']:.1f}",
-            f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})",
-        ]
-        for row in result["rows"]
-    ]
-    head = ["", "network", "images", "ms now", "ms before", "now / before (95 % interval)"]
-    note = f"{result['commit']} against {result['earlier']}, {result['hardware']}, {result['date']}, float32.\n\n"
-    write_text(RESULTS / "before.md", note + "\n".join(table(head, cells)) + "\n")
+    write_text(RESULTS / "before.md", page(result))
 
 
 if __name__ == "__main__":

@@ -152,8 +152,8 @@ def main() -> None:
                 result[part] = serve(args.seconds, args.rounds)
             about = provenance(f"python experiments/felt.py {' '.join(sys.argv[1:])}")
             result["measured"][part] = about | {"load": round(os.getloadavg()[0], 1)}
-    write_json(file, result)
-    write_text(RESULTS / "felt.md", report(result))
+            write_json(file, result)
+            write_text(RESULTS / "felt.md", report(result))
 
 
 if __name__ == "__main__":
