@@ -23,21 +23,21 @@ import numpy as np
 from experiments.provenance import provenance
 from wastejax.bundle import Bundle, load_bundle, save_bundle
 from wastejax.deployment.export import write_export
-from wastejax.deployment.export.images import CALIBRATION_PICTURES, Pictures, checking_pictures
+from wastejax.deployment.export.images import CALIBRATION_IMAGES, Sample, checking_images
 from wastejax.deployment.formats import load_jax
 from wastejax.deployment.formats.litert import load_litert
 from wastejax.deployment.formats.onnx import load_onnx, load_openvino
 from wastejax.deployment.formats.stablehlo import load_stablehlo
 from wastejax.deployment.predictor import Predictor
+from wastejax.evaluation.images import Asked
 from wastejax.evaluation.metrics import bootstrap_interval
-from wastejax.evaluation.pictures import Asked
 from wastejax.evaluation.report.markdown import percent, table
 from wastejax.files import write_json, write_text
 from wastejax.runtime.process import has_huge_pages
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BROWSER = RESULTS / "browser.json"
-PICTURES, ROUNDS, BATCH = 200, 40, 8
+IMAGES, ROUNDS, BATCH = 200, 40, 8
 WHOLE_SPLIT = 1_000_000
 PACKAGES = ("jax", "onnxruntime", "openvino", "ai-edge-litert", "jax2onnx", "litert-converter")
 
@@ -95,10 +95,10 @@ def measure(run: Path, folder: Path) -> dict[str, Any]:
     """Exports a run in all forms to a folder and compares them."""
     bundle = load_bundle(run)
     asked = Asked(run)
-    export(bundle, folder, checking_pictures(asked, bundle, "val", CALIBRATION_PICTURES))
-    whole = checking_pictures(asked, bundle, "test", WHOLE_SPLIT)
+    export(bundle, folder, checking_images(asked, bundle, "val", CALIBRATION_IMAGES))
+    whole = checking_images(asked, bundle, "test", WHOLE_SPLIT)
     assert whole.labels is not None
-    few = Pictures(whole.images[:PICTURES], whole.labels[:PICTURES], whole.origin)
+    few = Sample(whole.images[:IMAGES], whole.labels[:IMAGES], whole.origin)
     loaded = {
         name: form.load(folder / form.file if form.file else bundle.path) for name, form in FORMS.items()
     }
@@ -111,7 +111,7 @@ def measure(run: Path, folder: Path) -> dict[str, Any]:
             "bytes": size(folder / FORMS[name].file if FORMS[name].file else bundle.path),
             "ms_p50": round(1000 * float(np.median(times[name])), 2),
             "ms_p90": round(1000 * float(np.quantile(times[name], 0.9)), 2),
-        } | compare(answers[REFERENCE][:PICTURES], answers[name][:PICTURES], few.labels)
+        } | compare(answers[REFERENCE][:IMAGES], answers[name][:IMAGES], few.labels)
         if reduced:
             rows[name]["whole_split"] = compare(answers[REFERENCE], answers[name], whole.labels)
         print(name, rows[name], flush=True)
@@ -125,7 +125,7 @@ def measure(run: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def export(bundle: Bundle, folder: Path, calibration: Pictures) -> None:
+def export(bundle: Bundle, folder: Path, calibration: Sample) -> None:
     """Writes every form."""
     for form in dict.fromkeys(FORMS.values()):
         path = folder / form.file
@@ -159,11 +159,11 @@ def latencies(loaded: dict[str, Predictor], squares: np.ndarray) -> dict[str, li
         predictor.probabilities(squares[:1])
     seconds: dict[str, list[float]] = {name: [] for name in loaded}
     for i in range(ROUNDS):
-        picture = squares[i % len(squares)][None]
+        image = squares[i % len(squares)][None]
         for name, predictor in loaded.items():
-            predictor.probabilities(picture)  # brings its own weights back into the caches
+            predictor.probabilities(image)  # brings its own weights back into the caches
             start = time.perf_counter()
-            predictor.probabilities(picture)
+            predictor.probabilities(image)
             seconds[name].append(time.perf_counter() - start)
     return seconds
 

@@ -30,7 +30,7 @@ from wastejax.deployment import website
 from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.predictor import Predictor
 from wastejax.evaluation.evaluate import match_classes
-from wastejax.evaluation.pictures import Asked, asked_pictures
+from wastejax.evaluation.images import Asked, asked_images
 from wastejax.files import write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -49,7 +49,7 @@ FLAGS = (
     "--window-size=900,900",
     "--lang=en-US",
 )
-PICTURES = 200
+IMAGES = 200
 # Runs in the page: the square that the model sees, its probabilities, and the time from the file to them.
 LOOK = """
 const [data, done] = arguments;
@@ -129,12 +129,12 @@ def write_site(model: Path | None, folder: Path) -> Path:
 
 
 def agreement(
-    driver: Any, address: str, predictor: Predictor, pictures: list[bytes], labels: np.ndarray
+    driver: Any, address: str, predictor: Predictor, photos: list[bytes], labels: np.ndarray
 ) -> dict[str, Any]:
     """Compares the page at an address with a model on encoded images, whose classes are int [N]."""
     driver.get(address)
     rows, expected, ms, apart = [], [], [], []
-    for data in pictures:
+    for data in photos:
         square = predictor.preprocessing(images.decode(data))
         expected.append(predictor.probabilities(square[None])[0])
         found = driver.execute_async_script(LOOK, base64.b64encode(data).decode())
@@ -152,11 +152,11 @@ def agreement(
     }
 
 
-def split_pictures(run: Path, count: int) -> tuple[list[bytes], np.ndarray]:
+def split_images(run: Path, count: int) -> tuple[list[bytes], np.ndarray]:
     """Returns encoded images of a run's test split, the same as experiments/agreement.py, and their classes."""
     bundle = load_bundle(run)
     asked = Asked(data=None, model=str(run), split="test")
-    source, indices = asked_pictures(asked, bundle.config)
+    source, indices = asked_images(asked, bundle.config)
     chosen = np.random.default_rng(17).permutation(indices)[:count]
     known = match_classes(bundle.classes, source.classes)
     return [source.read(int(i)) for i in chosen], np.array([known[source.labels[i]] for i in chosen])
@@ -169,7 +169,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, chromium(f"{folder}/profile") as driver:
         site = write_site(run, Path(folder) / "site")
         with web_host(site) as address:
-            row = agreement(driver, address, load_predictor(run), *split_pictures(run, PICTURES))
+            row = agreement(driver, address, load_predictor(run), *split_images(run, IMAGES))
             hosts = asked_hosts(driver) - {urlsplit(address).netloc}
         about = {
             **provenance(f"python experiments/browser.py {run.name}"),

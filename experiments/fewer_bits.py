@@ -21,10 +21,10 @@ import numpy as np
 from wastejax import machine
 from wastejax.bundle import default_bundle, load_bundle
 from wastejax.data.transforms import Preprocessing
-from wastejax.deployment import pictures
 from wastejax.deployment.export import write_export
-from wastejax.deployment.export.images import Pictures
+from wastejax.deployment.export.images import Sample
 from wastejax.deployment.formats import load_predictor
+from wastejax.deployment.images import find, read
 from wastejax.evaluation.report.markdown import percent, table
 from wastejax.files import write_json, write_text
 
@@ -43,9 +43,9 @@ FORMS = {
 
 def squares(data: Path, preprocessing: Preprocessing, start: int, count: int) -> tuple[np.ndarray, list[str]]:
     """Returns images of a folder, the same ones each time, and the folders that they are in."""
-    names = pictures.find([str(data)], lambda _: None)
+    names = find([str(data)], lambda _: None)
     chosen = [names[i] for i in np.random.default_rng(17).permutation(len(names))[start : start + count]]
-    rows = np.stack([preprocessing(pictures.read(name)) for name in chosen])
+    rows = np.stack([preprocessing(read(name)) for name in chosen])
     return rows, [Path(name).relative_to(data).parts[0] for name in chosen]
 
 
@@ -54,7 +54,7 @@ def write(folder: Path, data: Path, model: Path) -> None:
     bundle = load_bundle(model)
     folder.mkdir(parents=True, exist_ok=True)
     images, _ = squares(data, bundle.preprocessing, ANSWERED, CALIBRATING)
-    calibration = Pictures(images, None, str(data))
+    calibration = Sample(images, None, str(data))
     for name, precision in FORMS.values():
         if not (folder / name).is_file():
             fresh = folder / f"new.{name}"

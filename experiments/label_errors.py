@@ -58,7 +58,7 @@ def measured(
         given[planted] = (given[planted] + rng.integers(1, classes, changed)) % classes
         part, near = features[chosen], groups[chosen]
         every = np.arange(images)
-        named = [error.picture for error in label_errors.find_label_errors(part, given, near, every)]
+        named = [error.image for error in label_errors.find_label_errors(part, given, near, every)]
         alone, _ = label_errors.confident_disagreement(label_errors.cross_validate(part, given, near), given)
         for row, suspects in enumerate((named, alone)):
             found[row] += len(suspects), np.isin(suspects, planted).sum()

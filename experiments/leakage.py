@@ -94,20 +94,20 @@ def original(name: str) -> str:
     return str(Path(name).with_suffix("")).partition(MARK)[0]
 
 
-def audited(pictures: Path, manifest: Path, seed: int) -> None:
+def audited(images: Path, manifest: Path, seed: int) -> None:
     """Writes a split that keeps each group of the audit's on one side; nothing where it is done."""
     if not manifest.is_file():
-        found = audit(open_folder(pictures))
+        found = audit(open_folder(images))
         source, groups = found.source, found.groups
         splits = stratified_group_split(source.labels, source.domains, groups, seed=seed)
         save_manifest(manifest, source, groups, splits)
 
 
-def train(pictures: Path, workdir: Path, keys: list[str]) -> str:
+def train(images: Path, workdir: Path, keys: list[str]) -> str:
     """Trains one network, or goes on with it, and returns the command."""
     options = ["--config=mobilevit_ir", *(f"--config.{key}" for key in (*KEYS, *keys))]
     if not (workdir / "report.json").is_file():
-        command = [sys.executable, "-m", "wastejax.main", *options, f"--config.data.dir={pictures}"]
+        command = [sys.executable, "-m", "wastejax.main", *options, f"--config.data.dir={images}"]
         subprocess.run([*command, f"--workdir={workdir}"], check=True, cwd=ROOT)
     return re.sub(r"=/\S*/", "=", " ".join(["python -m wastejax.main", *options]))
 
@@ -120,15 +120,15 @@ def rate(correct: np.ndarray) -> dict:
     return {"num_images": len(correct), "top1": round(top1, 4), "ci95": [round(x, 4) for x in interval]}
 
 
-def score(pictures: Path, workdir: Path, groups: dict[str, str]) -> dict:
+def score(images: Path, workdir: Path, groups: dict[str, str]) -> dict:
     """Scores a run on its test images, and on those whose near-duplicates were and were not trained on.
 
     Args:
-        pictures: the set.
+        images: the set.
         workdir: the run.
         groups: the audit's group of each file: TrashNet has a few twins of its own.
     """
-    source = open_folder(pictures)
+    source = open_folder(images)
     listed = load_manifest(workdir / "manifest.csv", source)
     source = source.select(listed.indices)
     names = [source.names[i] for i in np.flatnonzero(listed.splits == "train")]
@@ -198,12 +198,12 @@ def main() -> None:
     args = parser.parse_args()
     commit = args.commit or head()
     state = args.state.resolve()
-    pictures = state / "pictures"
-    plant(args.data, pictures)
+    images = state / "images"
+    plant(args.data, images)
     pairs: list[dict] = []
     for seed in args.seeds:
         manifest = state / f"audited-{seed}.csv"
-        audited(pictures, manifest, seed)
+        audited(images, manifest, seed)
         keys = {
             "random": "data.split.group=none",
             "grouped": "data.split.group=phash",
@@ -211,10 +211,10 @@ def main() -> None:
         }
         runs = {split: state / f"{split}-{seed}" for split in SPLITS}
         commands = {
-            split: train(pictures, workdir, [keys[split], f"seed={seed}"]) for split, workdir in runs.items()
+            split: train(images, workdir, [keys[split], f"seed={seed}"]) for split, workdir in runs.items()
         }
         groups = read_groups(manifest)
-        scores = {split: score(pictures, workdir, groups) for split, workdir in runs.items()}
+        scores = {split: score(images, workdir, groups) for split, workdir in runs.items()}
         pairs.append({"seed": seed, "commands": commands, **scores})
         write(args.out, args, commit, runs, pairs)
         for split in SPLITS:

@@ -23,7 +23,7 @@ from experiments.provenance import head
 from wastejax.bundle import Bundle, load_bundle, save_bundle
 from wastejax.config import apply_overrides, load_recipe
 from wastejax.data.transforms import Preprocessing
-from wastejax.deployment.export import LIMITS, SUFFIXES, Pictures, write_export
+from wastejax.deployment.export import LIMITS, SUFFIXES, Sample, write_export
 from wastejax.deployment.formats import load_jax, load_predictor
 from wastejax.models import MODELS, create_model
 from wastejax.models.structure import layer_index, parts
@@ -158,7 +158,7 @@ def _exported(form: str, runtime: str | None, precision: str, network: Network, 
     """Writes a form and compares its answers with the model's."""
     path = folder / f"{precision}{SUFFIXES[form]}"
     if not path.is_file():
-        calibration = Pictures(images(network, 16, seed=1), None, "")
+        calibration = Sample(images(network, 16, seed=1), None, "")
         write_export(load_bundle(folder / "bundle"), path, "uint8", precision, calibration)
     squares = images(network, BATCH)
     before = load_jax(folder / "bundle").probabilities(squares)

@@ -60,8 +60,8 @@ def main() -> None:
         things = choose_things(args.data, speed, number)
         kept = args.state / f"objects_{number}.json"
         frames = json.loads(kept.read_text()) if kept.is_file() else []
-        for seconds, picture in list(clip(things, speed, number))[len(frames) :]:
-            frames.append((seconds, [list(region) for region in find_regions(predictor, picture)]))
+        for seconds, photo in list(clip(things, speed, number))[len(frames) :]:
+            frames.append((seconds, [list(region) for region in find_regions(predictor, photo)]))
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(json.dumps(frames))
         rows.append({"speed": speed} | score(things, frames))

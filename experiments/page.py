@@ -38,7 +38,7 @@ from wastejax.deployment.export import Form, export_model
 from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.regions import find_regions, iou
 from wastejax.deployment.website import write_site
-from wastejax.evaluation.pictures import Asked
+from wastejax.evaluation.images import Asked
 from wastejax.files import write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +47,7 @@ TEXT = ROOT / "docs" / "results" / "page.md"
 SHOTS = ROOT / "docs" / "images" / "page"
 LIGHTHOUSE = "lighthouse@13.5.0"
 LIGHTHOUSE_SECONDS = 150
-PICTURES, LOADS, MOSAICS = 200, 10, 8
+IMAGES, LOADS, MOSAICS = 200, 10, 8
 ALIKE = 0.7  # intersection over union of boxes that are the same
 RULES = dict(zip(LANGUAGES, ("england", "korea", "germany", "japan", "france"), strict=True))
 # Drawings in the screenshots.
@@ -113,10 +113,10 @@ def surest(model: Path, name: str) -> tuple[str, int]:
 def measure_agreement(site: Path, data: Path) -> dict[str, Any]:
     """The page's answers to real images against those of `predict`."""
     source = open_folder(data)
-    chosen = np.random.default_rng(17).permutation(len(source))[:PICTURES]
-    pictures = [source.read(int(i)) for i in chosen]
+    chosen = np.random.default_rng(17).permutation(len(source))[:IMAGES]
+    photos = [source.read(int(i)) for i in chosen]
     with browser() as driver, web_host(site) as address:
-        row = agreement(driver, address, load_engine(None), pictures, np.zeros(len(pictures), int))
+        row = agreement(driver, address, load_engine(None), photos, np.zeros(len(photos), int))
     kept = ("pictures", "agreement", "largest_difference", "same_pixels", "largest_pixel_difference")
     return {"data": data.name} | {name: row[name] for name in kept} | {"ms_p50": row["ms_p50"]}
 
@@ -130,13 +130,13 @@ def measure_regions(model: Path, site: Path, data: Path) -> dict[str, Any]:
     with browser() as driver, web_host(site) as address:
         driver.get(address)
         for _ in range(MOSAICS):
-            picture = Image.new("RGB", (1200, 900), (196, 198, 192))
+            image = Image.new("RGB", (1200, 900), (196, 198, 192))
             for i in range(4):
                 tile = images.decode(source.read(int(next(chosen)))).resize((400, 400))
-                picture.paste(tile, (90 + 610 * (i % 2), 25 + 440 * (i // 2)))
+                image.paste(tile, (90 + 610 * (i % 2), 25 + 440 * (i // 2)))
             file = io.BytesIO()
-            picture.save(file, "PNG")
-            expected = find_regions(predictor, picture)
+            image.save(file, "PNG")
+            expected = find_regions(predictor, image)
             found = driver.execute_async_script(FIND, base64.b64encode(file.getvalue()).decode())
             seconds.append(found["ms"] / 1000)
             ours, theirs = ours + len(expected), theirs + len(found["regions"])
@@ -233,7 +233,7 @@ def emulate(driver: Any, form: str, dark: bool = False) -> None:
 
 def keep(driver: Any, name: str) -> None:
     """Stores what is to be seen as a small WebP."""
-    time.sleep(0.4)  # pictures in cards are decoded after they are there
+    time.sleep(0.4)  # images in cards are decoded after they are there
     SHOTS.mkdir(parents=True, exist_ok=True)
     Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB").save(
         SHOTS / f"{name}.webp", quality=70, method=6
@@ -253,11 +253,11 @@ def ask(driver: Any, folder: Path, *drawings: tuple[str, int]) -> None:
 
 def ask_for_boxes(driver: Any, folder: Path, drawings: Sequence[tuple[str, int]]) -> None:
     """Has the page find several objects in one image."""
-    picture = Image.new("RGB", (1200, 900), (226, 224, 220))
+    image = Image.new("RGB", (1200, 900), (226, 224, 220))
     for i, drawing in enumerate(drawings[:4]):
         tile = Image.open(io.BytesIO(drawn(*drawing))).resize((400, 400))
-        picture.paste(tile, (90 + 610 * (i % 2), 25 + 440 * (i // 2)))
-    picture.save(folder / "several.png")
+        image.paste(tile, (90 + 610 * (i % 2), 25 + 440 * (i // 2)))
+    image.save(folder / "several.png")
     driver.find_element(By.ID, "file").send_keys(str(folder / "several.png"))
     wait(driver, "document.querySelectorAll('.card').length === 1")
     still(driver)

@@ -54,9 +54,9 @@ class Thing(NamedTuple):
     cut: bool
 
 
-def cut_out(picture: Image.Image) -> Image.Image | None:
+def cut_out(image: Image.Image) -> Image.Image | None:
     """Returns a studio image's object as RGBA, cropped to it; None where the ground is not plain white."""
-    pixels = np.asarray(picture)
+    pixels = np.asarray(image)
     bright = pixels.min(axis=-1) >= 232
     border = np.concatenate([bright[0], bright[-1], bright[:, 0], bright[:, -1]])
     if border.mean() < 0.97:
@@ -72,20 +72,20 @@ def cut_out(picture: Image.Image) -> Image.Image | None:
     mask = parts == 1 + sizes.argmax()
     alpha = Image.fromarray((mask * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
     rows, columns = ndimage.find_objects(mask.astype(int))[0]
-    picture = picture.copy()
-    picture.putalpha(alpha)
-    return picture.crop((columns.start, rows.start, columns.stop, rows.stop))
+    image = image.copy()
+    image.putalpha(alpha)
+    return image.crop((columns.start, rows.start, columns.stop, rows.stop))
 
 
-def trimmed(picture: Image.Image) -> Image.Image:
+def trimmed(image: Image.Image) -> Image.Image:
     """Returns the image without white bars at its edges, which belong to no tile."""
-    dark = np.asarray(picture).min(axis=-1) < 245
+    dark = np.asarray(image).min(axis=-1) < 245
     sides = []
     for axis in (0, 1):
         seen = np.flatnonzero(dark.mean(axis=axis) > 0.02)
         sides.append((seen[0], seen[-1] + 1) if len(seen) else (0, dark.shape[1 - axis]))
     (left, right), (top, bottom) = sides
-    return picture.crop((int(left), int(top), int(right), int(bottom)))
+    return image.crop((int(left), int(top), int(right), int(bottom)))
 
 
 def ground(kind: str, size: tuple[int, int], rng: random.Random) -> Image.Image:
@@ -121,20 +121,18 @@ def mosaic(
     size = rng.choice([(LONGER, SHORTER), (SHORTER, LONGER)])
     canvas, things = ground(kind, size, rng), []
     usual = (FILL * LONGER * SHORTER / len(objects)) ** 0.5
-    for label, picture in objects:
+    for label, image in objects:
         shrink = 1.0
         longer = min(usual * rng.uniform(0.8, 1.2), 0.5 * SHORTER)
         while True:
-            factor = shrink * longer / max(picture.size)
-            w, h = (max(1, round(factor * side)) for side in picture.size)
+            factor = shrink * longer / max(image.size)
+            w, h = (max(1, round(factor * side)) for side in image.size)
             if box := place([thing.box for thing in things], w, h, size, rng):
                 break
             shrink *= 0.9
-        pasted = picture.resize((w, h), Image.Resampling.LANCZOS)
-        canvas.paste(
-            pasted.convert("RGB"), box[:2], pasted.getchannel("A") if picture.mode == "RGBA" else None
-        )
-        things.append(Thing(label, box, picture.mode == "RGBA"))
+        pasted = image.resize((w, h), Image.Resampling.LANCZOS)
+        canvas.paste(pasted.convert("RGB"), box[:2], pasted.getchannel("A") if image.mode == "RGBA" else None)
+        things.append(Thing(label, box, image.mode == "RGBA"))
     return canvas, things
 
 
@@ -151,16 +149,16 @@ def compose(split: str, model: Path, data: Path, folder: Path) -> list[dict]:
     rng.shuffle(pool)
     objects: dict[bool, list] = {True: [], False: []}  # cut out or not; one in six can be
     for i in pool:
-        picture = decode(source.read(i))
-        cut = cut_out(picture)
-        objects[cut is not None].append((source.classes[source.labels[i]], cut or trimmed(picture)))
+        image = decode(source.read(i))
+        cut = cut_out(image)
+        objects[cut is not None].append((source.classes[source.labels[i]], cut or trimmed(image)))
     endless = {cut: itertools.cycle(some) for cut, some in objects.items()}
     folder.mkdir(parents=True, exist_ok=True)
     for kind, count, n in itertools.product(GROUND, COUNTS, range(PER_CELL[split])):
         chosen = [next(endless[rng.random() < 0.5]) for _ in range(count)]
-        picture, things = mosaic(chosen, kind, rng)
+        image, things = mosaic(chosen, kind, rng)
         name = f"{kind}_{count}_{n}.jpg"
-        picture.save(folder / name, quality=92)
+        image.save(folder / name, quality=92)
         rows.append({"file": name, "ground": kind, "count": count, "things": [t._asdict() for t in things]})
     listed.write_text(json.dumps(rows))
     return rows
@@ -172,13 +170,13 @@ def boxes_of(predictor, folder: Path, rows: list[dict], scales: tuple[float, ...
     for row in rows:
         kept = folder / f"{row['file']}_boxes.npz"
         if not kept.is_file():
-            picture, fresh = decode((folder / row["file"]).read_bytes()), {}
+            image, fresh = decode((folder / row["file"]).read_bytes()), {}
             for scale in scales:
-                boxes = candidates(predictor, picture, replace(WIDEST, scales=(scale,)))
+                boxes = candidates(predictor, image, replace(WIDEST, scales=(scale,)))
                 fresh[f"{row['file']} {scale} boxes"] = boxes
-                fresh[f"{row['file']} {scale} rows"] = classify(predictor, picture, boxes, WIDEST.margin)
+                fresh[f"{row['file']} {scale} rows"] = classify(predictor, image, boxes, WIDEST.margin)
             things = np.array([thing["box"] for thing in row["things"]], float)
-            fresh[f"{row['file']} truth"] = classify(predictor, picture, things, WIDEST.margin)
+            fresh[f"{row['file']} truth"] = classify(predictor, image, things, WIDEST.margin)
             np.savez(folder / "new.npz", **fresh)
             (folder / "new.npz").rename(kept)
         with np.load(kept) as stored:

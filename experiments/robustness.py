@@ -23,8 +23,8 @@ import numpy as np
 
 from experiments.provenance import head
 from wastejax.bundle import load_bundle
+from wastejax.evaluation.images import Asked, asked_images
 from wastejax.evaluation.metrics import bootstrap_statistic
-from wastejax.evaluation.pictures import Asked, asked_pictures
 from wastejax.evaluation.report.robustness import draw
 from wastejax.evaluation.robustness import CLEAN, Point, measure, points, spread, summary
 from wastejax.evaluation.robustness.corruptions import KINDS
@@ -58,7 +58,7 @@ def measure_run(state: Path, run: Path, name: str, limit: int | None) -> None:
     bundle = load_bundle(run)
     config = bundle.config
     asked = Asked(model=str(run), data=None, split=None)
-    source, indices = asked_pictures(asked, config)
+    source, indices = asked_images(asked, config)
     keep = state / f"{name}.npz"
     if not keep.is_file():
         correct, labels = measure(

@@ -105,8 +105,8 @@ def serving(model: str | None) -> Iterator[Server]:
 def encoded(kind: str, size: tuple[int, int] = (256, 256), seed: int = 0) -> bytes:
     """Returns a drawn image as a file."""
     data = io.BytesIO()
-    picture = synthetic.draw(synthetic.CLASSES[seed % len(synthetic.CLASSES)], seed, "real_world")
-    picture.resize(size, Image.Resampling.BICUBIC).save(data, kind)
+    image = synthetic.draw(synthetic.CLASSES[seed % len(synthetic.CLASSES)], seed, "real_world")
+    image.resize(size, Image.Resampling.BICUBIC).save(data, kind)
     return data.getvalue()
 
 
@@ -295,7 +295,7 @@ def fuzz(server: Server, requests: int) -> dict[str, Any]:
 
 def load(server: Server, seconds: float) -> list[dict[str, Any]]:
     """Asks from 1, 2, … threads at once, each as soon as it is answered."""
-    pictures = [encoded("JPEG", (1280, 960), seed) for seed in range(16)]
+    images = [encoded("JPEG", (1280, 960), seed) for seed in range(16)]
     rows = []
     for clients in CONCURRENCY:
         latencies: list[float] = []
@@ -307,7 +307,7 @@ def load(server: Server, seconds: float) -> list[dict[str, Any]]:
             i = first
             while time.perf_counter() < end:
                 start = time.perf_counter()
-                connection.request("POST", "/predict", pictures[i % len(pictures)])
+                connection.request("POST", "/predict", images[i % len(images)])
                 answer = connection.getresponse()
                 answer.read()
                 latencies.append(time.perf_counter() - start)

@@ -21,7 +21,7 @@ from wastejax.data.pipeline import EvalBatches
 from wastejax.evaluation import robustness
 from wastejax.evaluation.by_source import source_table
 from wastejax.evaluation.evaluate import evaluate
-from wastejax.evaluation.pictures import Asked, asked_pictures
+from wastejax.evaluation.images import Asked, asked_images
 from wastejax.evaluation.report.markdown import code, percent, table
 from wastejax.evaluation.report.robustness import label
 from wastejax.evaluation.robustness import spread
@@ -86,7 +86,7 @@ def measure(run: Path, stored: Bundle) -> dict[str, Any]:
     """Calibrates the stored bundle on validation images and scores it on test images; it keeps both."""
     config = load_bundle(run).config
     parts = {
-        split: asked_pictures(Asked(model=run, data=None, split=split), config) for split in ("val", "test")
+        split: asked_images(Asked(model=run, data=None, split=split), config) for split in ("val", "test")
     }
     calibration = calibrate_bundle(stored, *parts["val"])
     source, indices = parts["test"]

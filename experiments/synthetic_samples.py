@@ -24,10 +24,8 @@ def sheet() -> Image.Image:
         left, top = k % COLUMNS * width + 2 * GAP, k // COLUMNS * height
         ink.text((left, top + 3), name.replace("_", " "), "black", font)
         for n, domain in enumerate(synthetic.DOMAINS):
-            picture = synthetic.draw(name, INDEX[domain], domain).resize(
-                (SIDE, SIDE), Image.Resampling.LANCZOS
-            )
-            figure.paste(picture, (left + n * (SIDE + GAP), top + LINE))
+            image = synthetic.draw(name, INDEX[domain], domain).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+            figure.paste(image, (left + n * (SIDE + GAP), top + LINE))
     return figure.point([v & 0xF8 | v >> 5 for v in range(256)] * 3)  # 5 bits a channel: half the bytes
 
 

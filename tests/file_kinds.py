@@ -20,7 +20,7 @@ ORIENTATION = 0x0112
 
 
 @cache
-def picture(width: int = 96, height: int = 72) -> Image.Image:
+def photo(width: int = 96, height: int = 72) -> Image.Image:
     """Smooth, colorful, and different in every corner."""
     y, x = np.mgrid[:height, :width] / (height, width)[0]
     waves = [np.sin(9 * x + 2 * y), np.cos(7 * y - 3 * x), np.sin(5 * (x + y))]
@@ -171,9 +171,9 @@ def bmp_top_down(image: Image.Image) -> bytes:
 
 
 def _stored(orientation: int) -> Image.Image:
-    """The picture as a camera held in that way stores it (EXIF 2.3, Orientation)."""
+    """The image as a camera held in that way stores it (EXIF 2.3, Orientation)."""
     undo = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
-    return picture().transpose(undo[orientation])
+    return photo().transpose(undo[orientation])
 
 
 def _exif(orientation: int) -> Image.Exif:
@@ -187,14 +187,14 @@ def _turned(kind: str, orientation: int, **options) -> bytes:
 
 
 def _seethrough() -> Image.Image:
-    image = picture().convert("RGBA")
+    image = photo().convert("RGBA")
     image.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 96).astype(np.uint8), (72, 1))))
     return image
 
 
 def _cut_out() -> Image.Image:
     """256 colors, of which one is transparent."""
-    image = picture().quantize(250)
+    image = photo().quantize(250)
     colors = image.getpalette("RGB")
     image.putpalette(colors + [0] * (768 - len(colors)))
     image.paste(251, (10, 10, 50, 50))
@@ -202,8 +202,8 @@ def _cut_out() -> Image.Image:
 
 
 def _deep(bits: int, channels: int) -> np.ndarray:
-    """The picture with samples of some bits, in 16."""
-    fine = np.asarray(picture().resize((192, 144), Image.Resampling.BICUBIC), np.float64)
+    """The image with samples of some bits, in 16."""
+    fine = np.asarray(photo().resize((192, 144), Image.Resampling.BICUBIC), np.float64)
     fine = fine.reshape(72, 2, 96, 2, 3).mean((1, 3))[..., :channels]
     return np.rint(fine * (2**bits - 1) / 255).astype(np.uint16)
 
@@ -216,18 +216,18 @@ def _texts() -> PngImagePlugin.PngInfo:
 
 
 def _frames(kind: str, **options) -> bytes:
-    second = Image.new("RGB", picture().size, (0, 0, 255))
-    return encode(picture(), kind, save_all=True, append_images=[second, picture()], **options)
+    second = Image.new("RGB", photo().size, (0, 0, 255))
+    return encode(photo(), kind, save_all=True, append_images=[second, photo()], **options)
 
 
 def _jpeg(**options) -> bytes:
-    return encode(picture(), "JPEG", **{"quality": 92, **options})
+    return encode(photo(), "JPEG", **{"quality": 92, **options})
 
 
 _CMYK = Image.merge(
-    "CMYK", [*(band.point(lambda v: 255 - v) for band in picture().split()), Image.new("L", (96, 72), 30)]
+    "CMYK", [*(band.point(lambda v: 255 - v) for band in photo().split()), Image.new("L", (96, 72), 30)]
 )
-_PNG = encode(picture(), "PNG")
+_PNG = encode(photo(), "PNG")
 
 # What the kind is -> (ending, its bytes).
 KINDS: dict[str, tuple[str, Callable[[], bytes]]] = {
@@ -236,7 +236,7 @@ KINDS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "JPEG, 4:2:2": (".jfif", lambda: _jpeg(subsampling=1)),
     "JPEG, progressive": (".jpe", lambda: _jpeg(progressive=True)),
     "JPEG, restart markers": (".jpg", lambda: _jpeg(restart_marker_rows=1)),
-    "JPEG, grey": (".jpg", lambda: encode(picture().convert("L"), "JPEG")),
+    "JPEG, grey": (".jpg", lambda: encode(photo().convert("L"), "JPEG")),
     "JPEG, CMYK": (".jpg", lambda: encode(_CMYK, "JPEG", quality=95)),
     "JPEG, CMYK with a profile": (".jpg", lambda: encode(_CMYK, "JPEG", quality=95, icc_profile=press())),
     "JPEG, sRGB by profile": (".jpg", lambda: _jpeg(icc_profile=srgb_profile())),
@@ -244,7 +244,7 @@ KINDS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "JPEG, Adobe RGB": (".jpg", lambda: _jpeg(icc_profile=adobe_rgb())),
     "JPEG, grey with a profile": (
         ".jpg",
-        lambda: encode(picture().convert("L"), "JPEG", icc_profile=dark_grey()),
+        lambda: encode(photo().convert("L"), "JPEG", icc_profile=dark_grey()),
     ),
     "JPEG, damaged profile": (".jpg", lambda: _jpeg(icc_profile=display_p3()[:200])),
     "JPEG, profile of another color space": (".jpg", lambda: _jpeg(icc_profile=press())),
@@ -260,65 +260,65 @@ KINDS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "JPEG named .png": (".png", _jpeg),
     "MPO (two views)": (".mpo", lambda: _frames("MPO")),
     "PNG": (".png", lambda: _PNG),
-    "PNG, grey": (".png", lambda: encode(picture().convert("L"), "PNG")),
-    "PNG, 1 bit": (".png", lambda: encode(picture().convert("1"), "PNG")),
-    "PNG, 16 colors": (".png", lambda: encode(picture().quantize(16), "PNG", bits=4)),
+    "PNG, grey": (".png", lambda: encode(photo().convert("L"), "PNG")),
+    "PNG, 1 bit": (".png", lambda: encode(photo().convert("1"), "PNG")),
+    "PNG, 16 colors": (".png", lambda: encode(photo().quantize(16), "PNG", bits=4)),
     "PNG, palette, one color transparent": (".png", lambda: encode(_cut_out(), "PNG", transparency=251)),
     "PNG, alpha": (".png", lambda: encode(_seethrough(), "PNG")),
     "PNG, grey with alpha": (".png", lambda: encode(_seethrough().convert("LA"), "PNG")),
-    "PNG, interlaced": (".png", lambda: png_of(np.asarray(picture()), 2, interlaced=True)),
+    "PNG, interlaced": (".png", lambda: png_of(np.asarray(photo()), 2, interlaced=True)),
     "PNG, 16 bits": (".png", lambda: png_of(_deep(16, 3), 2)),
     "PNG, grey of 16 bits": (".png", lambda: png_of(_deep(16, 1), 0)),
     "PNG, 12 bits in 16": (".png", lambda: png_of(_deep(12, 3), 2)),
     "PNG, grey, 12 bits in 16": (".png", lambda: png_of(_deep(12, 1), 0)),
     "PNG, animated": (".apng", lambda: _frames("PNG")),
     "PNG, EXIF orientation 6": (".png", lambda: _turned("PNG", 6)),
-    "PNG, Display P3": (".png", lambda: encode(picture(), "PNG", icc_profile=display_p3())),
+    "PNG, Display P3": (".png", lambda: encode(photo(), "PNG", icc_profile=display_p3())),
     "PNG, alpha, Display P3": (".png", lambda: encode(_seethrough(), "PNG", icc_profile=display_p3())),
     "PNG, gamma 1/1.8": (".png", lambda: with_chunk(_PNG, b"gAMA", struct.pack(">I", 55556))),
-    "PNG, 5 MB of text": (".png", lambda: encode(picture(), "PNG", pnginfo=_texts())),
+    "PNG, 5 MB of text": (".png", lambda: encode(photo(), "PNG", pnginfo=_texts())),
     "PNG, no end chunk": (".png", lambda: _PNG[:-12]),
     "PNG, cut in the middle": (".png", lambda: _PNG[: len(_PNG) // 2]),
-    "WebP": (".webp", lambda: encode(picture(), "WEBP", quality=90)),
-    "WebP, lossless": (".webp", lambda: encode(picture(), "WEBP", lossless=True)),
+    "WebP": (".webp", lambda: encode(photo(), "WEBP", quality=90)),
+    "WebP, lossless": (".webp", lambda: encode(photo(), "WEBP", lossless=True)),
     "WebP, alpha": (".webp", lambda: encode(_seethrough(), "WEBP", lossless=True, exact=True)),
     "WebP, animated": (".webp", lambda: _frames("WEBP", lossless=True)),
     "WebP, EXIF orientation 6": (".webp", lambda: _turned("WEBP", 6, lossless=True)),
-    "WebP, Display P3": (".webp", lambda: encode(picture(), "WEBP", lossless=True, icc_profile=display_p3())),
-    "WebP, cut in the middle": (".webp", lambda: encode(picture(), "WEBP", quality=90)[:600]),
-    "GIF": (".gif", lambda: encode(picture().quantize(256), "GIF")),
+    "WebP, Display P3": (".webp", lambda: encode(photo(), "WEBP", lossless=True, icc_profile=display_p3())),
+    "WebP, cut in the middle": (".webp", lambda: encode(photo(), "WEBP", quality=90)[:600]),
+    "GIF": (".gif", lambda: encode(photo().quantize(256), "GIF")),
     "GIF, one color transparent": (".gif", lambda: encode(_cut_out(), "GIF", transparency=251)),
     "GIF, animated": (".gif", lambda: _frames("GIF")),
-    "GIF, no trailer": (".gif", lambda: encode(picture().quantize(256), "GIF")[:-1]),
-    "BMP": (".bmp", lambda: encode(picture(), "BMP")),
-    "BMP, 256 colors": (".bmp", lambda: encode(picture().quantize(256), "BMP")),
-    "BMP, run lengths": (".bmp", lambda: bmp_rle8(picture())),
-    "BMP, 32 bits, top down": (".dib", lambda: bmp_top_down(picture())),
-    "AVIF": (".avif", lambda: encode(picture(), "AVIF", quality=90)),
+    "GIF, no trailer": (".gif", lambda: encode(photo().quantize(256), "GIF")[:-1]),
+    "BMP": (".bmp", lambda: encode(photo(), "BMP")),
+    "BMP, 256 colors": (".bmp", lambda: encode(photo().quantize(256), "BMP")),
+    "BMP, run lengths": (".bmp", lambda: bmp_rle8(photo())),
+    "BMP, 32 bits, top down": (".dib", lambda: bmp_top_down(photo())),
+    "AVIF": (".avif", lambda: encode(photo(), "AVIF", quality=90)),
     "AVIF, alpha": (".avif", lambda: encode(_seethrough(), "AVIF", quality=90)),
     "AVIF, EXIF orientation 6": (".avif", lambda: _turned("AVIF", 6, quality=90)),
-    "AVIF, Display P3": (".avif", lambda: encode(picture(), "AVIF", quality=90, icc_profile=display_p3())),
-    "TIFF": (".tif", lambda: encode(picture(), "TIFF")),
-    "TIFF, LZW": (".tiff", lambda: encode(picture(), "TIFF", compression="tiff_lzw")),
-    "TIFF, JPEG inside": (".tif", lambda: encode(picture(), "TIFF", compression="jpeg", quality=95)),
+    "AVIF, Display P3": (".avif", lambda: encode(photo(), "AVIF", quality=90, icc_profile=display_p3())),
+    "TIFF": (".tif", lambda: encode(photo(), "TIFF")),
+    "TIFF, LZW": (".tiff", lambda: encode(photo(), "TIFF", compression="tiff_lzw")),
+    "TIFF, JPEG inside": (".tif", lambda: encode(photo(), "TIFF", compression="jpeg", quality=95)),
     "TIFF, CMYK with a profile": (".tif", lambda: encode(_CMYK, "TIFF", icc_profile=press())),
     "TIFF, Lab": (".tif", lambda: encode(_lab(), "TIFF")),
     "TIFF, grey, 12 bits in 16": (".tif", lambda: encode(Image.fromarray(_deep(12, 1)[..., 0]), "TIFF")),
     "TIFF, floats": (".tif", lambda: encode(Image.fromarray(np.float32(_deep(16, 1)[..., 0] / 65535)), "TIFF")),
     "TIFF, EXIF orientation 6": (".tif", lambda: encode(_stored(6), "TIFF", tiffinfo={ORIENTATION: 6})),
     "TIFF, several pages": (".tif", lambda: _frames("TIFF")),
-    "JPEG 2000": (".jp2", lambda: encode(picture(), "JPEG2000")),
-    "JPEG 2000, a bare codestream": (".j2k", lambda: encode(picture(), "JPEG2000", no_jp2=True)),
-    "PPM": (".ppm", lambda: encode(picture(), "PPM")),
-    "QOI": (".qoi", lambda: encode(picture(), "QOI")),
+    "JPEG 2000": (".jp2", lambda: encode(photo(), "JPEG2000")),
+    "JPEG 2000, a bare codestream": (".j2k", lambda: encode(photo(), "JPEG2000", no_jp2=True)),
+    "PPM": (".ppm", lambda: encode(photo(), "PPM")),
+    "QOI": (".qoi", lambda: encode(photo(), "QOI")),
 }  # fmt: skip
 if pillow_heif:
     KINDS |= {
-        "HEIC": (".heic", lambda: encode(picture(), "HEIF", quality=90)),
+        "HEIC": (".heic", lambda: encode(photo(), "HEIF", quality=90)),
         "HEIC, EXIF orientation 6": (".heif", lambda: _turned("HEIF", 6, quality=90)),
         "HEIC, Display P3": (
             ".heic",
-            lambda: encode(picture(), "HEIF", quality=90, icc_profile=display_p3()),
+            lambda: encode(photo(), "HEIF", quality=90, icc_profile=display_p3()),
         ),
     }
 # What lacks pixels; all forms refuse it.
@@ -329,4 +329,4 @@ def _lab() -> Image.Image:
     from PIL import ImageCms
 
     srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
-    return ImageCms.buildTransform(srgb, lab, "RGB", "LAB").apply(picture())
+    return ImageCms.buildTransform(srgb, lab, "RGB", "LAB").apply(photo())

@@ -35,7 +35,7 @@ def write_bundle(
     return path
 
 
-def draw_pictures(folder: Path, count: int = 6) -> Path:
+def draw_images(folder: Path, count: int = 6) -> Path:
     """Saves `count` images of smooth colors, of differing sizes, as JPEG and PNG, one folder for each class."""
     rng = np.random.default_rng(7)
     for i in range(count):

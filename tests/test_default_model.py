@@ -85,7 +85,7 @@ def test_its_scores_are_those_of_these_weights_and_its_card_says_them():
     )
 
 
-def test_its_last_fit_learns_from_no_picture_that_it_is_tested_with():
+def test_its_last_fit_learns_from_no_image_that_it_is_tested_with():
     splits = ["train", "val", "test"]
     groups = {str(g): splits[g % 3] for g in range(300)}
     rows = [{"file": f"{g}-{i}", "group": g, "split": split} for g, split in groups.items() for i in range(2)]
@@ -118,16 +118,16 @@ def test_it_answers_without_network_model_or_cache(tmp_path):
 
 def test_eval_scores_it_on_a_folder(tmp_path):
     for name in ("shoes", "eggshells"):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (tmp_path / "images" / name).mkdir(parents=True)
         for i in range(2):
-            synthetic.draw(name, i, "default").save(tmp_path / "pictures" / name / f"{i}.png")
-    done = offline("eval", "--data=pictures", "--out=scores.json", cwd=tmp_path)
+            synthetic.draw(name, i, "default").save(tmp_path / "images" / name / f"{i}.png")
+    done = offline("eval", "--data=images", "--out=scores.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "scores.json").read_text())["num_images"] == 4
 
 
 @pytest.mark.real_data
-def test_it_recognises_real_pictures(real_data_dir):
+def test_it_recognises_real_images(real_data_dir):
     predictor = load_predictor(None)
     folder = real_data_dir / "household_waste"
     files = [file for name in predictor.classes for file in sorted((folder / name).iterdir())[:4]]

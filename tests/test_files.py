@@ -48,8 +48,8 @@ def folder(tmp_path) -> Path:
     for name in ("can", "jar"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for i in range(5):
-            picture = Image.fromarray(rng.integers(0, 256, (40, 48, 3), np.uint8))
-            picture.save(tmp_path / "data" / name / f"{i}.png")
+            image = Image.fromarray(rng.integers(0, 256, (40, 48, 3), np.uint8))
+            image.save(tmp_path / "data" / name / f"{i}.png")
     (tmp_path / "file").write_text("not a folder")
     return tmp_path
 
@@ -112,7 +112,7 @@ def test_without_a_place_for_the_cache_everything_works_and_says_so_once_each(fo
     assert len(said) == 3 and all(str(folder / "file") in line and "WASTEJAX_CACHE" in line for line in said)
 
 
-def test_a_picture_that_cannot_be_read_is_not_taken_for_a_cache_that_cannot_be_written(tmp_path):
+def test_a_image_that_cannot_be_read_is_not_taken_for_a_cache_that_cannot_be_written(tmp_path):
     def make(item: int) -> np.ndarray:
         raise FileNotFoundError(2, "No such file or directory", "gone.jpg")
 

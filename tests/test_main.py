@@ -130,7 +130,7 @@ def test_options_have_hyphens_and_are_also_taken_as_they_used_to_be_spelled():
         args = main.parser("eval").parse_args(["eval", name])
         assert args.skip_bad
     args = main.parser("predict").parse_args(["predict", "--reject-below=0.3", "some_photo.jpg"])
-    assert args.reject_below == 0.3 and args.pictures == ["some_photo.jpg"]
+    assert args.reject_below == 0.3 and args.images == ["some_photo.jpg"]
     _, rest = main.parser("train").parse_known_args(["train", "--config=x_y", "--config.train.batch_size=3"])
     assert rest == ["--config.train.batch_size=3"]  # a key, no option
 

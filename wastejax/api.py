@@ -191,7 +191,7 @@ def evaluate(
         >>> scores["num_images"], sorted(scores["per_class"])
         (4, ['cans', 'glass'])
     """
-    from wastejax.evaluation.pictures import Asked
+    from wastejax.evaluation.images import Asked
     from wastejax.evaluation.run import evaluate_model
 
     return evaluate_model(Asked(model, data_dir, split, **reading), taxonomy, ood, calibrate)[1]
@@ -264,7 +264,7 @@ def export(
         <Classifier quick.onnx: 2 classes, 64 px, onnxruntime>
     """
     from wastejax.deployment.export import Form, export_model
-    from wastejax.evaluation.pictures import Asked
+    from wastejax.evaluation.images import Asked
 
     form = Form(format, quantize, input)
     return export_model(Asked(model, data_dir), form, out, taxonomy=taxonomy).path

@@ -204,8 +204,8 @@ def test_cleaning_keeps_one_of_each_and_nothing_doubtful(messy):
 
 def test_the_page_shows_likely_label_errors(messy, tmp_path):
     found = audit(open_folder(messy))
-    picture = found.source.names.index("can/default/05.png")
-    errors = [LabelError(picture, 1, 0.1, 0.8)]
+    photo = found.source.names.index("can/default/05.png")
+    errors = [LabelError(photo, 1, 0.1, 0.8)]
     facts = summary(found, errors=errors)
     assert facts["label_errors"] == [
         {"file": "can/default/05.png", "label": "can", "suggested": "jar", "p_label": 0.1, "p_suggested": 0.8}
@@ -257,10 +257,10 @@ def test_flipped_labels_are_found_though_their_copies_agree():
     features, labels = np.concatenate([features, features[wrong]]), np.concatenate([labels, labels[wrong]])
     groups = np.concatenate([np.arange(400), wrong])
     found = find_label_errors(features.astype(np.float32), labels, groups, np.arange(420) + 1000)
-    rows = np.array([e.picture - 1000 for e in found])
+    rows = np.array([e.image - 1000 for e in found])
     hit = np.isin(groups[rows], wrong)
     assert hit.mean() > 0.9 and len(set(groups[rows[hit]])) >= 15
-    right = [e.suggested == truth[groups[e.picture - 1000]] for e, h in zip(found, hit, strict=True) if h]
+    right = [e.suggested == truth[groups[e.image - 1000]] for e, h in zip(found, hit, strict=True) if h]
     assert np.mean(right) > 0.95
 
 
@@ -325,7 +325,7 @@ def test_two_errors_among_hard_images_are_named_and_hardly_anything_else():
     groups = np.arange(375)
     alone = confident_disagreement(cross_validate(features, labels, groups), labels)[0]
     found = find_label_errors(features, labels, groups, np.arange(375))
-    assert set(planted) <= {error.picture for error in found}
+    assert set(planted) <= {error.image for error in found}
     assert len(found) <= 6 < 30 < len(alone)
     assert all(error.other > 5 * error.own for error in found)
 

@@ -219,7 +219,7 @@ def test_the_data_pipeline(tmp_path, monkeypatch):
     from wastejax.data.sources import open_folder
 
     folder: Path = tmp_path / "png"
-    data.write_pictures(open_folder(tmp_path / "from"), folder, "png", {}, count=64)
+    data.write_images(open_folder(tmp_path / "from"), folder, "png", {}, count=64)
     assert len(list(folder.rglob("*.png"))) == 64
     settings = timing.Settings(1, rounds=1, seconds=0.01, peer_python="/bin/false")
     rows, missing = data.measure_pipeline(folder, settings, lambda line: None)

@@ -74,7 +74,7 @@ def small(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX))
 
 
-def test_flat_pictures_are_joined_only_where_equal(tmp_path):
+def test_flat_images_are_joined_only_where_equal(tmp_path):
     flat = [Image.new("RGB", (64, 64), (v, v, v)) for v in (10, 10, 120, 200, 200)]
     assert groups_of(tmp_path, flat) == [0, 0, 1, 2, 2]
 
@@ -121,7 +121,7 @@ def test_hash_is_that_of_imagehash(tmp_path):
     assert f"{found.phash[0]:016x}" == str(imagehash.phash(photo(5)))
 
 
-def test_fifteen_thousand_pictures_take_seconds():
+def test_fifteen_thousand_images_take_seconds():
     rng = np.random.default_rng(0)
     phash = rng.integers(0, 2**64, 15_000, dtype=np.uint64)
     grey = rng.integers(0, 256, (15_000, 32, 32), dtype=np.uint8)

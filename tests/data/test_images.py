@@ -21,7 +21,7 @@ def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     return file.getvalue()
 
 
-def picture(height: int = 40, width: int = 60) -> Image.Image:
+def photo(height: int = 40, width: int = 60) -> Image.Image:
     """Smooth, different in every corner: red to the right, green downwards."""
     y, x = np.mgrid[:height, :width]
     pixels = np.stack([x * 255 // (width - 1), y * 255 // (height - 1), np.full_like(x, 60)], -1)
@@ -40,20 +40,20 @@ def pixels(data: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
 def test_lossless_kinds_give_the_exact_pixels(kind):
-    np.testing.assert_array_equal(pixels(encode(picture(), kind)), np.asarray(picture()))
+    np.testing.assert_array_equal(pixels(encode(photo(), kind)), np.asarray(photo()))
 
 
 def test_lossy_kinds_give_nearly_the_pixels():
-    for data in (encode(picture(), "JPEG", quality=95), encode(picture(), "WEBP", quality=95)):
-        np.testing.assert_allclose(pixels(data).astype(int), np.asarray(picture()).astype(int), atol=12)
-    np.testing.assert_array_equal(pixels(encode(picture(), "WEBP", lossless=True)), np.asarray(picture()))
+    for data in (encode(photo(), "JPEG", quality=95), encode(photo(), "WEBP", quality=95)):
+        np.testing.assert_allclose(pixels(data).astype(int), np.asarray(photo()).astype(int), atol=12)
+    np.testing.assert_array_equal(pixels(encode(photo(), "WEBP", lossless=True)), np.asarray(photo()))
 
 
 def test_grey_bilevel_and_palette():
-    grey = picture().convert("L")
+    grey = photo().convert("L")
     np.testing.assert_array_equal(pixels(encode(grey)), np.asarray(grey)[..., None].repeat(3, -1))
     np.testing.assert_array_equal(np.unique(pixels(encode(grey.convert("1")))), [0, 255])
-    palette = picture().quantize(256)
+    palette = photo().quantize(256)
     np.testing.assert_array_equal(pixels(encode(palette)), np.asarray(palette.convert("RGB")))
 
 
@@ -124,7 +124,7 @@ def test_first_frame_of_animations():
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(orientation):
-    upright = np.asarray(picture(40, 60))
+    upright = np.asarray(photo(40, 60))
     # How the stored pixels come about when the camera was held as the tag says: EXIF 2.3, "Orientation".
     stored: dict[int, Callable[[np.ndarray], np.ndarray]] = {
         1: lambda a: a,
@@ -145,7 +145,7 @@ def test_exif_orientation(orientation):
 
 
 def test_broken_exif_is_no_reason_to_refuse():
-    data = encode(picture(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\0" * 20)
+    data = encode(photo(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\0" * 20)
     assert pixels(data).shape == (40, 60, 3)
 
 
@@ -181,7 +181,7 @@ def test_bombs_are_refused_before_they_unfold(side):
         decode(data)
 
 
-def test_any_damage_gives_a_picture_or_bad_image():
+def test_any_damage_gives_a_image_or_bad_image():
     rng = np.random.default_rng(1)
     for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"):
         whole = encode(noise(24), kind)
@@ -196,7 +196,7 @@ def test_any_damage_gives_a_picture_or_bad_image():
 
 def test_warnings_of_pil_do_not_leak():
     # Bytes of transparency in a palette make `convert("RGB")` warn; a bomb of 100 megapixels makes `open` warn.
-    palette = encode(picture().quantize(8), transparency=bytes(8))
+    palette = encode(photo().quantize(8), transparency=bytes(8))
     bomb = encode(Image.new("1", (10_000, 10_000)))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -213,12 +213,12 @@ def test_decoding_in_threads():
 
 
 def test_photographs_may_be_decoded_smaller():
-    data = encode(picture(1200, 1600), "JPEG")
+    data = encode(photo(1200, 1600), "JPEG")
     assert decode(data).size == (1600, 1200)
     small = decode(data, min_side=256)
     assert small.size == (400, 300)  # a quarter: an eighth would be 200 x 150
     np.testing.assert_allclose(
-        np.asarray(small).astype(int), np.asarray(picture(300, 400)).astype(int), atol=12
+        np.asarray(small).astype(int), np.asarray(photo(300, 400)).astype(int), atol=12
     )
 
 
@@ -245,7 +245,7 @@ def test_low_bits_of_colors_with_alpha():
 )
 def test_a_jpeg_without_its_end_is_whole_or_refused(options):
     """However much is missing, no pixel is made up; and the end marker alone is never missed."""
-    data = encode(picture(), "JPEG", quality=90, **options)
+    data = encode(photo(), "JPEG", quality=90, **options)
     whole = pixels(data)
     for missing in (*range(1, 40), *range(40, len(data) - 700, 61)):
         try:
@@ -255,27 +255,27 @@ def test_a_jpeg_without_its_end_is_whole_or_refused(options):
 
 
 def test_a_png_without_its_end_is_whole_or_refused():
-    data = encode(picture(), "PNG")
+    data = encode(photo(), "PNG")
     for missing in (*range(1, 40), *range(40, len(data) - 8, 61)):
         try:
-            np.testing.assert_array_equal(pixels(data[:-missing]), np.asarray(picture()))
+            np.testing.assert_array_equal(pixels(data[:-missing]), np.asarray(photo()))
         except BadImage as error:
             assert missing > 12 and "truncated" in str(error)
 
 
 def test_an_end_marker_in_a_thumbnail_is_not_the_end():
-    thumbnail = encode(picture(10, 10), "JPEG")
-    whole = encode(picture(), "JPEG", exif=b"Exif\0\0" + thumbnail)
+    thumbnail = encode(photo(10, 10), "JPEG")
+    whole = encode(photo(), "JPEG", exif=b"Exif\0\0" + thumbnail)
     with pytest.raises(BadImage, match="truncated"):
         decode(whole[: len(whole) * 3 // 4])
 
 
 def test_large_jpegs_are_decoded_at_a_reduced_scale(monkeypatch):
-    data = encode(picture(300, 400), "JPEG", quality=95)
+    data = encode(photo(300, 400), "JPEG", quality=95)
     monkeypatch.setattr(images, "REDUCE_ABOVE", 50_000)
     small = decode(data)
     assert small.size == (200, 150)
-    assert np.abs(np.asarray(small, int) - np.asarray(picture(150, 200), int)).mean() < 2
+    assert np.abs(np.asarray(small, int) - np.asarray(photo(150, 200), int)).mean() < 2
     # Whatever the limit, within it the pixels are the same.
     np.testing.assert_array_equal(np.asarray(decode(data, max_pixels=60_000)), np.asarray(small))
     assert decode(data, max_pixels=15_000).size == (100, 75)
@@ -286,10 +286,8 @@ def test_large_jpegs_are_decoded_at_a_reduced_scale(monkeypatch):
 
 def test_other_large_files_are_refused_with_the_limit():
     for data in (
-        encode(picture(300, 400), "PNG"),
-        encode(
-            picture(300, 400), "JPEG", progressive=True
-        ),  # as large as it is in memory, whatever the scale
+        encode(photo(300, 400), "PNG"),
+        encode(photo(300, 400), "JPEG", progressive=True),  # as large as it is in memory, whatever the scale
     ):
         with pytest.raises(BadImage, match="400 x 300") as error:
             decode(data, max_pixels=60_000)
@@ -309,7 +307,7 @@ def test_photographs_of_108_and_200_megapixels():
 
 def test_profiles_cost_nothing_where_they_say_nothing():
     """Images without a profile, and those of sRGB by name, are not converted: the very same object comes back."""
-    plain = Image.open(io.BytesIO(encode(picture(), "JPEG")))
+    plain = Image.open(io.BytesIO(encode(photo(), "JPEG")))
     plain.load()
     assert images.to_rgb(plain) is plain
     plain.info["icc_profile"] = srgb_profile()
@@ -318,8 +316,8 @@ def test_profiles_cost_nothing_where_they_say_nothing():
 
 @pytest.mark.parametrize("profile", [b"", b"junk", bytes(200), display_p3()[:150], press(), dark_grey()])
 def test_profiles_that_do_not_fit_are_left_alone(profile):
-    data = encode(picture(), "PNG", icc_profile=profile)
-    np.testing.assert_array_equal(pixels(data), np.asarray(picture()))
+    data = encode(photo(), "PNG", icc_profile=profile)
+    np.testing.assert_array_equal(pixels(data), np.asarray(photo()))
 
 
 @pytest.mark.parametrize(
@@ -333,9 +331,9 @@ def test_images_of_any_mode_may_be_given_from_python(mode):
     elif mode == "LAB":
         image = Image.new("LAB", (12, 9), (128, 0, 0))
     elif mode == "RGBa":
-        image = picture(9, 12).convert("RGBA").convert("RGBa")
+        image = photo(9, 12).convert("RGBA").convert("RGBa")
     else:
-        image = picture(9, 12).convert(mode)
+        image = photo(9, 12).convert(mode)
     assert images.to_rgb(image).mode == "RGB"
     assert Preprocessing(16)(image).shape == (16, 16, 3)
 

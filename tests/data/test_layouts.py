@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wastejax.data.sources import open_folder, open_pictures
-from wastejax.deployment.pictures import find
+from wastejax.data.sources import open_folder, open_images
+from wastejax.deployment.images import find
 from wastejax.errors import ConfigError
 
 
@@ -97,7 +97,7 @@ def test_every_usual_layout_gives_the_same_classes_and_splits(tree):
         assert source.empty_folders == ()
         # predict sees the files that training sees.
         assert sorted(find([str(root)])) == sorted(str(root / name) for name in labels)
-        assert len(open_pictures(root, "--ood")) == len(labels)
+        assert len(open_images(root, "--ood")) == len(labels)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_what_is_left_out_is_counted_by_ending(tmp_path):
     )
     note = "files that are no images by their ending, left out: 3 .psd, 1 without an ending, 1 .txt"
     assert open_folder(tmp_path).notes == (note,)
-    assert open_pictures(tmp_path, "--ood").notes == (note,)
+    assert open_images(tmp_path, "--ood").notes == (note,)
     said = []
     assert len(find([str(tmp_path)], said.append)) == 2
     assert said == [f"{tmp_path}: {note}"]

@@ -44,7 +44,7 @@ def same(a, b):
     return len(a) == len(b) and all(np.array_equal(x[k], y[k]) for x, y in zip(a, b, strict=True) for k in x)
 
 
-def test_a_batch_has_the_pictures_its_index_names(source):
+def test_a_batch_has_the_images_its_index_names(source):
     for batch in batches(source):
         assert batch["image"].shape == (4, 16, 16, 3) and batch["image"].dtype == np.uint8
         assert batch["label"].dtype == np.int32 and batch["mask"].all()
@@ -52,7 +52,7 @@ def test_a_batch_has_the_pictures_its_index_names(source):
         np.testing.assert_array_equal(batch["label"], source.labels[batch["index"]])
 
 
-def test_every_picture_comes_once_an_epoch_in_a_new_order(source):
+def test_every_image_comes_once_an_epoch_in_a_new_order(source):
     seen = np.concatenate([b["index"] for b in batches(source, batch_size=11, stop=3)]).reshape(3, 11)
     assert all(sorted(epoch) == list(range(11)) for epoch in seen.tolist())
     assert not np.array_equal(seen[0], seen[1])
@@ -103,7 +103,7 @@ def test_balanced_sampling_draws_classes_equally(source):
 
 
 @pytest.mark.parametrize("cache", [False, True])
-def test_evaluation_sees_every_picture_once_with_a_masked_tail(source, cache):
+def test_evaluation_sees_every_image_once_with_a_masked_tail(source, cache):
     evaluation = pipeline.EvalBatches(source, np.array([3, 1, 7, 9, 10]), PREPROCESSING, 4, cache)
     assert len(evaluation) == 2
     for _ in range(2):  # as often as one likes
@@ -111,11 +111,11 @@ def test_evaluation_sees_every_picture_once_with_a_masked_tail(source, cache):
         assert first["mask"].all() and last["mask"].tolist() == [True, False, False, False]
         assert first["index"].tolist() == [3, 1, 7, 9] and last["index"][0] == 10
         np.testing.assert_array_equal(first["image"][:, 8, 8, 0], first["index"] * 20)
-        picture = images.decode(source.read(7))
-        np.testing.assert_array_equal(first["image"][2], PREPROCESSING(picture))
+        image = images.decode(source.read(7))
+        np.testing.assert_array_equal(first["image"][2], PREPROCESSING(image))
 
 
-def test_cached_training_pictures_are_at_most_256_on_the_short_side():
+def test_cached_training_images_are_at_most_256_on_the_short_side():
     buffer = io.BytesIO()
     Image.new("RGB", (800, 600)).save(buffer, "JPEG")
     assert pipeline.shrink(images.decode(buffer.getvalue())).size == (341, 256)
@@ -130,7 +130,7 @@ def test_the_cache_keeps_as_many_pixels_as_the_smallest_crop_needs(size, area, s
     assert pipeline.cached_side(size, crop=0.95, min_crop_area=area) == side
 
 
-def test_pictures_are_shrunk_alike_with_and_without_the_cache(source):
+def test_images_are_shrunk_alike_with_and_without_the_cache(source):
     cached, plain = (pipeline.reader(source, np.arange(11), cache, side=20) for cache in (True, False))
     assert cached(3).shape == (20, 29, 3)
     np.testing.assert_array_equal(cached(3), plain(3))

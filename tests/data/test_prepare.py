@@ -266,7 +266,7 @@ def test_sets_that_cannot_be_split(folder, tmp_path):
     assert "no images in cans" in fails(folder, "config.data.dir")
 
 
-def test_a_class_without_a_readable_picture(folder):
+def test_a_class_without_a_readable_image(folder):
     (folder / "paper").mkdir()
     for i in range(4):
         (folder / "paper" / f"{i}.png").touch()

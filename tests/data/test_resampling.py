@@ -52,7 +52,7 @@ def test_without_the_library_pillow_does_it(monkeypatch):
 
 
 @pytest.mark.parametrize("missing", [False, True])
-def test_a_box_may_end_past_the_picture_by_the_last_bit(missing, monkeypatch):
+def test_a_box_may_end_past_the_image_by_the_last_bit(missing, monkeypatch):
     if missing:
         monkeypatch.setitem(sys.modules, "cykooz_resizer", None)
     monkeypatch.setattr(resampling, "_thread", threading.local())
@@ -61,7 +61,7 @@ def test_a_box_may_end_past_the_picture_by_the_last_bit(missing, monkeypatch):
     assert resized_crop(pixels, box, 64, "bicubic").shape == (64, 64, 3)
 
 
-def test_a_flipped_view_and_a_picture_of_one_pixel():
+def test_a_flipped_view_and_a_image_of_one_pixel():
     pixels = blobs()
     box = (5.0, 7.0, 100.0, 90.0)
     whole = resized_crop(np.ascontiguousarray(pixels[:, ::-1]), box, 32, "bilinear")

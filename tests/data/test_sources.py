@@ -64,7 +64,7 @@ def test_what_is_ignored(tmp_path):
     assert source.empty_folders == ()
 
 
-def test_loose_pictures_and_empty_folders_are_told(tmp_path):
+def test_loose_images_and_empty_folders_are_told(tmp_path):
     fill(tmp_path, "images/metal/a.png", "images/glass/b.png", "images/cover.png")
     (tmp_path / "images" / "paper").mkdir()
     source = open_folder(tmp_path)

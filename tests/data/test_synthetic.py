@@ -53,7 +53,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """A set of 30 x 12 pictures: (source, scan)."""
+    """A set of 30 x 12 images: (source, scan)."""
     source = open_folder(synthetic.write(tmp_path_factory.mktemp("drawn") / "set", PER_CLASS))
     return source, scan(source)
 
@@ -67,7 +67,7 @@ def test_the_thirty_classes():
 
 
 @pytest.mark.real_data
-def test_the_classes_are_those_of_the_real_pictures(real_data_dir):
+def test_the_classes_are_those_of_the_real_images(real_data_dir):
     folders = sorted(path.name for path in (real_data_dir / "household_waste").iterdir() if path.is_dir())
     assert tuple(folders) == synthetic.CLASSES
 
@@ -75,13 +75,13 @@ def test_the_classes_are_those_of_the_real_pictures(real_data_dir):
 @pytest.mark.parametrize("class_name", CLASSES)
 @pytest.mark.parametrize("domain", ["default", "real_world"])
 def test_every_class_shows_something_on_its_ground(class_name, domain):
-    picture = synthetic.draw(class_name, 1, domain)
-    assert picture.mode == "RGB" and picture.size == (256, 256)
-    middle = picture.crop((64, 64, 192, 192))
+    image = synthetic.draw(class_name, 1, domain)
+    assert image.mode == "RGB" and image.size == (256, 256)
+    middle = image.crop((64, 64, 192, 192))
     assert max(ImageStat.Stat(middle).stddev) > 8
 
 
-def test_equal_arguments_give_equal_pictures_also_in_another_process():
+def test_equal_arguments_give_equal_images_also_in_another_process():
     arguments = [("shoes", 3, "default"), ("tea_bags", 5, "real_world"), ("glass_food_jars", 1, "default", 4)]
     here = [digest(*a) for a in arguments]
     assert here == [digest(*a) for a in arguments]
@@ -92,14 +92,14 @@ def test_equal_arguments_give_equal_pictures_also_in_another_process():
 
 
 def test_each_argument_matters():
-    pictures = [
+    photos = [
         digest("shoes", 3, "default", 17),
         digest("clothing", 3, "default", 17),
         digest("shoes", 4, "default", 17),
         digest("shoes", 3, "real_world", 17),
         digest("shoes", 3, "default", 18),
     ]
-    assert len(set(pictures)) == len(pictures)
+    assert len(set(photos)) == len(photos)
     with pytest.raises(KeyError):
         synthetic.draw("shoe", 3, "default")
 
@@ -112,9 +112,9 @@ def test_layout_and_counts(tmp_path):
     halves = ("default/Image_1.png", "default/Image_2.png", "real_world/Image_1.png")
     assert names == [f"{name}/{half}" for name in CLASSES for half in halves]
     assert calls == [(n, 90) for n in range(1, 91)]
-    with Image.open(root / "shoes/real_world/Image_1.png") as picture:
-        assert picture.format == "PNG"
-        assert np.array_equal(picture, synthetic.draw("shoes", 1, "real_world"))
+    with Image.open(root / "shoes/real_world/Image_1.png") as image:
+        assert image.format == "PNG"
+        assert np.array_equal(image, synthetic.draw("shoes", 1, "real_world"))
     assert list(root.parent.iterdir()) == [root]
 
 
@@ -170,7 +170,7 @@ def test_neither_trivial_nor_hopeless(drawn):
     """On 16x16 pixels a forest is far above chance (1/30) and far from perfect; on wrong labels it is at chance."""
     source, (_, grey, _) = drawn
     pixels = [decode(source.read(i)).resize((16, 16), Image.Resampling.BOX) for i in range(len(grey))]
-    features = np.array([np.asarray(picture).ravel() for picture in pixels])
+    features = np.array([np.asarray(image).ravel() for image in pixels])
 
     def accuracy(labels: np.ndarray) -> float:
         forest = RandomForestClassifier(100, random_state=0)

@@ -22,7 +22,7 @@ def test_evaluation_is_resize_of_the_short_side_and_centre_crop():
     np.testing.assert_allclose(ours.astype(int), whole[12:108, 32:128], atol=1)
 
 
-def test_an_upright_picture_is_cut_in_the_middle_too():
+def test_an_upright_image_is_cut_in_the_middle_too():
     image = gradient(100, 400)
     ours = Preprocessing(50, crop=1.0)(image)
     assert ours.shape == (50, 50, 3)

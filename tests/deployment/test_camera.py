@@ -49,15 +49,15 @@ def test_frames_come_at_their_times_and_in_their_colours():
     film = Film(*[RED] * 5, *[BLUE] * 5)
     found = list(_read(film, "x.avi", 0.2, live=False))
     assert [round(seconds, 3) for seconds, _ in found] == [0.0, 0.2, 0.4, 0.6, 0.8]
-    assert [picture.getpixel((5, 5)) for _, picture in found] == [RED, RED, RED, BLUE, BLUE]
+    assert [image.getpixel((5, 5)) for _, image in found] == [RED, RED, RED, BLUE, BLUE]
     assert len(list(_read(Film(*[RED] * 7), "x.avi", 0, live=False))) == 7
     with pytest.raises(UserError, match=r"x\.avi: not one frame can be read"):
         list(_read(Film(), "x.avi", 1, live=False))
 
 
 def test_smoothing_by_hand(monkeypatch):
-    pictures = [Image.new("RGB", (40, 40), colour) for colour in (RED, BLUE, BLUE)]
-    monkeypatch.setattr("wastejax.deployment.camera.frames", lambda *_: enumerate(pictures))
+    photos = [Image.new("RGB", (40, 40), colour) for colour in (RED, BLUE, BLUE)]
+    monkeypatch.setattr("wastejax.deployment.camera.frames", lambda *_: enumerate(photos))
     rows = list(stream(FAKE, "x.avi", 1.0, 0.75))
     assert [name for name, _ in rows] == ["x.avi#t=0.000", "x.avi#t=1.000", "x.avi#t=2.000"]
     np.testing.assert_allclose([row for _, row in rows], [[1, 0], [0.75, 0.25], [0.5625, 0.4375]])

@@ -86,12 +86,12 @@ def test_the_class_map_of_a_file_is_jaxs(written, name, suffix):
 def test_heat_maps_and_regions_of_a_file_are_those_of_its_bundle(written):
     bundle, file = written(NETWORK, ".onnx")
     found, expected = load_predictor(file), load_jax(bundle)
-    picture = Image.fromarray(images(150, 200, 1)[0])
+    image = Image.fromarray(images(150, 200, 1)[0])
     first, second = (
-        np.asarray(heat_map(predictor, picture, CLASSES[1]), int) for predictor in (found, expected)
+        np.asarray(heat_map(predictor, image, CLASSES[1]), int) for predictor in (found, expected)
     )
     assert np.abs(first - second).max() <= 1 and np.ptp(second) > 50
-    regions, wanted = (find_regions(predictor, picture) for predictor in (found, expected))
+    regions, wanted = (find_regions(predictor, image) for predictor in (found, expected))
     assert wanted and [r[:2] + r[3:] for r in regions] == [r[:2] + r[3:] for r in wanted]
     np.testing.assert_allclose([r.probability for r in regions], [r.probability for r in wanted], atol=1e-4)
 

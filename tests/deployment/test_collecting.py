@@ -8,7 +8,7 @@ import time
 
 import pytest
 from PIL import Image
-from small_models import CLASSES, draw_pictures
+from small_models import CLASSES, draw_images
 from test_serve import ask, server, stand_in
 
 from wastejax.auditing.collected import add_collected, review_collected
@@ -176,7 +176,7 @@ def test_sizes(text, count):
 
 def test_from_the_server_into_class_folders(tmp_path):
     """Kept images are reviewed, and what was said of them lies beside the images of its class."""
-    data, said = draw_pictures(tmp_path / "data", 10), []
+    data, said = draw_images(tmp_path / "data", 10), []
     working = collector(tmp_path / "kept")
     for shade in (10, 20, 30, 40):
         working.offer(encoded(shade), UNSURE)

@@ -13,12 +13,12 @@ import onnx
 import onnxruntime
 import pytest
 from PIL import Image
-from small_models import CLASSES, draw_pictures, write_bundle
+from small_models import CLASSES, draw_images, write_bundle
 
 from wastejax.bundle import load_bundle
 from wastejax.cli import export as command
 from wastejax.deployment import export
-from wastejax.deployment.export import Comparison, Pictures, check, compare, write_export
+from wastejax.deployment.export import Comparison, Sample, check, compare, write_export
 from wastejax.deployment.formats import load_jax, load_predictor
 from wastejax.deployment.formats.about import ABOUT
 from wastejax.deployment.formats.onnx import tidy
@@ -39,14 +39,14 @@ def squares(count: int, seed: int = 0) -> np.ndarray:
     return np.stack([np.asarray(image) for image in smooth])
 
 
-PICTURES = Pictures(squares(21), np.arange(21) % len(CLASSES), "pictures")
+IMAGES = Sample(squares(21), np.arange(21) % len(CLASSES), "images")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("export")
     write_bundle(root / "bundle", image_size=SIZE, temperature=3.0, licence="research only")
-    draw_pictures(root / "pictures")
+    draw_images(root / "images")
     return root
 
 
@@ -110,24 +110,24 @@ def test_exported_forms_agree_with_the_bundle(place, form, runtime, request):
     if runtime:
         assert predictor.runtime == runtime
     for count in (1, 3, 8):  # one file, any number of images
-        rows = predictor.probabilities(PICTURES.images[:count])
-        np.testing.assert_allclose(rows, reference.probabilities(PICTURES.images[:count]), atol=1e-5)
+        rows = predictor.probabilities(IMAGES.images[:count])
+        np.testing.assert_allclose(rows, reference.probabilities(IMAGES.images[:count]), atol=1e-5)
     assert predictor.classes == CLASSES
     assert predictor.preprocessing == reference.preprocessing
     assert predictor.bin_of("tea_bags") == reference.bin_of("tea_bags") != ""
-    found = compare(reference, predictor, PICTURES)
-    assert found.pictures == 21 and found.agreement == 1 and found.difference < 1e-5
-    top = reference.probabilities(PICTURES.images).argmax(1)
-    assert found.accuracy == (np.mean(top == PICTURES.labels),) * 2
-    check(found, "none", "pictures")
+    found = compare(reference, predictor, IMAGES)
+    assert found.images == 21 and found.agreement == 1 and found.difference < 1e-5
+    top = reference.probabilities(IMAGES.images).argmax(1)
+    assert found.accuracy == (np.mean(top == IMAGES.labels),) * 2
+    check(found, "none", "images")
 
 
 @pytest.mark.parametrize("name", ["mobilevit_tiny", "swin_tiny"])
 def test_attention_in_an_onnx_file(tmp_path, name):
     bundle = write_bundle(tmp_path / "bundle", name, image_size=SIZE)
     write_export(load_bundle(bundle), tmp_path / "model.onnx")
-    rows = load_predictor(tmp_path / "model.onnx").probabilities(PICTURES.images)
-    np.testing.assert_allclose(rows, load_jax(bundle).probabilities(PICTURES.images), atol=1e-5)
+    rows = load_predictor(tmp_path / "model.onnx").probabilities(IMAGES.images)
+    np.testing.assert_allclose(rows, load_jax(bundle).probabilities(IMAGES.images), atol=1e-5)
 
 
 def test_what_is_in_the_onnx_file(onnx_file):
@@ -222,20 +222,18 @@ def test_the_studys_network_has_native_operators_in_a_litert_file(tmp_path):
 def test_networks_with_attention_have_a_litert_form(tmp_path):
     bundle = load_bundle(write_bundle(tmp_path / "bundle", "mobilevit_tiny", SIZE))
     write_export(bundle, tmp_path / "m.tflite")
-    rows = load_predictor(tmp_path / "m.tflite").probabilities(PICTURES.images[:2])
-    np.testing.assert_allclose(rows, load_jax(bundle.path).probabilities(PICTURES.images[:2]), atol=1e-5)
+    rows = load_predictor(tmp_path / "m.tflite").probabilities(IMAGES.images[:2])
+    np.testing.assert_allclose(rows, load_jax(bundle.path).probabilities(IMAGES.images[:2]), atol=1e-5)
 
 
-def test_a_file_for_normalised_pictures(place, tmp_path):
+def test_a_file_for_normalised_images(place, tmp_path):
     bundle = load_bundle(place / "bundle")
     write_export(bundle, tmp_path / "float.onnx", entry="float32")
     session = onnxruntime.InferenceSession(tmp_path / "float.onnx")
     assert session.get_inputs()[0].type == "tensor(float)"
-    rows = session.run(None, {"images": bundle.preprocessing.normalise(PICTURES.images)})[0]
-    np.testing.assert_allclose(rows, load_jax(bundle.path).probabilities(PICTURES.images), atol=1e-5)
-    np.testing.assert_array_equal(
-        load_predictor(tmp_path / "float.onnx").probabilities(PICTURES.images), rows
-    )
+    rows = session.run(None, {"images": bundle.preprocessing.normalise(IMAGES.images)})[0]
+    np.testing.assert_allclose(rows, load_jax(bundle.path).probabilities(IMAGES.images), atol=1e-5)
+    np.testing.assert_array_equal(load_predictor(tmp_path / "float.onnx").probabilities(IMAGES.images), rows)
 
 
 def kernel_types(model: onnx.ModelProto) -> list[int]:
@@ -256,9 +254,9 @@ def test_fewer_bits_make_smaller_files_that_still_answer(place, onnx_file, tmp_p
     sizes = {"none": onnx_file.stat().st_size}
     for precision, agreement, difference in (("fp16", 1.0, 5e-3), ("int8", 0.85, 0.3)):
         path = tmp_path / f"{precision}.onnx"
-        write_export(bundle, path, "uint8", precision, Pictures(squares(32, seed=1), None, ""))
+        write_export(bundle, path, "uint8", precision, Sample(squares(32, seed=1), None, ""))
         sizes[precision] = path.stat().st_size
-        found = compare(reference, load_predictor(path), PICTURES)
+        found = compare(reference, load_predictor(path), IMAGES)
         assert found.agreement >= agreement and 1e-6 < found.difference < difference
         stem, *between, classifier = kernel_types(onnx.load(path))
         wanted = onnx.TensorProto.FLOAT16 if precision == "fp16" else onnx.TensorProto.INT8
@@ -315,7 +313,7 @@ def test_answers_without_the_code_that_made_it(place, form, blocked, request):
     rows = bare(
         blocked,
         "predict",
-        place / "pictures",
+        place / "images",
         f"--model={request.getfixturevalue(form)}",
         "--format=json",
         f"--top={len(CLASSES)}",
@@ -341,12 +339,12 @@ def test_the_command_exports_checks_and_reports(place, tmp_path):
         f"--model={place / 'bundle'}",
         "--format=stablehlo",
         f"--out={tmp_path / 'm.stablehlo'}",
-        f"--data={place / 'pictures'}",
+        f"--data={place / 'photos'}",
         f"--report={tmp_path / 'report.json'}",
     )
     assert "same class in 100.0%" in lines[1] and lines[2].startswith("top-1 ")
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["pictures"] == 6 and report["agreement"] == 1.0 and report["difference"] < 1e-4
+    assert report["images"] == 6 and report["agreement"] == 1.0 and report["difference"] < 1e-4
     assert report["bytes"] == (tmp_path / "m.stablehlo").stat().st_size
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.stablehlo", "report.json"]
 
@@ -380,10 +378,10 @@ def test_a_form_that_answers_otherwise_is_not_written(place, tmp_path, monkeypat
 def test_what_counts_as_the_same_model(agreement, difference, precision, good):
     comparison = Comparison(200, agreement, difference, None, (0.1, 0.1))
     if good:
-        check(comparison, precision, "pictures")
+        check(comparison, precision, "images")
     else:
         with pytest.raises(UserError, match="not the model it was made from"):
-            check(comparison, precision, "pictures")
+            check(comparison, precision, "images")
 
 
 def test_damaged_and_foreign_files_are_refused(onnx_file, stablehlo_file, litert_file, tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from file_kinds import CUT, KINDS, ORIENTATION, encode, picture
+from file_kinds import CUT, KINDS, ORIENTATION, encode, photo
 from PIL import Image
 from small_models import write_bundle
 from test_serve import form, post, server, stand_in
@@ -128,7 +128,7 @@ def test_every_kind_shows_the_image_that_it_was_made_from(name):
 
 def expected(name: str) -> np.ndarray:
     """Returns what a kind should show, float64 [72, 96, 3], by formulas of its own."""
-    image = np.asarray(picture(), np.float64)
+    image = np.asarray(photo(), np.float64)
     if "grey, 12" in name or "grey of 16" in name or "floats" in name:  # made of the red channel
         image = image[..., :1].repeat(3, -1)
     elif "grey" in name or "1 bit" in name:
@@ -248,7 +248,7 @@ def test_the_page_turns_a_webp_as_python_does(browser, tmp_path, orientation):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     path = tmp_path / "turned.webp"
-    path.write_bytes(encode(picture(), "WEBP", lossless=True, exif=exif))
+    path.write_bytes(encode(photo(), "WEBP", lossless=True, exif=exif))
     assert looked_at(browser, "WebP", path, Preprocessing(64)) == "same"
 
 
@@ -256,7 +256,7 @@ def test_the_page_turns_a_webp_as_python_does(browser, tmp_path, orientation):
 @pytest.mark.parametrize("missing", [1, 2, 3, 4, 8, 12, 13, 16, 20, 60, 400])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_the_page_and_python_take_the_same_for_truncated(browser, tmp_path, kind, missing):
-    data = encode(picture(), kind)[:-missing]
+    data = encode(photo(), kind)[:-missing]
     try:
         decode(data)
         name = kind

@@ -15,10 +15,10 @@ from wastejax.bundle import load_bundle
 from wastejax.cli import export as command
 from wastejax.data.taxonomy import LANGUAGES
 from wastejax.deployment.export import Form, check_request, write_export
-from wastejax.deployment.export.images import Pictures, calibration_pictures
+from wastejax.deployment.export.images import Sample, calibration_images
 from wastejax.deployment.formats import load_jax, load_predictor
 from wastejax.errors import UserError
-from wastejax.evaluation.pictures import Asked
+from wastejax.evaluation.images import Asked
 from wastejax.main import parser
 
 SIZE = 32
@@ -141,7 +141,7 @@ def test_fewer_bits_make_smaller_files_that_still_answer(
 
     images, file = squares(24), tmp_path / "m.tflite"
     # Neither black nor white, so that a byte would not stand for itself by chance.
-    write_export(bundle, file, "uint8", precision, Pictures(squares(32, seed=1).clip(5, 245), None, ""))
+    write_export(bundle, file, "uint8", precision, Sample(squares(32, seed=1).clip(5, 245), None, ""))
     assert file.stat().st_size < share * plain.stat().st_size
     rows, expected = load_predictor(file).probabilities(images), load_jax(bundle.path).probabilities(images)
     assert (rows.argmax(1) == expected.argmax(1)).mean() >= agreement
@@ -161,12 +161,12 @@ def test_calibration_takes_any_folder_of_images(bundle, tmp_path):
         (tmp_path / f"some{i % 2}").mkdir(exist_ok=True)
         Image.fromarray(square).save(tmp_path / f"some{i % 2}" / f"{i}.png")
     (tmp_path / "some0" / "bad.png").write_bytes(b"no image")
-    found = calibration_pictures(Asked(str(bundle.path)), bundle, tmp_path)
+    found = calibration_images(Asked(str(bundle.path)), bundle, tmp_path)
     assert found.images.shape == (5, SIZE, SIZE, 3) and found.labels is None
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"--calibrate=.*bad: no readable images"):
-        calibration_pictures(Asked(str(bundle.path)), bundle, tmp_path / "bad")
+        calibration_images(Asked(str(bundle.path)), bundle, tmp_path / "bad")
 
 
 @pytest.mark.parametrize(

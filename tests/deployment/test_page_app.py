@@ -136,15 +136,15 @@ def test_what_speaks_for_an_answer_and_several_objects_are_drawn(driver, site, t
         heat = driver.find_element(By.CSS_SELECTOR, ".heatmap img")
         assert heat.is_displayed() and heat.get_attribute("alt") == "What speaks for this answer"
         wait(driver, lambda d: d.execute_script("return arguments[0].naturalWidth", heat) == 320)
-        picture = driver.find_element(By.CSS_SELECTOR, ".picture")
-        before = picture.get_attribute("src")
+        photo = driver.find_element(By.CSS_SELECTOR, ".image")
+        before = photo.get_attribute("src")
         driver.find_element(By.CSS_SELECTOR, ".closer").click()
         found = wait(driver, lambda d: text(d, ".found"))
         lines = texts(driver, ".regions li")
         assert found == f"Objects found: {len(lines)}" and lines
         assert [line.split(".")[0] for line in lines] == [str(i + 1) for i in range(len(lines))]
         assert driver.switch_to.active_element.get_attribute("class") == "found"
-        assert picture.get_attribute("src") != before  # with its boxes
+        assert photo.get_attribute("src") != before  # with its boxes
         assert not driver.find_element(By.CSS_SELECTOR, ".closer").is_displayed()
         assert asked_hosts(driver) == {urlsplit(address).netloc}
 

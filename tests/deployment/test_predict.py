@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_models import CLASSES, draw_pictures, write_bundle
+from small_models import CLASSES, draw_images, write_bundle
 
 from wastejax.bundle import load_bundle
 from wastejax.cli.predict import run
@@ -23,7 +23,7 @@ from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.answers import Answer, Guess, answers, csv_lines, interpret, json_lines, table
 from wastejax.deployment.formats import load_predictor
-from wastejax.deployment.pictures import find, squares
+from wastejax.deployment.images import find, squares
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import predict_logits
@@ -34,7 +34,7 @@ from wastejax.main import parser
 def place(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("predict")
     write_bundle(root / "bundle", temperature=2.0)
-    draw_pictures(root / "pictures")
+    draw_images(root / "images")
     return root
 
 
@@ -46,12 +46,12 @@ def predict(*arguments: object, cwd: Path, stdin: bytes = b"") -> subprocess.Com
 
 def test_answers_are_evaluations_answers(place):
     bundle = load_bundle(place / "bundle")
-    source = open_folder(place / "pictures")
+    source = open_folder(place / "images")
     batches = EvalBatches(source, np.arange(len(source)), bundle.preprocessing, 4)
     logits, _ = predict_logits(bundle.logits, batches)
     powers = np.exp(logits.astype(np.float64) / 2.0)
     expected = powers / powers.sum(axis=1, keepdims=True)
-    names = [str(place / "pictures" / name) for name in source.names]
+    names = [str(place / "images" / name) for name in source.names]
     found = list(answers(load_predictor(place / "bundle"), names, top=5, batch_size=4))
     assert [answer.file for answer in found] == names
     for answer, row in zip(found, expected, strict=True):
@@ -61,8 +61,8 @@ def test_answers_are_evaluations_answers(place):
     assert len({answer.guesses[0].label for answer in found}) > 1
 
 
-def test_unreadable_pictures_are_named_and_the_rest_is_done(place, tmp_path):
-    good = sorted((place / "pictures").rglob("*.jpg"))
+def test_unreadable_images_are_named_and_the_rest_is_done(place, tmp_path):
+    good = sorted((place / "images").rglob("*.jpg"))
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(good[0].read_bytes()[:-200])
     done = predict(
@@ -72,7 +72,7 @@ def test_unreadable_pictures_are_named_and_the_rest_is_done(place, tmp_path):
         good[1],
         "--model=../bundle",
         "--format=json",
-        cwd=place / "pictures",
+        cwd=place / "images",
     )
     assert done.returncode == 1
     rows = json.loads(done.stdout)
@@ -83,8 +83,8 @@ def test_unreadable_pictures_are_named_and_the_rest_is_done(place, tmp_path):
     assert "absent.png: no such file or directory" in errors and "images/s (jax)" in errors
 
 
-def test_a_picture_on_standard_input(place):
-    path = next((place / "pictures").rglob("*.png"))
+def test_a_image_on_standard_input(place):
+    path = next((place / "images").rglob("*.png"))
     piped = predict("-", "--model=bundle", "--format=csv", "--top=1", cwd=place, stdin=path.read_bytes())
     named = predict(path, "--model=bundle", "--format=csv", "--top=1", cwd=place)
     assert piped.returncode == named.returncode == 0
@@ -111,7 +111,7 @@ def test_names_folders_and_globs(tmp_path):
         find([])
 
 
-def test_pictures_come_in_order_however_many(tmp_path):
+def test_images_come_in_order_however_many(tmp_path):
     names = []
     for i in range(150):
         names.append(str(tmp_path / f"{i:03}.png"))
@@ -219,7 +219,7 @@ def test_what_is_rejected_follows_the_bundle(tmp_path):
 
 def test_the_wanted_accuracy_decides_which_answers_are_marked(place):
     write_bundle(place / "sure", thresholds={"0.9": 0.0, "0.95": 0.6, "0.99": None})
-    names = sorted(map(str, (place / "pictures").rglob("*.*")))
+    names = sorted(map(str, (place / "images").rglob("*.*")))
 
     def marked(*options: str) -> list[bool]:
         lines: list[str] = []

@@ -68,10 +68,10 @@ THINGS = [
 
 
 def scene(*things) -> Image.Image:
-    picture = Image.new("RGB", (640, 480), (128, 128, 128))
+    image = Image.new("RGB", (640, 480), (128, 128, 128))
     for colour, (left, top, right, bottom) in things:
-        ImageDraw.Draw(picture).rectangle((left, top, right - 1, bottom - 1), fill=colour)
-    return picture
+        ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), fill=colour)
+    return image
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -93,19 +93,19 @@ def test_nothing_is_found_where_nothing_is_and_unsure_objects_are_left_out():
     assert len(find_regions(FAKE, pale, Settings(least=0.34))) == 1
 
 
-def noisy(picture: Image.Image, deviation: float) -> Image.Image:
-    noise = np.random.default_rng(0).normal(0, deviation, (picture.height, picture.width, 3))
-    return Image.fromarray(np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8))
+def noisy(image: Image.Image, deviation: float) -> Image.Image:
+    noise = np.random.default_rng(0).normal(0, deviation, (image.height, image.width, 3))
+    return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
 
 
 @pytest.mark.parametrize("deviation", [0.0, 2.0])
 @pytest.mark.parametrize("ground", [(255, 255, 255), (128, 128, 128), (20, 40, 30)])
 def test_even_ground_is_no_object_however_sure_the_classifier_is(ground, deviation):
-    picture = noisy(Image.new("RGB", (640, 480), ground), deviation)
-    ImageDraw.Draw(picture).rectangle((300, 100, 399, 199), fill=RED)
+    image = noisy(Image.new("RGB", (640, 480), ground), deviation)
+    ImageDraw.Draw(image).rectangle((300, 100, 399, 199), fill=RED)
     boxes = np.array([[0, 0, 290, 480], [420, 0, 640, 480], [290, 90, 410, 210], [250, 0, 640, 480]], float)
-    assert empty(picture, boxes).tolist() == [True, True, False, False]
-    assert empty(picture, boxes[:0]).tolist() == []
+    assert empty(image, boxes).tolist() == [True, True, False, False]
+    assert empty(image, boxes[:0]).tolist() == []
 
 
 def test_a_classifier_that_is_sure_of_everything_finds_nothing_on_even_ground():
@@ -121,7 +121,7 @@ def test_a_classifier_that_is_sure_of_everything_finds_nothing_on_even_ground():
 
 
 @pytest.mark.parametrize("size", [(40, 30), (3000, 200), (1, 1), (333, 777)])
-def test_any_size_of_picture_gives_boxes_inside_it(size):
+def test_any_size_of_image_gives_boxes_inside_it(size):
     for region in find_regions(FAKE, Image.new("RGB", size, RED), Settings(least=0.0)):
         left, top, right, bottom = region.box
         assert 0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]
@@ -260,10 +260,10 @@ def test_a_threshold_can_be_asked_for(tmp_path):
 
 
 def studio() -> Image.Image:
-    picture = Image.new("RGB", (200, 160), (250, 250, 250))
-    ImageDraw.Draw(picture).ellipse((50, 20, 149, 119), fill=(90, 40, 10))
-    ImageDraw.Draw(picture).rectangle((90, 60, 109, 79), fill="white")  # white inside is not ground
-    return picture
+    image = Image.new("RGB", (200, 160), (250, 250, 250))
+    ImageDraw.Draw(image).ellipse((50, 20, 149, 119), fill=(90, 40, 10))
+    ImageDraw.Draw(image).rectangle((90, 60, 109, 79), fill="white")  # white inside is not ground
+    return image
 
 
 def test_objects_are_cut_out_along_white_ground():
@@ -285,12 +285,12 @@ def test_objects_are_cut_out_along_white_ground():
 def test_a_mosaic_holds_its_objects_apart_and_whole(kind):
     tile = Image.new("RGB", (120, 90), (1, 2, 250))
     objects = [("eggshells", cut_out(studio())), *[("glass", tile)] * 8]
-    picture, things = mosaic(objects, kind, random.Random(1))
+    image, things = mosaic(objects, kind, random.Random(1))
     assert [thing.label for thing in things] == [label for label, _ in objects]
     assert [thing.cut for thing in things] == [True] + [False] * 8
     for one, other in itertools.combinations([np.array(thing.box, float) for thing in things], 2):
         assert iou(one, other[None])[0] == 0
-    pixels = np.asarray(picture)
+    pixels = np.asarray(image)
     for left, top, right, bottom in [thing.box for thing in things[1:]]:
         assert (pixels[top:bottom, left:right] == (1, 2, 250)).all()
 

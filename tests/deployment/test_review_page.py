@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from small_models import CLASSES, draw_pictures
+from small_models import CLASSES, draw_images
 from test_serve import ask, server, stand_in
 
 from wastejax.data.corrections import Row, load_corrections, to_csv
@@ -39,7 +39,7 @@ def driver(tmp_path_factory):
 
 @pytest.fixture
 def source(tmp_path):
-    return open_folder(draw_pictures(tmp_path / "images", 10))
+    return open_folder(draw_images(tmp_path / "images", 10))
 
 
 @pytest.fixture
@@ -190,15 +190,13 @@ def test_for_screen_readers_and_in_the_dark(driver, page):
 def test_from_what_a_server_kept_to_a_better_model(driver, tmp_path, monkeypatch):
     """Serve, collect, review in the browser, add, train with corrections, score: the guide, in its order."""
     monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
-    data = draw_pictures(tmp_path / "data", 40)
+    data = draw_images(tmp_path / "data", 40)
     kept = Collector(Keep(tmp_path / "collected"), "stand-in", CLASSES)
     with server(stand_in(), reject_below=2.0, collector=kept) as port:
         for shade in (0, 60, 250):
-            picture = io.BytesIO()
-            Image.effect_noise((64, 64), 20).point(lambda v, s=shade: v // 4 + s * 3 // 4).save(
-                picture, "PNG"
-            )
-            assert ask(port, "POST", "/predict", picture.getvalue())[0] == 200
+            image = io.BytesIO()
+            Image.effect_noise((64, 64), 20).point(lambda v, s=shade: v // 4 + s * 3 // 4).save(image, "PNG")
+            assert ask(port, "POST", "/predict", image.getvalue())[0] == 200
     assert kept.counts["kept"] == 3
     run("audit", f"--collected={tmp_path / 'collected'}", f"--out={tmp_path / 'review'}")
     downloads = download_to(driver, tmp_path / "downloads")

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
-from small_models import CLASSES, draw_pictures, write_bundle
+from small_models import CLASSES, draw_images, write_bundle
 
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
@@ -40,7 +40,7 @@ SIZE = 32
 
 
 def brightness(images: np.ndarray, pause: float = 0.0) -> np.ndarray:
-    """Stands in for a network: dark pictures are of the first class, bright ones of the last."""
+    """Stands in for a network: dark images are of the first class, bright ones of the last."""
     time.sleep(pause)
     mean = images.mean(axis=(1, 2, 3), keepdims=False)[:, None] / 255
     scores = np.exp(-50 * (mean - np.linspace(0, 1, len(CLASSES))) ** 2)
@@ -113,14 +113,14 @@ def form(*files: tuple[str, bytes]) -> tuple[bytes, str]:
     return b"".join(parts) + b"--edge--\r\n", "multipart/form-data; boundary=edge"
 
 
-def picture(grey: int, side: int = 40, kind: str = "PNG") -> bytes:
+def image(grey: int, side: int = 40, kind: str = "PNG") -> bytes:
     data = io.BytesIO()
     Image.new("RGB", (side, side), (grey,) * 3).save(data, kind)
     return data.getvalue()
 
 
 def test_answers_are_predicts_answers(tmp_path):
-    folder = draw_pictures(tmp_path / "pictures")
+    folder = draw_images(tmp_path / "images")
     predictor = load_predictor(write_bundle(tmp_path / "bundle", temperature=2.0))
     names = [str(path) for path in sorted(folder.rglob("*.*"))]
     expected = [answer.to_dict() for answer in answers(predictor, names, top=5)]
@@ -147,8 +147,8 @@ def test_answers_are_predicts_answers(tmp_path):
             )
 
 
-def test_one_bad_picture_among_good_ones(port):
-    body, kind = form(("a.png", picture(0)), ("종이.txt", b"no image"), ("../../etc/passwd", picture(255)))
+def test_one_bad_image_among_good_ones(port):
+    body, kind = form(("a.png", image(0)), ("종이.txt", b"no image"), ("../../etc/passwd", image(255)))
     status, found = post(port, body, content_type=kind)
     assert status == 200
     first, second, third = found["answers"]
@@ -156,11 +156,11 @@ def test_one_bad_picture_among_good_ones(port):
     assert second == {"file": "종이.txt", "error": "not an image"} and third["file"] == "../../etc/passwd"
 
 
-BOMB = picture(0, side=400)  # a small file of more pixels than are allowed
+BOMB = image(0, side=400)  # a small file of more pixels than are allowed
 REFUSALS = {
     "empty": (b"", {}, 400, "empty file"),
     "text": (b"hello", {"content_type": "image/png"}, 415, "not an image"),
-    "cut": (picture(9, kind="JPEG")[:-100], {}, 400, "truncated"),
+    "cut": (image(9, kind="JPEG")[:-100], {}, 400, "truncated"),
     "long": (b"x" * 200_001, {}, 413, "too long: at most 0.19"),
     "pixels": (BOMB, {}, 413, "400 x 400 pixels"),
     "no boundary": (b"x", {"content_type": "multipart/form-data"}, 400, "boundary"),
@@ -189,7 +189,7 @@ def test_refusals(port, name):
 
 
 def test_too_many_files(port):
-    body, kind = form(*[("a.png", picture(0))] * 5)
+    body, kind = form(*[("a.png", image(0))] * 5)
     status, answer = post(port, body, content_type=kind)
     assert status == 400 and "Too many files" in answer["error"]
 
@@ -255,13 +255,13 @@ def test_metrics_count(port):
         'wastejax_requests_total{path="/predict",status="200"}': 1,
         'wastejax_requests_total{path="/predict",status="415"}': 1,
         'wastejax_requests_total{path="other",status="404"}': 1,
-        'wastejax_pictures_total{outcome="answered"}': 2,
-        'wastejax_pictures_total{outcome="unreadable"}': 1,
+        'wastejax_images_total{outcome="answered"}': 2,
+        'wastejax_images_total{outcome="unreadable"}': 1,
         'wastejax_predict_seconds_bucket{le="+Inf"}': 1,
         "wastejax_predict_seconds_count": 1,
     }
     before = {name: sample(port, name) for name in counts}
-    body, kind = form(("a", picture(0)), ("b", picture(255)))
+    body, kind = form(("a", image(0)), ("b", image(255)))
     post(port, body, content_type=kind)
     post(port, b"text")
     ask(port, "GET", "/x%22%7D%0Awastejax%201")  # no line of its own in the metrics
@@ -273,19 +273,19 @@ def test_metrics_count(port):
 def test_a_full_queue_is_refused_and_emptied():
     with server(stand_in(pause=0.3), Limits(waiting=3, batch=1)) as port:
         with ThreadPoolExecutor(8) as clients:
-            found = list(clients.map(lambda i: ask(port, "POST", "/predict", picture(i)), range(8)))
+            found = list(clients.map(lambda i: ask(port, "POST", "/predict", image(i)), range(8)))
         codes = [status for status, _, _ in found]
         assert codes.count(200) >= 3 and codes.count(503) >= 3 and set(codes) == {200, 503}
         for status, headers, body in found:
             if status == 503:
                 assert headers["retry-after"] == "1" and "busy" in json.loads(body)["error"]
-        assert post(port, picture(0))[0] == 200
+        assert post(port, image(0))[0] == 200
         assert json.loads(ask(port, "GET", "/healthz")[2])["waiting"] == 0
 
 
 def test_time_is_limited():
     with server(stand_in(pause=0.6), Limits(seconds=0.3)) as port:
-        status, answer = post(port, picture(0))
+        status, answer = post(port, image(0))
         assert status == 503 and "no answer within 0.3 s" in answer["error"]
         with socket.create_connection(("127.0.0.1", port)) as slow:
             slow.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc")
@@ -350,7 +350,7 @@ def test_sigterm_answers_what_was_taken():
         line = process.stdout.readline()
         port = int(re.search(r"127\.0\.0\.1:(\d+)/", line)[1])
         with ThreadPoolExecutor(4) as clients:
-            waiting = [clients.submit(post, port, picture(60 * i)) for i in range(4)]
+            waiting = [clients.submit(post, port, image(60 * i)) for i in range(4)]
             deadline = time.monotonic() + 10
             while json.loads(ask(port, "GET", "/healthz")[2])["waiting"] < 4:
                 assert time.monotonic() < deadline
@@ -401,7 +401,7 @@ def test_mistakes_are_one_line(option, hint, monkeypatch):
 )
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
 def test_what_is_sent_in_place_of_an_image_is_named_with_what_to_send(port, make, named, kind):
-    body = make(picture(90, kind=kind))
+    body = make(image(90, kind=kind))
     sent, content_type = form(("photo.jpg", body))
     for given in (post(port, body), post(port, sent, content_type=content_type)):
         status, answer = given
@@ -417,7 +417,7 @@ def test_a_form_without_a_file_is_told_what_to_send(port):
 
 def test_an_image_is_an_image_whatever_its_type_is_called(port):
     for kind in ("application/json", "application/x-www-form-urlencoded", "text/plain", ""):
-        assert post(port, picture(90), content_type=kind)[0] == 200
+        assert post(port, image(90), content_type=kind)[0] == 200
 
 
 def test_pages_of_another_site_may_ask_where_it_is_named(port):
@@ -427,9 +427,9 @@ def test_pages_of_another_site_may_ask_where_it_is_named(port):
     with server(stand_in(), origins=(check_origin("https://shop.example/"),)) as open_port:
         status, headers, _ = ask(open_port, "OPTIONS", "/predict", **preflight)
         assert status == 200 and headers["access-control-allow-origin"] == "https://shop.example"
-        headers = ask(open_port, "POST", "/predict", picture(90), origin="https://shop.example")[1]
+        headers = ask(open_port, "POST", "/predict", image(90), origin="https://shop.example")[1]
         assert headers["access-control-allow-origin"] == "https://shop.example"
-        other = ask(open_port, "POST", "/predict", picture(90), origin="https://else.example")[1]
+        other = ask(open_port, "POST", "/predict", image(90), origin="https://else.example")[1]
         assert "access-control-allow-origin" not in other
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from PIL import Image
-from small_models import CLASSES, draw_pictures, write_bundle
+from small_models import CLASSES, draw_images, write_bundle
 from test_serve import server, stand_in
 
 from wastejax.cli import web as command
@@ -80,7 +80,7 @@ def dark(tmp_path) -> str:
     return str(tmp_path / "dark.png")
 
 
-def test_a_picture_in_both_languages(driver, served, dark):
+def test_a_image_in_both_languages(driver, served, dark):
     korea = load_taxonomy()
     item, bin_rule = korea.classes["eggshells"], korea.bins[korea.classes["eggshells"].bin]
     open_page(driver, served, "en")
@@ -113,7 +113,7 @@ def test_the_camera(driver, served):
     wait(driver, answered)
     assert not driver.find_element(By.ID, "camera").is_displayed()
     assert driver.execute_script("return document.getElementById('video').srcObject") is None
-    wait(driver, lambda d: d.execute_script("return document.querySelector('.picture').naturalWidth") >= 320)
+    wait(driver, lambda d: d.execute_script("return document.querySelector('.image').naturalWidth") >= 320)
     assert text(driver, ".card .bin")
     assert asked_hosts(driver) == {urlsplit(served).netloc}
 
@@ -177,7 +177,7 @@ def test_the_bin_is_seen_first_on_a_phone(driver, served, dark):
         place = driver.find_element(By.CSS_SELECTOR, ".card h2").rect
         seen = driver.execute_script("return [scrollY, scrollY + innerHeight]")
         assert seen[0] <= place["y"] and place["y"] + place["height"] <= seen[1]
-        assert place["y"] < driver.find_element(By.CSS_SELECTOR, ".picture").rect["y"]
+        assert place["y"] < driver.find_element(By.CSS_SELECTOR, ".image").rect["y"]
     finally:
         driver.set_window_size(900, 900)
 
@@ -200,7 +200,7 @@ document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubb
 """
 
 
-def test_what_is_no_picture_is_said_and_the_next_one_is_looked_at(driver, served, dark):
+def test_what_is_no_image_is_said_and_the_next_one_is_looked_at(driver, served, dark):
     open_page(driver, served, "en")
     driver.execute_script(DROP, "hello")
     wait(driver, lambda d: status(d) == "This image cannot be read (not an image)")
@@ -223,7 +223,7 @@ def test_the_page_with_a_model_inside(driver, npm, tmp_path):
     model = write_bundle(tmp_path / "bundle", image_size=64, temperature=2.0)
     site = write_site(model, tmp_path / "site")
     predictor = load_predictor(model)
-    paths = sorted(draw_pictures(tmp_path / "pictures").rglob("*.*"))
+    paths = sorted(draw_images(tmp_path / "images").rglob("*.*"))
     with web_host(site) as address:
         driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": HEARD})
         open_page(driver, address, "ko")
@@ -243,7 +243,7 @@ def test_the_page_with_a_model_inside(driver, npm, tmp_path):
     assert found["same_pixels"] == 1
 
 
-def test_a_float_model_and_turned_pictures(driver, npm, tmp_path):
+def test_a_float_model_and_turned_images(driver, npm, tmp_path):
     from wastejax.bundle import load_bundle
     from wastejax.deployment.export import write_export
 
@@ -271,13 +271,13 @@ def test_a_float_model_and_turned_pictures(driver, npm, tmp_path):
 
 
 @pytest.mark.real_data
-def test_200_pictures_get_predicts_class(driver, npm, real_data_dir, tmp_path):
+def test_200_images_get_predicts_class(driver, npm, real_data_dir, tmp_path):
     source = open_folder(real_data_dir / "household_waste")
     chosen = np.random.default_rng(5).permutation(len(source))[:200]
     site = write_site(None, tmp_path / "site")
     with web_host(site) as address:
-        pictures = [source.read(int(i)) for i in chosen]
-        found = agreement(driver, address, load_predictor(None), pictures, np.zeros(len(chosen)))
+        photos = [source.read(int(i)) for i in chosen]
+        found = agreement(driver, address, load_predictor(None), photos, np.zeros(len(chosen)))
     assert found["pictures"] == 200 and found["agreement"] >= 0.98
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from tests.small_models import draw_pictures, write_bundle
+from tests.small_models import draw_images, write_bundle
 from wastejax.bundle import load_bundle
 from wastejax.data import images
 from wastejax.errors import UserError
 from wastejax.evaluation.by_source import Materials, score_by_source, source_table
-from wastejax.evaluation.pictures import Asked
+from wastejax.evaluation.images import Asked
 from wastejax.evaluation.run import evaluate_labels
 from wastejax.evaluation.selective import choose_threshold_everywhere
 
@@ -57,7 +57,7 @@ def test_a_threshold_holds_in_every_source_that_has_a_say():
 
 
 def test_a_folder_with_labels_of_its_own_is_scored_by_what_they_mean(tmp_path):
-    draw_pictures(tmp_path / "street", 6)  # eggshells twice, four others once
+    draw_images(tmp_path / "street", 6)  # eggshells twice, four others once
     model = write_bundle(tmp_path / "bundle")
     (tmp_path / "map.csv").write_text(
         "source,label,classes,material\n"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from scipy.stats import binomtest
-from small_models import CLASSES, draw_pictures, write_bundle
+from small_models import CLASSES, draw_images, write_bundle
 
 from wastejax.cli.compare import run
 from wastejax.data.pipeline import EvalBatches
@@ -29,7 +29,7 @@ def test_mcnemar_by_hand():
     assert mcnemar(0, 5) == mcnemar(5, 0) == 0.0625
 
 
-def test_the_paired_interval_is_that_of_resampled_pictures():
+def test_the_paired_interval_is_that_of_resampled_images():
     rng = np.random.default_rng(1)
     a = rng.uniform(size=300) < 0.8
     b = np.where(rng.uniform(size=300) < 0.85, a, ~a)
@@ -54,10 +54,10 @@ def test_counts_and_difference():
 def place(tmp_path_factory) -> Path:
     """Images, and two runs of untrained networks whose test images overlap."""
     root = tmp_path_factory.mktemp("compare")
-    source = open_folder(draw_pictures(root / "pictures", 20))
+    source = open_folder(draw_images(root / "images", 20))
     for name, size, first in (("a", 64, 0), ("b", 32, 4)):
         write_bundle(root / name / "bundle", image_size=size)
-        set_data(root / name, source="folder", dir=str(root / "pictures"))
+        set_data(root / name, source="folder", dir=str(root / "images"))
         splits = np.where((np.arange(20) >= first) & (np.arange(20) < first + 14), "test", "train")
         save_manifest(root / name / "manifest.csv", source, np.arange(20), splits)
     return root
@@ -83,7 +83,7 @@ def test_the_command_compares_what_both_runs_test_with(place, tmp_path, monkeypa
     answer = json.loads((tmp_path / "out.json").read_text())
     assert lines[0] == "the runs share 10 of 14 and 14 test images" and answer["num_images"] == 10
 
-    source = open_folder(place / "pictures")
+    source = open_folder(place / "images")
     shared = np.arange(4, 14)
     right = []
     for name in ("a", "b"):
@@ -98,7 +98,7 @@ def test_the_command_compares_what_both_runs_test_with(place, tmp_path, monkeypa
     assert any(line.startswith("McNemar's exact test: p = ") for line in lines)
 
 
-def test_runs_without_shared_pictures_are_an_error(place, tmp_path, monkeypatch):
+def test_runs_without_shared_images_are_an_error(place, tmp_path, monkeypatch):
     monkeypatch.setenv("WASTEJAX_CACHE", str(place / "cache"))
 
     def problem(**options) -> str:
@@ -109,9 +109,9 @@ def test_runs_without_shared_pictures_are_an_error(place, tmp_path, monkeypatch)
 
     bundle = write_bundle(tmp_path / "bundle")
     assert "a bundle alone has no test images" in problem(b=str(bundle))
-    source = open_folder(place / "pictures")
+    source = open_folder(place / "images")
     write_bundle(tmp_path / "c" / "bundle")
-    set_data(tmp_path / "c", source="folder", dir=str(place / "pictures"))
+    set_data(tmp_path / "c", source="folder", dir=str(place / "images"))
     splits = np.where(np.arange(20) >= 14, "test", "train")
     save_manifest(tmp_path / "c" / "manifest.csv", source, np.arange(20), splits)
     assert "their splits differ" in problem(b=str(tmp_path / "c"))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from small_models import CLASSES, draw_pictures, write_bundle
+from small_models import CLASSES, draw_images, write_bundle
 
 from wastejax.bundle import load_bundle
 from wastejax.cli.predict import run
@@ -60,11 +60,11 @@ def test_evidence_is_what_a_class_has_beyond_the_average_class():
 
 
 def test_a_map_is_blended_by_how_much_it_says():
-    picture = np.full((8, 8, 3), 100, np.uint8)
-    np.testing.assert_array_equal(blend(picture, np.zeros((2, 2))), picture)
+    image = np.full((8, 8, 3), 100, np.uint8)
+    np.testing.assert_array_equal(blend(image, np.zeros((2, 2))), image)
     hottest = np.array([252, 255, 164])
     np.testing.assert_array_equal(
-        blend(picture, np.ones((2, 2))),
+        blend(image, np.ones((2, 2))),
         np.broadcast_to(np.rint((1 - OPACITY) * 100 + OPACITY * hottest), (8, 8, 3)),
     )
 
@@ -76,14 +76,14 @@ def fake(dense) -> Predictor:
     )
 
 
-def test_the_picture_is_hot_where_the_class_is_and_dark_where_nobody_looked():
+def test_the_image_is_hot_where_the_class_is_and_dark_where_nobody_looked():
     def dense(images):
         maps = np.zeros((1, 4, 4, 2), np.float32)
         maps[:, 0, 3, 1] = 8  # a jar at the top right
         return maps
 
-    picture = Image.new("RGB", (200, 100), (80, 80, 80))
-    drawn = np.asarray(heat_map(fake(dense), picture)).astype(int)
+    image = Image.new("RGB", (200, 100), (80, 80, 80))
+    drawn = np.asarray(heat_map(fake(dense), image)).astype(int)
     assert drawn.shape == (100, 200, 3)
     assert (drawn[:, :50] == 28).all() and (
         drawn[:, 150:] == 28
@@ -91,30 +91,30 @@ def test_the_picture_is_hot_where_the_class_is_and_dark_where_nobody_looked():
     inside = np.abs(drawn[:, 50:150] - 80).sum(axis=-1)
     row, column = np.unravel_index(inside.argmax(), inside.shape)
     assert row < 25 and column > 75 and inside[50:, :50].max() == 0
-    assert (np.asarray(heat_map(fake(dense), picture, "can"))[:, 50:150] == 80).all()
+    assert (np.asarray(heat_map(fake(dense), image, "can"))[:, 50:150] == 80).all()
     assert heat_map(fake(dense), Image.new("RGB", (4096, 2048))).size == (1024, 512)
     with pytest.raises(UserError, match="fake: has no class map, which heat maps come from"):
-        heat_map(fake(None), picture)
+        heat_map(fake(None), image)
 
 
 def test_no_file_is_replaced(tmp_path):
-    picture = Image.new("RGB", (8, 8))
+    image = Image.new("RGB", (8, 8))
     (tmp_path / "a_can.jpg").write_text("mine")
-    names = [save_drawn(picture, tmp_path, name, "can").name for name in ("x/a.png", "y/a.jpg", "-")]
+    names = [save_drawn(image, tmp_path, name, "can").name for name in ("x/a.png", "y/a.jpg", "-")]
     assert names == ["a_can_2.jpg", "a_can_3.jpg", "stdin_can.jpg"]
     assert (tmp_path / "a_can.jpg").read_text() == "mine"
-    assert save_drawn(picture, tmp_path, "종이.png", "a/b").name == "종이_a_b.jpg"
-    with Image.open(save_drawn(picture, tmp_path / "new", f"{'긴' * 80}.png", "can")) as drawn:
+    assert save_drawn(image, tmp_path, "종이.png", "a/b").name == "종이_a_b.jpg"
+    with Image.open(save_drawn(image, tmp_path / "new", f"{'긴' * 80}.png", "can")) as drawn:
         assert drawn.size == (8, 8)
     with pytest.raises(UserError, match=r"a_can\.jpg: cannot be written"):
-        save_drawn(picture, tmp_path / "a_can.jpg", "b.png", "can")
+        save_drawn(image, tmp_path / "a_can.jpg", "b.png", "can")
 
 
-def test_predict_writes_one_heat_map_per_picture(tmp_path, capsys):
-    pictures = draw_pictures(tmp_path / "pictures", 3)
-    (pictures / "broken.jpg").write_bytes(b"no image")
+def test_predict_writes_one_heat_map_per_image(tmp_path, capsys):
+    photos = draw_images(tmp_path / "images", 3)
+    (photos / "broken.jpg").write_bytes(b"no image")
     model = write_bundle(tmp_path / "bundle")
-    options = ["predict", str(pictures), f"--model={model}", f"--heatmap={tmp_path / 'maps'}", "--format=csv"]
+    options = ["predict", str(photos), f"--model={model}", f"--heatmap={tmp_path / 'maps'}", "--format=csv"]
     lines: list[str] = []
     assert run(parser("predict").parse_args([*options, "--top=1"]), lines.append) == 1
     said = [line.split(",") for line in lines[1:] if ",not an image," not in line]

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from small_models import CLASSES, draw_pictures
+from small_models import CLASSES, draw_images
 
 from wastejax.data.corrections import Changes, to_csv
 from wastejax.data.duplicates import scan
 from wastejax.data.sources import open_folder
 from wastejax.data.split import save_manifest
 from wastejax.errors import UserError
-from wastejax.evaluation.pictures import Asked, asked_pictures, given_images, manifest_of
+from wastejax.evaluation.images import Asked, asked_images, given_images, manifest_of
 
 SPLITS = np.array(["train", "train", "val", "test", "test"] * 4)
 
@@ -25,7 +25,7 @@ SPLITS = np.array(["train", "train", "val", "test", "test"] * 4)
 def run(tmp_path, monkeypatch) -> Path:
     """A run on tmp_path/images, of which every fifth image is val and two fifths are test."""
     monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
-    source = open_folder(draw_pictures(tmp_path / "images", 20))
+    source = open_folder(draw_images(tmp_path / "images", 20))
     folder = tmp_path / "run"
     (folder / "bundle").mkdir(parents=True)
     save_manifest(folder / "manifest.csv", source, np.arange(20), SPLITS, scan(source).phash)
@@ -47,12 +47,12 @@ def test_of_its_own_images_a_run_is_scored_on_those_it_never_saw(run, tmp_path):
     said: list[str] = []
     for model in (run, run / "bundle"):
         said.clear()
-        assert names(asked_pictures(Asked(model, tmp_path / "images"), config(tmp_path), said.append)) == test
+        assert names(asked_images(Asked(model, tmp_path / "images"), config(tmp_path), said.append)) == test
         assert said == [
             "note: 8 of 20 images were trained on, 4 chose the best epoch: they are left out (--split=train and "
             "--split=val score them)"
         ]
-    assert names(asked_pictures(Asked(run), config(tmp_path))) == test
+    assert names(asked_images(Asked(run), config(tmp_path))) == test
 
 
 @pytest.mark.parametrize("where", ["moved", "moved/images/images", "split/test", "renamed", "encoded"])
@@ -69,17 +69,17 @@ def test_moved_images_are_known_again(run, tmp_path, where):
             Image.open(path).convert("RGB").save(path, **({"quality": 88} if path.suffix == ".jpg" else {}))
     top = tmp_path / where.split("/")[0]
     for split in ("train", "val", "test"):
-        chosen = asked_pictures(Asked(run, top, split), config(tmp_path))
+        chosen = asked_images(Asked(run, top, split), config(tmp_path))
         assert len(chosen[1]) == np.sum(split == SPLITS)
-    assert len(asked_pictures(Asked(run, top), config(tmp_path))[1]) == 8
+    assert len(asked_images(Asked(run, top), config(tmp_path))[1]) == 8
     with pytest.raises(UserError, match=r"does not exist.*were they moved\? Give --data"):
-        asked_pictures(Asked(run), config(tmp_path))
+        asked_images(Asked(run), config(tmp_path))
 
 
 def test_new_images_beside_its_own_are_scored_too(run, tmp_path):
     for path in sorted((tmp_path / "images" / "glass").iterdir()):
         ImageOps.invert(Image.open(path).convert("RGB")).save(path.with_name(f"new_{path.stem}.png"))
-    chosen = names(asked_pictures(Asked(run, tmp_path / "images"), config(tmp_path)))
+    chosen = names(asked_images(Asked(run, tmp_path / "images"), config(tmp_path)))
     assert len(chosen) == 8 + 4 and sum("new_" in name for name in chosen) == 4
 
 
@@ -87,10 +87,10 @@ def test_other_images_of_the_same_names_are_not_its_own(run, tmp_path):
     for path in (tmp_path / "images").rglob("*.*"):
         ImageOps.invert(Image.open(path).convert("RGB")).save(path)
     said: list[str] = []
-    assert len(asked_pictures(Asked(run, tmp_path / "images"), config(tmp_path), said.append)[1]) == 20
+    assert len(asked_images(Asked(run, tmp_path / "images"), config(tmp_path), said.append)[1]) == 20
     assert said == []
     with pytest.raises(UserError, match="has no test/ folder, and its images are not those of the run"):
-        asked_pictures(Asked(run, tmp_path / "images", "test"), config(tmp_path))
+        asked_images(Asked(run, tmp_path / "images", "test"), config(tmp_path))
 
 
 def test_images_that_were_all_trained_on_are_scored_and_said(run, tmp_path):
@@ -99,7 +99,7 @@ def test_images_that_were_all_trained_on_are_scored_and_said(run, tmp_path):
         if split == "test":
             (tmp_path / "images" / name).unlink()
     said: list[str] = []
-    assert len(asked_pictures(Asked(run, tmp_path / "images"), config(tmp_path), said.append)[1]) == 12
+    assert len(asked_images(Asked(run, tmp_path / "images"), config(tmp_path), said.append)[1]) == 12
     assert said == ["note: 8 of 12 images were trained on, 4 chose the best epoch: the scores flatter"]
 
 
@@ -119,7 +119,7 @@ def test_two_runs_are_compared_on_what_neither_learned_from(run, tmp_path):
 def test_classes_left_out_of_training_are_left_out_of_scores(run, tmp_path):
     said: list[str] = []
     data = config(tmp_path)["data"] | {"leave_out": ("glass",)}
-    source, _ = asked_pictures(Asked(run, tmp_path / "images"), {"data": data}, said.append)
+    source, _ = asked_images(Asked(run, tmp_path / "images"), {"data": data}, said.append)
     assert source.classes == tuple(name for name in CLASSES if name != "glass")
     assert said[0] == "note: glass left out, as in training"
 
@@ -132,7 +132,7 @@ def test_a_manifest_of_an_older_run_is_matched_by_names(run, tmp_path):
         writer.writeheader()
         writer.writerows(rows)
     shutil.move(tmp_path / "images", tmp_path / "elsewhere")
-    assert len(asked_pictures(Asked(run, tmp_path / "elsewhere", "test"), config(tmp_path))[1]) == 8
+    assert len(asked_images(Asked(run, tmp_path / "elsewhere", "test"), config(tmp_path))[1]) == 8
 
 
 def test_a_bundle_that_is_no_run_has_no_manifest(tmp_path):
@@ -153,7 +153,7 @@ def test_a_run_that_was_trained_with_corrections_is_scored_with_them(run, tmp_pa
 
     def scored(asked):
         said: list[str] = []
-        source, indices = asked_pictures(asked, config(tmp_path), said.append)
+        source, indices = asked_images(asked, config(tmp_path), said.append)
         return {source.names[i]: source.classes[source.labels[i]] for i in indices}, said
 
     labels = {name: source.classes[label] for name, label in zip(source.names, source.labels, strict=True)}

@@ -133,7 +133,7 @@ def test_class_distribution_of_many_classes_shows_both_ends(tmp_path):
     assert opened(tmp_path / "d.png").shape[0] < 2000
 
 
-def test_sample_grid_shows_the_pictures_in_order(tmp_path):
+def test_sample_grid_shows_the_images_in_order(tmp_path):
     images = [*photos(7), np.full((20, 50), 128, np.uint8)]
     figure = plots.sample_grid(images, [f"plastic_cup_lids {i}" for i in range(8)], tmp_path / "s.png")
     used = [ax for ax in figure.axes if ax.get_images()]
@@ -154,7 +154,7 @@ def test_sample_grid_draws_at_most_24_and_stays_small(tmp_path):
 
 
 @pytest.mark.real_data
-def test_sample_grid_of_real_pictures_is_small(tmp_path, real_data_dir):
+def test_sample_grid_of_real_images_is_small(tmp_path, real_data_dir):
     files = sorted((real_data_dir / "trashnet").glob("*/*"))[::83][:24]
     images = [np.asarray(Image.open(file).convert("RGB")) for file in files]
     plots.sample_grid(images, [file.parent.name for file in files], tmp_path / "s.png")
@@ -188,10 +188,10 @@ def test_worst_mistakes_come_surest_first(tmp_path):
     opened(tmp_path / "w.png")
 
 
-def test_heat_maps_are_drawn_below_their_pictures(tmp_path):
-    pictures, maps = np.full((2, 40, 40, 3), 10, np.uint8), np.full((2, 40, 40, 3), 200, np.uint8)
+def test_heat_maps_are_drawn_below_their_images(tmp_path):
+    photos, maps = np.full((2, 40, 40, 3), 10, np.uint8), np.full((2, 40, 40, 3), 200, np.uint8)
     figure = plots.worst_mistakes(
-        list(pictures), ["a", "b"], ["b", "a"], [0.9, 0.8], tmp_path / "w.png", list(maps)
+        list(photos), ["a", "b"], ["b", "a"], [0.9, 0.8], tmp_path / "w.png", list(maps)
     )
     drawn = figure.axes[0].get_images()[0].get_array()
     assert len(figure.axes) == 2 and drawn.shape == (80, 40, 3)

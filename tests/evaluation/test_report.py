@@ -11,7 +11,7 @@ CLASSES = ["glass", "metal", "odd|name", "paper", "shoes", "tea_bags", "absent"]
 CONFIG = {
     "seed": 17,
     "model": {"name": "mobilevit", "size": "xxs", "mixer": "inverted_residual", "dropout": None},
-    "data": {"dir": "pictures/mine", "source": "folder", "split": {"group": "phash"}},
+    "data": {"dir": "images/mine", "source": "folder", "split": {"group": "phash"}},
 }
 HISTORY = [
     {"epoch": 1, "train_loss": 1.8, "val_loss": 1.7, "val_top1": 0.3, "lr": 1e-3},
@@ -100,7 +100,7 @@ def test_classes_come_worst_first_with_what_they_are_taken_for(tmp_path):
 def test_what_was_trained_on_what(tmp_path):
     text = written(tmp_path)
     assert "`mobilevit` (size xxs, mixer inverted_residual); 951,246 parameters" in text
-    assert "the folder `pictures/mine`, 7 classes" in text
+    assert "the folder `images/mine`, 7 classes" in text
     assert "300 to learn from (`train`), 100 to choose the best epoch by (`val`), 60 kept aside" in text
     assert "450 groups" in text
     assert "the largest has 7. A split of wastejax's own keeps each group on one side" in text

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from small_models import CLASSES, draw_pictures
+from small_models import CLASSES, draw_images
 
 from wastejax.data.corrections import Row
 from wastejax.data.sources import open_folder
 from wastejax.evaluation.evaluate import Evaluation
-from wastejax.evaluation.pictures import Asked
+from wastejax.evaluation.images import Asked
 from wastejax.evaluation.report import review
 from wastejax.evaluation.report.review import Doubt, mistakes, write_review
 from wastejax.evaluation.run import _review
@@ -22,7 +22,7 @@ from wastejax.evaluation.run import _review
 
 @pytest.fixture
 def source(tmp_path):
-    return open_folder(draw_pictures(tmp_path / "images", 10))
+    return open_folder(draw_images(tmp_path / "images", 10))
 
 
 def content(path) -> dict:

@@ -20,7 +20,7 @@ from wastejax.evaluation.robustness import CLEAN, corruptions, measure, points, 
 from wastejax.evaluation.robustness.corruptions import KINDS, corrupted
 
 
-def random_picture(width=100, height=100, seed=0):
+def random_image(width=100, height=100, seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
@@ -36,24 +36,24 @@ def turn(sign):
 
 @pytest.mark.parametrize("side", [100, 101])
 def test_a_square_turned_by_right_angles_keeps_every_pixel(side):
-    picture = random_picture(side, side)
-    pixels = np.asarray(picture)
+    photo = random_image(side, side)
+    pixels = np.asarray(photo)
     for degrees, turns in ((90, 1), (180, 2)):
-        np.testing.assert_array_equal(corruptions.rotate(picture, degrees, turn(1)), np.rot90(pixels, turns))
-    np.testing.assert_array_equal(corruptions.rotate(picture, 90, turn(-1)), np.rot90(pixels, -1))
+        np.testing.assert_array_equal(corruptions.rotate(photo, degrees, turn(1)), np.rot90(pixels, turns))
+    np.testing.assert_array_equal(corruptions.rotate(photo, 90, turn(-1)), np.rot90(pixels, -1))
 
 
-def test_an_oblong_picture_turns_around_its_centre_and_is_mirrored_at_its_edges():
-    picture = random_picture(60, 40)
-    pixels = np.asarray(picture)
-    turned = np.asarray(corruptions.rotate(picture, 90, turn(1)))
+def test_an_oblong_image_turns_around_its_centre_and_is_mirrored_at_its_edges():
+    photo = random_image(60, 40)
+    pixels = np.asarray(photo)
+    turned = np.asarray(corruptions.rotate(photo, 90, turn(1)))
     assert turned.shape == (40, 60, 3)
     np.testing.assert_array_equal(turned[:, 10:50], np.rot90(pixels[:, 10:50]))
     # Left of that square lies what was above the image: its rows from the second on, mirrored.
     np.testing.assert_array_equal(turned[:, 9], turned[:, 11])
 
 
-def test_corners_of_a_turned_picture_show_nothing_that_is_not_in_it():
+def test_corners_of_a_turned_image_show_nothing_that_is_not_in_it():
     stripes = Image.fromarray(np.repeat(np.array([[100, 200]], np.uint8), 50, 1)[None].repeat(100, 1)[0])
     assert stripes.size == (100, 100)
     turned = np.asarray(corruptions.rotate(stripes.convert("RGB"), 45, rng()))
@@ -64,25 +64,25 @@ def test_corners_of_a_turned_picture_show_nothing_that_is_not_in_it():
 @pytest.mark.parametrize(("share", "covered"), [(0.25, 2500), (0.09, 900), (0.5, 4970), (0.6, 6006)])
 def test_the_covered_share_is_exact_to_a_line_of_pixels(share, covered):
     # 0.5: 71 rows of round(5000 / 71) = 70; 0.6: 77 rows of round(6000 / 77) = 78.
-    picture = random_picture()
-    changed = np.asarray(corruptions.occlude(picture, share, rng()))
-    differs = (changed != np.asarray(picture)).any(axis=2)
+    photo = random_image()
+    changed = np.asarray(corruptions.occlude(photo, share, rng()))
+    differs = (changed != np.asarray(photo)).any(axis=2)
     box = np.argwhere(differs)
     height, width = box.max(axis=0) - box.min(axis=0) + 1
     assert height * width == covered
-    mean = np.rint(np.asarray(picture).mean(axis=(0, 1)))
+    mean = np.rint(np.asarray(photo).mean(axis=(0, 1)))
     inside = changed[differs]
     assert (inside == mean).all()
     assert differs.sum() > 0.99 * covered  # a pixel may have had the mean color before
 
 
 def test_larger_boxes_lie_around_the_same_place():
-    picture = Image.new("RGB", (200, 100), (10, 20, 30))
-    picture.paste((200, 200, 200), (0, 0, 100, 100))
+    photo = Image.new("RGB", (200, 100), (10, 20, 30))
+    photo.paste((200, 200, 200), (0, 0, 100, 100))
     boxes = []
     for share in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
-        changed = np.asarray(corruptions.occlude(picture, share, rng()))
-        boxes.append((changed != np.asarray(picture)).any(axis=2))
+        changed = np.asarray(corruptions.occlude(photo, share, rng()))
+        boxes.append((changed != np.asarray(photo)).any(axis=2))
     for smaller, larger in itertools.pairwise(boxes):
         assert (smaller & ~larger).sum() <= 0.02 * smaller.sum()  # but for rounding
 
@@ -105,27 +105,27 @@ def test_noise_has_the_standard_deviation_that_is_asked_for():
 
 
 def test_jpeg_is_a_round_trip_through_pillow():
-    picture = random_picture()
+    photo = random_image()
     encoded = io.BytesIO()
-    picture.save(encoded, "JPEG", quality=10)
+    photo.save(encoded, "JPEG", quality=10)
     expected = np.asarray(Image.open(encoded).convert("RGB"))
-    np.testing.assert_array_equal(corruptions.compress(picture, 10, rng()), expected)
+    np.testing.assert_array_equal(corruptions.compress(photo, 10, rng()), expected)
 
 
 def test_brightness_multiplies_and_clips():
-    picture = Image.fromarray(np.array([[[10, 100, 200]]], np.uint8))
-    assert np.asarray(corruptions.brighten(picture, 1.5, rng())).tolist() == [[[15, 150, 255]]]
-    assert np.asarray(corruptions.brighten(picture, 0.2, rng())).tolist() == [[[2, 20, 40]]]
+    photo = Image.fromarray(np.array([[[10, 100, 200]]], np.uint8))
+    assert np.asarray(corruptions.brighten(photo, 1.5, rng())).tolist() == [[[15, 150, 255]]]
+    assert np.asarray(corruptions.brighten(photo, 0.2, rng())).tolist() == [[[2, 20, 40]]]
 
 
 def test_scale_by_hand():
-    picture = Image.new("RGB", (40, 40), (200, 100, 0))
-    picture.paste((0, 100, 200), (10, 10, 30, 30))  # a quarter of it: the mean is (150, 100, 50)
-    smaller = np.asarray(corruptions.rescale(picture, 0.5, rng()))
+    photo = Image.new("RGB", (40, 40), (200, 100, 0))
+    photo.paste((0, 100, 200), (10, 10, 30, 30))  # a quarter of it: the mean is (150, 100, 50)
+    smaller = np.asarray(corruptions.rescale(photo, 0.5, rng()))
     assert smaller.shape == (40, 40, 3)
     assert smaller[9, 20].tolist() == [150, 100, 50] == smaller[20, 30].tolist()
     assert smaller[11, 11].tolist() == [200, 100, 0] and smaller[20, 20].tolist() == [0, 100, 200]
-    larger = np.asarray(corruptions.rescale(picture, 2, rng()))
+    larger = np.asarray(corruptions.rescale(photo, 2, rng()))
     assert larger.shape == (40, 40, 3)
     assert (larger[3:-3, 3:-3] == (0, 100, 200)).all()  # the inner square fills the frame, its edge blurred
 
@@ -160,7 +160,7 @@ def fake_bundle():
     )
 
 
-def test_each_picture_is_changed_the_same_way_wherever_it_lies(drawn, tmp_path):
+def test_each_image_is_changed_the_same_way_wherever_it_lies(drawn, tmp_path):
     source = open_folder(drawn)
     elsewhere = tmp_path / "other" / "dark" / "renamed.png"
     elsewhere.parent.mkdir(parents=True)
@@ -175,10 +175,10 @@ def test_each_picture_is_changed_the_same_way_wherever_it_lies(drawn, tmp_path):
         np.testing.assert_array_equal(decode(clean), decode(source.read(2)))
 
 
-def test_large_pictures_are_reduced_first(tmp_path):
+def test_large_images_are_reduced_first(tmp_path):
     path = tmp_path / "a" / "1.png"
     path.parent.mkdir()
-    random_picture(1200, 600).save(path)
+    random_image(1200, 600).save(path)
     assert decode(corrupted(open_folder(tmp_path), *CLEAN).read(0)).size == (1024, 512)
 
 
@@ -212,7 +212,7 @@ def test_the_summary_number_by_hand():
     assert robustness.relative_accuracy(np.zeros((4, 4), bool), [2, 1]) == 0
 
 
-def test_a_part_of_the_pictures_is_spread_evenly():
+def test_a_part_of_the_images_is_spread_evenly():
     assert spread(np.arange(10, 20), 5).tolist() == [10, 12, 14, 16, 18]
     assert spread(np.arange(10), 3).tolist() == [0, 3, 6]
     assert spread(np.arange(4), 9).tolist() == spread(np.arange(4), None).tolist() == [0, 1, 2, 3]
@@ -247,7 +247,7 @@ def test_the_command_writes_numbers_words_and_curves(drawn, tmp_path, monkeypatc
         assert image.size == (1200, 588)
 
 
-def test_the_curves_hold_the_clean_pictures_at_their_place(drawn, tmp_path):
+def test_the_curves_hold_the_clean_images_at_their_place(drawn, tmp_path):
     result = summary(*measure(fake_bundle(), open_folder(drawn), np.arange(12)), CLASSES)
     figure = report.draw({"fake": result}, tmp_path / "r.png", ("brightness", "occlusion"))
     brightness, occlusion = figure.axes
@@ -277,7 +277,7 @@ def test_mistakes_are_told_in_one_line(drawn, tmp_path, changed, message):
     assert "\n" not in str(error.value)
 
 
-def test_unreadable_pictures_are_named_or_left_out(drawn, tmp_path, monkeypatch):
+def test_unreadable_images_are_named_or_left_out(drawn, tmp_path, monkeypatch):
     monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(robustness, "load_bundle", lambda path: fake_bundle())
     (drawn / "dark" / "7.png").write_bytes(b"")
@@ -288,7 +288,7 @@ def test_unreadable_pictures_are_named_or_left_out(drawn, tmp_path, monkeypatch)
     assert lines[0] == "left out: dark/7.png: empty file"
 
 
-def test_no_pictures_are_no_accuracy(drawn):
+def test_no_images_are_no_accuracy(drawn):
     with pytest.raises(UserError, match="no images to evaluate"):
         measure(fake_bundle(), open_folder(drawn), np.zeros(0, np.int64))
 

@@ -127,7 +127,7 @@ def test_risk_coverage_by_hand():
     np.testing.assert_allclose(risk_coverage(np.ones(4), correct)[1], 0.25)
 
 
-def test_coverage_is_scored_on_other_pictures():
+def test_coverage_is_scored_on_other_images():
     rng = np.random.default_rng(2)
     confidence = rng.uniform(size=1000)
     correct = rng.uniform(size=1000) < confidence
@@ -171,7 +171,7 @@ def test_scores_by_hand():
     assert np.isfinite(energy(1e4 * logits, 1.0)).all()
 
 
-def test_foreign_pictures_that_are_easily_told_apart():
+def test_foreign_images_that_are_easily_told_apart():
     rng = np.random.default_rng(5)
     inside = 8 * np.eye(3)[rng.integers(0, 3, 100)]
     outside = rng.normal(size=(50, 3))

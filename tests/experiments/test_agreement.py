@@ -28,7 +28,7 @@ def test_float32_forms_answer_as_the_model_and_smaller_ones_nearly(run):
             assert row["agreement"] >= (0.99 if agreement.FORMS[name].precision == "fp16" else 0.93)
 
 
-def test_forms_are_compared_picture_by_picture():
+def test_forms_are_compared_image_by_image():
     reference = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.5, 0.5]])
     other = np.array([[0.8, 0.2], [0.6, 0.4], [0.6, 0.4], [0.5, 0.5]])
     found = agreement.compare(reference, other, np.array([0, 0, 1, 0]))

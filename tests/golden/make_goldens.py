@@ -5,7 +5,7 @@ Run by hand, in an environment with torch and timm; the tests need neither:
     python tests/golden/make_goldens.py [NAME ...]
 
 The references run in float64, so that a test measures our rounding and not theirs. Each file holds the names
-and shapes of the state dict, the gain of the rule, seed and shape [B, H, W, C] of the pictures, the logits in
+and shapes of the state dict, the gain of the rule, seed and shape [B, H, W, C] of the images, the logits in
 inference and in training mode (drop rates 0), and per batch norm the updated running statistics (a digest)
 and the number of values n that they were taken over.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
-from rule import digest, draw, pictures
+from rule import digest, draw, random_images
 from timm.layers import EcaModule
 from torch import nn
 
@@ -142,11 +142,11 @@ def mobilevit_5x5(name: str, add: bool, depthwise: bool) -> nn.Module:
 
 
 def swin(window: int, height: int, width: int) -> nn.Module:
-    """Swin-T for pictures of one size, which timm wants to know."""
+    """Swin-T for images of one size, which timm wants to know."""
     return timm_model("swin_tiny_patch4_window7_224", img_size=(height, width), window_size=window)
 
 
-# Name -> (gain of the rule, what to build, shape of the pictures). Sides differ, so that a swapped height and
+# Name -> (gain of the rule, what to build, shape of the images). Sides differ, so that a swapped height and
 # width shows; odd sides show SAME padding; every batch norm sees 16 values or more.
 GOLDENS: dict[str, tuple[float, Callable[[], nn.Module], tuple[int, int, int, int]]] = {
     "efficientnetv2_b0": (1.5, lambda: timm_model("tf_efficientnetv2_b0"), (4, 75, 98, 3)),
@@ -202,7 +202,7 @@ def make(name: str) -> dict[str, np.ndarray]:
     shapes = fill(model, gain)
     model.double()
     seed = len(name)
-    inputs = torch.from_numpy(pictures(seed, shape)).double().permute(0, 3, 1, 2)
+    inputs = torch.from_numpy(random_images(seed, shape)).double().permute(0, 3, 1, 2)
     seen = count_values(model)
     with torch.no_grad():
         logits = model.eval()(inputs)
@@ -254,7 +254,7 @@ def main(names: list[str]) -> None:
         size, spread, train = (
             np.abs(x).mean() for x in (arrays["logits"], arrays["logits"].std(0), arrays["logits_train"])
         )
-        print(f"{name}: logits {size:.3g}, between pictures {spread:.3g}, in training {train:.3g}")
+        print(f"{name}: logits {size:.3g}, between images {spread:.3g}, in training {train:.3g}")
 
 
 if __name__ == "__main__":

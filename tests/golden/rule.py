@@ -1,4 +1,4 @@
-"""The numbers that both sides of a golden test draw: weights from parameter names, pictures from a seed.
+"""The numbers that both sides of a golden test draw: weights from parameter names, images from a seed.
 
 numpy alone, so that `make_goldens.py` (torch) and `test_golden.py` (JAX) share it and nothing else.
 """
@@ -15,7 +15,7 @@ def draw(name: str, shape: tuple[int, ...], gain: float) -> np.ndarray:
 
     The generator is seeded with the CRC-32 of the entry's name, so that every tensor is its own: two that a
     converter swaps do not go unnoticed. Kernels get variance gain / fan-in and norms stay near one; with the
-    gain that suits a network its activations and logits are of order one, and differ between pictures.
+    gain that suits a network its activations and logits are of order one, and differ between images.
 
     Args:
         name: the entry's name, e.g. `blocks.3.0.conv_dw.weight`.
@@ -39,8 +39,8 @@ def draw(name: str, shape: tuple[int, ...], gain: float) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def pictures(seed: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns pictures, float32 [B, H, W, C]: noise on a coarse pattern, to differ after pooling."""
+def random_images(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns images, float32 [B, H, W, C]: noise on a coarse pattern, to differ after pooling."""
     rng = np.random.default_rng(seed)
     B, H, W, C = shape
     coarse = rng.standard_normal((B, 4, 4, C)) + rng.standard_normal((B, 1, 1, C))

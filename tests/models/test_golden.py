@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from golden.rule import digest, draw, pictures
+from golden.rule import digest, draw, random_images
 
 from wastejax.models import MODELS, create_model
 from wastejax.models.layers.blocks import CBAM, EfficientChannelAttention
@@ -50,7 +50,7 @@ def load(name):
 
 
 def images(golden):
-    return jnp.asarray(pictures(int(golden["seed"]), tuple(golden["input_shape"].tolist())))
+    return jnp.asarray(random_images(int(golden["seed"]), tuple(golden["input_shape"].tolist())))
 
 
 def relative_error(ours, reference):

@@ -98,7 +98,7 @@ def test_parameters(name):
     assert count_parameters(variables_of(MODELS[name])) == PARAMETERS[name]
 
 
-def pictures(batch=BATCH, size=SIZE, seed=0):
+def photos(batch=BATCH, size=SIZE, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=(batch, size, size, 3)), jnp.float32)
 
 
@@ -123,7 +123,7 @@ def made(name):
 @pytest.mark.parametrize("name", TINY)
 def test_every_parameter_learns_and_one_compilation_serves(name):
     model, variables, gradients, *_ = made(name)
-    logits, stats, grads = gradients(variables, pictures())
+    logits, stats, grads = gradients(variables, photos())
     assert logits.shape == (BATCH, CLASSES)
     assert logits.dtype == jnp.float32
     for key, grad in flatten_dict(grads, sep="/").items():
@@ -133,14 +133,14 @@ def test_every_parameter_learns_and_one_compilation_serves(name):
     new = flatten_dict(stats, sep="/")
     assert {key: leaf.shape for key, leaf in new.items()} == {key: leaf.shape for key, leaf in old.items()}
     assert all((new[key] != old[key]).any() for key in new)
-    gradients(model.init(jax.random.key(1), SIZE), pictures(seed=1))
+    gradients(model.init(jax.random.key(1), SIZE), photos(seed=1))
     assert gradients._cache_size() == 1
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_evaluation_is_a_function_of_each_picture_alone(name):
+def test_evaluation_is_a_function_of_each_image_alone(name):
     _, variables, _, apply, features = made(name)
-    images = pictures()
+    images = photos()
     logits = apply(variables, images)
     assert logits.shape == (BATCH, CLASSES)
     assert logits.dtype == jnp.float32
@@ -155,13 +155,13 @@ def test_evaluation_is_a_function_of_each_picture_alone(name):
 @pytest.mark.parametrize("name", TINY)
 def test_training_uses_the_batch_and_evaluation_the_running_statistics(name):
     _, variables, gradients, apply, _ = made(name)
-    images = pictures()
+    images = photos()
     trained, stats, _ = gradients(variables, images)
     if not stats:  # without batch norm the two are one
         np.testing.assert_allclose(trained, apply(variables, images), rtol=1e-3, atol=1e-4)
         return
     # The other images of the batch change an image's training logits.
-    changed, *_ = gradients(variables, images.at[1:].set(pictures(seed=2)[1:]))
+    changed, *_ = gradients(variables, images.at[1:].set(photos(seed=2)[1:]))
     assert jnp.abs(changed[0] - trained[0]).max() > 1e-3
     assert jnp.abs(apply(variables, images) - trained).max() > 1e-3
 
@@ -172,7 +172,7 @@ def test_finite_at_other_sizes(name):
     # Where windows or patches do not bind it, a size that leaves odd feature maps behind.
     size = 128 if "swin" in name or model.config.get("mixer") == "attention" else 100
     check(model.config, size)
-    logits = apply(variables, pictures(2, size))
+    logits = apply(variables, photos(2, size))
     assert logits.shape == (2, CLASSES)
     assert jnp.isfinite(logits).all()
 
@@ -181,7 +181,7 @@ def test_finite_at_other_sizes(name):
 def test_bfloat16_computes_the_same_network(name):
     model, variables, _, apply, _ = made(name)
     half = create_model({**model.config, "dtype": "bfloat16"}, CLASSES)
-    images = pictures()
+    images = photos()
     logits = jit(half.apply)(variables, images)
     exact = apply(variables, images)
     assert logits.dtype == jnp.float32
@@ -197,19 +197,19 @@ def test_bfloat16_trains():
     half = create_model({**model.config, "dtype": "bfloat16"}, CLASSES)
 
     def loss(params):
-        logits, _ = half.apply({**variables, "params": params}, pictures(), train=True)
+        logits, _ = half.apply({**variables, "params": params}, photos(), train=True)
         return -jax.nn.log_softmax(logits)[jnp.arange(BATCH), jnp.arange(BATCH)].mean()
 
     grads = jit(jax.grad(loss))(variables["params"])
     assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
-    exact = gradients(variables, pictures())[2]["classifier"]["kernel"]
+    exact = gradients(variables, photos())[2]["classifier"]["kernel"]
     error = jnp.abs(grads["classifier"]["kernel"] - exact).max() / jnp.abs(exact).max()
     assert error < 0.1
 
 
 def test_training_on_a_batch_of_one():
     model, variables, *_ = made("efficientnetv2_tiny")
-    logits, stats = jit(partial(model.apply, train=True))(variables, pictures(1))
+    logits, stats = jit(partial(model.apply, train=True))(variables, photos(1))
     assert jnp.isfinite(logits).all()
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(stats))
 
@@ -218,7 +218,7 @@ def test_dropout_needs_a_key_and_changes_with_it():
     model = create_model({**MODELS["efficientnetv2_tiny"], "dropout": 0.5}, CLASSES)
     variables = made("efficientnetv2_tiny")[1]
     apply = jit(partial(model.apply, train=True))
-    one, two, again = (apply(variables, pictures(), rng=jax.random.key(seed))[0] for seed in (0, 1, 0))
+    one, two, again = (apply(variables, photos(), rng=jax.random.key(seed))[0] for seed in (0, 1, 0))
     np.testing.assert_array_equal(one, again)
     assert (one != two).any()
 
@@ -228,7 +228,7 @@ def test_init_is_a_function_of_the_key_and_draws_what_the_modules_declare():
     again = model.init(jax.random.key(0), SIZE)
     other = model.init(jax.random.key(1), 128)
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), variables, again))
-    declared = jit(model.module.init)(jax.random.key(0), pictures(1))
+    declared = jit(model.module.init)(jax.random.key(0), photos(1))
     assert jax.tree.map(jnp.shape, declared) == jax.tree.map(jnp.shape, variables)
     theirs = flatten_dict(declared, sep="/")
     for key, ours in flatten_dict(other, sep="/").items():
@@ -248,10 +248,10 @@ def test_both_lowerings_are_one_network():
     direct = create_model({**model.config, "lowering": "direct"}, CLASSES)
 
     def loss(params):
-        logits, _ = direct.apply({**variables, "params": params}, pictures(), train=True)
+        logits, _ = direct.apply({**variables, "params": params}, photos(), train=True)
         return -jax.nn.log_softmax(logits)[jnp.arange(BATCH), jnp.arange(BATCH)].mean()
 
-    ours = flatten_dict(gradients(variables, pictures())[2], sep="/")
+    ours = flatten_dict(gradients(variables, photos())[2], sep="/")
     for key, grad in flatten_dict(jit(jax.grad(loss))(variables["params"]), sep="/").items():
         assert jnp.abs(ours[key] - grad).max() <= 1e-3 * jnp.abs(grad).max() + 1e-6, key
 

@@ -25,9 +25,9 @@ HERE = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
+def images(tmp_path_factory) -> Path:
     """22 images of two classes: no multiple of any batch here."""
-    root = tmp_path_factory.mktemp("pictures")
+    root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for name in ("can", "jar"):
         (root / name).mkdir()
@@ -41,8 +41,8 @@ def pictures(tmp_path_factory) -> Path:
 PREPROCESSING = Preprocessing(image_size=16)
 
 
-def test_machines_read_their_rows_of_the_same_batches(pictures):
-    source = open_folder(pictures)
+def test_machines_read_their_rows_of_the_same_batches(images):
+    source = open_folder(images)
     augment = transforms.AUGMENTATIONS["basic"](PREPROCESSING, 0.5)
 
     def batches(part):
@@ -57,8 +57,8 @@ def test_machines_read_their_rows_of_the_same_batches(pictures):
             np.testing.assert_array_equal(np.concatenate([part[step][name] for part in parts]), rows)
 
 
-def test_machines_evaluate_every_picture_once(pictures):
-    source = open_folder(pictures)
+def test_machines_evaluate_every_image_once(images):
+    source = open_folder(images)
     whole = list(pipeline.EvalBatches(source, np.arange(22), PREPROCESSING, 8))
     parts = [
         list(pipeline.EvalBatches(source, np.arange(22), PREPROCESSING, 8, part=(k, 4))) for k in range(4)
@@ -274,7 +274,7 @@ def start(
     }
     arguments = [
         "--config=configs/efficientnetv2_eca.py",
-        f"--config.data.dir={place / 'pictures'}",
+        f"--config.data.dir={place / 'images'}",
         f"--workdir={place / workdir}",
         "--config.model.size=tiny",
         "--config.model.dropout=0.2",
@@ -381,9 +381,9 @@ def assert_same_end(place: Path, workdir: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(pictures, tmp_path_factory) -> Path:
+def place(images, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("runs")
-    (root / "pictures").symlink_to(pictures)
+    (root / "images").symlink_to(images)
     finished(start(root, "alone"))
     for seed in MOVED_BY:
         finished(start(root, f"moved{seed}", program=("-c", MOVED, str(seed))))

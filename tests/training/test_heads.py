@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import check_grad
 
-from tests.small_models import draw_pictures, write_bundle
+from tests.small_models import draw_images, write_bundle
 from wastejax.bundle import load_bundle, save_bundle
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import open_folder
@@ -81,7 +81,7 @@ def test_much_decay_stays_at_the_start():
 
 def test_features_and_head_of_a_bundle_give_its_logits(tmp_path):
     bundle = load_bundle(write_bundle(tmp_path / "bundle"))
-    source = open_folder(draw_pictures(tmp_path / "pictures"))
+    source = open_folder(draw_images(tmp_path / "images"))
     batches = EvalBatches(source, np.arange(len(source)), bundle.preprocessing, 4)
     features = compute_features(bundle, batches)
     logits = np.concatenate([np.asarray(bundle.logits(b["image"]))[b["mask"]] for b in batches])

@@ -31,7 +31,7 @@ def test_class_weights_make_every_class_weigh_the_same():
     np.testing.assert_allclose(losses.cross_entropy(logits, targets, weights), expected, rtol=1e-6)
 
 
-def test_mixup_blends_pictures_and_targets_alike():
+def test_mixup_blends_images_and_targets_alike():
     targets = jnp.eye(8)
     images = jnp.broadcast_to(jnp.arange(8.0)[:, None, None, None], (8, 4, 4, 3))
     mixed, soft = losses.mixup(jax.random.key(3), images, targets, 0.8)

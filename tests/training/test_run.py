@@ -316,14 +316,14 @@ def test_eval_agrees_with_the_report_and_takes_fewer_classes(place, undisturbed,
         ImageOps.invert(Image.open(path)).save(fewer / "square" / path.name)  # new to the run
     (fewer / "disc").mkdir()
     ImageOps.invert(Image.open(place / "data" / "disc" / "00.png")).save(fewer / "disc" / "a.png")
-    picture = (fewer / "disc" / "a.png").read_bytes()
+    photo = (fewer / "disc" / "a.png").read_bytes()
     subprocess.run([*evaluate, f"--data={fewer}"], check=True, env=env, capture_output=True)
     scores = json.loads(out.read_text())
     assert scores["num_images"] == 6
     assert [scores["per_class"][c]["support"] for c in ("bar", "disc", "square")] == [0, 1, 5]
 
     (fewer / "triangle").mkdir()
-    (fewer / "triangle" / "a.png").write_bytes(picture)
+    (fewer / "triangle" / "a.png").write_bytes(photo)
     done = subprocess.run([*evaluate, f"--data={fewer}"], env=env, capture_output=True, text=True)
     assert done.returncode == 2 and "triangle" in done.stderr and done.stderr.count("\n") == 1
 
@@ -367,7 +367,7 @@ def test_a_run_that_gets_no_better_stops_early(place):
 
 
 @pytest.mark.slow
-def test_classes_left_out_are_foreign_pictures_at_the_end(place, tmp_path):
+def test_classes_left_out_are_foreign_images_at_the_end(place, tmp_path):
     options = ["--config.train.epochs=1", "--config.data.leave_out=disc"]
     text = finished(command(place, "left_out", *options))
     assert "20 images of disc are kept out of training" in text

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_models import draw_pictures
+from small_models import draw_images
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [
@@ -30,7 +30,7 @@ def wastejax(*arguments: str, cwd: Path) -> str:
 
 @pytest.mark.slow
 def test_a_run_from_shards_is_that_from_the_folder(tmp_path):
-    draw_pictures(tmp_path / "data", 40)
+    draw_images(tmp_path / "data", 40)
     wastejax("shard", "--data=data", "--out=shards", "--shard-size=16", cwd=tmp_path)
     for name, source in (
         ("folder", "--config.data.dir=data"),

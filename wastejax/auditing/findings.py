@@ -76,13 +76,13 @@ class LabelError(NamedTuple):
     """An image that a model, trained without it, confidently gives another class.
 
     Attributes:
-        picture: index in the source.
+        image: index in the source.
         suggested: label, index into the source's classes.
         own: probability of the label it has.
         other: probability of the suggested one.
     """
 
-    picture: int
+    image: int
     suggested: int
     own: float
     other: float
@@ -184,8 +184,8 @@ def summary(
 
 def _describe_error(source: Source, error: LabelError) -> dict[str, Any]:
     return {
-        "file": source.names[error.picture],
-        "label": source.classes[source.labels[error.picture]],
+        "file": source.names[error.image],
+        "label": source.classes[source.labels[error.image]],
         "suggested": source.classes[error.suggested],
         "p_label": round(error.own, 4),
         "p_suggested": round(error.other, 4),

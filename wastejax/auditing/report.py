@@ -100,9 +100,9 @@ def _sheet(source: Source, groups: Sequence[Iterable[int]] | np.ndarray) -> tupl
 
 
 def _error(source: Source, error: LabelError) -> dict[str, str]:
-    label, suggested = source.classes[source.labels[error.picture]], source.classes[error.suggested]
+    label, suggested = source.classes[source.labels[error.image]], source.classes[error.suggested]
     caption = f"labeled {label} ({error.own:.0%}), looks like {suggested} ({error.other:.0%})"
-    return _cell(source, error.picture, caption)
+    return _cell(source, error.image, caption)
 
 
 def _cell(source: Source, index: int, caption: str) -> dict[str, str]:

@@ -108,13 +108,13 @@ def _label_errors(model: str, found: Audit, changes: Changes, say: Say) -> list[
     say(f"looking at {len(good):,} images with {model}, and cross-validating their labels")
     features = embed(model, found.source, good)
     errors = find_label_errors(features, found.source.labels[good], found.groups[good], good)
-    return [error for error in errors if found.source.names[error.picture] not in changes.confirmed]
+    return [error for error in errors if found.source.names[error.image] not in changes.confirmed]
 
 
 def _doubts(found: Audit, errors: Sequence[LabelError]) -> list[Doubt]:
     """Returns what a person should look at, the clearest first."""
     classes = found.source.classes
-    doubts = [Doubt(e.picture, "label error", classes[e.suggested], e.own, e.other) for e in errors]
+    doubts = [Doubt(e.image, "label error", classes[e.suggested], e.own, e.other) for e in errors]
     for number, group in enumerate(found.conflicts(), 1):
         doubts += [Doubt(int(i), "conflict", group=number) for i in group]
     return doubts + [Doubt(i, "unreadable") for i in sorted(found.bad)]

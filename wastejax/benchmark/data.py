@@ -59,7 +59,7 @@ def benchmark_data(data: str, cases: Sequence[Case], settings: Settings, say: Sa
     with tempfile.TemporaryDirectory() as folder, _own_cache(Path(folder) / "cache"):
         say(f"writing {COUNT} images of {SIDE} px as {' and '.join(FORMATS)}")
         for name, options in FORMATS.items():
-            write_pictures(source, Path(folder) / name, name, options)
+            write_images(source, Path(folder) / name, name, options)
         result: dict[str, Any] = {"about": about, "pipeline": [], "missing": []}
         for name in FORMATS:
             rows, missing = measure_pipeline(Path(folder) / name, settings, say)
@@ -82,16 +82,16 @@ def _own_cache(folder: Path) -> Iterator[None]:
             os.environ["WASTEJAX_CACHE"] = before
 
 
-def write_pictures(
+def write_images(
     source: Source, folder: Path, kind: str, options: dict[str, Any], count: int = COUNT
 ) -> None:
     """Writes `count` images of a source, square, into two class folders, taking some twice where it has fewer."""
     square = Preprocessing(image_size=SIDE, crop=1.0)
     for n in range(count):
-        picture = images.Image.fromarray(square(images.decode(source.read(n * 7 % len(source)))))
+        image = images.Image.fromarray(square(images.decode(source.read(n * 7 % len(source)))))
         path = folder / f"class_{n % 2}" / f"{n:04}.{kind}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path, **options)
+        image.save(path, **options)
 
 
 def batches(read: pipeline.Reader, count: int, size: int, batch: int, workers: int = 0) -> Any:

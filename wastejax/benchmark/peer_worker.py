@@ -101,11 +101,11 @@ def torchvision_forms(case):
         case["size"], (0.35, 1), interpolation=transforms.InterpolationMode.BICUBIC
     )
     augment = transforms.Compose([crop, transforms.RandomHorizontalFlip(), transforms.PILToTensor()])
-    pictures = datasets.ImageFolder(case["folder"], augment)
+    images = datasets.ImageFolder(case["folder"], augment)
 
     def passes(workers):
         loader = torch.utils.data.DataLoader(
-            pictures,
+            images,
             case["batch"],
             shuffle=True,
             num_workers=workers,
@@ -131,7 +131,7 @@ def inference_only(case):
         raise MissingError(case["onnx_missing"])
 
 
-def pictures(case, layout):
+def random_images(case, layout):
     """Returns float32 images for a file whose input is laid out like this."""
     import numpy as np
 
@@ -152,7 +152,7 @@ def onnx_forms(case):
     options.intra_op_num_threads = case["threads"]
     session = onnxruntime.InferenceSession(case["onnx"], options, onnxruntime.get_available_providers())
     entry = session.get_inputs()[0]
-    feed = {entry.name: pictures(case, entry.shape)}
+    feed = {entry.name: random_images(case, entry.shape)}
     about = {"onnxruntime": onnxruntime.__version__, "device": "cpu"}
     if session.get_providers()[0] == "CUDAExecutionProvider":
         about["device"] = "gpu"
@@ -170,7 +170,7 @@ def openvino_forms(case):
     core = openvino.Core()
     model = core.read_model(case["onnx"])
     layout = [d.get_length() if d.is_static else None for d in model.inputs[0].partial_shape]
-    images = pictures(case, layout)
+    images = random_images(case, layout)
     model.reshape(images.shape)
     options = {
         "PERFORMANCE_HINT": "LATENCY",

@@ -6,7 +6,7 @@ from typing import Any
 
 from wastejax.data.split import SPLITS
 from wastejax.evaluation.compare import SCORES, compare_models
-from wastejax.evaluation.pictures import Asked
+from wastejax.evaluation.images import Asked
 from wastejax.files import check_file, write_json
 from wastejax.progress import Say
 

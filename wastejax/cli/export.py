@@ -6,7 +6,7 @@ from pathlib import Path
 from wastejax import machine
 from wastejax.deployment.export import NEEDS, PRECISIONS, Comparison, Exported, Form, export_model
 from wastejax.errors import UserError
-from wastejax.evaluation.pictures import Asked
+from wastejax.evaluation.images import Asked
 from wastejax.files import check_file, write_json
 from wastejax.progress import Say
 
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="images, in folders or not, to take the ranges of 8 bits from (default: validation images)",
     )
-    add("--images", dest="pictures", type=int, default=200, metavar="N", help="to check with (200)")
+    add("--images", dest="count", type=int, default=200, metavar="N", help="to check with (200)")
     add("--report", metavar="JSON", help="also write the comparison there")
     add("--profile", action="store_true", help="onnx: also say which operators take the time, in per cent")
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
         check_file(args.report, "--report")
     asked = Asked(args.model, args.data)
     form = Form(args.format, args.quantize, args.input, args.class_map)
-    written = export_model(asked, form, args.out, args.pictures, args.taxonomy, args.calibrate)
+    written = export_model(asked, form, args.out, args.count, args.taxonomy, args.calibrate)
     say(f"written: {written.path}, {written.bytes / 1e6:.1f} MB")
     if written.comparison is None or written.checked_on is None:
         return
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
 
 def _tell(comparison: Comparison, origin: str, say: Say) -> None:
     say(
-        f"checked on {comparison.pictures} {origin}: same class in {comparison.agreement:.1%}, "
+        f"checked on {comparison.images} {origin}: same class in {comparison.agreement:.1%}, "
         f"probabilities differ by at most {comparison.difference:.1g}"
     )
     if comparison.accuracy:

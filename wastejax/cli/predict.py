@@ -20,7 +20,7 @@ from wastejax.deployment.answers import WRITERS, Answer, answers, interpret
 from wastejax.deployment.camera import only_stream, stream
 from wastejax.deployment.engines import ENGINES, load_engine
 from wastejax.deployment.heatmaps import dense_of, heat_map, save_drawn
-from wastejax.deployment.pictures import find, read
+from wastejax.deployment.images import find, read
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import MissingPackage, UserError
 from wastejax.files import check_folder
@@ -32,7 +32,7 @@ EVERY, EVERY_OBJECT = 1.0, 0.2  # seconds between frames: to follow objects, the
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument(
-        "pictures",
+        "images",
         nargs="*",
         metavar="IMAGE",
         help="file, folder, glob, or - for stdin; or one video file, or camera:0 (extra `camera`)",
@@ -146,9 +146,9 @@ def run(args: argparse.Namespace, say: Say) -> int:
     for option in ("draw", "heatmap", "summary"):
         if getattr(args, option):
             check_folder(getattr(args, option), f"--{option}")
-    video = only_stream(args.pictures)
+    video = only_stream(args.images)
     span = _span(args, video)
-    names: Sequence[str] = [] if video or args.data else summary.within(find(args.pictures, _warn), *span)
+    names: Sequence[str] = [] if video or args.data else summary.within(find(args.images, _warn), *span)
     predictor = load_engine(args.model, args.engine, args.taxonomy, args.threads, any_side=args.regions)
     if args.summary:
         predictor.needs_one_label("--summary")
@@ -158,7 +158,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
     counted = summary.Counted()
     code = _report(counted.watch(rows), writer, names, predictor.runtime, say)
     unit = "objects" if args.regions else "frames" if video else "images"
-    about = {"source": ", ".join(args.pictures), "unit": unit, "from": args.start, "to": args.end}
+    about = {"source": ", ".join(args.images), "unit": unit, "from": args.start, "to": args.end}
     found = summary.summarize(predictor, counted, about)
     summary.write_summary(Path(args.summary), found)
     for note in found["notes"]:
@@ -195,7 +195,7 @@ def _rows(
 
 def _check_data(args: argparse.Namespace) -> None:
     """Raises a UserError where a data set meets what is for files."""
-    given = {"IMAGE": args.pictures, "--from": args.start, "--to": args.end}
+    given = {"IMAGE": args.images, "--from": args.start, "--to": args.end}
     given |= {f"--{name}": getattr(args, name) for name in ("out", "summary", "heatmap", "regions", "draw")}
     found = next((name for name, value in given.items() if value), None)
     if args.data and found:

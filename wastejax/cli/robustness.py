@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from wastejax.errors import UserError
-from wastejax.evaluation.pictures import Asked
+from wastejax.evaluation.images import Asked
 from wastejax.evaluation.report.robustness import draw, headlines, report
 from wastejax.evaluation.robustness import measure_model
 from wastejax.files import check_folder, write_json, write_text

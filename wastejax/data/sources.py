@@ -20,8 +20,8 @@ __all__ = [
     "Source",
     "open_data",
     "open_folder",
+    "open_images",
     "open_path",
-    "open_pictures",
     "open_source",
     "open_tfds",
 ]
@@ -66,15 +66,15 @@ def open_source(source: str, root: str, reading: Reading = CROPS) -> Source:
     raise ConfigError("config.data.source", f"must be 'folder', 'tfds:NAME' or 'shards:DIR', is {source!r}")
 
 
-def open_pictures(root: str | Path, key: str) -> Source:
-    """Opens every picture at any depth below a folder, whatever the folders mean, as one class without a name.
+def open_images(root: str | Path, key: str) -> Source:
+    """Opens every image at any depth below a folder, whatever the folders mean, as one class without a name.
 
     Args:
         root: the folder.
         key: what to call it in error messages.
 
     Raises:
-        ConfigError: the folder is missing or not readable, or has no pictures.
+        ConfigError: the folder is missing or not readable, or has no images.
     """
     found = walk(root, key)
     if not found.images:

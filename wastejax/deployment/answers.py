@@ -12,7 +12,7 @@ import numpy as np
 
 from wastejax.data.formats.source import Source
 from wastejax.data.images import MAX_PIXELS, BadImage
-from wastejax.deployment.pictures import squares, squares_of
+from wastejax.deployment.images import squares, squares_of
 from wastejax.deployment.predictor import Predictor
 
 
@@ -82,7 +82,7 @@ def answers(
 
     Args:
         predictor: the model.
-        names: of `pictures.find`.
+        names: of `images.find`.
         top: guesses per image.
         batch_size: images that are computed at once; all batches have this size, so that one program does.
         reject_below: probability under which an answer is rejected.

@@ -87,8 +87,8 @@ def stream(
             of its frame and those before it.
     """
     average: np.ndarray | None = None
-    for seconds, picture in frames(name, every):
-        row = predictor.probabilities(predictor.preprocessing(picture)[None])[0]
+    for seconds, image in frames(name, every):
+        row = predictor.probabilities(predictor.preprocessing(image)[None])[0]
         average = row if average is None else smoothing * average + (1 - smoothing) * row
         yield f"{name}#t={seconds:.3f}", average
 

@@ -15,7 +15,7 @@ from wastejax.deployment.answers import interpret
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
 
-Picture = str | PathLike[str] | Image.Image | np.ndarray
+ImageLike = str | PathLike[str] | Image.Image | np.ndarray
 BATCH = 32  # images that are computed at once
 
 
@@ -81,17 +81,17 @@ class Classifier:
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a path is a sequence too
-        self, image: Picture, *, accuracy: float | None = None, reject_below: float | None = None
+        self, image: ImageLike, *, accuracy: float | None = None, reject_below: float | None = None
     ) -> Prediction: ...
 
     @overload
     def __call__(
-        self, image: Sequence[Picture], *, accuracy: float | None = None, reject_below: float | None = None
+        self, image: Sequence[ImageLike], *, accuracy: float | None = None, reject_below: float | None = None
     ) -> list[Prediction]: ...
 
     def __call__(
         self,
-        image: Picture | Sequence[Picture],
+        image: ImageLike | Sequence[ImageLike],
         *,
         accuracy: float | None = None,
         reject_below: float | None = None,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from wastejax.deployment.pictures import STDIN
+from wastejax.deployment.images import STDIN
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
 from wastejax.evaluation.heatmaps import blend, evidence
@@ -22,12 +22,12 @@ QUALITY = 90
 LONGEST_NAME = 200  # bytes; file systems take 255
 
 
-def heat_map(predictor: Predictor, picture: Image.Image, label: str | None = None) -> Image.Image:
+def heat_map(predictor: Predictor, image: Image.Image, label: str | None = None) -> Image.Image:
     """Returns an image with the evidence for a class laid over the square that the network is shown.
 
     Args:
         predictor: one with class maps.
-        picture: RGB.
+        image: RGB.
         label: the class; the likeliest if None.
 
     Returns:
@@ -36,9 +36,9 @@ def heat_map(predictor: Predictor, picture: Image.Image, label: str | None = Non
     Raises:
         UserError: the model is an exported file without a class map.
     """
-    logits = np.asarray(dense_of(predictor, "heat maps")(predictor.preprocessing(picture)[None]))[0]
+    logits = np.asarray(dense_of(predictor, "heat maps")(predictor.preprocessing(image)[None]))[0]
     index = int(logits.mean((0, 1)).argmax()) if label is None else predictor.classes.index(label)
-    shown = np.asarray(shrunk(picture))
+    shown = np.asarray(shrunk(image))
     left, top, right, bottom = predictor.preprocessing.box(*shown.shape[1::-1])
     left, top, right, bottom = floor(left), floor(top), ceil(right), ceil(bottom)  # a pixel at least
     inside = shown[top:bottom, left:right]
@@ -61,20 +61,20 @@ def dense_of(predictor: Predictor, wanted: str) -> Callable[[np.ndarray], Any]:
     return predictor.dense
 
 
-def shrunk(picture: Image.Image) -> Image.Image:
+def shrunk(image: Image.Image) -> Image.Image:
     """Returns the image, smaller where it is larger than `LARGEST`."""
-    small = picture.copy()
+    small = image.copy()
     small.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
     return small
 
 
-def save_drawn(picture: Image.Image, folder: str | Path, name: str, label: str) -> Path:
+def save_drawn(image: Image.Image, folder: str | Path, name: str, label: str) -> Path:
     """Writes a JPEG named after the image and what it shows, beside what is there.
 
     Args:
-        picture: RGB.
+        image: RGB.
         folder: made if need be.
-        name: of the original, as `pictures.find` gives it; '-' becomes 'stdin'.
+        name: of the original, as `images.find` gives it; '-' becomes 'stdin'.
         label: what the file is called after the original's name.
 
     Returns:
@@ -87,7 +87,7 @@ def save_drawn(picture: Image.Image, folder: str | Path, name: str, label: str) 
     base = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", f"{stem}_{label}")
     base = base.encode()[:LONGEST_NAME].decode(errors="ignore")
     encoded = io.BytesIO()
-    picture.save(encoded, "JPEG", quality=QUALITY)
+    image.save(encoded, "JPEG", quality=QUALITY)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

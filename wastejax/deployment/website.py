@@ -137,7 +137,7 @@ def _write_model(source: Path, path: Path) -> None:
         return
     # Here, because a server of an exported file does without all that these bring in.
     from wastejax.deployment.export import Form, export_model
-    from wastejax.evaluation.pictures import Asked
+    from wastejax.evaluation.images import Asked
 
     export_model(Asked(source), Form("onnx"), path, count=32)
     pack(path, path)

@@ -14,8 +14,8 @@ from wastejax.data.sources import Source
 from wastejax.data.split import load_manifest
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import evaluate, match_classes
+from wastejax.evaluation.images import Asked, given_images, own_source, readable, run_changes
 from wastejax.evaluation.metrics import bin_answers, log_softmax
-from wastejax.evaluation.pictures import Asked, given_images, own_source, readable, run_changes
 from wastejax.progress import Say
 
 SCORES = ("top1", "bin_top1", "macro_f1", "loss", "ece")  # those of each model in the table

@@ -36,23 +36,23 @@ def evidence(logits: np.ndarray, label: int, several: bool = False) -> np.ndarra
     return (heat / max(float(heat.max()), 1e-12)).astype(np.float32)
 
 
-def blend(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
+def blend(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Lays a map over an image: the more evidence, the brighter and the more opaque its color.
 
     Args:
-        picture: uint8 [H, W, 3].
+        image: uint8 [H, W, 3].
         heat: float [h, w], 0 to 1; stretched over the image.
 
     Returns:
         uint8 [H, W, 3].
     """
-    H, W = picture.shape[:2]
+    H, W = image.shape[:2]
     smooth = Image.fromarray(heat.astype(np.float32)).resize((W, H), Image.Resampling.BICUBIC)
     share = np.clip(np.asarray(smooth), 0, 1)
     steps = np.linspace(0, 1, len(COLOURS))
     colour = np.stack([np.interp(share, steps, COLOURS[:, i]) for i in range(3)], axis=-1)
     opacity = OPACITY * share[..., None]
-    return np.rint((1 - opacity) * picture + opacity * colour).astype(np.uint8)
+    return np.rint((1 - opacity) * image + opacity * colour).astype(np.uint8)
 
 
 def explain(

@@ -11,8 +11,8 @@ from wastejax.bundle import Bundle, default_bundle, load_bundle
 from wastejax.data.corrections import corrections_of_run, load_corrections
 from wastejax.data.description.label_map import allowed_classes, load_label_map
 from wastejax.data.pipeline import EvalBatches
-from wastejax.data.prepare import pictures_of
-from wastejax.data.sources import Source, open_data, open_path, open_pictures
+from wastejax.data.prepare import images_of
+from wastejax.data.sources import Source, open_data, open_images, open_path
 from wastejax.errors import UserError
 from wastejax.evaluation.by_source import Materials, score_by_source
 from wastejax.evaluation.evaluate import (
@@ -22,7 +22,7 @@ from wastejax.evaluation.evaluate import (
     match_classes,
     predict_logits,
 )
-from wastejax.evaluation.pictures import Asked, asked_pictures, manifest_of, own_source, readable
+from wastejax.evaluation.images import Asked, asked_images, manifest_of, own_source, readable
 from wastejax.evaluation.report.review import mistakes, write_review
 from wastejax.evaluation.trust import Calibration, calibrate_bundle, choose_thresholds_of, score_trust
 from wastejax.files import check_folder
@@ -62,7 +62,7 @@ def evaluate_model(
             if value:
                 bundle.needs_one_label(f"--{option}")
         return _evaluate_several(bundle, asked, calibrate, say)
-    source, indices = asked_pictures(asked, bundle.config, say)
+    source, indices = asked_images(asked, bundle.config, say)
     match_classes(bundle.classes, source.classes)
     foreign, origin = _foreign(asked, ood, bundle.config)
     calibration = Calibration(bundle.temperature, bundle.thresholds)
@@ -104,10 +104,10 @@ def _evaluate_several(
     bundle: Bundle, asked: Asked, calibrate: bool, say: Say
 ) -> tuple[Bundle, dict[str, Any]]:
     """Scores a multi-label model as `evaluate_model` does."""
-    source, indices = asked_pictures(asked, bundle.config, say)
+    source, indices = asked_images(asked, bundle.config, say)
     match_classes(bundle.classes, source.classes)
     if calibrate:
-        own, chosen = asked_pictures(replace(asked, split="val"), bundle.config)
+        own, chosen = asked_images(replace(asked, split="val"), bundle.config)
         match_classes(bundle.classes, own.classes)
         chosen = readable(own, chosen, asked, bundle, say)
         if not len(chosen):
@@ -165,21 +165,21 @@ def evaluate_labels(
 
 
 def _foreign(asked: Asked, ood: str | Path | None, config: Mapping[str, Any]) -> tuple[Source | None, str]:
-    """Returns pictures that show none of the classes, if there are any, and what to call them."""
+    """Returns images that show none of the classes, if there are any, and what to call them."""
     if ood:
-        return open_pictures(ood, "--ood"), Path(ood).resolve().name
+        return open_images(ood, "--ood"), Path(ood).resolve().name
     names = config["data"].get("leave_out", ())
     if not names:
         return None, ""
     source = open_data(asked.data, "--data") if asked.data else own_source(config)
     if not set(names) <= set(source.classes):
         return None, ""
-    return source.select(pictures_of(source, names)), f"left out of training: {', '.join(names)}"
+    return source.select(images_of(source, names)), f"left out of training: {', '.join(names)}"
 
 
 def _calibrate(asked: Asked, bundle: Bundle, say: Say) -> Calibration:
-    """Calibrates the bundle on the validation pictures of the run, or of the folder that is given."""
-    source, indices = asked_pictures(replace(asked, split="val"), bundle.config)
+    """Calibrates the bundle on the validation images of the run, or of the folder that is given."""
+    source, indices = asked_images(replace(asked, split="val"), bundle.config)
     match_classes(bundle.classes, source.classes)
     indices = readable(source, indices, asked, bundle, say)
     if not len(indices):

@@ -144,15 +144,15 @@ def _class_distribution(run: Run) -> None:
 def _sample_grid(run: Run, path: Path, count: int = 24) -> None:
     """Draws images as the network saw them in training, augmentation included."""
     names = run.dataset.source.label_names
-    pictures: list[np.ndarray] = []
+    shown: list[np.ndarray] = []
     titles: list[str] = []
     with closing(run.batches(0, 0)) as batches:
         for batch in batches:
-            pictures += list(batch["image"])
+            shown += list(batch["image"])
             titles += [names[i].replace(SEPARATOR, " + ") for i in batch["index"]]
-            if len(pictures) >= count:
+            if len(shown) >= count:
                 break
-    plots.sample_grid(pictures[:count], titles[:count], path)
+    plots.sample_grid(shown[:count], titles[:count], path)
 
 
 def _mistakes(run: Run, bundle: Bundle, result: Evaluation, path: Path) -> None:

@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     )
     start = time.perf_counter()
     answerer = _ray(args, asked) if args.workers == "ray" else None
-    done = predict_parts(args.pictures, args.out, asked, args.part_size, answerer, _progress, _say)
+    done = predict_parts(args.images, args.out, asked, args.part_size, answerer, _progress, _say)
     _report(done, Path(args.out), time.perf_counter() - start)
     return 1 if done.counts.unreadable else 0
 

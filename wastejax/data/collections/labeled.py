@@ -37,15 +37,15 @@ def open_url(url: str, key: str) -> Source:
         raise ConfigError(key, str(error)) from None
     if tars := [place for place, _ in found if place.lower().endswith((".tar", *COMPRESSED))]:
         return open_tars(tars, key)
-    pictures = [(place, stamp) for place, stamp in found if is_image(place.rpartition("/")[2])]
+    images = [(place, stamp) for place, stamp in found if is_image(place.rpartition("/")[2])]
     others: Counter[tuple[Parts, str]] = Counter(
         ((), Path(place).suffix.lower()) for place, _ in found if not is_image(Path(place).name)
     )
-    base = _common(url, [place for place, _ in pictures])
-    walk = _walk([(tuple(place[len(base) :].split("/")), stamp) for place, stamp in pictures], others)
-    if not pictures:
+    base = _common(url, [place for place, _ in images])
+    walk = _walk([(tuple(place[len(base) :].split("/")), stamp) for place, stamp in images], others)
+    if not images:
         raise ConfigError(key, no_images(walk, url))
-    return from_walk(walk, url, key, _ReadPlaces(tuple(place for place, _ in pictures)), url)
+    return from_walk(walk, url, key, _ReadPlaces(tuple(place for place, _ in images)), url)
 
 
 def open_tars(places: Sequence[str], key: str) -> Source:

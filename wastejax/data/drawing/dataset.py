@@ -125,10 +125,10 @@ def _photograph(canvas: Image.Image, rng: random.Random, spread: float, blur: fl
     """Takes the image: exposure and tint vary by the fraction `spread`, the focus by `blur` pixels."""
     exposure = 1 + rng.uniform(-spread, 0.4 * spread)
     gains = [exposure * (1 + 0.3 * rng.uniform(-spread, spread)) for _ in range(3)]
-    picture = canvas.reduce(_OVERSAMPLING).point(
+    image = canvas.reduce(_OVERSAMPLING).point(
         [min(int(v * gain), 255) for gain in gains for v in range(256)]
     )
-    return picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, blur))) if blur else picture
+    return image.filter(ImageFilter.GaussianBlur(rng.uniform(0, blur))) if blur else image
 
 
 def draw(class_name: str, index: int, domain: str, seed: int = 17) -> Image.Image:

@@ -289,12 +289,12 @@ def _sampling(centre: np.ndarray, side: np.ndarray, n: int, g: int) -> np.ndarra
     return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
 
 
-def _detail(pictures: np.ndarray, radius: int) -> np.ndarray:
+def _detail(gray: np.ndarray, radius: int) -> np.ndarray:
     """Returns float32 [P, g, g], images (uint8 [P, g, g]) less their blur over `radius` pixels, of norm 1."""
-    g = pictures.shape[-1]
+    g = gray.shape[-1]
     blur = (np.abs(np.arange(g)[:, None] - np.arange(g)) <= radius).astype(np.float32)
     blur /= blur.sum(1, keepdims=True)
-    x = pictures.astype(np.float32)
+    x = gray.astype(np.float32)
     return _normalised(x - blur @ x @ blur.T, _FLAT)
 
 

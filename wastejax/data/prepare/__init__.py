@@ -1,4 +1,4 @@
-"""From a data config to labelled, checked, grouped and split pictures, before anything slow starts."""
+"""From a data config to labelled, checked, grouped and split images, before anything slow starts."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -30,15 +30,15 @@ NOT_COMPARED = (
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """N pictures ready for training.
+    """N images ready for training.
 
     Attributes:
-        source: the pictures, without those that were skipped or that the manifest leaves out.
+        source: the images, without those that were skipped or that the manifest leaves out.
         groups: int32 [N], near-duplicate group.
         splits: str [N], 'train', 'val' or 'test'; of shards, a byte each that compares like it.
         skipped: name -> reason, of unreadable files that were left out.
         notes: what the user should know about the data, one line each.
-        left_out: the pictures of `config.data.leave_out`, the readable ones; None where it is empty.
+        left_out: the images of `config.data.leave_out`, the readable ones; None where it is empty.
         phash: uint64 [N], perceptual hashes.
         weights: source of a data description -> its share of the training batches; empty where there is none.
         corrections: what `config.data.corrections` names; None where it is empty.
@@ -57,7 +57,7 @@ class Dataset:
     corrected: Mapping[str, int] = field(default_factory=dict)
 
     def indices(self, split: str) -> np.ndarray:
-        """Returns int64 [M], the pictures of one split, in the order of the source.
+        """Returns int64 [M], the images of one split, in the order of the source.
 
         Those of 'val' and 'test' are the ones that show one known class; `all_indices` has the others too.
         """
@@ -65,12 +65,12 @@ class Dataset:
         return chosen if split == "train" else one_class(self.source, chosen)
 
     def all_indices(self, split: str) -> np.ndarray:
-        """Returns int64 [M], the pictures of one split, whatever their labels can mean."""
+        """Returns int64 [M], the images of one split, whatever their labels can mean."""
         return np.flatnonzero(self.splits == split)
 
 
 def one_class(source: Source, indices: np.ndarray) -> np.ndarray:
-    """Returns those of the pictures, int64 [M], whose label means exactly one class."""
+    """Returns those of the images, int64 [M], whose label means exactly one class."""
     return indices if source.allowed is None else indices[source.allowed[indices].sum(axis=1) == 1]
 
 
@@ -92,7 +92,7 @@ def prepare(
         several: images have any number of labels.
 
     Raises:
-        ConfigError: a value is impossible, there are not enough pictures or classes, files are unreadable and
+        ConfigError: a value is impossible, there are not enough images or classes, files are unreadable and
             `on_bad_image` is 'raise', or the manifest does not fit the data.
         UserError: the corrections do not fit the data.
     """
@@ -194,11 +194,11 @@ def _open(config: Any, several: bool) -> tuple[Mixture | None, Source]:
 def _choose(
     source: Source, config: Any, notes: list[str], changes: Changes
 ) -> tuple[Source, Manifest | None, Source | None]:
-    """Returns the pictures to use, the manifest's rows for them if any, and those of the classes left out.
+    """Returns the images to use, the manifest's rows for them if any, and those of the classes left out.
 
     With a manifest, which says who is in which split, their labels are the corrected ones from here on.
     """
-    foreign = pictures_of(source, config.get("leave_out", ()))
+    foreign = images_of(source, config.get("leave_out", ()))
     chosen, manifest = np.setdiff1d(np.arange(len(source)), foreign), None
     if config.split.manifest:
         manifest = load_manifest(config.split.manifest, source, changes.labels)
@@ -206,7 +206,7 @@ def _choose(
         unlisted = len(source) - len(np.union1d(np.union1d(manifest.indices, dropped), foreign))
         if unlisted:
             notes.append(f"{unlisted:,} images that {config.split.manifest} does not list are left out")
-        # The manifest of a run lists no picture of these classes; a user's own may choose among them.
+        # The manifest of a run lists no image of these classes; a user's own may choose among them.
         listed = np.intersect1d(foreign, manifest.indices)
         foreign = listed if len(listed) else foreign
         manifest = manifest.without(foreign)
@@ -215,8 +215,8 @@ def _choose(
     return source.select(chosen), manifest, source.select(foreign) if len(foreign) else None
 
 
-def pictures_of(source: Source, names: Sequence[str]) -> np.ndarray:
-    """Returns int64 [M], the pictures of the classes that `config.data.leave_out` names.
+def images_of(source: Source, names: Sequence[str]) -> np.ndarray:
+    """Returns int64 [M], the images of the classes that `config.data.leave_out` names.
 
     Raises:
         ConfigError: there is no such class, or hardly another one.
@@ -326,7 +326,7 @@ def _split(source: Source, groups: np.ndarray, config: Any, seed: int) -> tuple[
     A part that the folders lack (many sets have no val) is taken from train.
 
     Returns:
-        str [N], the split of each picture, and the names of the splits that were dealt here.
+        str [N], the split of each image, and the names of the splits that were dealt here.
     """
     splits = np.full(len(source), "train") if source.splits is None else np.array(source.splits, "U5")
     dealt = [split for split in SPLITS if split == "train" or split not in splits]

@@ -13,16 +13,16 @@ import numpy as np
 
 from wastejax.bundle import Bundle, default_bundle, load_bundle, save_bundle
 from wastejax.deployment.export.images import (
-    Pictures,
-    calibration_pictures,
-    checking_pictures,
-    has_pictures,
+    Sample,
+    calibration_images,
+    checking_images,
+    has_images,
 )
 from wastejax.deployment.formats import load_jax, load_predictor
 from wastejax.deployment.formats.about import STRIDE, describe
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import MissingPackage, UserError, nearest
-from wastejax.evaluation.pictures import Asked
+from wastejax.evaluation.images import Asked
 from wastejax.files import check_file, check_folder
 
 SUFFIXES = {"onnx": ".onnx", "stablehlo": ".stablehlo", "litert": ".tflite"}
@@ -47,7 +47,7 @@ class Comparison(NamedTuple):
     """An exported model against the model it was made from, on the same images.
 
     Attributes:
-        pictures: how many.
+        images: how many.
         agreement: share of them with the same likeliest class; with the same classes where they show any number.
         difference: the largest between two probabilities.
         accuracy: top-1 before and after, or the share of images with exactly the right classes where they show any
@@ -55,7 +55,7 @@ class Comparison(NamedTuple):
         latency: seconds for one image, before and after, on this machine.
     """
 
-    pictures: int
+    images: int
     agreement: float
     difference: float
     accuracy: tuple[float, float] | None
@@ -92,15 +92,15 @@ def forward_function(
     if entry == "uint8":
         variables = fold_entry(variables, preprocessing.std, preprocessing.channels == "bgr")
 
-    def forward(pictures: Any) -> Any:
+    def forward(inputs: Any) -> Any:
         if entry == "uint8":
-            pictures = pictures.astype(np.float32)
+            inputs = inputs.astype(np.float32)
             if any(preprocessing.mean):
-                pictures -= 255 * np.asarray(preprocessing.mean, np.float32)
+                inputs -= 255 * np.asarray(preprocessing.mean, np.float32)
         with plain_forms() if lowering == "direct" else nullcontext():
             if not class_map:
-                return bundle.calibrated(apply_folded(model, variables, pictures))
-            features = apply_folded(model, variables, pictures, "features").astype(np.float32)
+                return bundle.calibrated(apply_folded(model, variables, inputs))
+            features = apply_folded(model, variables, inputs, "features").astype(np.float32)
             head = variables["params"]["classifier"]
             # A convolution, which converters know how to write, in place of a dot with each position.
             layout = ("NHWC", "HWIO", "NHWC")
@@ -120,7 +120,7 @@ def write_export(
     path: Path,
     entry: str = "uint8",
     precision: str = "none",
-    calibration: Pictures | None = None,
+    calibration: Sample | None = None,
     class_map: bool | None = None,
 ) -> None:
     """Writes a bundle as the form that the suffix of `path` names; nothing is checked here.
@@ -161,7 +161,7 @@ def write_export(
 
 
 def _write_litert(
-    bundle: Bundle, path: Path, entry: str, precision: str, calibration: Pictures | None, class_map: bool
+    bundle: Bundle, path: Path, entry: str, precision: str, calibration: Sample | None, class_map: bool
 ) -> None:
     """Writes a bundle for LiteRT; see `write_export`."""
     from wastejax.deployment.formats import litert, litert_quantize
@@ -183,13 +183,13 @@ def _write_litert(
     litert.write_litert(path, network, text, class_map and side % STRIDE == 0)
 
 
-def compare(reference: Predictor, exported: Predictor, pictures: Pictures) -> Comparison:
+def compare(reference: Predictor, exported: Predictor, sample: Sample) -> Comparison:
     """Runs two forms of a model over the same images, and times both on one image."""
-    before, after = (_probabilities(predictor, pictures.images) for predictor in (reference, exported))
+    before, after = (_probabilities(predictor, sample.images) for predictor in (reference, exported))
     accuracy = None
     one, other = (_named(predictor, rows) for predictor, rows in ((reference, before), (exported, after)))
-    if pictures.labels is not None:
-        truth = pictures.labels
+    if sample.labels is not None:
+        truth = sample.labels
         truth = truth if truth.ndim == 2 else truth[:, None] == np.arange(before.shape[1])
         hits = [float((named == truth).all(axis=1).mean()) for named in (one, other)]
         accuracy = (hits[0], hits[1])
@@ -198,7 +198,7 @@ def compare(reference: Predictor, exported: Predictor, pictures: Pictures) -> Co
         float((one == other).all(axis=1).mean()),
         float(np.abs(before - after).max()) if np.isfinite(after).all() else float("inf"),
         accuracy,
-        (_latency(reference, pictures.images[:1]), _latency(exported, pictures.images[:1])),
+        (_latency(reference, sample.images[:1]), _latency(exported, sample.images[:1])),
     )
 
 
@@ -216,12 +216,12 @@ def _named(predictor: Predictor, rows: np.ndarray) -> np.ndarray:
     return np.asarray(rows.argmax(axis=1)[:, None] == np.arange(rows.shape[1]))
 
 
-def _latency(predictor: Predictor, picture: np.ndarray) -> float:
-    predictor.probabilities(picture)
+def _latency(predictor: Predictor, image: np.ndarray) -> float:
+    predictor.probabilities(image)
     seconds = []
     for _ in range(LATENCY_RUNS):
         start = time.perf_counter()
-        predictor.probabilities(picture)
+        predictor.probabilities(image)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
 
@@ -231,7 +231,7 @@ def check(comparison: Comparison, precision: str, origin: str) -> None:
     least, most = LIMITS[precision]
     if comparison.agreement < least or not comparison.difference <= most:
         raise UserError(
-            f"the exported model is not the model it was made from: on {comparison.pictures} {origin} the same"
+            f"the exported model is not the model it was made from: on {comparison.images} {origin} the same"
             f" class in {comparison.agreement:.1%} (needed: {least:.0%}), probabilities differ by up to"
             f" {comparison.difference:.2g} (allowed: {most:g}); nothing was written"
         )
@@ -250,7 +250,7 @@ class Exported(NamedTuple):
     path: Path
     bytes: int
     comparison: Comparison | None = None
-    checked_on: Pictures | None = None
+    checked_on: Sample | None = None
 
 
 class Form(NamedTuple):
@@ -300,15 +300,15 @@ def export_model(
         _copy(bundle, target, form.precision)
         return Exported(target, sum(file.stat().st_size for file in target.iterdir()))
     eight = form.precision in ("int8", "integer")
-    calibration = calibration_pictures(asked, bundle, calibrate) if eight else None
-    pictures = checking_pictures(asked, bundle, "test", count)
+    calibration = calibration_images(asked, bundle, calibrate) if eight else None
+    sample = checking_images(asked, bundle, "test", count)
     with tempfile.TemporaryDirectory(prefix=".export.", dir=target.parent) as scratch:
         fresh = Path(scratch) / f"model{target.suffix}"
         _convert(bundle, fresh, form, calibration)
-        comparison = compare(load_jax(bundle.path), load_predictor(fresh), pictures)
-        check(comparison, form.precision, pictures.origin)
+        comparison = compare(load_jax(bundle.path), load_predictor(fresh), sample)
+        check(comparison, form.precision, sample.origin)
         fresh.replace(target)
-    return Exported(target, target.stat().st_size, comparison, pictures)
+    return Exported(target, target.stat().st_size, comparison, sample)
 
 
 def check_request(
@@ -336,7 +336,7 @@ def check_request(
         raise MissingPackage(f"--format=litert --quantize={precision}", "ai-edge-quantizer", "litert")
     if precision == "integer" and form.entry != "uint8":
         raise UserError(f"--quantize=integer: takes bytes, not --input={form.entry}")
-    if precision in ("int8", "integer") and calibrate is None and not has_pictures(asked):
+    if precision in ("int8", "integer") and calibrate is None and not has_images(asked):
         raise UserError(
             f"--quantize={precision}: the ranges of 8 bits are taken from images like yours: give --calibrate=DIR,"
             " or --data=DIR, class folders (a run finds its own); --quantize=fp16 needs none"
@@ -349,7 +349,7 @@ def check_request(
     check_file(out, "--out")
 
 
-def _convert(bundle: Bundle, path: Path, form: Form, calibration: Pictures | None) -> None:
+def _convert(bundle: Bundle, path: Path, form: Form, calibration: Sample | None) -> None:
     """Writes the export; whatever a converter raises is one line for the user."""
     try:
         write_export(bundle, path, form.entry, form.precision, calibration, form.class_map)

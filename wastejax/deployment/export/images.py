@@ -9,15 +9,15 @@ import numpy as np
 from wastejax.bundle import Bundle
 from wastejax.data import images
 from wastejax.data.drawing import dataset as synthetic
-from wastejax.deployment import pictures
+from wastejax.deployment.images import find, read
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import match_classes
-from wastejax.evaluation.pictures import Asked, asked_pictures
+from wastejax.evaluation.images import Asked, asked_images
 
-CALIBRATION_PICTURES = 256
+CALIBRATION_IMAGES = 256
 
 
-class Pictures(NamedTuple):
+class Sample(NamedTuple):
     """Images for a network to be checked or calibrated with.
 
     Attributes:
@@ -31,31 +31,31 @@ class Pictures(NamedTuple):
     origin: str
 
 
-def has_pictures(asked: Asked) -> bool:
+def has_images(asked: Asked) -> bool:
     """Returns whether there are photographs to check with: the user's, or a run's own."""
     return bool(asked.data) or (Path(asked.model or "") / "manifest.csv").is_file()
 
 
-def drawn(bundle: Bundle, count: int) -> Pictures:
+def drawn(bundle: Bundle, count: int) -> Sample:
     """Returns drawn images, for want of others."""
     names = synthetic.CLASSES
     made = [synthetic.draw(names[i % len(names)], i, "real_world") for i in range(count)]
-    return Pictures(np.stack([bundle.preprocessing(image) for image in made]), None, "drawn images")
+    return Sample(np.stack([bundle.preprocessing(image) for image in made]), None, "drawn images")
 
 
-def checking_pictures(asked: Asked, bundle: Bundle, split: str, count: int) -> Pictures:
+def checking_images(asked: Asked, bundle: Bundle, split: str, count: int) -> Sample:
     """Returns up to `count` images of a split of `asked.data`, or of the run's; else drawn ones."""
     size = bundle.preprocessing
-    if not has_pictures(asked):
+    if not has_images(asked):
         return drawn(bundle, min(count, 64))
     asked = replace(asked, split=split)
     try:
-        source, indices = asked_pictures(asked, bundle.config)
+        source, indices = asked_images(asked, bundle.config)
     except UserError:
         if not asked.data:
             raise
         # Neither split nor the run's own: all will do.
-        source, indices = asked_pictures(replace(asked, split=None), bundle.config)
+        source, indices = asked_images(replace(asked, split=None), bundle.config)
     known = match_classes(bundle.classes, source.classes)
     chosen = np.random.default_rng(17).permutation(indices)[:count]
     squares, contents = [], source.contents
@@ -68,11 +68,11 @@ def checking_pictures(asked: Asked, bundle: Bundle, split: str, count: int) -> P
             continue  # `eval` and `predict` report them
     if not squares:
         raise UserError(f"--data: no readable images in the {split} split")
-    return Pictures(np.stack(squares), np.stack(labels), f"images of {asked.data or f'the {split} split'}")
+    return Sample(np.stack(squares), np.stack(labels), f"images of {asked.data or f'the {split} split'}")
 
 
-def calibration_pictures(asked: Asked, bundle: Bundle, folder: str | Path | None) -> Pictures:
-    """Returns images to take the ranges of 8 bits from: up to `CALIBRATION_PICTURES` of a folder, classes or none.
+def calibration_images(asked: Asked, bundle: Bundle, folder: str | Path | None) -> Sample:
+    """Returns images to take the ranges of 8 bits from: up to `CALIBRATION_IMAGES` of a folder, classes or none.
 
     Args:
         asked: whose validation images are taken where there is no folder.
@@ -83,16 +83,16 @@ def calibration_pictures(asked: Asked, bundle: Bundle, folder: str | Path | None
         UserError: there is no readable image.
     """
     if folder is None:
-        return checking_pictures(asked, bundle, "val", CALIBRATION_PICTURES)
-    names = pictures.find([str(folder)], lambda _: None)
+        return checking_images(asked, bundle, "val", CALIBRATION_IMAGES)
+    names = find([str(folder)], lambda _: None)
     squares: list[np.ndarray] = []
     for i in np.random.default_rng(17).permutation(len(names)):
         try:
-            squares.append(bundle.preprocessing(pictures.read(names[i])))
+            squares.append(bundle.preprocessing(read(names[i])))
         except (images.BadImage, OSError):
             continue  # any others will do
-        if len(squares) == CALIBRATION_PICTURES:
+        if len(squares) == CALIBRATION_IMAGES:
             break
     if not squares:
         raise UserError(f"--calibrate={folder}: no readable images")
-    return Pictures(np.stack(squares), None, f"images of {folder}")
+    return Sample(np.stack(squares), None, f"images of {folder}")

@@ -118,7 +118,7 @@ def halve(source: Path, path: Path, about: str) -> None:
     _write(model, path, about)
 
 
-def quantise(source: Path, path: Path, about: str, pictures: np.ndarray) -> None:
+def quantise(source: Path, path: Path, about: str, images: np.ndarray) -> None:
     """Writes an ONNX file with convolutions and dots in 8 bits, scales per channel (Jacob et al. 2018).
 
     The first convolution and the classifier stay in float32: they hold few of the weights and cost most of the
@@ -131,7 +131,7 @@ def quantise(source: Path, path: Path, about: str, pictures: np.ndarray) -> None
         source: an ONNX file that `write_onnx` wrote.
         path: the new file.
         about: what it says of itself, JSON.
-        pictures: in the form that the network takes, [N, S, S, 3]: what the ranges of activations are taken from.
+        images: in the form that the network takes, [N, S, S, 3]: what the ranges of activations are taken from.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -145,7 +145,7 @@ def quantise(source: Path, path: Path, about: str, pictures: np.ndarray) -> None
     class Batches(CalibrationDataReader):
         def __init__(self) -> None:
             self.rest: Iterator[np.ndarray] = iter(
-                np.array_split(pictures, -(-len(pictures) // CALIBRATION_BATCH))
+                np.array_split(images, -(-len(images) // CALIBRATION_BATCH))
             )
 
         def get_next(self) -> Mapping[str, np.ndarray] | None:

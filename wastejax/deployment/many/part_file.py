@@ -15,7 +15,7 @@ import numpy as np
 
 from wastejax.data.collections.parts import Part, images
 from wastejax.data.images import MAX_PIXELS, BadImage
-from wastejax.deployment.pictures import squares_of
+from wastejax.deployment.images import squares_of
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import MissingPackage
 

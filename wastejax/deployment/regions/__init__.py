@@ -65,23 +65,21 @@ class Region(NamedTuple):
     box: tuple[int, int, int, int]
 
 
-def find_regions(
-    predictor: Predictor, picture: Image.Image, settings: Settings | None = None
-) -> list[Region]:
+def find_regions(predictor: Predictor, image: Image.Image, settings: Settings | None = None) -> list[Region]:
     """Returns the distinct objects in an image, the surest first.
 
     Args:
         predictor: one with class maps of images of any sides.
-        picture: RGB, of any size.
+        image: RGB, of any size.
         settings: None for those that were chosen.
 
     Raises:
         UserError: the model is an exported file that has no such maps.
     """
     settings = settings or Settings()
-    boxes = candidates(predictor, picture, settings)
-    rows = classify(predictor, picture, boxes, settings.margin)
-    size = picture.width * picture.height
+    boxes = candidates(predictor, image, settings)
+    rows = classify(predictor, image, boxes, settings.margin)
+    size = image.width * image.height
     kept = choose(boxes, rows.max(axis=1, initial=0), size, settings)
     labels = [predictor.classes[i] for i in rows[kept].argmax(axis=1)]
     found = [
@@ -91,31 +89,31 @@ def find_regions(
     return sorted(found, key=lambda region: -region.probability)
 
 
-def candidates(predictor: Predictor, picture: Image.Image, settings: Settings) -> np.ndarray:
+def candidates(predictor: Predictor, image: Image.Image, settings: Settings) -> np.ndarray:
     """Returns boxes where an object may be, in pixels, float64 [N, 4], each about once."""
-    found, whole = [], np.array([picture.width, picture.height] * 2)
+    found, whole = [], np.array([image.width, image.height] * 2)
     for scale in settings.scales:
-        logits = _maps(predictor, picture, scale)
+        logits = _maps(predictor, image, scale)
         boxes = propose(logits, settings.levels, settings.prominence) * whole
         boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= SMALLEST * whole.max()).all(axis=1)]
         found.append(boxes[distinct(boxes)])
     boxes = np.concatenate(found)
-    boxes = boxes[~empty(picture, boxes)]
+    boxes = boxes[~empty(image, boxes)]
     return boxes[distinct(boxes)]
 
 
-def empty(picture: Image.Image, boxes: np.ndarray, side: int = 512) -> np.ndarray:
+def empty(image: Image.Image, boxes: np.ndarray, side: int = 512) -> np.ndarray:
     """Returns bool [N], which boxes show one even ground: a classifier that knows no "nothing" is sure of it.
 
     Args:
-        picture: RGB.
+        image: RGB.
         boxes: float [N, 4], in pixels.
         side: longer side of the image as it is looked at, pixels.
     """
-    small = picture.copy()
+    small = image.copy()
     small.thumbnail((side, side), Image.Resampling.BOX)
     pixels = np.asarray(small, np.float32)
-    scale = np.array([small.width / picture.width, small.height / picture.height] * 2)
+    scale = np.array([small.width / image.width, small.height / image.height] * 2)
     flat = []
     for left, top, right, bottom in boxes * scale:
         inside = pixels[
@@ -125,12 +123,12 @@ def empty(picture: Image.Image, boxes: np.ndarray, side: int = 512) -> np.ndarra
     return np.array(flat, bool)
 
 
-def _maps(predictor: Predictor, picture: Image.Image, scale: float) -> np.ndarray:
+def _maps(predictor: Predictor, image: Image.Image, scale: float) -> np.ndarray:
     """Returns the logits at every position, float32 [h, w, C], of the image at a scale."""
-    longer = scale * predictor.preprocessing.image_size / max(picture.size)
+    longer = scale * predictor.preprocessing.image_size / max(image.size)
     # Rounded sides stretch the image by a few per cent, as random crops did in training.
-    sides = [max(STEP, STEP * round(longer * side / STEP)) for side in picture.size]
-    pixels = np.asarray(picture.resize((sides[0], sides[1]), Image.Resampling.BICUBIC))
+    sides = [max(STEP, STEP * round(longer * side / STEP)) for side in image.size]
+    pixels = np.asarray(image.resize((sides[0], sides[1]), Image.Resampling.BICUBIC))
     return np.asarray(dense_of(predictor, "regions")(pixels[None]))[0]
 
 
@@ -168,7 +166,7 @@ def _components(heat: np.ndarray, level: float) -> list[tuple[float, float, floa
     ]
 
 
-def classify(predictor: Predictor, picture: Image.Image, boxes: np.ndarray, margin: float) -> np.ndarray:
+def classify(predictor: Predictor, image: Image.Image, boxes: np.ndarray, margin: float) -> np.ndarray:
     """Returns the probabilities of what is in each box, float32 [N, C].
 
     A box is widened by the margin and to a square within the image, for the network knows squares.
@@ -176,8 +174,8 @@ def classify(predictor: Predictor, picture: Image.Image, boxes: np.ndarray, marg
     size = predictor.preprocessing.image_size
     crops = np.zeros((-(-len(boxes) // BATCH) * BATCH, size, size, 3), np.uint8)
     for i, box in enumerate(boxes):
-        square = surroundings(box, picture.width, picture.height, margin)
-        crops[i] = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=square))
+        square = surroundings(box, image.width, image.height, margin)
+        crops[i] = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=square))
     rows = [predictor.probabilities(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)]
     return np.concatenate([np.zeros((0, len(predictor.classes)), np.float32), *rows])[: len(boxes)]
 
@@ -197,18 +195,16 @@ def surroundings(
     return x0, y0, x1, y1
 
 
-def choose(
-    boxes: np.ndarray, probabilities: np.ndarray, picture_area: float, settings: Settings
-) -> np.ndarray:
+def choose(boxes: np.ndarray, probabilities: np.ndarray, image_area: float, settings: Settings) -> np.ndarray:
     """Returns the indices of the boxes that stay, int64 [K], best score first.
 
     Args:
         boxes: float [N, 4].
         probabilities: of the likeliest class in each, float [N].
-        picture_area: of the whole image, in the boxes' unit squared.
+        image_area: of the whole image, in the boxes' unit squared.
         settings: `growth`, `overlap` and `least` count.
     """
-    score = probabilities * (areas(boxes) / picture_area) ** settings.growth
+    score = probabilities * (areas(boxes) / image_area) ** settings.growth
     kept: list[int] = []
     for i in np.argsort(-score, kind="stable"):
         if probabilities[i] < settings.least:

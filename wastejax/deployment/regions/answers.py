@@ -11,7 +11,7 @@ from wastejax.data.images import MAX_PIXELS, BadImage
 from wastejax.deployment.answers import csv_line, json_lines
 from wastejax.deployment.camera import frames
 from wastejax.deployment.heatmaps import LARGEST, save_drawn
-from wastejax.deployment.pictures import read
+from wastejax.deployment.images import read
 from wastejax.deployment.predictor import Predictor
 from wastejax.deployment.regions import Region, Settings, find_regions
 from wastejax.deployment.regions.tracking import track
@@ -55,7 +55,7 @@ def region_answers(
 
     Args:
         predictor: one with class maps of images of any sides.
-        names: of `pictures.find`.
+        names: of `images.find`.
         least: probability under which an object is not reported; None for that of `Settings`.
         folder: where the images are written with their boxes, if anywhere.
         max_pixels: see `images.decode`.
@@ -66,16 +66,16 @@ def region_answers(
     settings = Settings() if least is None else replace(Settings(), least=least)
     for name in names:
         try:
-            picture = read(name, max_pixels)
+            image = read(name, max_pixels)
         except BadImage as error:
             yield RegionAnswer(name, error=str(error))
             continue
         except OSError as error:
             yield RegionAnswer(name, error=(error.strerror or str(error)).lower())
             continue
-        regions = find_regions(predictor, picture, settings)
+        regions = find_regions(predictor, image, settings)
         if folder:
-            save_drawn(draw(picture, regions), folder, name, "regions")
+            save_drawn(draw(image, regions), folder, name, "regions")
         yield RegionAnswer(name, tuple(regions))
 
 
@@ -94,19 +94,17 @@ def object_answers(
         UserError: as of `region_answers` and `camera.frames`.
     """
     settings = Settings() if least is None else replace(Settings(), least=least)
-    found = (
-        (seconds, find_regions(predictor, picture, settings)) for seconds, picture in frames(video, every)
-    )
+    found = ((seconds, find_regions(predictor, image, settings)) for seconds, image in frames(video, every))
     for one in track(found):
         region = Region(one.label, predictor.bin_of(one.label), one.probability, one.best.box)
         yield RegionAnswer(f"{video}#t={one.first:.3f},{one.last:.3f}", (region,))
 
 
-def draw(picture: Image.Image, regions: Sequence[Region]) -> Image.Image:
+def draw(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
     """Returns the image, at most `LARGEST` pixels a side, with a labeled box around each object."""
-    factor = min(1.0, LARGEST / max(picture.size))
-    sides = [max(1, round(factor * side)) for side in picture.size]
-    drawn = picture.resize((sides[0], sides[1]), Image.Resampling.LANCZOS)
+    factor = min(1.0, LARGEST / max(image.size))
+    sides = [max(1, round(factor * side)) for side in image.size]
+    drawn = image.resize((sides[0], sides[1]), Image.Resampling.LANCZOS)
     pen, unit = ImageDraw.Draw(drawn), max(1, round(max(sides) / 300))
     font = ImageFont.load_default(max(11, 5 * unit))
     for i, region in reversed(list(enumerate(regions))):  # the surest on top

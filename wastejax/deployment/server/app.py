@@ -48,11 +48,11 @@ class Limits:
 
     Attributes:
         body: bytes of a request.
-        pixels: of a picture; its header tells, before it is decoded.
-        files: pictures in a request.
-        waiting: pictures taken and not answered; further requests are refused with 503.
+        pixels: of an image; its header tells, before it is decoded.
+        files: images in a request.
+        waiting: images taken and not answered; further requests are refused with 503.
         seconds: to receive a request and to answer it.
-        batch: pictures that the network computes at once.
+        batch: images that the network computes at once.
     """
 
     body: int = 16 * 2**20
@@ -72,7 +72,7 @@ class Refused(Exception):  # noqa: N818 - an answer, not a mistake of the progra
 
 
 class Upload(NamedTuple):
-    """A picture as it came: the name that the client gave ('' for none) and the encoded bytes."""
+    """An image as it came: the name that the client gave ('' for none) and the encoded bytes."""
 
     name: str
     data: bytes
@@ -159,7 +159,7 @@ class Service:
             self.metrics.waiting -= held
 
     async def _uploads(self, request: Request) -> list[Upload]:
-        """Returns the pictures of a request: the files of a multipart form, or its body."""
+        """Returns the images of a request: the files of a multipart form, or its body."""
         length = request.headers.get("content-length", "0")
         if length.isdigit() and int(length) > self.limits.body:
             raise self._too_long()
@@ -198,16 +198,16 @@ class Service:
         )
 
     async def _answer(self, upload: Upload, top: int, heatmap: bool) -> tuple[dict[str, Any], int]:
-        """Returns what a picture shows and 0, or why it cannot be read and the status that says so."""
+        """Returns what an image shows and 0, or why it cannot be read and the status that says so."""
         loop = asyncio.get_running_loop()
         try:
             square = await loop.run_in_executor(self.decoders, self._square, upload.data)
         except Refused as refused:
-            self.metrics.picture("unreadable")
+            self.metrics.image("unreadable")
             return Answer(upload.name, error=refused.reason).to_dict(), refused.status
         row = await self.batches.row(square)
         answer = interpret(self.predictor, upload.name, row, top, self.reject_below)
-        self.metrics.picture("rejected" if answer.rejected else "answered")
+        self.metrics.image("rejected" if answer.rejected else "answered")
         if self.collector is not None:
             self.collector.offer(upload.data, answer)
         entry = answer.to_dict()

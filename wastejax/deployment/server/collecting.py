@@ -156,12 +156,12 @@ class Collector:
             "file": f"{folder_name(answer.guesses[0].label)}/{name}.jpg",
         }
         text = json.dumps(about, ensure_ascii=False).encode()
-        picture, note = self.keep.folder / about["file"], self.keep.folder / ANSWERS / f"{name}.json"
-        for path in (note, picture):
+        photo, note = self.keep.folder / about["file"], self.keep.folder / ANSWERS / f"{name}.json"
+        for path in (note, photo):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(note, text)
         try:
-            write_bytes(picture, encoded.getvalue())
+            write_bytes(photo, encoded.getvalue())
         except OSError:
             note.unlink(missing_ok=True)
             raise

@@ -27,11 +27,11 @@ class Metrics:
         self._registry = CollectorRegistry()
         given: dict[str, Any] = {"namespace": "wastejax", "registry": self._registry}
         self._requests = Counter("requests", "Answered requests.", ("path", "status"), **given)
-        self._pictures = Counter("pictures", "Images by what came of them.", ("outcome",), **given)
+        self._images = Counter("images", "Images by what came of them.", ("outcome",), **given)
         for outcome in ("answered", "rejected", "unreadable"):
-            self._pictures.labels(outcome)
+            self._images.labels(outcome)
         self._batches = Counter("batches", "Batches of the network by their size.", ("size",), **given)
-        waiting = Gauge("waiting_pictures", "Images taken and not answered yet.", **given)
+        waiting = Gauge("waiting_images", "Images taken and not answered yet.", **given)
         waiting.set_function(lambda: self.waiting)
         self._seconds = Histogram(
             "predict_seconds", "Time from a request's head to its answer.", buckets=BOUNDS, **given
@@ -41,9 +41,9 @@ class Metrics:
         """Counts an answered request; `path` must be one of a few."""
         self._requests.labels(path, status).inc()
 
-    def picture(self, outcome: str) -> None:
+    def image(self, outcome: str) -> None:
         """Counts an image: 'answered', 'rejected' as unsure, or 'unreadable'."""
-        self._pictures.labels(outcome).inc()
+        self._images.labels(outcome).inc()
 
     def batch(self, size: int) -> None:
         """Counts a batch of the network."""

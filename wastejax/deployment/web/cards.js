@@ -68,11 +68,11 @@ export function fill(entry, several) {
   const texts = say();
   const part = (selector) => card.querySelector(selector);
   translate(card);
-  part(".picture").src = url;
-  part(".picture").alt = several ? name : texts.picture;
+  part(".image").src = url;
+  part(".image").alt = several ? name : texts.image;
   part(".name").textContent = name;
   part(".name").hidden = !several;
-  part(".picture").hidden = Boolean(error);
+  part(".image").hidden = Boolean(error);
   for (const selector of OPTIONAL) part(selector).hidden = true;
   const show = (selector, text) => {
     part(selector).textContent = text;

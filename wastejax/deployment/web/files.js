@@ -7,7 +7,7 @@ const CRCS = Uint32Array.from({ length: 256 }, (_, n) => {
   for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
   return n;
 });
-// What takes the stored picture upright: [a, b, c, d] of x' = a x + c y, y' = b x + d y (EXIF 2.3, Orientation).
+// What takes the stored image upright: [a, b, c, d] of x' = a x + c y, y' = b x + d y (EXIF 2.3, Orientation).
 const UPRIGHT = [
   null, [1, 0, 0, 1], [-1, 0, 0, 1], [-1, 0, 0, -1], [1, 0, 0, -1], [0, 1, 1, 0], [0, 1, -1, 0], [0, -1, -1, 0],
   [0, -1, 1, 0],
@@ -16,7 +16,7 @@ const UPRIGHT = [
 const TURNED = "UklGRk4AAABXRUJQVlA4WAoAAAAIAAAAAQAAAAAAVlA4TA4AAAAvAQAAAAcQEf0PRET/A0VYSUYaAAAATU0AKgAAAAgAAQESAAMAAAABAAYAAAAAAAA=";
 
 /**
- * Decodes a picture.
+ * Decodes an image.
  *
  * Returns its bitmap, the orientation (1 to 8) that the browser has left to do, and whether it has 16 bits a sample.
  */
@@ -29,7 +29,7 @@ export async function decode(blob) {
   return { bitmap, orientation, deep: isPng(bytes) && bytes[24] === 16 };
 }
 
-/** RGBA bytes of a part of the upright picture, on white. */
+/** RGBA bytes of a part of the upright image, on white. */
 export function pixelsOf(bitmap, orientation, x0, y0, columns, rows) {
   const canvas = new OffscreenCanvas(columns, rows);
   const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -44,7 +44,7 @@ export function pixelsOf(bitmap, orientation, x0, y0, columns, rows) {
   return context.getImageData(0, 0, columns, rows).data;
 }
 
-/** Whether only the lower bits of a picture of 16 are in use, which browsers do not keep. */
+/** Whether only the lower bits of an image of 16 are in use, which browsers do not keep. */
 export function isNearlyBlack(data) {
   for (let i = 0; i < data.length; i++) if (i % 4 !== 3 && data[i] >= 64) return false;
   return true;

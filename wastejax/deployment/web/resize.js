@@ -18,7 +18,7 @@ const FILTERS = {
   lanczos: { reach: 3, weight: (x) => (-3 <= x && x < 3 ? sinc(x) * sinc(x / 3) : 0) },
 };
 
-/** The centre square that a model sees, in the picture's pixels: {left, top, side}. */
+/** The centre square that a model sees, in the image's pixels: {left, top, side}. */
 export function centre(width, height, { image_size: size, crop }) {
   const side = (size * Math.min(width, height)) / roundHalfEven(size / crop);
   return { left: (width - side) / 2, top: (height - side) / 2, side };
@@ -82,10 +82,10 @@ function reach(wanted) {
 }
 
 /**
- * Resizes a square of a picture.
+ * Resizes a square of an image.
  *
- * part: {data, columns, x0, y0}: RGBA bytes of a part of the picture that is `columns` wide and whose corner is
- *   (x0, y0); it must hold the square and a `margin` around it, as far as the picture goes.
+ * part: {data, columns, x0, y0}: RGBA bytes of a part of the image that is `columns` wide and whose corner is
+ *   (x0, y0); it must hold the square and a `margin` around it, as far as the image goes.
  * box: of `centre`.
  * Returns RGB bytes, size x size x 3.
  */
@@ -96,7 +96,7 @@ export function resizeSquare({ data, columns, x0, y0 }, width, height, box, size
   const [left, wide] = reach(across);
   const [top, high] = reach(down);
   const out = new Uint8Array(size * size * 3);
-  // Pillow 13 takes tall pictures by columns first; found by trying, and the order shows in the last bit.
+  // Pillow 13 takes tall images by columns first; found by trying, and the order shows in the last bit.
   if (height > size && height + size > 2 * width) {
     const flat = new Uint8Array(wide * size * 3);
     const columnwise = { step: 4 * columns, line: 4, start: y0 };

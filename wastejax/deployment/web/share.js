@@ -7,7 +7,7 @@ import { percent, region, say } from "./words.js";
 const WIDTH = 1080;
 const HEIGHT = 1350;
 const EDGE = 60;
-const PICTURE = 720; // height
+const IMAGE = 720; // height
 const FONT = 'system-ui, "Noto Sans KR", "Noto Sans CJK KR", "Noto Sans JP", sans-serif';
 
 /** Draws an answer, `words` of `wordsOf`; returns a JPEG. */
@@ -24,7 +24,7 @@ export async function drawAnswer(blob, words) {
   context.textBaseline = "middle";
   write(context, words.head, { x: 220, y: 120, width: WIDTH - 220 - EDGE, size: 64, weight: 700, lines: 2, middle: true });
   const bitmap = await createImageBitmap(blob);
-  drawCovering(context, bitmap, 240, PICTURE);
+  drawCovering(context, bitmap, 240, IMAGE);
   bitmap.close();
   context.fillStyle = "#14180f";
   const line = [words.line, percent(words.probability)].filter(Boolean).join(" · ");

@@ -18,7 +18,7 @@ export default {
   unsure: "Nicht sicher",
   unsureAdvice: "Machen Sie noch ein Foto, näher und mit nur einem Gegenstand, oder fragen Sie Ihre Gemeinde.",
   heatmap: "Was für diese Antwort spricht",
-  picture: "Ihr Bild",
+  image: "Ihr Bild",
   noCamera: "Die Kamera ist nicht nutzbar. Erlauben Sie sie im Browser, oder wählen Sie ein Bild.",
   failed: "Dieses Bild kann nicht gelesen werden",
   busy: "Es warten zu viele Bilder. Versuchen Sie es gleich noch einmal.",

@@ -18,7 +18,7 @@ export default {
   unsure: "Not sure",
   unsureAdvice: "Take another photo, closer and with only one object in it, or ask your district.",
   heatmap: "What speaks for this answer",
-  picture: "Your image",
+  image: "Your image",
   noCamera: "The camera cannot be used. Allow it in the browser, or choose an image.",
   failed: "This image cannot be read",
   busy: "Too many images are waiting. Try again in a moment.",

@@ -18,7 +18,7 @@ export default {
   unsure: "Pas sûr",
   unsureAdvice: "Prenez une autre photo, de plus près et avec un seul objet, ou demandez à votre commune.",
   heatmap: "Ce qui appuie cette réponse",
-  picture: "Votre image",
+  image: "Votre image",
   noCamera: "L’appareil photo n’est pas utilisable. Autorisez-le dans le navigateur ou choisissez une image.",
   failed: "Cette image ne peut pas être lue",
   busy: "Trop d’images attendent. Réessayez dans un instant.",

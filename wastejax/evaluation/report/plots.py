@@ -370,12 +370,12 @@ def _thumbnails(
     for ax in grid:
         ax.axis("off")
     for ax, image in zip(grid, images, strict=False):
-        picture = Image.fromarray(image).convert("RGB")
-        picture.thumbnail((THUMBNAIL, stacked * THUMBNAIL), Image.Resampling.BILINEAR)
+        small = Image.fromarray(image).convert("RGB")
+        small.thumbnail((THUMBNAIL, stacked * THUMBNAIL), Image.Resampling.BILINEAR)
         ax.axis("on")
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-        ax.imshow(np.asarray(picture))
+        ax.imshow(np.asarray(small))
     return figure, list(grid[: len(images)])
 
 

@@ -41,7 +41,7 @@ def reliability_diagram(
         accuracy.set_title("How often it is right, by how sure it is (%)")
         accuracy.set(xlim=(0, 100), ylim=(0, 100))
         accuracy.legend(loc="upper left")
-        count.set_title("Pictures")
+        count.set_title("Images")
         count.set_ylim(bottom=0)
         count.set_xlabel("confidence (%)")
         for ax in (accuracy, count):

@@ -10,8 +10,8 @@ from wastejax.bundle import Bundle, default_bundle, load_bundle
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import Source
 from wastejax.evaluation.evaluate import evaluate, match_classes
+from wastejax.evaluation.images import Asked, asked_images, readable
 from wastejax.evaluation.metrics import bootstrap_interval, bootstrap_statistic
-from wastejax.evaluation.pictures import Asked, asked_pictures, readable
 from wastejax.evaluation.robustness.corruptions import KINDS, corrupted
 from wastejax.progress import Count, Say
 
@@ -41,7 +41,7 @@ def measure_model(
     """
     bundle = load_bundle(asked.model or default_bundle())
     bundle.needs_one_label("robustness")
-    source, indices = asked_pictures(asked, bundle.config, say)
+    source, indices = asked_images(asked, bundle.config, say)
     match_classes(bundle.classes, source.classes)
     indices = readable(source, indices, asked, bundle, say)
     available = len(indices)

@@ -1,7 +1,7 @@
 """Makes a folder of images that show no waste: photographs that come with Python packages, whole and in crops.
 
 Command: pip download --no-deps scikit-image==0.26.0 && unzip scikit_image-*.whl 'skimage/data/*'
-         python experiments/foreign_pictures.py skimage/data OUT
+         python experiments/foreign_images.py skimage/data OUT
 Those of scikit-learn and Matplotlib are found where these are installed. Seven random crops of each make
 nearly 200 images of 23: they are no independent sample, but no two of them are the same.
 """

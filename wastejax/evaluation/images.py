@@ -49,7 +49,7 @@ class Asked:
             raise UserError(f"--split={self.split}: no such split{nearest(str(self.split), SPLITS)}")
 
 
-def asked_pictures(
+def asked_images(
     asked: Asked, config: Mapping[str, Any], say: Say = lambda line: None
 ) -> tuple[Source, np.ndarray]:
     """Returns a source and the images of it that are asked for, indices int64.
@@ -208,10 +208,10 @@ def _unseen(known: np.ndarray, say: Say) -> np.ndarray:
 
 
 def readable(source: Source, indices: np.ndarray, asked: Asked, bundle: Bundle, say: Say) -> np.ndarray:
-    """Returns the pictures among `indices` that can be read, or raises an error that names the others.
+    """Returns the images among `indices` that can be read, or raises an error that names the others.
 
     Args:
-        source: the pictures.
+        source: the images.
         indices: int64 [N], which of them.
         asked: whether to leave the others out.
         bundle: the model, whose config may say so too.
