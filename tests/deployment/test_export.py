@@ -39,7 +39,7 @@ def squares(count: int, seed: int = 0) -> np.ndarray:
     return np.stack([np.asarray(image) for image in smooth])
 
 
-IMAGES = Sample(squares(21), np.arange(21) % len(CLASSES), "images")
+SAMPLE = Sample(squares(21), np.arange(21) % len(CLASSES), "images")
 
 
 @pytest.fixture(scope="module")
@@ -110,15 +110,15 @@ def test_exported_forms_agree_with_the_bundle(place, form, runtime, request):
     if runtime:
         assert predictor.runtime == runtime
     for count in (1, 3, 8):  # one file, any number of images
-        rows = predictor.probabilities(IMAGES.images[:count])
-        np.testing.assert_allclose(rows, reference.probabilities(IMAGES.images[:count]), atol=1e-5)
+        rows = predictor.probabilities(SAMPLE.images[:count])
+        np.testing.assert_allclose(rows, reference.probabilities(SAMPLE.images[:count]), atol=1e-5)
     assert predictor.classes == CLASSES
     assert predictor.preprocessing == reference.preprocessing
     assert predictor.bin_of("tea_bags") == reference.bin_of("tea_bags") != ""
-    found = compare(reference, predictor, IMAGES)
+    found = compare(reference, predictor, SAMPLE)
     assert found.images == 21 and found.agreement == 1 and found.difference < 1e-5
-    top = reference.probabilities(IMAGES.images).argmax(1)
-    assert found.accuracy == (np.mean(top == IMAGES.labels),) * 2
+    top = reference.probabilities(SAMPLE.images).argmax(1)
+    assert found.accuracy == (np.mean(top == SAMPLE.labels),) * 2
     check(found, "none", "images")
 
 
@@ -126,8 +126,8 @@ def test_exported_forms_agree_with_the_bundle(place, form, runtime, request):
 def test_attention_in_an_onnx_file(tmp_path, name):
     bundle = write_bundle(tmp_path / "bundle", name, image_size=SIZE)
     write_export(load_bundle(bundle), tmp_path / "model.onnx")
-    rows = load_predictor(tmp_path / "model.onnx").probabilities(IMAGES.images)
-    np.testing.assert_allclose(rows, load_jax(bundle).probabilities(IMAGES.images), atol=1e-5)
+    rows = load_predictor(tmp_path / "model.onnx").probabilities(SAMPLE.images)
+    np.testing.assert_allclose(rows, load_jax(bundle).probabilities(SAMPLE.images), atol=1e-5)
 
 
 def test_what_is_in_the_onnx_file(onnx_file):
@@ -222,8 +222,8 @@ def test_the_studys_network_has_native_operators_in_a_litert_file(tmp_path):
 def test_networks_with_attention_have_a_litert_form(tmp_path):
     bundle = load_bundle(write_bundle(tmp_path / "bundle", "mobilevit_tiny", SIZE))
     write_export(bundle, tmp_path / "m.tflite")
-    rows = load_predictor(tmp_path / "m.tflite").probabilities(IMAGES.images[:2])
-    np.testing.assert_allclose(rows, load_jax(bundle.path).probabilities(IMAGES.images[:2]), atol=1e-5)
+    rows = load_predictor(tmp_path / "m.tflite").probabilities(SAMPLE.images[:2])
+    np.testing.assert_allclose(rows, load_jax(bundle.path).probabilities(SAMPLE.images[:2]), atol=1e-5)
 
 
 def test_a_file_for_normalised_images(place, tmp_path):
@@ -231,9 +231,9 @@ def test_a_file_for_normalised_images(place, tmp_path):
     write_export(bundle, tmp_path / "float.onnx", entry="float32")
     session = onnxruntime.InferenceSession(tmp_path / "float.onnx")
     assert session.get_inputs()[0].type == "tensor(float)"
-    rows = session.run(None, {"images": bundle.preprocessing.normalise(IMAGES.images)})[0]
-    np.testing.assert_allclose(rows, load_jax(bundle.path).probabilities(IMAGES.images), atol=1e-5)
-    np.testing.assert_array_equal(load_predictor(tmp_path / "float.onnx").probabilities(IMAGES.images), rows)
+    rows = session.run(None, {"images": bundle.preprocessing.normalise(SAMPLE.images)})[0]
+    np.testing.assert_allclose(rows, load_jax(bundle.path).probabilities(SAMPLE.images), atol=1e-5)
+    np.testing.assert_array_equal(load_predictor(tmp_path / "float.onnx").probabilities(SAMPLE.images), rows)
 
 
 def kernel_types(model: onnx.ModelProto) -> list[int]:
@@ -256,7 +256,7 @@ def test_fewer_bits_make_smaller_files_that_still_answer(place, onnx_file, tmp_p
         path = tmp_path / f"{precision}.onnx"
         write_export(bundle, path, "uint8", precision, Sample(squares(32, seed=1), None, ""))
         sizes[precision] = path.stat().st_size
-        found = compare(reference, load_predictor(path), IMAGES)
+        found = compare(reference, load_predictor(path), SAMPLE)
         assert found.agreement >= agreement and 1e-6 < found.difference < difference
         stem, *between, classifier = kernel_types(onnx.load(path))
         wanted = onnx.TensorProto.FLOAT16 if precision == "fp16" else onnx.TensorProto.INT8
