@@ -95,15 +95,15 @@ def main() -> None:
     parser.add_argument("--ship", action="store_true", help="make the result the bundled model")
     args = parser.parse_args()
     args.state.mkdir(parents=True, exist_ok=True)
-    items = taken(catalog(args.data, args.data2))
     bundle = load_bundle(args.run)
     bundle = bundle if args.blended else blended(bundle, args.state / "blended")
-    cache = args.state / "features.npz"
     if args.computed_only:
-        with np.load(cache) as stored:
-            names = set(stored["names"].tolist())
-        items = [item for item in items if str(item.path) in names]
-    result = study(bundle, items, features(bundle, items, cache), args.state / "fitted", args.refit)
+        items, seen = known_items(args.data, args.data2, args.state)
+    else:
+        items = taken(catalog(args.data, args.data2))
+        seen = features(bundle, items, args.state / "features.npz")
+    made_of = load_label_map(args.data2 / "label_map.csv").materials(bundle.classes)
+    result = study(bundle, items, seen, args.state / "fitted", made_of, args.refit)
     write_json(args.state / "another_camera.json", result)
     for name in ("never_learned", "in_source", "left_out", "without_fit"):
         print(name, *source_table(result.get(name, {})), sep="\n")
@@ -144,6 +144,22 @@ def catalog(data: Path, data2: Path) -> list[Item]:
     names = sorted({item.group for item in others})
     test = set(np.random.default_rng(SEED).permutation(names)[: len(names) // 5].tolist())
     return items + [item._replace(split="test" if item.group in test else "train") for item in others]
+
+
+def known_items(data: Path, data2: Path, state: Path) -> tuple[list[Item], np.ndarray]:
+    """Returns the images whose features STATE has, and these, float32 [N, D]; keeps the catalog there too."""
+    file = state / "catalog.json"
+    if not file.is_file():
+        items = [(str(item.path), *item[1:]) for item in catalog(data, data2)]
+        write_json(file, items)
+    with np.load(state / "features.npz") as stored:
+        known = dict(zip(stored["names"].tolist(), stored["features"], strict=True))
+    listed = [
+        Item(Path(path), source, tuple(allowed), group, split)
+        for path, source, allowed, group, split in json.loads(file.read_text())
+        if path in known
+    ]
+    return listed, np.stack([known[str(item.path)] for item in listed])
 
 
 def taken(items: list[Item]) -> list[Item]:
@@ -195,7 +211,14 @@ def features(bundle: Bundle, items: list[Item], path: Path) -> np.ndarray:
     return rows
 
 
-def study(bundle: Bundle, items: list[Item], seen: np.ndarray, path: Path, refit: bool) -> dict[str, Any]:
+def study(
+    bundle: Bundle,
+    items: list[Item],
+    seen: np.ndarray,
+    path: Path,
+    made_of: tuple[frozenset[str], ...] | None,
+    refit: bool,
+) -> dict[str, Any]:
     """Fits the classifier, chooses thresholds, and scores by source; with `refit` also with each source left out.
 
     Writes the bundle with its new classifier to `path`, and returns the results of it as stored, JSON-ready.
@@ -241,7 +264,7 @@ def study(bundle: Bundle, items: list[Item], seen: np.ndarray, path: Path, refit
     def scores(values: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
         names = sources[rows].tolist()
         return score_by_source(
-            values[rows], allowed[rows], names, temperature, thresholds["0.95"], bundle.bins
+            values[rows], allowed[rows], names, temperature, thresholds["0.95"], bundle.bins, made_of
         )
 
     test = np.isin(sources, LICENSED) & (splits == "test")

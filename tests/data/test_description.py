@@ -153,7 +153,7 @@ def test_what_is_wrong_with_a_description_is_said(description):
 def test_a_class_is_of_the_materials_that_all_its_labels_allow(tmp_path):
     path = tmp_path / "map.csv"
     path.write_text("label,classes,material\nmetal,can,metal\nnot paper,can;jar,metal;glass\nground,,none\n")
-    assert load_label_map(path).materials(CLASSES) == [{"metal"}, frozenset(), {"metal", "glass"}]
+    assert load_label_map(path).materials(CLASSES) == ({"metal"}, frozenset(), {"metal", "glass"})
 
 
 def test_training_refuses_what_needs_one_class_for_each_image(description):

@@ -1,15 +1,20 @@
 """Scores by source, against counting by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.small_models import draw_images, write_bundle
 from wastejax.bundle import load_bundle
+from wastejax.cli.compare import lines
 from wastejax.data import images
 from wastejax.errors import UserError
-from wastejax.evaluation.by_source import Materials, score_by_source, source_table
+from wastejax.evaluation.by_source import score_by_source, source_table
+from wastejax.evaluation.compare import compare_models
 from wastejax.evaluation.images import Asked
-from wastejax.evaluation.run import evaluate_labels
+from wastejax.evaluation.run import evaluate_labels, evaluate_model
 from wastejax.evaluation.selective import choose_threshold_everywhere
 
 
@@ -19,21 +24,12 @@ def test_scores_by_source_by_hand():
     allowed = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 1, 0]], bool)
     members = ["a", "a", "a", "a", "b"]
     materials = [frozenset({"glass"}), frozenset({"metal"}), frozenset({"paper"})]
-    meant = [
-        frozenset({"glass", "metal"}),
-        frozenset({"metal"}),
-        frozenset({"metal"}),
-        frozenset(),
-        frozenset({"metal"}),
-    ]
-    scores = score_by_source(
-        logits, allowed, members, 1.0, 0.9, ["can", "can", "paper"], Materials(materials, meant)
-    )
+    scores = score_by_source(logits, allowed, members, 1.0, 0.9, ["can", "can", "paper"], materials)
     a, b = scores["a"], scores["b"]
     assert (a["num_images"], a["num_outliers"], a["num_kept"]) == (3, 1, 2)
     assert a["right"] == pytest.approx(2 / 3)  # the second is wrong
     assert a["right_bin"] == 1  # but in the bin of what it is
-    assert a["right_material"] == 1
+    assert a["right_material"] == pytest.approx(2 / 3)
     assert a["kept"] == pytest.approx(2 / 3) and a["right_of_kept"] == 0.5
     assert a["outliers_kept"] == 1
     assert b["right"] == 0 and b["outliers_kept"] is None and b["right_material"] == 0
@@ -80,5 +76,64 @@ def test_a_folder_with_labels_of_its_own_is_scored_by_what_they_mean(tmp_path):
         if means[file.parent.name]
     ]
     assert scores["right"] == pytest.approx(np.mean(right))
+    # Materials by the label map; of 종이 it says paper.
+    made_of = {"eggshells": "organic", "tea_bags": "organic", "glass": "glass"}
+    fits = [
+        made_of.get(answer, "paper") in {made_of.get(name, "paper") for name in means[file.parent.name]}
+        for file, answer in zip(files, said, strict=True)
+        if means[file.parent.name]
+    ]
+    assert scores["right_material"] == pytest.approx(np.mean(fits))
     with pytest.raises(UserError, match="needs --data"):
         evaluate_labels(Asked(model, None, None), tmp_path / "map.csv")
+
+
+@pytest.fixture
+def mixture(tmp_path) -> Path:
+    """'home' has the classes, 'street' a label that can mean two of them and one that means none."""
+    draw_images(tmp_path / "home", 10)
+    rng = np.random.default_rng(2)
+    for i, label in enumerate(("bag", "bag", "bag", "grass", "grass")):
+        path = tmp_path / "street" / label / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (60, 70, 3), np.uint8)).save(path)
+    (tmp_path / "map.csv").write_text("source,label,classes\nstreet,bag,eggshells;tea_bags\nstreet,grass,\n")
+    (tmp_path / "mix.toml").write_text(
+        'classes = "home"\nlabels = "map.csv"\n'
+        '[sources.home]\npath = "home"\n[sources.street]\npath = "street"\n'
+    )
+    return tmp_path / "mix.toml"
+
+
+def test_a_description_is_scored_by_source_and_two_models_compared(mixture, tmp_path, monkeypatch):
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+    model, other = write_bundle(tmp_path / "bundle"), write_bundle(tmp_path / "other", image_size=32)
+    _, scores = evaluate_model(Asked(model, mixture))
+    assert scores["num_images"] == 10  # those whose label means one class
+    street, home = scores["per_source"]["street"], scores["per_source"]["home"]
+    assert (home["num_images"], street["num_images"], street["num_outliers"]) == (10, 3, 2)
+    assert home["right"] == scores["top1"]
+    files = sorted((tmp_path / "street" / "bag").iterdir())
+    right = {}
+    for path in (model, other):
+        loaded = load_bundle(path)
+        squares = np.stack([loaded.preprocessing(images.decode(file.read_bytes())) for file in files])
+        said = np.asarray(loaded.logits(squares)).argmax(axis=1)
+        right[path] = np.isin([loaded.classes[k] for k in said], ["eggshells", "tea_bags"])
+    assert street["right"] == right[model].mean()
+
+    found = compare_models(str(model), str(other), Asked(None, mixture))
+    assert found["num_images"] == 15 and found["top1"]["difference"] == pytest.approx(
+        found["b"]["top1"] - found["a"]["top1"]
+    )
+    both = found["per_source"]["street"]
+    assert both["a"] == street
+    assert both["right"]["only_b_right"] == int((right[other] & ~right[model]).sum())
+    by_map = compare_models(
+        str(model), str(other), Asked(None, tmp_path / "street"), labels=tmp_path / "map.csv"
+    )
+    assert by_map["per_source"]["street"]["right"] == both["right"] and "top1" not in by_map
+    printed = "\n".join(lines(by_map))
+    assert "| street | 5 | " in printed and "right: B - A" in printed
+    with pytest.raises(UserError, match="leave --labels out"):
+        compare_models(str(model), str(other), Asked(None, mixture), labels=tmp_path / "map.csv")

@@ -73,6 +73,7 @@ def set_data(path: Path, **data: str) -> None:
 
 def asked(place: Path, **options) -> SimpleNamespace:
     given = {"a": str(place / "a"), "b": str(place / "b"), "data": None, "split": None, "out": None}
+    given["labels"] = None
     return SimpleNamespace(**given | {"skip_bad": False} | options)
 
 

@@ -172,6 +172,18 @@ def test_domains(tmp_path):
     ]
 
 
+def test_sources_of_a_description_are_told_apart(tmp_path):
+    row = dict.fromkeys(("right_material", "outliers_kept", "right_material_ci95", "outliers_kept_ci95"))
+    row |= {"num_images": 1200, "num_outliers": 34, "right": 0.54, "right_ci95": [0.5, 0.58]}
+    row |= {"right_bin": 0.6, "right_bin_ci95": [0.5, 0.7], "kept": 0.25, "kept_ci95": [0.2, 0.3]}
+    row |= {"right_of_kept": 1.0, "right_of_kept_ci95": [1.0, 1.0]}
+    text = written(tmp_path, scores=scores_of() | {"per_source": {"street": row}})
+    (cells,) = rows_of(text, "By source")
+    assert cells[:3] == ["street", "1,234", "54.0 % (50 to 58)"]
+    assert cells[3:] == ["60.0 % (50 to 70)", "–", "25.0 % (20 to 30)", "100.0 % (100 to 100)", "–"]
+    assert "By source" not in written(tmp_path)
+
+
 def test_figures_are_linked_where_they_exist(tmp_path):
     (tmp_path / "figures").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "figures" / "worst_mistakes.png")

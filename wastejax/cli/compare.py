@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from wastejax.data.split import SPLITS
+from wastejax.evaluation.by_source import COLUMNS, FACTS, with_interval
 from wastejax.evaluation.compare import SCORES, compare_models
 from wastejax.evaluation.images import Asked
+from wastejax.evaluation.report.markdown import table
 from wastejax.files import check_file, write_json
 from wastejax.progress import Say
 
@@ -21,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labeled images, in any layout of config.data.dir (default: the test images that the two runs share)",
     )
     parser.add_argument("--split", choices=SPLITS, help="of DATA (default: all of it)")
+    parser.add_argument(
+        "--labels",
+        metavar="CSV",
+        help="what the folders of --data mean in the models' classes: columns label, classes (several with ;)",
+    )
     parser.add_argument("--out", metavar="JSON", help="also write the comparison there")
     parser.add_argument("--skip-bad", action="store_true", help="leave unreadable images out")
 
@@ -34,7 +41,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
     if args.out:
         check_file(args.out, "--out")
     asked = Asked(None, args.data, args.split, args.skip_bad)
-    answer = compare_models(args.a, args.b, asked, say)
+    answer = compare_models(args.a, args.b, asked, say, args.labels)
     for line in lines(answer):
         say(line)
     if args.out:
@@ -46,12 +53,33 @@ def lines(answer: dict[str, Any]) -> list[str]:
     """Returns a comparison for people; see `compare_models` for its keys."""
     a, b = answer["a"], answer["b"]
     text = [f"{answer['num_images']:,} images", f"A: {a['model']}", f"B: {b['model']}", ""]
-    text.append(f"{'':12} {'A':>8} {'B':>8} {'B - A':>9}")
-    text += [_row(key, a[key], b[key], answer.get(key)) for key in SCORES if key in a and key in b]
+    if "top1" in answer:
+        text.append(f"{'':12} {'A':>8} {'B':>8} {'B - A':>9}")
+        text += [_row(key, a[key], b[key], answer.get(key)) for key in SCORES if key in a and key in b]
     for key, what in (("top1", "class"), ("bin_top1", "bin")):
         if key in answer:
             text += ["", *_verdict(what, answer[key])]
+    if "per_source" in answer:
+        text += [""] if "top1" in answer else []
+        text += _sources(answer["per_source"])
     return text
+
+
+def _sources(sources: dict[str, dict[str, Any]]) -> list[str]:
+    """Returns a table of what A and B do on each source."""
+    rows = []
+    for name, both in sources.items():
+        facts = [" / ".join(with_interval(both[model], fact) for model in "ab") for fact in FACTS]
+        gain = "–"
+        if "right" in both:
+            low, high = both["right"]["difference_ci95"]
+            gain = f"{100 * both['right']['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+        count = both["a"]["num_images"] + both["a"]["num_outliers"]
+        rows.append((name, f"{count:,}", gain, *facts))
+    return [
+        "by source, A / B, in brackets 95 % intervals:",
+        *table(("source", "images", "right: B - A", *COLUMNS[1:]), rows),
+    ]
 
 
 def _row(key: str, a: float, b: float, compared: dict[str, Any] | None) -> str:

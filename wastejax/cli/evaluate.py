@@ -79,6 +79,10 @@ def run(args: argparse.Namespace, say: Say) -> None:
     _say_bins(bundle, scores, say)
     for domain, of_domain in scores["per_domain"].items():
         say(f"  {domain}: top-1 {of_domain['top1']:.1%} of {of_domain['num_images']:,}")
+    if "per_source" in scores:
+        say("by source, also images whose label means several classes or none:")
+        for line in source_table(scores["per_source"]):
+            say(line)
     _write(args, scores, say)
 
 

@@ -1,27 +1,103 @@
 """Scores by source, where labels can mean several classes or none: does a model carry over to another camera?"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wastejax.data.description.meant import Meant, meant_by
+from wastejax.data.pipeline import EvalBatches
+from wastejax.evaluation.evaluate import Evaluation, predict_logits
 from wastejax.evaluation.metrics import bootstrap_interval
 from wastejax.evaluation.ood import bin_probability
 from wastejax.evaluation.report.markdown import percent, table
+from wastejax.evaluation.trust import Calibration
+
+if TYPE_CHECKING:
+    from wastejax.bundle import Bundle
+    from wastejax.data.sources import Source
 
 COLUMNS = ("images", "right", "right bin", "right material", "kept", "right of those kept", "others kept")
+FACTS = (
+    "right",
+    "right_bin",
+    "right_material",
+    "kept",
+    "right_of_kept",
+    "outliers_kept",
+)  # all but the first
 
 
-class Materials(NamedTuple):
-    """What things are made of.
+def answers_to(
+    bundle: "Bundle",
+    source: "Source",
+    indices: np.ndarray,
+    known: Evaluation | None = None,
+    cache: bool = False,
+) -> np.ndarray:
+    """Returns a bundle's logits, float32 [N, C], in the order of `indices`.
 
-    Attributes:
-        of_class: C sets.
-        allowed: N sets, what each image's label allows.
+    Args:
+        bundle: the model.
+        source: images.
+        indices: int [N], which of them.
+        known: answers to some of these, which are not computed again.
+        cache: see `EvalBatches`.
     """
+    logits = np.empty((len(indices), len(bundle.classes)), np.float32)
+    place = {int(index): row for row, index in enumerate(indices)}
+    if known is not None:
+        logits[[place.pop(int(index)) for index in known.indices]] = known.logits
+    if place:
+        rest = np.array(sorted(place), np.int64)
+        batches = EvalBatches(source, rest, bundle.preprocessing, bundle.config["eval"]["batch_size"], cache)
+        found, order = predict_logits(bundle.logits, batches, rest)
+        logits[[place[int(index)] for index in order]] = found
+    return logits
 
-    of_class: Sequence[frozenset[str]]
-    allowed: Sequence[frozenset[str]]
+
+def right_of(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Returns whether each answer is one of the classes that its image's label can mean, bool [N]."""
+    return np.asarray(allowed[np.arange(len(logits)), logits.argmax(axis=1)])
+
+
+def score_meant(
+    logits: np.ndarray,
+    meant: Meant,
+    temperature: float,
+    thresholds: Mapping[str, float | None],
+    bins: Sequence[str] | None,
+) -> dict[str, dict[str, Any]]:
+    """Does what `score_by_source` does, at the threshold for 95 %."""
+    return score_by_source(
+        logits, meant.allowed, meant.members, temperature, thresholds.get("0.95"), bins, meant.materials
+    )
+
+
+def score_members(
+    bundle: "Bundle",
+    source: "Source",
+    indices: np.ndarray,
+    known: Evaluation,
+    calibration: Calibration,
+    cache: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Scores a bundle on images of a data description, also those whose label means several classes or none.
+
+    Args:
+        bundle: the model.
+        source: of the description.
+        indices: int [N], which images.
+        known: see `answers_to`.
+        calibration: of the model.
+        cache: see `EvalBatches`.
+
+    Returns:
+        See `score_by_source`.
+    """
+    meant = meant_by(source.select(indices), bundle.classes, source.origin)
+    logits = answers_to(bundle, source, indices, known, cache)
+    return score_meant(logits, meant, *calibration, bundle.bins)
 
 
 def score_by_source(
@@ -31,7 +107,7 @@ def score_by_source(
     temperature: float = 1.0,
     threshold: float | None = None,
     bins: Sequence[str] | None = None,
-    materials: Materials | None = None,
+    materials: Sequence[frozenset[str]] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Scores the answers to the images of each source.
 
@@ -42,7 +118,8 @@ def score_by_source(
         temperature: of the model.
         threshold: calibrated probability of its bin from which on an answer is kept; None keeps none.
         bins: the sorting bin of each class; None leaves bins out, and each class is one of its own.
-        materials: None leaves materials out.
+        materials: what each class is made of; a label means what any of its classes is made of. None leaves
+            materials out, and so are images of no known material.
 
     Returns:
         Source -> `num_images`, those that show a class, and `num_outliers`, those that show none. Of the former
@@ -52,16 +129,18 @@ def score_by_source(
     answer = logits.argmax(axis=1)
     kept = bin_probability(logits, temperature, bins) >= (np.inf if threshold is None else threshold)
     shown = allowed.any(axis=1)
-    facts = {"right": (allowed[np.arange(len(answer)), answer], shown), "kept": (kept, shown)}
+    facts = {"right": (right_of(logits, allowed), shown), "kept": (kept, shown)}
     facts["right_of_kept"] = (facts["right"][0], shown & kept)
     facts["outliers_kept"] = (kept, ~shown)
     if bins is not None:
         same = np.array(bins)[:, None] == np.array(bins)
         facts["right_bin"] = ((allowed @ same)[np.arange(len(answer)), answer], shown)
     if materials is not None:
-        pairs = zip(answer, materials.allowed, strict=True)
-        fits = np.array([bool(materials.of_class[a] & meant) for a, meant in pairs], bool)
-        facts["right_material"] = (fits, shown)
+        made_of = [frozenset().union(*(materials[int(i)] for i in np.flatnonzero(row))) for row in allowed]
+        fits = np.array(
+            [bool(materials[int(a)] & means) for a, means in zip(answer, made_of, strict=True)], bool
+        )
+        facts["right_material"] = (fits, np.array([bool(means) for means in made_of], bool))
     which = np.array(members)
     scores: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(members):
@@ -83,16 +162,16 @@ def _share(name: str, values: np.ndarray) -> dict[str, Any]:
 
 def source_table(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Returns the lines of a Markdown table of what `score_by_source` returned."""
-
-    def cell(row: Mapping[str, Any], name: str) -> str:
-        if row.get(name) is None:
-            return "–"
-        low, high = row[f"{name}_ci95"]
-        return f"{percent(row[name])} ({100 * low:.0f} to {100 * high:.0f})"
-
-    facts = ("right", "right_bin", "right_material", "kept", "right_of_kept", "outliers_kept")
     rows = [
-        (name, f"{row['num_images'] + row['num_outliers']:,}", *(cell(row, fact) for fact in facts))
+        (name, f"{row['num_images'] + row['num_outliers']:,}", *(with_interval(row, fact) for fact in FACTS))
         for name, row in scores.items()
     ]
     return table(("source", *COLUMNS), rows)
+
+
+def with_interval(row: Mapping[str, Any], fact: str) -> str:
+    """Returns a share of a row of `score_by_source` as '54.0 % (50 to 58)'; a dash where there is none."""
+    if row.get(fact) is None:
+        return "–"
+    low, high = row[f"{fact}_ci95"]
+    return f"{percent(row[fact])} ({100 * low:.0f} to {100 * high:.0f})"

@@ -2,18 +2,22 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from wastejax.bundle import Bundle, load_bundle
+from wastejax.data.description.meant import Meant, meant_by, open_labeled
 from wastejax.data.drawing.dataset import embedded
 from wastejax.data.pipeline import EvalBatches
+from wastejax.data.prepare import one_class
 from wastejax.data.sources import Source
 from wastejax.data.split import load_manifest
 from wastejax.errors import UserError
-from wastejax.evaluation.evaluate import evaluate, match_classes
+from wastejax.evaluation.by_source import answers_to, right_of, score_meant
+from wastejax.evaluation.evaluate import Evaluation, evaluate
 from wastejax.evaluation.images import Asked, given_images, own_source, readable, run_changes
 from wastejax.evaluation.metrics import bin_answers, log_softmax
 from wastejax.progress import Say
@@ -82,7 +86,17 @@ def compare(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, Any]:
     }
 
 
-def compare_models(a: str, b: str, asked: Asked, say: Say = lambda line: None) -> dict[str, Any]:
+class _Answers(NamedTuple):
+    """Of one model: its scores where labels mean one class, and what it says to all images."""
+
+    single: Evaluation | None
+    logits: np.ndarray
+    meant: Meant
+
+
+def compare_models(
+    a: str, b: str, asked: Asked, say: Say = lambda line: None, labels: str | Path | None = None
+) -> dict[str, Any]:
     """Scores two models on the same images and compares their answers.
 
     Args:
@@ -90,10 +104,13 @@ def compare_models(a: str, b: str, asked: Asked, say: Say = lambda line: None) -
         b: another one.
         asked: the images; its `model` is not read.
         say: is told what is left out.
+        labels: what the labels of `asked.data` mean, see `run.evaluate_labels`; None where they are classes.
 
     Returns:
         `num_images`; `a` and `b`: their `SCORES` and `model`; `top1`, and `bin_top1` where both follow the same
-        rules: see `compare`.
+        rules: see `compare`; these of the images whose label means one class, and not with `labels`. With those, or
+        of a data description, `per_source`: source -> `a` and `b`, see `score_by_source`, and `right`, see
+        `compare`.
 
     Raises:
         UserError: models or data are not there or do not fit each other, or the runs share no test images.
@@ -101,32 +118,89 @@ def compare_models(a: str, b: str, asked: Asked, say: Say = lambda line: None) -
     bundles = [load_bundle(path) for path in (a, b)]
     for bundle in bundles:
         bundle.needs_one_label("compare")
-    if asked.data:
-        source, indices = given_images(asked.data, (a, b), asked.split, bundles[0].config, say)
-    else:
-        source, indices = _shared((a, b), bundles, say)
+    asked = replace(asked, partial=True)
+    source, indices = _images((a, b), bundles, asked, labels, say)
+    for bundle in bundles:
+        meant_by(source, bundle.classes, asked.data or source.origin, labels)  # before anything slow
+    indices = readable(source, indices, asked, bundles[0], say)
+    where = asked.data or source.origin
+    answers = [_answers(bundle, source, indices, where, labels) for bundle in bundles]
+    result: dict[str, Any] = {"num_images": len(indices), "a": {"model": a}, "b": {"model": b}}
+    if all(answer.single is not None for answer in answers):
+        compared = _compare_single(bundles, answers)
+        result |= compared | {key: result[key] | compared[key] for key in ("a", "b")}
+    if labels is not None or source.members is not None:
+        result["per_source"] = _compare_sources(bundles, answers)
+    return result
+
+
+def _images(
+    paths: tuple[str, str],
+    bundles: Sequence[Bundle],
+    asked: Asked,
+    labels: str | Path | None,
+    say: Say,
+) -> tuple[Source, np.ndarray]:
+    """Returns the images that both are scored on, and their indices."""
+    if labels is not None:
+        if not asked.data or asked.split:
+            raise UserError("--labels: needs --data, the folder whose labels it explains, and no --split")
+        source = open_labeled(asked.data, labels)
+        return source, np.arange(len(source))
+    if not asked.data:
+        return _shared(paths, bundles, say)
+    source, indices = given_images(asked, paths, bundles[0].config, say)
     if not len(indices):
         raise UserError(f"--split={asked.split}: {asked.data} has no images of it that both runs share")
-    for bundle in bundles:
-        match_classes(bundle.classes, source.classes)
-    indices = readable(source, indices, asked, bundles[0], say)
+    return source, indices
+
+
+def _answers(
+    bundle: Bundle, source: Source, indices: np.ndarray, where: str | Path, labels: str | Path | None
+) -> _Answers:
+    single, chosen = None, one_class(source, indices)
+    if labels is None and len(chosen):
+        batches = EvalBatches(source, chosen, bundle.preprocessing, bundle.config["eval"]["batch_size"])
+        single = evaluate(bundle.logits, batches, source, bundle.classes, chosen, bundle.bins)
+    meant = meant_by(source.select(indices), bundle.classes, where, labels)
+    return _Answers(single, answers_to(bundle, source, indices, single), meant)
+
+
+def _compare_single(bundles: Sequence[Bundle], answers: Sequence[_Answers]) -> dict[str, dict[str, Any]]:
+    """Compares the answers to images whose label means one class."""
     scores, correct, right_bins = [], [], []
     same_bins = bundles[0].bins is not None and _rules(bundles[0]) == _rules(bundles[1])
-    for bundle in bundles:
-        batches = EvalBatches(source, indices, bundle.preprocessing, bundle.config["eval"]["batch_size"])
-        result = evaluate(bundle.logits, batches, source, bundle.classes, indices, bundle.bins)
+    for bundle, answer in zip(bundles, answers, strict=True):
+        result = answer.single
+        assert result is not None
         scores.append({key: result.scores[key] for key in SCORES if key in result.scores})
         correct.append(result.logits.argmax(axis=1) == result.labels)
         if same_bins and bundle.bins:
             chosen, truth = bin_answers(log_softmax(result.logits), result.labels, bundle.bins)
             right_bins.append(chosen == truth)
     return {
-        "num_images": len(indices),
-        "a": {"model": a, **scores[0]},
-        "b": {"model": b, **scores[1]},
+        "a": scores[0],
+        "b": scores[1],
         "top1": compare(*correct),
         **({"bin_top1": compare(*right_bins)} if same_bins else {}),
     }
+
+
+def _compare_sources(bundles: Sequence[Bundle], answers: Sequence[_Answers]) -> dict[str, dict[str, Any]]:
+    """Compares the answers to the images of each source, of which at least one shows a class."""
+    scores = [
+        score_meant(answer.logits, answer.meant, bundle.temperature, bundle.thresholds, bundle.bins)
+        for bundle, answer in zip(bundles, answers, strict=True)
+    ]
+    right = [right_of(answer.logits, answer.meant.allowed) for answer in answers]
+    members, shown = np.array(answers[0].meant.members), answers[0].meant.allowed.any(axis=1)
+    result: dict[str, dict[str, Any]] = {}
+    for name in scores[0]:
+        mine = shown & (members == name)
+        result[name] = {"a": scores[0][name], "b": scores[1][name]}
+        if mine.any():
+            result[name]["right"] = compare(right[0][mine], right[1][mine])
+    return result
 
 
 def _shared(paths: Sequence[str], bundles: Sequence[Bundle], say: Say) -> tuple[Source, np.ndarray]:

@@ -32,6 +32,7 @@ class Asked:
         skip_bad: leave unreadable images out instead of refusing them.
         corrections: of the images' labels, a file; None for those that the run was trained with, where its own
             images are asked for.
+        partial: also images of a data description whose label means several classes or none.
 
     Raises:
         UserError: there is no such split.
@@ -42,6 +43,7 @@ class Asked:
     split: str | None = None
     skip_bad: bool = False
     corrections: str | Path | None = None
+    partial: bool = False
 
     def __post_init__(self) -> None:
         """Checks the split."""
@@ -64,7 +66,7 @@ def asked_images(
     """
     if asked.data:
         models = [asked.model] if asked.model else []
-        return given_images(asked.data, models, asked.split, config, say, asked.corrections)
+        return given_images(asked, models, config, say)
     manifest = manifest_of(asked.model)
     if manifest is None:
         raise UserError("--data: a bundle alone has no images; give a folder, one sub-folder per class")
@@ -78,7 +80,8 @@ def asked_images(
         changes = load_corrections(asked.corrections, "--corrections").of(source)
     source = changes.relabeled(source).select(listed.indices)
     chosen = np.flatnonzero(listed.splits == (asked.split or "test"))
-    return source, one_class(source, np.intersect1d(chosen, changes.kept(source)))
+    chosen = np.intersect1d(chosen, changes.kept(source))
+    return source, chosen if asked.partial else one_class(source, chosen)
 
 
 def run_changes(model: str | Path | None, source: Source) -> Changes:
@@ -115,29 +118,23 @@ def manifest_of(model: str | Path | None) -> Path | None:
 
 
 def given_images(
-    folder: str | Path,
-    models: Sequence[str | Path],
-    split: str | None,
-    config: Mapping[str, Any],
-    say: Say = lambda line: None,
-    corrections: str | Path | None = None,
+    asked: Asked, models: Sequence[str | Path], config: Mapping[str, Any], say: Say = lambda line: None
 ) -> tuple[Source, np.ndarray]:
-    """Returns the images of a folder that runs or bundles are to be scored on, and which of them, indices int64.
+    """Returns the images of `asked.data` that runs or bundles are to be scored on, and which, indices int64.
 
-    Images that a run was made with are known again, wherever they lie: `split` is then the run's, and without one
-    those that any of the runs learned from are left out, unless nothing else is there.
+    Images that a run was made with are known again, wherever they lie: `asked.split` is then the run's, and without
+    one those that any of the runs learned from are left out, unless nothing else is there.
 
     Args:
-        folder: labelled images, see `open_data`.
+        asked: the images; its `model` is not read.
         models: runs or bundles.
-        split: 'train', 'val', 'test', or None for all.
         config: of the models; classes that it leaves out of training are dropped.
         say: is told what is left out, and why.
-        corrections: of their labels, a file; None for the labels as they are.
 
     Raises:
-        UserError: the folder cannot be read, has no such split, or is not what the corrections are of.
+        UserError: the images cannot be read, have no such split, or are not what the corrections are of.
     """
+    folder, split, corrections = str(asked.data), asked.split, asked.corrections
     source = open_data(folder, "--data", Reading.of(config))
     for note in source.notes:
         say(f"note: {note}")
@@ -155,7 +152,7 @@ def given_images(
     source, kept = changes.relabeled(source), changes.kept(source)
     source, known = source.select(kept), known[:, kept]
     single = one_class(source, np.arange(len(source)))
-    if len(single) < len(source):
+    if len(single) < len(source) and not asked.partial:
         say(
             f"note: images whose label means several classes or none, left out: {len(source) - len(single):,}"
         )

@@ -9,12 +9,12 @@ import numpy as np
 
 from wastejax.bundle import Bundle, default_bundle, load_bundle
 from wastejax.data.corrections import corrections_of_run, load_corrections
-from wastejax.data.description.label_map import allowed_classes, load_label_map
+from wastejax.data.description.meant import meant_by, open_labeled
 from wastejax.data.pipeline import EvalBatches
-from wastejax.data.prepare import images_of
-from wastejax.data.sources import Source, open_data, open_images, open_path
+from wastejax.data.prepare import images_of, one_class
+from wastejax.data.sources import Source, open_data, open_images
 from wastejax.errors import UserError
-from wastejax.evaluation.by_source import Materials, score_by_source
+from wastejax.evaluation.by_source import answers_to, score_meant, score_members
 from wastejax.evaluation.evaluate import (
     Evaluation,
     evaluate,
@@ -49,7 +49,8 @@ def evaluate_model(
 
     Returns:
         The model, and the scores of `metrics.score` and `score_trust`, or `multilabel.score_multilabel`, ready for
-        `json.dumps`.
+        `json.dumps`. Of a data description, all of these for the images whose label means one class, and
+        `per_source` for all, see `score_by_source`.
 
     Raises:
         UserError: model or data are not there, unreadable, or do not fit each other.
@@ -62,7 +63,7 @@ def evaluate_model(
             if value:
                 bundle.needs_one_label(f"--{option}")
         return _evaluate_several(bundle, asked, calibrate, say)
-    source, indices = asked_images(asked, bundle.config, say)
+    source, indices = asked_images(replace(asked, partial=True), bundle.config, say)
     match_classes(bundle.classes, source.classes)
     foreign, origin = _foreign(asked, ood, bundle.config)
     calibration = Calibration(bundle.temperature, bundle.thresholds)
@@ -70,8 +71,9 @@ def evaluate_model(
         calibration = _calibrate(asked, bundle, say)
     indices = readable(source, indices, asked, bundle, say)
     batch_size = bundle.config["eval"]["batch_size"]
-    batches = EvalBatches(source, indices, bundle.preprocessing, batch_size)
-    result = evaluate(bundle.logits, batches, source, bundle.classes, indices, bundle.bins)
+    single = one_class(source, indices)
+    batches = EvalBatches(source, single, bundle.preprocessing, batch_size)
+    result = evaluate(bundle.logits, batches, source, bundle.classes, single, bundle.bins)
     outside = None
     if foreign is not None:
         chosen = readable(foreign, np.arange(len(foreign)), asked, bundle, say)
@@ -81,6 +83,8 @@ def evaluate_model(
     scores = result.scores | score_trust(result.logits, result.labels, calibration, outside, bundle.bins)
     if outside is not None:
         scores["ood"]["pictures"] = origin
+    if source.members is not None:
+        scores["per_source"] = score_members(bundle, source, indices, result, calibration)
     if review is not None:
         _review(Path(review), asked, bundle, source, result, say)
     return bundle, scores
@@ -140,28 +144,15 @@ def evaluate_labels(
     """
     if not asked.data or asked.split:
         raise UserError("--labels: needs --data, the folder whose labels it explains, and no --split")
-    label_map = load_label_map(labels)
     bundle = load_bundle(asked.model or default_bundle(), taxonomy)
     bundle.needs_one_label("--labels")
-    source = open_path(asked.data, "--data")
-    name = Path(asked.data).resolve().name
-    meanings = label_map.of(name)
-    meant = allowed_classes(source.classes, meanings, bundle.classes, str(labels))
+    source = open_labeled(asked.data, labels)
+    meant_by(source, bundle.classes, asked.data, labels)  # before anything slow
     indices = readable(source, np.arange(len(source)), asked, bundle, say)
-    batches = EvalBatches(source, indices, bundle.preprocessing, bundle.config["eval"]["batch_size"])
-    logits, index = predict_logits(bundle.logits, batches, indices)
-    rows = source.labels[index]
-    made_of = label_map.materials(bundle.classes)
-    materials = [meanings[source.classes[row]].materials for row in rows]
-    return score_by_source(
-        logits,
-        meant[rows],
-        [name] * len(rows),
-        bundle.temperature,
-        bundle.thresholds.get("0.95"),
-        bundle.bins,
-        None if made_of is None else Materials(made_of, materials),
-    )
+    source = source.select(indices)
+    meant = meant_by(source, bundle.classes, asked.data, labels)
+    logits = answers_to(bundle, source, np.arange(len(source)))
+    return score_meant(logits, meant, bundle.temperature, bundle.thresholds, bundle.bins)
 
 
 def _foreign(asked: Asked, ood: str | Path | None, config: Mapping[str, Any]) -> tuple[Source | None, str]:

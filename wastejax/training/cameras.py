@@ -13,10 +13,9 @@ import numpy as np
 from wastejax.bundle import Bundle, load_bundle, save_bundle
 from wastejax.data.cache import cache_dir
 from wastejax.data.description import is_description, open_description
-from wastejax.data.description.label_map import allowed_classes, load_label_map
+from wastejax.data.description.meant import meant_by, open_labeled
 from wastejax.data.duplicates import group_duplicates, scan
 from wastejax.data.pipeline import EvalBatches
-from wastejax.data.sources import open_path
 from wastejax.errors import UserError
 from wastejax.evaluation.by_source import score_by_source
 from wastejax.evaluation.metrics import bootstrap_statistic
@@ -51,6 +50,7 @@ class Seen:
         members: str [N], sources.
         groups: int [N], near-duplicates.
         weights: source -> its share of all images; empty where nobody said.
+        materials: what each class is made of; None leaves materials out.
     """
 
     features: np.ndarray
@@ -58,6 +58,7 @@ class Seen:
     members: np.ndarray
     groups: np.ndarray
     weights: Mapping[str, float]
+    materials: tuple[frozenset[str], ...] | None = None
 
     def of_images(self) -> np.ndarray | None:
         """Returns how much each image counts, float [N], so that the sources have their shares."""
@@ -80,7 +81,8 @@ def look(bundle: Bundle, data: str | Path, labels: str | Path | None, say: Say) 
         UserError: the images are not there, or a label has no meaning.
     """
     mixture = open_description(data, "--data") if is_description(data) else None
-    source = mixture.source if mixture else open_path(data, "--data")
+    source = mixture.source if mixture and labels is None else open_labeled(data, labels)
+    meant_by(source, bundle.classes, data, labels)  # before anything slow
     found = scan(source, cache_dir())
     for index, reason in sorted(found.bad.items()):
         say(f"left out: {source.names[index]}: {reason}")
@@ -88,29 +90,14 @@ def look(bundle: Bundle, data: str | Path, labels: str | Path | None, say: Say) 
     source = source.select(good)
     groups = group_duplicates(found.phash[good], found.grey[good])
     groups = mixture.joined(groups, source) if mixture else groups
-    if labels is not None:
-        meanings = load_label_map(labels).of(Path(data).resolve().name)
-        meant = allowed_classes(source.classes, meanings, bundle.classes, str(labels))
-        allowed = meant[np.asarray(source.labels)]
-    else:
-        unknown = set(source.classes) - set(bundle.classes)
-        if unknown:
-            raise UserError(
-                f"{data}: the model has no class {min(unknown)!r}; --labels=CSV says what labels mean there"
-            )
-        own = source.allowed
-        if own is None:
-            own = np.eye(len(source.classes), dtype=bool)[np.asarray(source.labels)]
-        allowed = np.zeros((len(source), len(bundle.classes)), bool)
-        allowed[:, [bundle.classes.index(name) for name in source.classes]] = own
+    meant = meant_by(source, bundle.classes, data, labels)
     say(f"looking at {len(source):,} images")
     batches = EvalBatches(
         source, np.arange(len(source)), bundle.preprocessing, bundle.config["eval"]["batch_size"]
     )
-    members = np.array(source.members if source.members is not None else [Path(data).name] * len(source))
-    return Seen(
-        compute_features(bundle, batches), allowed, members, groups, mixture.weights if mixture else {}
-    )
+    features = compute_features(bundle, batches)
+    weights = mixture.weights if mixture else {}
+    return Seen(features, meant.allowed, np.array(meant.members), groups, weights, meant.materials)
 
 
 def crossval_by_source(bundle: Bundle, seen: Seen) -> dict[str, dict[str, Any]]:
@@ -159,6 +146,7 @@ def crossval_by_source(bundle: Bundle, seen: Seen) -> dict[str, dict[str, Any]]:
             calibration.temperature,
             calibration.thresholds["0.95"],
             bundle.bins,
+            seen.materials,
         )
     return scores
 
@@ -172,8 +160,25 @@ def adapt(bundle: Bundle, seen: Seen, out: Path) -> dict[str, Any]:
         out: folder of the new bundle.
 
     Returns:
-        `num_images`; `before` and `after`, shares of right answers, by cross-validation over near-duplicates;
-        `gain` and `gain_ci95`; `written`, whether the gain is above zero, so that `out` was written.
+        What `taught_by` returns, and `written`, whether the gain is above zero, so that `out` was written.
+
+    Raises:
+        UserError: there are too few images.
+    """
+    taught, result = taught_by(bundle, seen)
+    if taught is not None:
+        save_bundle(out, replace(taught, path=out, metrics={}))
+        load_bundle(out)  # it can be read again
+    return result | {"written": taught is not None}
+
+
+def taught_by(bundle: Bundle, seen: Seen) -> tuple[Bundle | None, dict[str, Any]]:
+    """Fits a model's last layer and confidence to labeled images.
+
+    Returns:
+        The model, not yet saved; None where it gained nothing. And `num_images`; `before` and `after`, shares of
+        right answers, by cross-validation over near-duplicates; `gain` and `gain_ci95`; with a gain also `kept`,
+        the share of answers at the threshold for 95 %, and `right_of_kept`.
 
     Raises:
         UserError: there are too few images.
@@ -198,10 +203,9 @@ def adapt(bundle: Bundle, seen: Seen, out: Path) -> dict[str, Any]:
         "after": float(right[1].mean()),
         "gain": float(gain.mean()),
         "gain_ci95": list(bootstrap_statistic(np.mean, gain, seed=SEED)),
-        "written": bool(gain.mean() > 0),
     }
-    if not result["written"]:
-        return result
+    if gain.mean() <= 0:
+        return None, result
     calibration = calibrate(after[rows], _labels(after[rows], seen.allowed[rows]), bundle.bins)
     # Few images cannot tell of 99 in a hundred: there the model's own thresholds stay.
     thresholds = {
@@ -209,19 +213,18 @@ def adapt(bundle: Bundle, seen: Seen, out: Path) -> dict[str, Any]:
         for wanted, value in calibration.thresholds.items()
     }
     temperature = calibration.temperature if calibration.temperature != 1 else bundle.temperature
-    taught = with_head(_acquainted(bundle, seen.features[rows]), _head(seen, rows, head_of(bundle)))
-    save_bundle(out, replace(taught, path=out, temperature=temperature, thresholds=thresholds, metrics={}))
+    taught = with_head(acquainted(bundle, seen.features[rows]), near_head(seen, rows, head_of(bundle)))
     sure = bin_probability(after[rows], temperature, bundle.bins)
     kept = sure >= (np.inf if thresholds["0.95"] is None else thresholds["0.95"])
     result |= {
         "kept": float(kept.mean()),
         "right_of_kept": float(right[1][kept].mean()) if kept.any() else None,
     }
-    load_bundle(out)  # it can be read again
-    return result
+    return replace(taught, temperature=temperature, thresholds=thresholds), result
 
 
-def _head(seen: Seen, rows: np.ndarray, start: Head | None) -> Head:
+def near_head(seen: Seen, rows: np.ndarray, start: Head | None) -> Head:
+    """Returns a classifier fitted to the images of `rows`, bool [N], near the one that it starts from, if any."""
     weights = seen.of_images()
     return fit_head(
         seen.features[rows],
@@ -235,16 +238,16 @@ def _head(seen: Seen, rows: np.ndarray, start: Head | None) -> Head:
 
 def _fitted(bundle: Bundle, seen: Seen, rows: np.ndarray, start: Head | None) -> np.ndarray:
     """Returns the logits of all images by a classifier that was fitted to those of `rows`."""
-    taught = with_head(bundle, _head(seen, rows, start))
+    taught = with_head(bundle, near_head(seen, rows, start))
     learned = seen.features[rows & seen.allowed.any(axis=1)]
     if start is not None:
-        taught = _acquainted(taught, learned)
+        taught = acquainted(taught, learned)
     elif COLLECTION in bundle.variables:
         taught = with_familiarity(taught, learned)
     return logits_of(taught, seen.features)
 
 
-def _acquainted(bundle: Bundle, features: np.ndarray) -> Bundle:
+def acquainted(bundle: Bundle, features: np.ndarray) -> Bundle:
     """Returns the bundle with what these images look like among what is familiar, where it knows such a thing."""
     known = bundle.variables.get(COLLECTION)
     if known is None:

@@ -11,6 +11,7 @@ from wastejax.data import pipeline
 from wastejax.data.formats.source import SEPARATOR
 from wastejax.data.prepare import Dataset
 from wastejax.data.split import SPLITS
+from wastejax.evaluation.by_source import score_members
 from wastejax.evaluation.calibration import reliability
 from wastejax.evaluation.evaluate import Evaluation, evaluate, evaluate_several, predict_logits
 from wastejax.evaluation.heatmaps import explain
@@ -45,6 +46,11 @@ def finish(run: Run, record: Record, facts: dict[str, Any]) -> dict[str, Any]:
     batches = pipeline.EvalBatches(dataset.source, test, bundle.preprocessing, config.eval.batch_size)
     result = evaluate(bundle.logits, batches, dataset.source, bundle.classes, test, bundle.bins)
     scores = result.scores | _trust(run, bundle, result, calibration)
+    if dataset.source.members is not None:
+        shown = dataset.all_indices("test")
+        scores["per_source"] = score_members(
+            bundle, dataset.source, shown, result, calibration, config.data.cache
+        )
     facts = facts | _facts(run, bundle, record)
     # As sure of its mistakes as `predict` says.
     _figures(run, bundle, result._replace(logits=result.logits / calibration.temperature))

@@ -16,7 +16,7 @@ labels = "trashnet"              # its name in the label map, if not its own
 import csv
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,9 @@ def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS)
     weights = {
         name: float(content["sources"][name].get("weight", len(source))) for name, source in opened.items()
     }
-    return Mixture(_joined(parts, classes, path), weights, together, label_map)
+    made_of = label_map.materials(classes) if label_map else None
+    joined = replace(_joined(parts, classes, path), materials=made_of)
+    return Mixture(joined, weights, together, label_map)
 
 
 def _read(path: Path, key: str) -> dict[str, Any]:

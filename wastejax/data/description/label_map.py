@@ -50,7 +50,7 @@ class LabelMap:
         hint = nearest(source, self.sources)
         raise UserError(f"{self.path}: has no rows of a source {source!r}{hint}")
 
-    def materials(self, classes: Sequence[str]) -> list[frozenset[str]] | None:
+    def materials(self, classes: Sequence[str]) -> tuple[frozenset[str], ...] | None:
         """Returns the materials of each class, as far as the labels tell; None where they tell none.
 
         A class is of every material that all labels which can mean it allow.
@@ -60,7 +60,7 @@ class LabelMap:
             for meaning in labels.values():
                 for name in meaning.classes if meaning.materials else ():
                     found[name] = found.get(name, meaning.materials) & meaning.materials
-        return [found.get(name, frozenset()) for name in classes] if found else None
+        return tuple(found.get(name, frozenset()) for name in classes) if found else None
 
 
 def load_label_map(path: str | Path, key: str = "--labels") -> LabelMap:

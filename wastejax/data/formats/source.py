@@ -32,6 +32,7 @@ class Source:
         shown: bool [N, C], the classes that each image shows, any number of them, where images have several labels;
             None where each has one. `labels` then names the rarest of them, and 0 where there is none.
         members: the source of a data description that each image belongs to; None where there is one alone.
+        materials: what each class is made of, as far as a data description says it; None where it says nothing.
         groups: per image the name of those that it stays with in every split, such as crops of one photograph; ''
             for none, None where no image has any.
         notes: what the reader should know, one line each.
@@ -49,6 +50,7 @@ class Source:
     allowed: np.ndarray | None = None
     shown: np.ndarray | None = None
     members: tuple[str, ...] | None = None
+    materials: tuple[frozenset[str], ...] | None = None
     groups: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     empty_folders: tuple[str, ...] = ()
@@ -83,6 +85,7 @@ class Source:
             allowed=None if self.allowed is None else self.allowed[indices],
             shown=None if self.shown is None else self.shown[indices],
             members=None if self.members is None else pick(self.members),
+            materials=None if self.materials is None else tuple(self.materials[i] for i in kept),
             groups=None if self.groups is None else pick(self.groups),
         )
 

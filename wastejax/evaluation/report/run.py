@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from wastejax.evaluation.by_source import source_table
 from wastejax.evaluation.report import plots
 from wastejax.evaluation.report.markdown import code, render
 from wastejax.evaluation.report.recipe import recipe_lines
@@ -49,7 +50,8 @@ def write_report(
         workdir: the run's folder.
         config: the resolved config as nested dicts; any part may be absent.
         history: one dict per epoch, see `plots.curves`; may be empty.
-        scores: of the test split, see `metrics.score`; and `trust.score_trust`, whose keys may be absent.
+        scores: of the test split, see `metrics.score`; and `trust.score_trust`, whose keys may be absent, as may
+            `per_source`, see `by_source.score_by_source`.
         facts: what else is known of the run. All keys may be absent, and then nothing is said of them:
             `command` str, `seconds` float, `images_per_second` float (training), `hardware` str, `versions`
             {package: version}, `splits` {split: number of images}, `num_groups` int and `largest_group` int
@@ -80,6 +82,7 @@ def write_report(
             if c["support"]
         ],
         absent=[name for name, c in per_class.items() if not c["support"]],
+        sources=source_table(scores.get("per_source", {})),
     )
     path = workdir / "report.md"
     write_text(path, text)
