@@ -152,7 +152,7 @@ def test_what_is_no_folder_of_shards_is_one_line(folder):
     file = next(Path("shards").glob("*.array_record"))
     file.write_bytes(b"damaged" * 100)
     with pytest.raises(UserError, match="cannot be read any more"):
-        pipeline.decoded(found, 0)
+        pipeline.read_image(found, 0, Preprocessing(32).of_file)
 
 
 def test_a_byte_an_image_compares_as_an_array_of_strings():

@@ -10,10 +10,11 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import grain
 import numpy as np
@@ -23,12 +24,13 @@ from wastejax.data import images
 from wastejax.data.cache import ArrayStore, build_store, cache_dir, stamp
 from wastejax.data.images.resampling import FILTERS
 from wastejax.data.sources import Source
-from wastejax.data.transforms import Augmentation, Preprocessing
+from wastejax.data.transforms import ENOUGH, Augmentation, Preprocessing
 from wastejax.data.workers import Workers
 from wastejax.errors import UserError
 from wastejax.progress import Count
 
 Batch = dict[str, np.ndarray]
+Decoded = TypeVar("Decoded")
 NICE = 5  # of threads that read images: a third of the weight of those that compute with them
 CACHED_SIDE = 256  # short side of training images at most, pixels, for inputs that are no larger: the study's
 
@@ -48,23 +50,25 @@ def cached_side(image_size: int, crop: float, min_crop_area: float) -> int:
     return min(most, math.ceil(image_size / min(math.sqrt(min_crop_area), crop)))
 
 
-def shrink(image: Image.Image, side: int = CACHED_SIDE) -> Image.Image:
-    """Returns the image with a short side of at most `side`, aspect kept."""
-    scale = side / min(image.size)
+def shrink(image: Image.Image, side: int = CACHED_SIDE, box: images.Box | None = None) -> Image.Image:
+    """Returns the image, or the box of it, with a short side of at most `side`, aspect kept."""
+    left, top, right, bottom = box or (0, 0, *image.size)
+    width, height = right - left, bottom - top
+    scale = side / min(width, height)
     if scale >= 1:
         return image
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, FILTERS["bicubic"], reducing_gap=2.0)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return image.resize(size, FILTERS["bicubic"], box=box, reducing_gap=2.0)
 
 
-def decoded(source: Source, index: int) -> Image.Image:
-    """Returns an image that could be read when the run began, or before a model was asked.
+def read_image(source: Source, index: int, decode: Callable[[bytes], Decoded]) -> Decoded:
+    """Returns what is made of the bytes of an image that could be read when the run began, or a model was loaded.
 
     Raises:
         UserError: it has gone or was damaged since.
     """
     try:
-        return images.decode(source.read(index))
+        return decode(source.read(index))
     except (OSError, images.BadImage) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or error
         raise UserError(
@@ -91,7 +95,9 @@ class Reader:
         """Returns the image with that index in the source, uint8 [H, W, 3]."""
         if self.store is not None and self.position is not None:
             return self.store[self.position[index]]
-        return np.asarray(shrink(decoded(self.source, index), self.side))
+        decode = partial(images.decode_scaled, min_side=ENOUGH * self.side)
+        image, box = read_image(self.source, index, decode)
+        return np.asarray(shrink(image, self.side, box))
 
 
 def reader(
@@ -342,7 +348,7 @@ class EvalBatches:
         self.image_size = preprocessing.image_size
 
         def square(index: int) -> np.ndarray:
-            return preprocessing(decoded(source, index))
+            return read_image(source, index, preprocessing.of_file)
 
         store = None
         if cache:

@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from wastejax.data.images import to_rgb
+from wastejax.data.images import MAX_PIXELS, Box, decode_scaled, to_rgb
 from wastejax.data.images.resampling import FILTERS, resized_crop
+
+# JPEGs are decoded at 1/2, 1/4 or 1/8 of their size where so many times the short side that is wanted remains.
+ENOUGH = 2
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,29 @@ class Preprocessing:
         """
         if image.mode != "RGB":
             image = to_rgb(image)
+        return self._square(image, self.box(*image.size))
+
+    def of_file(self, data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+        """Returns the square of an encoded file; a large JPEG is decoded no larger than `ENOUGH`.
+
+        Args:
+            data: the file.
+            max_pixels: see `images.decode`.
+
+        Raises:
+            BadImage: as of `images.decode`.
+        """
+        least = ENOUGH * round(self.image_size / self.crop)
+        image, (left, top, right, bottom) = decode_scaled(data, least, max_pixels)
+        x0, y0, x1, y1 = self.box(right - left, bottom - top)
+        return self._square(image, (left + x0, top + y0, left + x1, top + y1))
+
+    def _square(self, image: Image.Image, box: Box) -> np.ndarray:
         size = (self.image_size, self.image_size)
         # Resample only what is kept.
-        return np.asarray(image.resize(size, FILTERS[self.interpolation], box=self.box(*image.size)))
+        return np.asarray(image.resize(size, FILTERS[self.interpolation], box=box))
 
-    def box(self, width: int, height: int) -> tuple[float, float, float, float]:
+    def box(self, width: float, height: float) -> Box:
         """Returns the center square that is kept of an image, in its own pixels: left, top, right, bottom.
 
         It lies within the image to the last bit, since Pillow refuses a box that does not.

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from wastejax.data import images
+from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.answers import interpret
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
@@ -122,6 +123,8 @@ class Classifier:
 
     def _square(self, image: Any) -> np.ndarray:
         """Returns what the network sees of an image, uint8 [S, S, 3]."""
+        if isinstance(image, str | PathLike):
+            return _square_of(Path(image).expanduser(), self.predictor.preprocessing)
         return self.predictor.preprocessing(_open(image))
 
     def _probabilities(self, squares: list[np.ndarray]) -> np.ndarray:
@@ -152,18 +155,19 @@ def _prediction(predictor: Predictor, row: np.ndarray, least: float) -> Predicti
     )
 
 
+def _square_of(path: Path, preprocessing: Preprocessing) -> np.ndarray:
+    try:
+        return preprocessing.of_file(images.read_file(path))
+    except images.BadImage as error:
+        raise UserError(f"{path}: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+
+
 def _open(image: Any) -> Image.Image:
-    """Returns an image of whatever kind as RGB, upright."""
+    """Returns an image or an array as RGB, upright."""
     if isinstance(image, Image.Image):
         return images.to_rgb(ImageOps.exif_transpose(image))
-    if isinstance(image, str | PathLike):
-        path = Path(image).expanduser()
-        try:
-            return images.decode(images.read_file(path))
-        except images.BadImage as error:
-            raise UserError(f"{path}: {error}") from None
-        except OSError as error:
-            raise UserError(f"{path}: {(error.strerror or str(error)).lower()}") from None
     array = np.asarray(image)
     colors = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if array.dtype != np.uint8 or not colors or not array.size:

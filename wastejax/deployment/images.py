@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -17,6 +18,7 @@ from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
 from wastejax.progress import Say
 
+Decoded = TypeVar("Decoded")
 STDIN = "-"
 THREADS = 2  # that decode; the rest of the processor is for the network
 AHEAD = 64  # images that are decoded before they are asked for
@@ -82,7 +84,7 @@ def squares_of(
 
     def square(load: Callable[[], bytes]) -> np.ndarray | images.BadImage:
         try:
-            return preprocessing(_decoded(load, max_pixels))
+            return _told(preprocessing.of_file, load(), max_pixels)
         except images.BadImage as error:
             return error
         except OSError as error:
@@ -113,12 +115,13 @@ def read(name: str, max_pixels: int = images.MAX_PIXELS) -> Image.Image:
         BadImage: it cannot be decoded.
         OSError: it cannot be read.
     """
-    return _decoded(partial(_content, name), max_pixels)
+    return _told(images.decode, _content(name), max_pixels)
 
 
-def _decoded(load: Callable[[], bytes], max_pixels: int) -> Image.Image:
+def _told(decode: Callable[..., Decoded], data: bytes, max_pixels: int) -> Decoded:
+    """Returns what is made of a file's bytes; the error of one that is too large names the option."""
     try:
-        return images.decode(load(), max_pixels=max_pixels)
+        return decode(data, max_pixels=max_pixels)
     except images.BadImage as error:
         if error.kind == "size":
             raise images.BadImage(f"{error}; --max-pixels=N takes larger ones", "size") from error

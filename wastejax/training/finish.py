@@ -164,7 +164,8 @@ def _sample_grid(run: Run, path: Path, count: int = 24) -> None:
 def _mistakes(run: Run, bundle: Bundle, result: Evaluation, path: Path) -> None:
     rows, predicted, probabilities = confident_mistakes(result.logits, result.labels)
     source = run.dataset.source
-    squares = [bundle.preprocessing(pipeline.decoded(source, int(result.indices[row]))) for row in rows]
+    square = bundle.preprocessing.of_file
+    squares = [pipeline.read_image(source, int(result.indices[row]), square) for row in rows]
     plots.worst_mistakes(
         squares,
         [bundle.classes[result.labels[row]] for row in rows],

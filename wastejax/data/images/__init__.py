@@ -20,7 +20,7 @@ from wastejax.data.images.formats import FORMATS, HEIF, MAGIC, extensions, forei
 
 Image.init()  # loads PIL's plugins now: the first images may come from several threads at once
 EXTENSIONS = extensions()
-VERSION = 2  # count up when the pixels of any kind of file change: caches of pixels carry it
+VERSION = 3  # count up when the pixels of any kind of file change: caches of pixels carry it
 # PIL's own warning level: larger images take more than 256 MiB to decode.
 MAX_PIXELS = 89_478_485
 # JPEGs above this are decoded at half, a quarter or an eighth of their size, whatever limit is set, so that every
@@ -44,6 +44,10 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Orientations whose stored right or bottom edge comes to lie on the left, and those where one comes to the top.
+_LEFT, _TOP = (2, 3, 6, 7), (3, 4, 7, 8)
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 class BadImage(ValueError):  # noqa: N818 - a statement about the file, named as the reports name it
@@ -134,6 +138,17 @@ def decode(data: bytes, min_side: int | None = None, max_pixels: int = MAX_PIXEL
     Raises:
         BadImage: the data is empty, truncated, damaged, not an image, or has more than `max_pixels` pixels.
     """
+    return decode_scaled(data, min_side, max_pixels)[0]
+
+
+def decode_scaled(
+    data: bytes, min_side: int | None = None, max_pixels: int = MAX_PIXELS
+) -> tuple[Image.Image, Box]:
+    """Returns what `decode` returns, and where in it the file's image lies, to a fraction of a pixel.
+
+    At full scale that is everywhere. At a reduced scale that does not divide its sides, a row or column at an edge
+    shows less of the image than the others do.
+    """
     if not data:
         raise BadImage("empty file")
     _quieten_pil()
@@ -170,9 +185,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _decode(data: bytes, min_side: int | None, max_pixels: int) -> Image.Image:
+def _decode(data: bytes, min_side: int | None, max_pixels: int) -> tuple[Image.Image, Box]:
     image = _open(data)
-    _reduce(image, min_side, max_pixels)
+    width, height = _reduce(image, min_side, max_pixels)
     orientation = _orientation(image, data)
     deep = depth.uses_low_bits(image)
     image.load()
@@ -182,10 +197,17 @@ def _decode(data: bytes, min_side: int | None, max_pixels: int) -> Image.Image:
         shown.info = image.info
     method = _UPRIGHT.get(orientation)
     shown = to_rgb(shown)
-    return shown.transpose(method) if method is not None else shown
+    if method is None:
+        return shown, (0, 0, width, height)
+    shown = shown.transpose(method)
+    if orientation >= 5:
+        width, height = height, width
+    left = shown.width - width if orientation in _LEFT else 0
+    top = shown.height - height if orientation in _TOP else 0
+    return shown, (left, top, left + width, top + height)
 
 
-def _without_end(data: bytes, max_pixels: int) -> Image.Image:
+def _without_end(data: bytes, max_pixels: int) -> tuple[Image.Image, Box]:
     """Returns a JPEG that lacks its end marker, where no pixel depends on what is missing; always at full scale."""
     try:
         first, second = (_decode(ended, None, max_pixels) for ended in repair.jpeg_endings(data))
@@ -193,7 +215,7 @@ def _without_end(data: bytes, max_pixels: int) -> Image.Image:
         raise
     except Exception as error:  # as in `decode`
         raise BadImage("truncated") from error
-    if ImageChops.difference(first, second).getbbox() is not None:
+    if ImageChops.difference(first[0], second[0]).getbbox() is not None:
         raise BadImage("truncated")
     return first
 
@@ -226,14 +248,18 @@ def _register_heif() -> None:
     pillow_heif.register_heif_opener(thumbnails=False)
 
 
-def _reduce(image: ImageFile.ImageFile, min_side: int | None, max_pixels: int) -> None:
+def _reduce(image: ImageFile.ImageFile, min_side: int | None, max_pixels: int) -> tuple[float, float]:
     """Has a JPEG decoded smaller where it is large, or where `min_side` allows it.
+
+    Returns:
+        Its width and height at that scale; Pillow rounds them up.
 
     Raises:
         BadImage: the image is too large.
     """
     width, height = image.size
     pixels = width * height
+    shown: tuple[float, float] = image.size
     most = float(max_pixels)
     if image.format in ("JPEG", "MPO"):
         most *= _LARGEST_PROGRESSIVE if image.info.get("progressive") else _LARGEST_JPEG
@@ -241,7 +267,8 @@ def _reduce(image: ImageFile.ImageFile, min_side: int | None, max_pixels: int) -
         if min_side:
             scale = max(scale, *(k for k in (1, 2, 4, 8) if k * min_side <= min(width, height)), 1)
         if scale > 1:
-            image.draft(None, (max(1, width // scale), max(1, height // scale)))
+            drafted = image.draft(None, (max(1, width // scale), max(1, height // scale)))
+            shown = drafted[1][2:] if drafted else image.size
         if pixels <= most:
             most = float(max_pixels)
             pixels = image.width * image.height
@@ -250,6 +277,7 @@ def _reduce(image: ImageFile.ImageFile, min_side: int | None, max_pixels: int) -
             f"too large ({width} x {height} pixels; decompression bomb?): at most {max_pixels:,} pixels",
             "size",
         )
+    return shown
 
 
 def _orientation(image: ImageFile.ImageFile, data: bytes) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from wastejax.bundle import Bundle
 from wastejax.data import images
 from wastejax.data.drawing import dataset as synthetic
-from wastejax.deployment.images import find, read
+from wastejax.deployment.images import find
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import match_classes
 from wastejax.evaluation.images import Asked, asked_images
@@ -62,7 +62,7 @@ def checking_images(asked: Asked, bundle: Bundle, split: str, count: int) -> Sam
     labels: list[np.ndarray] = []
     for i in chosen:
         try:
-            squares.append(size(images.decode(source.read(int(i)))))
+            squares.append(size.of_file(source.read(int(i))))
             labels.append(np.isin(np.arange(len(bundle.classes)), known[contents[i]]))
         except (images.BadImage, OSError):
             continue  # `eval` and `predict` report them
@@ -88,7 +88,7 @@ def calibration_images(asked: Asked, bundle: Bundle, folder: str | Path | None) 
     squares: list[np.ndarray] = []
     for i in np.random.default_rng(17).permutation(len(names)):
         try:
-            squares.append(bundle.preprocessing(read(names[i])))
+            squares.append(bundle.preprocessing.of_file(images.read_file(names[i])))
         except (images.BadImage, OSError):
             continue  # any others will do
         if len(squares) == CALIBRATION_IMAGES:

@@ -224,7 +224,7 @@ class Service:
 
     def _square(self, data: bytes) -> np.ndarray:
         try:
-            return self.predictor.preprocessing(images.decode(data, max_pixels=self.limits.pixels))
+            return self.predictor.preprocessing.of_file(data, self.limits.pixels)
         except images.BadImage as error:
             option = " (--max-pixels of the server)" if error.kind == "size" else ""
             status = {"format": 415, "size": 413, "damage": 400}[error.kind]
