@@ -12,7 +12,7 @@ NEEDED_BY_JAX2ONNX := dm-pix equinox onnx onnx-ir onnxruntime
 SIDE_BY_SIDE := -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 TESTS ?=  # files or folders; without them all
 
-.PHONY: install train test test-all web lint clean
+.PHONY: install train test test-all web docs lint clean
 
 install: $(VENV)/.installed
 
@@ -43,7 +43,7 @@ lint: $(VENV)/.installed-dev
 	$(PY) docs/check.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wastejax needs Python 3.11 or newer; give one: make PYTHON=python3.11 …")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "wastejax needs Python 3.11 or newer; name one: make PYTHON=python3.11 …")'
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable . '$(ORBAX)'
 	touch $@

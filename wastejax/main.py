@@ -13,11 +13,11 @@ from wastejax.runtime import process
 
 EXAMPLES = """\
 examples:
-  wastejax --config=mobilevit_ir                            a drawn set, in minutes: does everything work?
+  wastejax --config=mobilevit_ir                            a quick check on drawn images
   wastejax --config=mobilevit_ir --config.data.dir=DIR      train on DIR/<class>/*.jpg, or resume
   wastejax eval --model=runs/mobilevit_ir --data=DIR --out=report.json
 
-Every key of configs/common.py can be set: --config.train.epochs=3. `wastejax COMMAND --help` says more.
+Every key of configs/common.py can be set: --config.train.epochs=3. `wastejax COMMAND --help` lists the options.
 """
 
 # Commands that run a network with jax.
@@ -30,14 +30,17 @@ COMMANDS = {
     "train": ("train a recipe, or resume a run (the default)", "wastejax.cli.train"),
     "eval": ("score a run or bundle on images", "wastejax.cli.evaluate"),
     "audit": ("find unreadable files, duplicates, leaks and label errors", "wastejax.cli.audit"),
-    "shard": ("write images as shards, to train from very many", "wastejax.cli.many.shard"),
-    "add": ("take reviewed images that a server has kept into class folders", "wastejax.cli.add"),
-    "crossval": ("score a network on each source by what the others teach", "wastejax.cli.cameras.crossval"),
+    "shard": ("write images as shards, for training on very many", "wastejax.cli.many.shard"),
+    "add": ("add reviewed images from a server to class folders", "wastejax.cli.add"),
+    "crossval": (
+        "score a network on each source with a classifier fitted to the others",
+        "wastejax.cli.cameras.crossval",
+    ),
     "adapt": ("fit a model to images of your own camera, in minutes", "wastejax.cli.cameras.adapt"),
     "compare": ("compare two models on the same images", "wastejax.cli.compare"),
-    "robustness": ("accuracy on degraded images", "wastejax.cli.robustness"),
+    "robustness": ("measure accuracy on degraded images", "wastejax.cli.robustness"),
     "predict": ("classify images, a video or a camera", "wastejax.cli.predict"),
-    "export": ("write a model as a file for other programs, checked", "wastejax.cli.export"),
+    "export": ("write a model as a file for other programs, and check it", "wastejax.cli.export"),
     "serve": ("answer over HTTP, with a web page", "wastejax.cli.serve"),
     "web": ("write the web page with a model inside, for any web host", "wastejax.cli.web"),
     "models": (
@@ -60,7 +63,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Reads options as argparse does; `--skip-bad`, as they used to be spelled, means `--skip-bad`."""
+        """Reads options as argparse does; `--skip_bad`, as options used to be spelled, means `--skip-bad`."""
         given = sys.argv[1:] if args is None else args
         return super().parse_known_args([_hyphenated(argument) for argument in given], namespace)
 
@@ -79,7 +82,10 @@ def parser(asked: str = "") -> argparse.ArgumentParser:
     `--config.key=value` arguments are left to the recipe.
     """
     top = Parser(
-        "wastejax", description="Small, fast networks that sort waste.", epilog=EXAMPLES, allow_abbrev=False
+        "wastejax",
+        description="Train and use small, fast image classifiers that sort waste.",
+        epilog=EXAMPLES,
+        allow_abbrev=False,
     )
     top.formatter_class = argparse.RawDescriptionHelpFormatter
     top.add_argument("--version", action="version", version=f"wastejax {__version__}")

@@ -8,15 +8,17 @@ from wastejax.progress import Say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("--collected", required=True, metavar="DIR", help="the folder of `serve --collect`")
+    parser.add_argument(
+        "--collected", required=True, metavar="DIR", help="the folder given to `serve --collect`"
+    )
     parser.add_argument(
         "--corrections",
         required=True,
         metavar="CSV",
-        help="as the review page of `audit --collected` saves it",
+        help="corrections saved by the review page of `audit --collected`",
     )
     parser.add_argument(
-        "--data", required=True, metavar="DIR", help="class folders, which get copies of what was reviewed"
+        "--data", required=True, metavar="DIR", help="class folders, to which the reviewed images are copied"
     )
 
 

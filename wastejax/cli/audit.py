@@ -14,15 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--data",
         metavar="DATA",
-        help="labeled images, as for eval; nothing in there is changed",
+        help="labeled images, as for eval; they are not changed",
     )
     data.add_argument(
         "--collected",
         metavar="DIR",
-        help="in place of --data: images that `serve --collect=DIR` has kept; makes their review page",
+        help="instead of --data: images collected by `serve --collect=DIR`; writes a review page for them",
     )
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="for audit.json, report.html and manifest.csv"
+        "--out", required=True, metavar="DIR", help="folder for audit.json, report.html and manifest.csv"
     )
     parser.add_argument("--split", metavar="CSV", help="a manifest whose split is checked for leaks")
     parser.add_argument(
@@ -33,12 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--write-manifest",
         action="store_true",
-        help="write a manifest without what was found, for --config.data.split.manifest",
+        help="write a manifest without the faulty images, for --config.data.split.manifest",
     )
     parser.add_argument(
         "--corrections",
         metavar="CSV",
-        help="corrected labels, as the review page saves them: audit with these",
+        help="corrected labels, as the review page saves them, to use in the audit",
     )
 
 

@@ -20,20 +20,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--models",
         default="mobilevit_s,mobilevit_s_ir",
         metavar="A,B",
-        help="of the models command, also NAME+key=value",
+        help="names from `wastejax models`, also NAME+key=value",
     )
-    add("--sizes", default="", metavar="N,M", help="sides of the images (default: each model's usual)")
-    add("--batch-sizes", default="1,32", metavar="N,M", help="images at once (default: %(default)s)")
+    add("--sizes", default="", metavar="N,M", help="image sizes in pixels (default: each model's own)")
+    add("--batch-sizes", default="1,32", metavar="N,M", help="batch sizes (default: %(default)s)")
     add("--dtypes", default="float32", metavar="T,U", help="float32, bfloat16")
-    add("--mode", default="infer", metavar="M,N", help="infer, train (an optimizer step)")
+    add("--mode", default="infer", metavar="M,N", help="infer, train (one optimizer step)")
     add("--against", default="", metavar="A,B", help=f"other runtimes: {', '.join(AGAINST)}")
-    add("--peer-python", default=sys.executable, metavar="FILE", help="the Python that has them")
-    add("--threads", type=int, metavar="N", help="processor cores for everything (default: all)")
-    add("--rounds", type=int, default=15, metavar="N", help="turns for each (default: %(default)s)")
-    add("--seconds", type=float, default=0.5, metavar="S", help="length of a turn (default: %(default)s)")
-    add("--reports", default="", metavar="MODEL=JSON,…", help="report.json of runs: latency against accuracy")
-    add("--data", metavar="DIR", help="instead: the data pipeline, on these images or 'drawn'")
-    add("--out", metavar="DIR", help="write benchmark.json and figures there")
+    add(
+        "--peer-python", default=sys.executable, metavar="FILE", help="the Python in which they are installed"
+    )
+    add("--threads", type=int, metavar="N", help="number of processor cores (default: all)")
+    add("--rounds", type=int, default=15, metavar="N", help="number of turns for each (default: %(default)s)")
+    add("--seconds", type=float, default=0.5, metavar="S", help="seconds per turn (default: %(default)s)")
+    add(
+        "--reports",
+        default="",
+        metavar="MODEL=JSON,…",
+        help="report.json files of runs, to plot latency against accuracy",
+    )
+    add("--data", metavar="DIR", help="time the data pipeline instead, on these images or on 'drawn'")
+    add("--out", metavar="DIR", help="folder for benchmark.json and figures")
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

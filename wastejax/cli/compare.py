@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         metavar="CSV",
-        help="what the folders of --data mean in the models' classes: columns label, classes (several with ;)",
+        help="what the folders of --data mean in the models' classes: columns label, classes (separated by ;)",
     )
-    parser.add_argument("--out", metavar="JSON", help="also write the comparison there")
+    parser.add_argument("--out", metavar="JSON", help="also write the comparison to this file")
     parser.add_argument("--skip-bad", action="store_true", help="leave unreadable images out")
 
 

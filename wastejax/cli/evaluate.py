@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--taxonomy",
         metavar="RULES",
-        help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
+        help="sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
     )
     parser.add_argument(
         "--data",
@@ -29,24 +29,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labeled images, in any layout of config.data.dir (default: the run's own images)",
     )
     parser.add_argument("--split", metavar="SPLIT", help="train, val or test (default: all of DATA, or test)")
-    parser.add_argument("--ood", metavar="DIR", help="out-of-distribution images: are they told apart?")
     parser.add_argument(
-        "--calibrate", action="store_true", help="first fit the model's confidence on the validation images"
+        "--ood", metavar="DIR", help="out-of-distribution images: how well does the model detect them?"
+    )
+    parser.add_argument(
+        "--calibrate", action="store_true", help="first calibrate the model on the validation images"
     )
     parser.add_argument(
         "--labels",
         metavar="CSV",
-        help="what the folders of --data mean in the model's classes: columns label, classes (several with ;)",
+        help="what the folders of --data mean in the model's classes: columns label, classes (separated by ;)",
     )
     parser.add_argument(
         "--corrections",
         metavar="CSV",
-        help="corrected labels, as the review page saves them (default: those that the run was trained with)",
+        help="corrected labels, as the review page saves them (default: those the run was trained with)",
     )
     parser.add_argument(
-        "--review", metavar="HTML", help="write a page of the mistakes there, to correct labels in a browser"
+        "--review", metavar="HTML", help="write a page with the mistakes, for correcting labels in a browser"
     )
-    parser.add_argument("--out", metavar="JSON", help="also write the scores there")
+    parser.add_argument("--out", metavar="JSON", help="also write the scores to this file")
     parser.add_argument("--skip-bad", action="store_true", help="leave unreadable images out")
 
 

@@ -17,43 +17,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--taxonomy",
         metavar="RULES",
-        help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
+        help="sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
     )
     add("--model", metavar="MODEL", help="run or bundle (default: the bundled model)")
-    add("--format", required=True, choices=NEEDS, help="of the file")
-    add("--out", metavar="FILE", help="where to write it (default: wastejax.<format>)")
+    add("--format", required=True, choices=NEEDS, help="file format")
+    add("--out", metavar="FILE", help="file to write (default: wastejax.<format>)")
     add(
         "--quantize",
         choices=PRECISIONS,
         default="none",
-        help="fp16 or int8 kernels, for onnx, litert and bundles; integer: int8 with input and answer, for litert"
+        help="fp16 or int8 kernels, for onnx, litert and bundles; integer: int8 throughout, for litert"
         " (default: float32)",
     )
     add(
         "--input",
         choices=("uint8", "float32"),
         default="uint8",
-        help="bytes, or images normalized by the caller",
+        help="uint8 pixels, or float32 images normalized by the caller (uint8)",
     )
     add(
         "--class-map",
         action=argparse.BooleanOptionalAction,
-        help="also give what speaks for each class where, for predict --heatmap and --regions (default: up to"
-        " 100 classes, and not in litert, for ML Kit supports a single result)",
+        help="add an output with the logits at each position, for predict --heatmap and --regions (default: up to"
+        " 100 classes, but not for litert, because ML Kit supports only a single output)",
     )
     add(
         "--data",
         metavar="DATA",
-        help="labeled images to check and calibrate with, as for eval (default: the run's own)",
+        help="labeled images for checking and calibration, as for eval (default: the run's own)",
     )
     add(
         "--calibrate",
         metavar="DIR",
-        help="images, in folders or not, to take the ranges of 8 bits from (default: validation images)",
+        help="folder of images (no classes needed) to calibrate the 8-bit ranges with (default: validation images)",
     )
-    add("--images", dest="count", type=int, default=200, metavar="N", help="to check with (200)")
-    add("--report", metavar="JSON", help="also write the comparison there")
-    add("--profile", action="store_true", help="onnx: also say which operators take the time, in per cent")
+    add(
+        "--images",
+        dest="count",
+        type=int,
+        default=200,
+        metavar="N",
+        help="number of images to check with (200)",
+    )
+    add("--report", metavar="JSON", help="also write the comparison to this file")
+    add("--profile", action="store_true", help="onnx: also show which operators take the time, in percent")
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         metavar="DATA",
-        help="in place of IMAGE: a data set, as config.data.dir takes them; each box of COCO and so on is an image",
+        help="instead of IMAGE: a data set in any layout of config.data.dir; each box (COCO, …) is an image",
     )
     parser.add_argument(
         "--model", metavar="MODEL", help="run, bundle or exported file (default: the bundled model)"
@@ -48,32 +48,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--taxonomy",
         metavar="RULES",
-        help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
+        help="sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
     )
     parser.add_argument(
-        "--engine", "--runtime", choices=ENGINES, help="what computes (auto: the fastest that is installed)"
+        "--engine",
+        "--runtime",
+        choices=ENGINES,
+        help="what runs the network (auto: the fastest that is installed)",
     )
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="for an exported file (default: the cores it may use)"
+        "--threads", type=int, metavar="N", help="threads for an exported file (default: all available cores)"
     )
     parser.add_argument("--top", type=int, default=3, metavar="N", help="classes per image (3)")
-    parser.add_argument("--format", choices=WRITERS, default="table", help="of the output (table)")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images at once (32)")
+    parser.add_argument("--format", choices=WRITERS, default="table", help="output format (table)")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images per batch (32)")
     parser.add_argument(
         "--max-pixels",
         type=int,
         default=MAX_PIXELS,
         metavar="N",
-        help=f"refuse larger images; JPEGs eight times as large are read reduced ({MAX_PIXELS:,})",
+        help=f"refuse larger images; JPEGs up to eight times as large are read at reduced size ({MAX_PIXELS:,})",
     )
     parser.add_argument(
         "--accuracy",
         type=float,
         metavar="A",
-        help="mark uncertain answers, so that the others are right this often: 0.9, 0.95 or 0.99 (0.95)",
+        help='mark answers as "not sure" so that the others are right this often: 0.9, 0.95 or 0.99 (0.95)',
     )
     parser.add_argument(
-        "--reject-below", type=float, metavar="P", help="name no bin and no class less likely than this"
+        "--reject-below", type=float, metavar="P", help="name no bin or class that is less likely than this"
     )
     _add_views(parser)
     predict_parts.add_arguments(parser)
@@ -84,38 +87,46 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--heatmap",
         metavar="DIR",
-        help="write each image there with a heat map of its class",
+        help="write each image with a heat map of its class to this folder",
     )
     parser.add_argument(
         "--regions",
         action="store_true",
-        help="find several objects in each image, with their boxes; in a video each object counts once",
+        help="find several objects in each image, with boxes; in a video, each object counts once",
     )
-    parser.add_argument("--draw", metavar="DIR", help="with --regions: write each image there with its boxes")
+    parser.add_argument(
+        "--draw", metavar="DIR", help="with --regions: write each image with its boxes to this folder"
+    )
     parser.add_argument(
         "--summary",
         metavar="DIR",
-        help="also write there what all of them are made of, by class, bin and material, with intervals and "
-        "corrected for what the model is known to confuse",
+        help="also write a summary to this folder: shares of classes, bins and materials, with intervals, "
+        "corrected for the model's known confusions",
     )
     parser.add_argument(
-        "--from", dest="start", metavar="TIME", help="only images taken from then on (EXIF or file time)"
+        "--from",
+        dest="start",
+        metavar="TIME",
+        help="only images taken at this time or later (EXIF or file time)",
     )
     parser.add_argument(
-        "--to", dest="end", metavar="TIME", help="and before then, as 2026-11-29T14:30; a day is included"
+        "--to",
+        dest="end",
+        metavar="TIME",
+        help="and before this time, e.g. 2026-11-29T14:30; a day is included",
     )
     parser.add_argument(
         "--every",
         type=float,
         metavar="S",
-        help="camera, video: seconds between the frames that are looked at (1; with --regions 0.2)",
+        help="camera, video: seconds between frames (1; with --regions 0.2)",
     )
     parser.add_argument(
         "--smoothing",
         type=float,
         default=0.5,
         metavar="W",
-        help="camera, video: weight of frames before (0.5)",
+        help="camera, video: weight of earlier frames (0.5)",
     )
 
 

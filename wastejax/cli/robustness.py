@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labeled images, in any layout of config.data.dir (default: the run's test images)",
     )
     parser.add_argument("--split", metavar="SPLIT", help="train, val or test (default: all of DATA, or test)")
-    parser.add_argument("--out", required=True, metavar="DIR", help="for robustness.json, .md and .png")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for robustness.json, .md and .png"
+    )
     parser.add_argument(
         "--limit", type=int, metavar="N", help="only N images, evenly spread over all (default: all)"
     )

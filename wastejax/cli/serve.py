@@ -23,39 +23,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add = parser.add_argument
     add("--model", metavar="MODEL", help="run, bundle or exported file (default: the bundled model)")
-    add("--engine", choices=ENGINES, help="what computes (auto: the fastest that is installed)")
+    add("--engine", choices=ENGINES, help="what runs the network (auto: the fastest that is installed)")
     add(
         "--taxonomy",
         metavar="RULES",
-        help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
+        help="sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
     )
-    add("--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)")
-    add("--port", type=int, default=8000, metavar="N", help="0 takes a free one (8000)")
-    add("--max-body", type=float, default=16, metavar="MIB", help="of a request (16)")
+    add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
+    add("--port", type=int, default=8000, metavar="N", help="port to listen on; 0 picks a free one (8000)")
+    add("--max-body", type=float, default=16, metavar="MIB", help="largest request (16)")
     add(
         "--max-pixels",
         type=int,
         default=50_000_000,
         metavar="N",
-        help="of an image; JPEGs eight times as large are read reduced (50 million)",
+        help="refuse larger images; JPEGs up to eight times as large are read at reduced size (50 million)",
     )
-    add("--max-waiting", type=int, default=32, metavar="N", help="images; more are refused with 503 (32)")
-    add("--max-batch", type=int, default=8, metavar="N", help="images that are computed at once (8)")
-    add("--timeout", type=float, default=30, metavar="S", help="to receive a request and to answer it (30)")
-    add("--threads", type=int, metavar="N", help="for an exported file (default: the cores it may use)")
+    add(
+        "--max-waiting",
+        type=int,
+        default=32,
+        metavar="N",
+        help="images that may wait; more are refused with 503 (32)",
+    )
+    add("--max-batch", type=int, default=8, metavar="N", help="images per batch (8)")
+    add(
+        "--timeout",
+        type=float,
+        default=30,
+        metavar="S",
+        help="seconds to receive a request, and to answer it (30)",
+    )
+    add(
+        "--threads", type=int, metavar="N", help="threads for an exported file (default: all available cores)"
+    )
     add(
         "--allow-origin",
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="of another site whose pages may ask, as https://example.org, or * for all; may be repeated",
+        help="another site whose pages may send requests, e.g. https://example.org, or * for all; may be repeated",
     )
-    add("--collect", metavar="DIR", help="keep images that the model is not sure of there, for review (off)")
+    add(
+        "--collect",
+        metavar="DIR",
+        help="keep images that the model is not sure of in this folder, for review (off)",
+    )
     add("--collect-sample", type=float, metavar="SHARE", help="keep this share of the others too (0)")
-    add("--collect-most", metavar="SIZE", help="of all that is kept: 500MB, 2GB; the oldest go first (1GB)")
-    add("--collect-days", type=float, metavar="N", help="after which an image is removed (30)")
+    add(
+        "--collect-most",
+        metavar="SIZE",
+        help="total size to keep, e.g. 500MB or 2GB; the oldest images go first (1GB)",
+    )
+    add("--collect-days", type=float, metavar="N", help="days after which an image is removed (30)")
     add("--accuracy", type=float, metavar="A", help="mark uncertain answers, see predict (0.95)")
-    add("--reject-below", type=float, metavar="P", help="name no bin and no class less likely than this")
+    add("--reject-below", type=float, metavar="P", help="name no bin or class that is less likely than this")
 
 
 def run(args: argparse.Namespace, say: Say) -> int:

@@ -9,11 +9,11 @@ from wastejax.runtime.stop import Stop
 
 OVERRIDES = """
 A recipe is a Python file whose get_config() returns every setting. Override any of them:
-  --config.data.dir=DIR           images, DIR/<class>/*.jpg; without it, a small drawn set
+  --config.data.dir=DIR           images, DIR/<class>/*.jpg (default: a small drawn set)
   --config.train.epochs=20        how long to train
   --config.model.size=xxs         a smaller network of the same family
 Every key, with its default and meaning, is in configs/common.py and docs/reference/configuration.md. The
-same command resumes a stopped run; another value of a key needs another --workdir.
+same command resumes a stopped run; other settings need another --workdir.
 """
 
 
@@ -21,10 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command; `--config.key=value` arguments are left to the recipe."""
     add = parser.add_argument
     add("--config", required=True, metavar="RECIPE", help="a recipe's file or name")
-    add("--workdir", metavar="DIR", help="where the run lives (default: runs/<recipe>)")
-    add("--coordinator", metavar="HOST:PORT", help="several machines: where process 0 is, or auto")
-    add("--processes", type=int, metavar="N", help="several machines: how many processes")
-    add("--process", type=int, metavar="K", help="several machines: which this is, from 0")
+    add("--workdir", metavar="DIR", help="the run's folder (default: runs/<recipe>)")
+    add("--coordinator", metavar="HOST:PORT", help="several machines: address of process 0, or auto")
+    add("--processes", type=int, metavar="N", help="several machines: number of processes")
+    add("--process", type=int, metavar="K", help="several machines: number of this process, from 0")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _recipes() + OVERRIDES
 

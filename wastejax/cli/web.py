@@ -13,11 +13,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--taxonomy",
         metavar="RULES",
-        help="whose sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
+        help="sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
     )
-    add("--out", required=True, metavar="DIR", help="the folder; files of the same name are replaced")
+    add("--out", required=True, metavar="DIR", help="folder to write; files of the same name are replaced")
     add("--runtime", metavar="DIR", help="onnxruntime-web's dist folder (default: where `make web` puts it)")
-    add("--reject-below", type=float, metavar="P", help="name no bin and no class less likely than this")
+    add("--reject-below", type=float, metavar="P", help="name no bin or class that is less likely than this")
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

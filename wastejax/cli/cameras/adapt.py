@@ -13,18 +13,18 @@ from wastejax.training.cameras import adapt, look
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument(
-        "--data", metavar="DIR", required=True, help="labeled images of one's own camera, a folder per class"
+        "--data", metavar="DIR", required=True, help="labeled images from your own camera, a folder per class"
     )
     parser.add_argument(
-        "--out", metavar="DIR", required=True, help="folder of the new bundle; must not exist"
+        "--out", metavar="DIR", required=True, help="folder for the new bundle; must not exist"
     )
     parser.add_argument(
-        "--model", metavar="RUN_OR_BUNDLE", help="what is adapted (default: the bundled model)"
+        "--model", metavar="RUN_OR_BUNDLE", help="model to adapt (default: the bundled model)"
     )
     parser.add_argument(
         "--labels",
         metavar="CSV",
-        help="what the folders of --data mean in the model's classes: columns label, classes (several with ;)",
+        help="what the folders of --data mean in the model's classes: columns label, classes (separated by ;)",
     )
 
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
         say("adapting does not help on these images, so nothing was written; more of them may")
         return
     if low <= 0:
-        say("the gain may be chance; more images would tell")
+        say("the gain may be due to chance; more images would tell")
     right = "" if found["right_of_kept"] is None else f", {found['right_of_kept']:.1%} of these right"
-    say(f"surely answered: {found['kept']:.1%}{right}")
+    say(f"answered above the threshold: {found['kept']:.1%}{right}")
     say(f"written: {out}; use it with --model={out}")

@@ -20,27 +20,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="DIR",
-        help="write the answers there as Parquet files; the same command continues a stopped one. Then IMAGE may "
-        "also be a tar shard, a Parquet file with images, or a URL (extra `remote`)",
+        help="write answers to this folder as Parquet files; the same command continues a stopped job. IMAGE may "
+        "then be a tar shard, a Parquet file with images, or a URL (extra `remote`)",
     )
     parser.add_argument(
         "--part-size",
         type=int,
         default=PART_SIZE,
         metavar="N",
-        help=f"with --out: images a file ({PART_SIZE:,})",
+        help=f"with --out: images per file ({PART_SIZE:,})",
     )
     parser.add_argument(
-        "--workers", choices=WORKERS, default="local", help="with --out: this process, or Ray (extra `ray`)"
+        "--workers",
+        choices=WORKERS,
+        default="local",
+        help="with --out: compute in this process, or with Ray (extra `ray`)",
     )
     parser.add_argument(
-        "--address", metavar="ADDRESS", help="with --workers=ray: a running cluster, auto or HOST:PORT"
+        "--address",
+        metavar="ADDRESS",
+        help="with --workers=ray: address of a running cluster, auto or HOST:PORT",
     )
     parser.add_argument(
         "--cores",
         type=int,
         metavar="N",
-        help="with --workers=ray: of each worker (default: all of a machine)",
+        help="with --workers=ray: cores per worker (default: all cores of a machine)",
     )
 
 
