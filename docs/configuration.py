@@ -19,9 +19,10 @@ HEAD = """\
 
 <!-- Made by `make docs` from configs/common.py; do not edit. -->
 
-Every key of a recipe. Override one as `--config.train.epochs=3`, or from Python as
-`load_recipe("mobilevit_ir", {"train.epochs": 3})`. Lists are given with commas: `--config.data.mean=0.5,0.5,0.5`. A
-key marked with * changes nothing that a run computes, so a run may be resumed with another value.
+Every key of a recipe. Override a key as `--config.train.epochs=3`, or from Python as
+`load_recipe("mobilevit_ir", {"train.epochs": 3})`. Separate the items of lists with commas:
+`--config.data.mean=0.5,0.5,0.5`. A key marked with * does not affect results, so a run can be resumed with another
+value.
 """
 
 

@@ -122,7 +122,7 @@ def train(
 
     Args:
         recipe: see `load_recipe`.
-        data_dir: images as DIR/<class>/*.jpg; None for the embedded drawn set.
+        data_dir: images as DIR/<class>/*.jpg; None for the drawn set that comes with wastejax.
         overrides: see `load_recipe`.
         workdir: where the run lives; None for runs/<recipe>.
         say: is told how far it is, line by line.

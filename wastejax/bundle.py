@@ -30,7 +30,7 @@ from wastejax.files import write_bytes, write_json
 # What kernels are stored in; they are computed in float32. 'int8' has one scale for each output channel, a float32
 # tensor 'NAME:scale', and keeps depthwise kernels, which weigh little and suffer most, in float16.
 PRECISIONS = ("float32", "float16", "int8")
-FORMATS = (1, 2, 3)  # 2 has scales; 3 has several labels an image or `familiarity`, and scales perhaps
+FORMATS = (1, 2, 3)  # 2 has scales; 3 has several labels per image or `familiarity`, and scales perhaps
 SCALE = ":scale"
 DEFAULT = Path(__file__).parent / "default_model"  # the bundled model
 
@@ -85,7 +85,7 @@ class Bundle:
         if self.multilabel:
             raise UserError(
                 f"{what}: {self.path} is a multi-label model, whose images show any number of classes; "
-                "this needs one class an image"
+                "this needs one class per image"
             )
 
     @property

@@ -160,5 +160,5 @@ def test_training_refuses_what_needs_one_class_for_each_image(description):
     from wastejax.training.train import resolve
 
     data = f"--config.data.dir={description}"
-    with pytest.raises(ConfigError, match=r"config\.loss\.mixup: cannot be had with a data description"):
+    with pytest.raises(ConfigError, match=r"config\.loss\.mixup: does not work with a data description"):
         resolve("mobilevit_ir", [data, "--config.loss.mixup=0.2"], lambda line: None)

@@ -538,7 +538,7 @@ def test_a_description_reads_boxes_with_the_margin_that_is_asked_for(photographs
     (photographs / "all.toml").write_text('classes = "one"\n[sources.one]\npath = "coco.json"\n')
     plain = open_data(photographs / "coco.json", reading=Reading(0.5))
     assert open_data(photographs / "all.toml", reading=Reading(0.5)).read(0) == plain.read(0)
-    with pytest.raises(ConfigError, match="one label an image"):
+    with pytest.raises(ConfigError, match="one label per image"):
         open_data(photographs / "all.toml", reading=Reading(several=True))
 
 

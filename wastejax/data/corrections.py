@@ -187,7 +187,7 @@ def _with_labels(source: Source, changed: Mapping[int, str]) -> Source:
 
 
 def _with_sets(source: Source, changed: Mapping[int, Sequence[str]]) -> Source:
-    """Returns a source of several labels an image, of which some images (by index) show other classes."""
+    """Returns a source of several labels per image, of which some images (by index) show other classes."""
     assert source.shown is not None
     shown, labels = source.shown.copy(), source.labels.copy()
     for i, names in changed.items():

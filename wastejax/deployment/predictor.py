@@ -79,7 +79,7 @@ class Predictor:
     def needs_one_label(self, what: str) -> None:
         """Raises a UserError where images show any number of classes, for what only one makes sense of."""
         if self.multilabel:
-            raise UserError(f"{what}: {self.path} is a multi-label model; this needs one class an image")
+            raise UserError(f"{what}: {self.path} is a multi-label model; this needs one class per image")
 
     def bin_of(self, label: str) -> str:
         """Returns the bin of a class, a key of `taxonomy.bins`; '' where there is no rule for it."""

@@ -74,7 +74,7 @@ def evaluate_several(
     expected: Sequence[int] | np.ndarray | None = None,
     thresholds: Sequence[float] | None = None,
 ) -> tuple[dict, np.ndarray, np.ndarray]:
-    """Scores a model of several labels an image, as `evaluate` does one of one label.
+    """Scores a model of several labels per image, as `evaluate` does one of one label.
 
     Args:
         bundle: the model.

@@ -69,7 +69,7 @@ def asked_images(
         return given_images(asked, models, config, say)
     manifest = manifest_of(asked.model)
     if manifest is None:
-        raise UserError("--data: a bundle alone has no images; give a folder, one sub-folder per class")
+        raise UserError("--data: a bundle alone has no images; give a folder, one subfolder per class")
     source = own_source(config)
     changes = run_changes(asked.model, source)
     try:

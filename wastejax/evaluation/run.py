@@ -130,7 +130,7 @@ def evaluate_labels(
     """Scores a model on a folder whose labels are not its classes.
 
     Args:
-        asked: the model, and the folder with a sub-folder for each label.
+        asked: the model, and the folder with a subfolder for each label.
         labels: CSV file that says what the labels mean, see `load_label_map`; where it knows several sources, the
             folder's name says which.
         taxonomy: as for `evaluate_model`.

@@ -160,7 +160,7 @@ def own_mixer(name: str) -> Any:
     """Returns the class that a value of `mixer` names as 'MODULE:CLASS'; see docs/guides/own-mixer.md.
 
     Raises:
-        ConfigError: there is none, or it is no Linen module.
+        ConfigError: there is none, or it is not a Linen module.
     """
     module, _, member = name.partition(":")
     try:
@@ -168,7 +168,7 @@ def own_mixer(name: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise ConfigError("config.model.mixer", f"{name}: {error}; is its folder on PYTHONPATH?") from None
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise ConfigError("config.model.mixer", f"{name} is no Linen module")
+        raise ConfigError("config.model.mixer", f"{name} is not a Linen module")
     return kind
 
 

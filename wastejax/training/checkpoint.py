@@ -94,8 +94,8 @@ class Checkpoints:
         except (ValueError, KeyError) as error:
             folder = self._manager.directory / str(step)
             raise UserError(
-                f"{folder}: its arrays are not those that this version keeps for this run; resume with the "
-                "version that wrote it, or begin anew with another --workdir"
+                f"{folder}: its arrays are not those that this version stores for this run; resume with the "
+                "version that wrote it, or start again with another --workdir"
             ) from error
         return restored.state, restored.progress
 

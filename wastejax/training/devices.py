@@ -149,7 +149,7 @@ def check(config: ConfigDict, devices: Devices) -> None:
 
 def on_devices(devices: Devices, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     """Returns what the train step takes of a batch, split over the devices."""
-    taken = ("image", "label", "allowed", "shown")  # the last two where there is not one class an image
+    taken = ("image", "label", "allowed", "shown")  # the last two where there is not one class per image
     return {name: devices.split(batch[name]) for name in taken if name in batch}
 
 

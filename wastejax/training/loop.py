@@ -110,7 +110,7 @@ def announced(run: Run, stop: Stop) -> Run:
         at, start = int(state.step), time.perf_counter()
         stop.kept = f"the same command resumes from step {at}" if at else "the same command begins anew"
         stop.code = 0
-        run.say(f"compiling the training step for {batch['image'].shape[1]} px: minutes for a large network")
+        run.say(f"compiling the training step for {batch['image'].shape[1]} px (minutes for a large network)")
         with stop.at_once() if alone else nullcontext():
             result = run.train_step(state, batch)
         run.say(f"compiled in {time.perf_counter() - start:.0f} s")
@@ -119,7 +119,7 @@ def announced(run: Run, stop: Stop) -> Run:
     def predict(variables: Any, images: jax.Array) -> jax.Array:
         if () not in sizes:
             sizes.add(())
-            run.say("compiling the validation")
+            run.say("compiling the validation step")
         return run.predict(variables, images)
 
     return replace(run, train_step=train_step, predict=predict)

@@ -53,12 +53,12 @@ def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
     config = configs.load_recipe(recipe)
     given = configs.apply_overrides(config, overrides)
     if is_demo(config):
-        say("No images given: using the embedded drawn set, 30 classes. Give your own, one folder per class:")
+        say("No images given: using the drawn set of 30 classes. To use your own, one folder per class:")
         say(f"  python -m wastejax.main --config={recipe} --config.data.dir=DIR")
         demo = {key: value for key, value in DEMO.items() if key not in given}
         arguments = [f"--config.{key}={value}" for key, value in demo.items()]
         configs.apply_overrides(config, arguments)
-        say(f"and, to end within minutes, a small variant: {' '.join(arguments)}")
+        say(f"For a small variant that finishes in minutes, add {' '.join(arguments)}")
     elif config.data.dir and not is_url(config.data.dir):
         config.data.dir = str(Path(config.data.dir).expanduser().resolve())
     if config.data.source.startswith(PREFIX):
@@ -96,19 +96,19 @@ def _check_description(config: ConfigDict) -> None:
         ("data.leave_out", config.data.leave_out),
     ):
         if value:
-            raise ConfigError(f"config.{key}", "cannot be had with a data description; leave it off")
+            raise ConfigError(f"config.{key}", "does not work with a data description; leave it off")
 
 
 def _check_multilabel(config: ConfigDict) -> None:
-    """Raises a ConfigError where several labels an image meet keys that need one."""
+    """Raises a ConfigError where several labels per image meet keys that need one."""
     if config.loss.kind != MULTILABEL:
         return
     if is_description(config.data.dir):
         raise ConfigError(
-            "config.loss.kind", "'multilabel' cannot be had with a data description; give one source"
+            "config.loss.kind", "'multilabel' does not work with a data description; give one source"
         )
     if config.data.source.startswith("shards:"):
-        raise ConfigError("config.data.source", "shards hold one label an image, 'multilabel' needs several")
+        raise ConfigError("config.data.source", "shards hold one label per image; 'multilabel' needs several")
     for key, value in (
         ("loss.class_weights", config.loss.class_weights),
         ("data.balanced_sampling", config.data.balanced_sampling),
@@ -117,7 +117,7 @@ def _check_multilabel(config: ConfigDict) -> None:
         ("distill.teacher", config.distill.teacher),
     ):
         if value:
-            raise ConfigError(f"config.{key}", "cannot be had with config.loss.kind=multilabel; leave it off")
+            raise ConfigError(f"config.{key}", "does not work with config.loss.kind=multilabel; leave it off")
 
 
 def _check_fine_tuning(config: ConfigDict) -> None:
@@ -196,7 +196,7 @@ def _train(
     if known:
         _check_corrections(folder, config, anew)
     if known and not longer and (folder / "report.json").is_file():
-        say(f"this run is finished: see {folder / 'report.md'}; to train anew: {anew}")
+        say(f"this run is finished: see {folder / 'report.md'}; to train again: {anew}")
         return folder
     dataset = _data(config, folder, known, say)
     for line in advice(config, dataset):
@@ -253,7 +253,7 @@ def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
             raise
         raise UserError(
             f"--workdir={folder}: holds a run whose images are not those of {data.dir}: {error.problem}; give "
-            "another --workdir, or as --config.data.dir the folder where the run's images lie now"
+            "another --workdir, or set --config.data.dir to the folder where the run's images are now"
         ) from None
     counts = ", ".join(f"{len(dataset.indices(s)):,} {s}" for s in ("train", "val", "test"))
     say(f"{len(dataset.source):,} images, {len(dataset.source.classes)} classes: {counts}")
@@ -275,7 +275,7 @@ def _check_corrections(folder: Path, config: ConfigDict, anew: str) -> None:
         problem = f"{path} has changed since the run began"
     else:
         return
-    raise UserError(f"{CORRECTIONS}: {problem}; give those it began with, or train anew: {anew}")
+    raise UserError(f"{CORRECTIONS}: {problem}; give those it began with, or train again: {anew}")
 
 
 def _take(folder: Path, config: ConfigDict, dataset: Dataset) -> None:

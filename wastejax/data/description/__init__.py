@@ -76,7 +76,7 @@ def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS)
     path = Path(path).expanduser()
     if reading.several:
         raise ConfigError(
-            key, f"{path}: a description of several sources has one label an image; give one source"
+            key, f"{path}: a description of several sources has one label per image; give one source"
         )
     content = _read(path, key)
     label_map = None

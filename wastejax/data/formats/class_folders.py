@@ -35,7 +35,7 @@ _FILLERS = frozenset(
         "seg",
     )
 )
-_ALIKE = 0.5  # share of two folders' sub-folder names that agree, above which the two are splits or copies
+_ALIKE = 0.5  # share of two folders' subfolder names that agree, above which the two are splits or copies
 
 
 class _Layout(NamedTuple):
@@ -93,7 +93,7 @@ def from_walk(
     depth = _wrapper_depth(found.images)
     inside = [i for i, path in enumerate(found.images) if len(path) > depth + 1]
     if not inside:
-        raise ConfigError(key, f"the images lie directly in {root!r}; put them in one sub-folder per class")
+        raise ConfigError(key, f"the images are directly in {root!r}; put them in one subfolder per class")
     paths = [found.images[i][depth:] for i in inside]
     layout = _layout(paths, key)
     classes = tuple(sorted(set(layout.classes)))

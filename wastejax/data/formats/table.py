@@ -37,7 +37,7 @@ class _Entry(NamedTuple):
 def metadata_files(folder: Path, key: str, several: bool = False) -> list[Path]:
     """Returns the metadata with labels of a Hugging Face image folder: at its top, or in its splits' folders.
 
-    With several labels an image, those of Roboflow too.
+    With several labels per image, those of Roboflow too.
     """
     places = [folder, *sorted(p for p in folder.iterdir() if p.is_dir() and role_of(p.name))]
     if several and (roboflow := [place / IN_FOLDER for place in places if (place / IN_FOLDER).is_file()]):
@@ -95,7 +95,7 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
         if before[several:] != entry[several:]:
             two = " and ".join(f"{', '.join(sorted(e.labels))} {e.split}".strip() for e in (before, entry))
             hint = (
-                "; several labels an image: --config.loss.kind=multilabel" if before[1:] == entry[1:] else ""
+                "; several labels per image: --config.loss.kind=multilabel" if before[1:] == entry[1:] else ""
             )
             raise ConfigError(key, f"{path}: lists {name} twice, with label or split {two}{hint}")
         found[name] = entry._replace(labels=before.labels | entry.labels)

@@ -99,7 +99,7 @@ def each_image(
     root = Path(root).expanduser()
     if not root.is_dir():
         problem = "is not a folder" if root.exists() else "does not exist"
-        raise ConfigError(key, f"{str(root)!r} {problem}; give a folder with one sub-folder per class")
+        raise ConfigError(key, f"{str(root)!r} {problem}; give a folder with one subfolder per class")
 
     def entries(folder: str) -> Iterator[os.DirEntry[str]]:
         return iter(sorted(_entries(folder, key), key=lambda entry: (readable(entry.name), entry.name)))

@@ -151,7 +151,7 @@ def _from_shards(config: Any, several: bool) -> Dataset:
     ):
         if given:
             raise ConfigError(
-                f"config.{key}", "cannot be had with shards, whose labels and split are as they were written"
+                f"config.{key}", "does not work with shards, whose labels and split are as they were written"
             )
     found = open_shards(config.source.removeprefix(PREFIX))
     for split in SPLITS:

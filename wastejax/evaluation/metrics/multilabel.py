@@ -1,4 +1,4 @@
-"""The numbers that say how good a classifier of several labels an image is, and its thresholds. NumPy only."""
+"""The numbers that say how good a classifier of several labels per image is, and its thresholds. NumPy only."""
 
 from collections.abc import Sequence
 

@@ -106,13 +106,13 @@ def _download(repository: str) -> tuple[Path, Path]:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
-        raise UserError(f"getting it from the hub needs: {install('pretrained')}") from None
+        raise UserError(f"downloading it from the hub needs: {install('pretrained')}") from None
     try:
         files = [Path(hf_hub_download(repository, name)) for name in ("model.safetensors", "config.json")]
     except Exception as error:  # the client raises those of several libraries
         reason = str(error).strip().splitlines() or [""]
         raise UserError(
-            f"the hub did not give it: {type(error).__name__}: {reason[0]} "
+            f"the hub did not provide it: {type(error).__name__}: {reason[0]} "
             "(without a network, give the path of a file that you downloaded)"
         ) from None
     return files[0], files[1]
@@ -274,5 +274,5 @@ def load_pretrained(
     except UserError as error:
         raise UserError(f"config.init.weights={weights!r}: {error}") from None
     if preprocessing is None:
-        notes.append("how these weights want their images is not known: config.data stays as it is")
+        notes.append("the preprocessing that these weights expect is not known: config.data is kept")
     return new, Report(weights, preprocessing, notes)

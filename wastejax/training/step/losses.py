@@ -1,4 +1,4 @@
-"""Cross entropy, binary for several labels an image, with everything that this project does to labels."""
+"""Cross entropy, binary for several labels per image, with everything that this project does to labels."""
 
 import jax
 import jax.numpy as jnp

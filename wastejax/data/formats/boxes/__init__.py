@@ -16,7 +16,7 @@ from wastejax.data.images import BadImage, decode, read_file
 from wastejax.errors import ConfigError
 
 MARGIN = 0.1  # around a box, as a share of its longer side, unless config.data.box_margin says otherwise
-MULTILABEL = "multilabel"  # the value of config.loss.kind for several labels an image
+MULTILABEL = "multilabel"  # the value of config.loss.kind for several labels per image
 _ORIENTATION_TAG = 0x0112
 Corners = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -121,7 +121,7 @@ def _tagged(found: Annotations, tags: Sequence[Tag], key: str) -> Source:
         if labels.setdefault(tag.path, tag.label) != tag.label:
             raise ConfigError(
                 key,
-                f"{tag.path}: is labeled {labels[tag.path]!r} and {tag.label!r}; several labels an image: "
+                f"{tag.path}: is labeled {labels[tag.path]!r} and {tag.label!r}; several labels per image: "
                 "--config.loss.kind=multilabel",
             )
     paths = tuple(sorted(labels))
