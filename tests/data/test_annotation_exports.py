@@ -260,52 +260,7 @@ def test_boxes_agree_with_the_exif_orientation(tmp_path, tool, upright):
     np.testing.assert_array_equal(crop, shown[:40, :15])
 
 
-ONE_NUMBER, ONE_POINT = '<box label="a" xtl="0"/>', '<polygon label="a" points="1;2"/>'
 BOX = '<box label="can" xtl="0" ytl="0" xbr="9" ybr="9"/>'
-BAD = {
-    "p.json": [
-        ("[]", "empty"),
-        ("[1, 2]", "no COCO file"),
-        ("[{", "cannot read"),
-        (json.dumps([{"id": 1, "data": {"text": "hello"}, "annotations": []}]), "names no image"),
-        (json.dumps([task("gone.png", choices("a"))]), "is not found beside it"),
-        (json.dumps([task("a.png")]), "holds no box"),
-        (json.dumps([task("a.png", {"type": "choices", "value": {}})]), "choices: lacks 'choices'"),
-        (json.dumps([task("a.png", rectangle("a", "left", 0, 1, 1))]), "rectanglelabels"),
-        (
-            json.dumps([{"id": 1, "data": {"image": "a.png"}, "annotations": []}]),
-            "without an annotation|no box",
-        ),
-    ],
-    "a.xml": [
-        ("<annotations><image", "cannot read"),
-        ("<annotation/>", "no CVAT export"),
-        ('<annotations><track id="0" label="a"/></annotations>', "of a video"),
-        ("<annotations/>", "holds no box"),
-        (f"<annotations>{cvat_image('gone.png', BOX)}</annotations>", "is not found beside it"),
-        (f"<annotations>{cvat_image('a.png', BOX, width='0')}</annotations>", "no width and height"),
-        (f"<annotations>{cvat_image('a.png', BOX, width='wide')}</annotations>", "invalid literal"),
-        (f"<annotations>{cvat_image('a.png', ONE_NUMBER)}</annotations>", "lacks 'ytl'"),
-        (
-            f"<annotations>{cvat_image('a.png', ONE_POINT)}</annotations>",
-            "image 'a.png'",
-        ),
-    ],
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "problem"), [(n, c, p) for n, cases in BAD.items() for c, p in cases]
-)
-def test_bad_exports_are_one_line_that_names_the_file(tmp_path, name, content, problem):
-    photo(tmp_path / "a.png")
-    (tmp_path / name).write_text(content)
-    for reading in (PLAIN, WHOLE):
-        with pytest.raises(ConfigError) as error:
-            open_path(tmp_path / name, reading=reading)
-        assert "\n" not in str(error.value)
-    with pytest.raises(ConfigError, match=problem):
-        open_path(tmp_path / name)
 
 
 def test_two_photographs_of_one_name_are_not_guessed_between(tmp_path):

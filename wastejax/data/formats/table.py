@@ -83,6 +83,8 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
         if not name or not (of_row or several):
             counts["without a file or a label"] += 1
             continue
+        if "\0" in name:
+            raise ConfigError(key, f"{path}: the name of a file holds a zero byte: {name!r}")
         place = (path.parent.resolve() / name).as_posix()
         name = Path(place).relative_to(root).as_posix() if Path(place).is_relative_to(root) else place
         said = str(row.get("split") or "")
@@ -169,7 +171,7 @@ def read_rows(path: Path, key: str) -> list[Row]:
             return [dict(json.loads(line)) for line in text.splitlines() if line.strip()]
         separator = "\t" if ending == ".tsv" else _separator(text)
         return [dict(row) for row in csv.DictReader(text.splitlines(), delimiter=separator, restval="")]
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError, TypeError) as error:
+    except (OSError, csv.Error, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(key, f"cannot read {path}: {error}") from None
 
 

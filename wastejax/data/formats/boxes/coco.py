@@ -2,12 +2,11 @@
 
 import json
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from wastejax.data.formats.boxes import Annotations, Box, Corners, Reading, Tag, as_source
-from wastejax.data.formats.boxes.find import relative
+from wastejax.data.formats.boxes import Box, Corners, Reading, Tag
+from wastejax.data.formats.boxes.find import Found, content_of
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.walk import walk
@@ -32,72 +31,47 @@ def open_coco(path: Path, key: str, reading: Reading) -> Source:
         root = path
     else:
         files, root = [path], path.parent
-    photographs: dict[Path, str] = {}
-    found: list[Box | Tag] = []  # with whole paths
-    dropped: Counter[str] = Counter()
+    found = Found()
     for file in files:
         split = role_of(file.parent.name) or "" if len(files) > 1 else ""
-        found += _labels(file, split, photographs, dropped, key)
-    top, below = relative(root, photographs)
-    things = [thing._replace(path=below[Path(thing.path)]) for thing in found]
-    annotations = Annotations(
-        top,
-        "COCO",
-        {below[where]: split for where, split in photographs.items()},
-        [thing for thing in things if isinstance(thing, Box)],
-        [thing for thing in things if isinstance(thing, Tag)],
-        dropped,
-    )
-    return as_source(annotations, reading, key)
+        _read(file, split, found, key)
+    return found.as_source("COCO", root, reading, key)
 
 
-def _labels(
-    file: Path, split: str, photographs: dict[Path, str], dropped: Counter[str], key: str
-) -> list[Box | Tag]:
-    """Returns the labels of one file, and adds its photographs; a box that cannot be used is a tag."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        images = {image["id"]: image for image in content["images"]}
+def _read(file: Path, split: str, found: Found, key: str) -> None:
+    """Adds the photographs and labels of one file; a box that cannot be used is a tag."""
+    with content_of(f"{file} is no COCO file with images, categories and annotations", key):
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        images = {image["id"]: (str(image["file_name"]), _size(image)) for image in content["images"]}
         names = {category["id"]: str(category["name"]) for category in content["categories"]}
         annotations = list(content["annotations"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        why = f"lacks {error}" if isinstance(error, KeyError) else error
-        raise ConfigError(
-            key, f"{file} is no COCO file with images, categories and annotations: {why}"
-        ) from None
-    place = _places(file, [str(image.get("file_name", "")) for image in images.values()], key)
-    photographs |= dict.fromkeys(place.values(), split)
-    found: list[Box | Tag] = []
-    for annotation in annotations:
-        image, name = images.get(annotation.get("image_id")), names.get(annotation.get("category_id"))
-        if image is None or name is None:
-            what = "image" if image is None else "category"
-            raise ConfigError(
-                key, f"{file}: annotation {annotation.get('id')} names no {what} that is listed"
-            )
-        corners = None
-        reason = "crowd" if annotation.get("iscrowd") else "rotated" if _is_rotated(annotation) else ""
-        if not reason:
-            corners = _corners(annotation)
-            reason = "" if corners else "without a box"
-        size = _size(image)
-        if not reason and size is None:
-            raise ConfigError(key, f"{file}: image {image.get('file_name')!r} has no width and height")
-        where = str(place[str(image["file_name"])])
-        if reason or corners is None or size is None:
-            dropped[reason] += 1
-            found.append(Tag(where, name))
-            continue
-        w, h = size
-        shares = (corners[0] / w, corners[1] / h, corners[2] / w, corners[3] / h)
-        found.append(Box(where, name, shares, size, split))
-    return found
+        place = _places(file, [name for name, _ in images.values()], key)
+    found.photographs |= dict.fromkeys(place.values(), split)
+    for number, annotation in enumerate(annotations):
+        with content_of(f"{file}: annotation {number} of {len(annotations)}", key):
+            for what, known in (("image", images), ("category", names)):
+                if annotation[f"{what}_id"] not in known:
+                    raise ValueError(f"names no {what} that is listed")
+            (image, size), label = images[annotation["image_id"]], names[annotation["category_id"]]
+            reason = "crowd" if annotation.get("iscrowd") else "rotated" if _is_rotated(annotation) else ""
+            corners = None if reason else _corners(annotation)
+            if corners is None:
+                found.dropped[reason or "without a box"] += 1
+                found.things.append(Tag(str(place[image]), label))
+                continue
+            if size is None:
+                raise ValueError(f"its image {image!r} has no width and height")
+            w, h = size
+            shares = (corners[0] / w, corners[1] / h, corners[2] / w, corners[3] / h)
+            found.things.append(Box(str(place[image]), label, shares, size))
 
 
 def _size(image: dict[str, Any]) -> tuple[int, int] | None:
     width, height = image.get("width"), image.get("height")
     return (
-        (width, height) if isinstance(width, int) and isinstance(height, int) and width * height > 0 else None
+        (width, height)
+        if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0
+        else None
     )
 
 

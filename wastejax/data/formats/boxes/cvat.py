@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from wastejax.data.formats.boxes import Annotations, Box, Corners, Reading, Tag, as_source
-from wastejax.data.formats.boxes.find import Finder, relative
+from wastejax.data.formats.boxes import Box, Corners, Reading, Tag
+from wastejax.data.formats.boxes.find import Finder, Found, content_of
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
 from wastejax.errors import ConfigError
@@ -28,7 +28,7 @@ def open_cvat(path: Path, key: str, reading: Reading) -> Source:
     """
     try:
         content = ElementTree.parse(path).getroot()
-    except (OSError, ElementTree.ParseError) as error:
+    except (OSError, ValueError, LookupError, ElementTree.ParseError) as error:
         raise ConfigError(key, f"cannot read {path}: {error}") from None
     if content.tag != "annotations":
         raise ConfigError(
@@ -36,31 +36,16 @@ def open_cvat(path: Path, key: str, reading: Reading) -> Source:
         )
     if content.find("track") is not None:
         raise ConfigError(key, f"{path} is of a video; export it as 'CVAT for images 1.1'")
-    find, found = Finder(path, key), []
-    photographs: dict[Path, str] = {}
-    dropped: Counter[str] = Counter()
+    find, found = Finder(path, key), Found()
     for image in content.iter("image"):
-        name = image.get("name", "")
-        try:
+        name, subset = image.get("name", ""), image.get("subset", "")
+        with content_of(f"{path}: image {name!r}", key):
             size = (int(image.get("width", "")), int(image.get("height", "")))
-            things = list(_labels(image, size, dropped))
-        except (KeyError, ValueError) as error:
-            why = f"lacks {error}" if isinstance(error, KeyError) else error
-            raise ConfigError(key, f"{path}: image {name!r}: {why}") from None
-        subset = image.get("subset", "")
-        place = find(*([f"{subset}/{name}"] if subset else []), name)
-        photographs[place] = role_of(subset) or ""
-        found += [thing._replace(path=str(place)) for thing in things]
-    root, below = relative(path.parent, photographs)
-    splits = photographs if all(photographs.values()) else dict.fromkeys(photographs, "")
-    boxes = [
-        thing._replace(path=below[Path(thing.path)], split=splits[Path(thing.path)])
-        for thing in found
-        if isinstance(thing, Box)
-    ]
-    tags = [thing._replace(path=below[Path(thing.path)]) for thing in found if isinstance(thing, Tag)]
-    listed = {below[place]: split for place, split in splits.items()}
-    return as_source(Annotations(root, "CVAT", listed, boxes, tags, dropped), reading, key)
+            things = list(_labels(image, size, found.dropped))
+            place = find(*([f"{subset}/{name}"] if subset else []), name)
+        found.photographs[place] = role_of(subset) or ""
+        found.things += [thing._replace(path=str(place)) for thing in things]
+    return found.as_source("CVAT", path.parent, reading, key)
 
 
 def _labels(image: ElementTree.Element, size: tuple[int, int], dropped: Counter[str]) -> Iterator[Box | Tag]:

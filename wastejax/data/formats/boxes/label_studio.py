@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from wastejax.data.formats.boxes import Annotations, Box, Corners, Reading, Tag, as_source
-from wastejax.data.formats.boxes.find import Finder, relative
+from wastejax.data.formats.boxes import Box, Corners, Reading, Tag
+from wastejax.data.formats.boxes.find import Finder, Found, content_of
 from wastejax.data.formats.source import Source
 from wastejax.errors import ConfigError
 
@@ -39,45 +39,27 @@ def open_label_studio(path: Path, key: str, reading: Reading) -> Source:
     Raises:
         ConfigError: it is no such export, an image is not there, or there is nothing that can be used.
     """
-    try:
+    with content_of(f"cannot read {path}", key):
         tasks = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(key, f"cannot read {path}: {error}") from None
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, dict) for task in tasks):
         raise ConfigError(
             key, f"{path} is no COCO file, and of Label Studio's tasks no list, or an empty one"
         )
-    find, found = Finder(path, key), []
-    photographs: dict[Path, str] = {}
-    counts: Counter[str] = Counter()
-    dropped: Counter[str] = Counter()
+    find, found = Finder(path, key), Found()
     for number, task in enumerate(tasks):
-        image = _image(task)
-        if image is None:
-            raise ConfigError(key, f"{path}: task {number} of Label Studio names no image")
-        results = _results(task, counts)
-        if results is None:
-            continue
-        place = find(*_names(image))
-        photographs[place] = ""
+        with content_of(f"{path}: task {number}", key):
+            image = _image(task)
+            if image is None:
+                raise ValueError("Label Studio names no image in it")
+            results = _results(task, found.counts)
+            if results is None:
+                continue
+            place = find(*_names(image))
+        found.photographs[place] = ""
         for result in results:
-            try:
-                found += _labels(str(place), result, dropped)
-            except (KeyError, TypeError, ValueError) as error:
-                why = f"lacks {error}" if isinstance(error, KeyError) else error
-                raise ConfigError(key, f"{path}: task {number}, {result.kind}: {why}") from None
-    root, below = relative(path.parent, photographs)
-    things = [thing._replace(path=below[Path(thing.path)]) for thing in found]
-    annotations = Annotations(
-        root,
-        "Label Studio",
-        {below[place]: split for place, split in photographs.items()},
-        [thing for thing in things if isinstance(thing, Box)],
-        [thing for thing in things if isinstance(thing, Tag)],
-        dropped,
-        [f"{what}: {count:,}" for what, count in sorted(counts.items())],
-    )
-    return as_source(annotations, reading, key)
+            with content_of(f"{path}: task {number}, {result.kind}", key):
+                found.things += _labels(str(place), result, found.dropped)
+    return found.as_source("Label Studio", path.parent, reading, key)
 
 
 def _image(task: dict[str, Any]) -> str | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wastejax.data.formats.boxes import Annotations, Box, Reading, Tag, as_source
+from wastejax.data.formats.boxes.find import content_of
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.walk import walk
 from wastejax.errors import ConfigError, MissingPackage
@@ -29,12 +30,14 @@ def open_yolo(path: Path, key: str, reading: Reading) -> Source:
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not names:
         raise ConfigError(key, f"{path}: lacks `names`, the list of classes")
-    names = {int(number): str(name) for number, name in names.items()}
+    with content_of(f"{path}: `names` must be a list, or numbers and names", key):
+        names = {int(number): str(name) for number, name in names.items()}
     found: list[tuple[Path, str]] = []
     for split in SPLITS:
         given = content.get(split) or (content.get("valid") if split == "val" else None)
         for place in given if isinstance(given, list) else [given] if given else []:
-            found += [(image, split) for image in _images(path, content, str(place), key)]
+            with content_of(f"{path}: {split}", key):
+                found += [(image, split) for image in _images(path, content, str(place), key)]
     if not found:
         raise ConfigError(key, f"{path}: names no images under train, val or test")
     root = path.parent.resolve()
@@ -64,7 +67,7 @@ def _read_yaml(path: Path, key: str) -> dict[str, Any]:
         raise MissingPackage(f"{path}", "PyYAML", None) from None
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(key, f"cannot read {path}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(key, f"{path} is no YOLO description with names, train and val")
@@ -104,7 +107,7 @@ def _rows(file: Path, names: dict[int, str], key: str) -> list[tuple[str, Sequen
         try:
             first, *rest = (float(word) for word in line.split())
             label = names[int(first)]
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, OverflowError):
             raise ConfigError(
                 key, f"{file}:{number}: {line[:60]!r} does not begin with a class from 0 to {max(names)}"
             ) from None
