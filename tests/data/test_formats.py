@@ -272,93 +272,11 @@ def test_splits_of_yolo_and_polygons(folder, tmp_path):
     assert "photographs without a box that can be used, left out: 1" in source.notes
 
 
-def broken(tmp_path, kind: str) -> tuple[Path, str]:
-    """Returns bad input of each format, and what is to be said of it."""
-    texts = {
-        "a.json": ("{", "is no COCO file"),
-        "b.json": ('{"images": [], "annotations": []}', "lacks 'categories'"),
-        "c.json": ("[]", "is no COCO file"),
-        "a.csv": ("name,kind\n1.png,can\n", "needs a column 'file'"),
-        "b.csv": ("file,kind\n1.png,can\n", "needs a column 'label'"),
-        "c.csv": ("file,label\n", "lists no file"),
-        "d.csv": ("file,label\n1.png,can\n1.png,glass\n", "lists 1.png twice"),
-        "e.csv": ("file,label,split\n1.png,can,later\n", "has split 'later'"),
-        "f.csv": ("file,label\n,\n", "no row has both"),
-        "a.jsonl": ("{\n", "cannot read"),
-        "a.parquet": ("no", "cannot read"),
-        "a.yaml": ("names: [", "cannot read"),
-        "b.yaml": ("train: images\n", "lacks `names`"),
-        "c.yaml": ("names: [a]\ntrain: nowhere\n", "there is no"),
-        "d.yaml": ("names: [a]\n", "names no images"),
-        "a.zip": ("PK", "unpack it"),
-        "a.txt": ("1.png", "not a folder, nor a description"),
-    }
-    (tmp_path / kind).write_text(texts[kind][0])
-    return tmp_path / kind, texts[kind][1]
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        *(f"{n}.json" for n in "abc"),
-        *(f"{n}.csv" for n in "abcdef"),
-        *(f"{n}.yaml" for n in "abcd"),
-        *("a.jsonl", "a.parquet", "a.zip", "a.txt"),
-    ],
-)
-def test_bad_input_is_one_line(tmp_path, kind):
-    path, words = broken(tmp_path, kind)
-    with pytest.raises(ConfigError) as error:
-        open_path(path, "--data")
-    text = str(error.value)
-    assert text.startswith("--data: ") and words in text and "\n" not in text
-
-
-@pytest.mark.parametrize(
-    "changes, words",
-    [
-        (
-            {"annotations": [{"id": 5, "image_id": 9, "category_id": 1, "bbox": [0, 0, 1, 1]}]},
-            "names no image",
-        ),
-        (
-            {"annotations": [{"id": 5, "image_id": 1, "category_id": 9, "bbox": [0, 0, 1, 1]}]},
-            "names no category",
-        ),
-        ({"annotations": []}, "holds no box"),
-        ({"image": {"width": None}}, "has no width and height"),
-        ({"image": {"file_name": "gone.png"}}, "are not found"),
-    ],
-)
-def test_bad_coco_is_one_line(tmp_path, changes, words):
-    file = annotated(tmp_path, [{"bbox": [0, 0, 9, 9]}], **changes)
-    with pytest.raises(ConfigError) as error:
-        open_path(file)
-    assert words in str(error.value) and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("line, words", [("7 .5 .5 1 1", "a class from 0 to 2"), ("0 .5 .5", "needs 4 numbers"),
-                                         ("can .5 .5 1 1", "a class from 0 to 2")])  # fmt: skip
-def test_bad_yolo_labels_are_one_line(folder, tmp_path, line, words):
-    out = as_yolo(folder, tmp_path / "yolo")
-    (out / "labels" / "train" / "can0.txt").write_text(f"0 .5 .5 1 1\n{line}\n")
-    with pytest.raises(ConfigError, match=r"can0\.txt:2: .*" + words):
-        open_path(out)
-
-
-@pytest.mark.parametrize("change, words", [(("<bndbox>", "<bndbox"), "is no Pascal VOC file"),
-                                           (("<xmin>0</xmin>", ""), "has no box of four numbers"),
-                                           (("can0.png", "gone0.png"), None),
-                                           (("<width>64</width>", ""), "says no width")])  # fmt: skip
-def test_bad_voc_is_one_line(folder, tmp_path, change, words):
+def test_an_annotation_of_voc_names_its_image_by_its_own_name_too(folder, tmp_path):
     out = as_voc(folder, tmp_path / "voc")
     file = out / "Annotations" / "can0.xml"
-    file.write_text(file.read_text().replace(*change))
-    if words is None:  # the image's name is that of the annotation all the same
-        assert len(open_path(out)) == 12
-        return
-    with pytest.raises(ConfigError, match=words):
-        open_path(out)
+    file.write_text(file.read_text().replace("can0.png", "gone0.png"))
+    assert len(open_path(out)) == 12
 
 
 def test_class_folders_with_annotations_beside_them_stay_class_folders(folder):
@@ -538,17 +456,12 @@ def test_a_description_reads_boxes_with_the_margin_that_is_asked_for(photographs
     (photographs / "all.toml").write_text('classes = "one"\n[sources.one]\npath = "coco.json"\n')
     plain = open_data(photographs / "coco.json", reading=Reading(0.5))
     assert open_data(photographs / "all.toml", reading=Reading(0.5)).read(0) == plain.read(0)
-    with pytest.raises(ConfigError, match="one label per image"):
-        open_data(photographs / "all.toml", reading=Reading(several=True))
+    whole = open_data(photographs / "all.toml", reading=Reading(several=True))
+    assert {name.rpartition("/")[2]: labels for name, labels in shown(whole).items()} == SEVERAL
 
 
 def test_a_round_trip_from_folders_to_coco_and_back_keeps_every_image_and_label(folder, tmp_path):
-    pycocotools = pytest.importorskip("pycocotools.coco")  # the format's own reader, where it is installed
-    file = as_coco(folder, tmp_path / "coco")
-    coco = pycocotools.COCO(str(file))
-    names = {c["id"]: c["name"] for c in coco.loadCats(coco.getCatIds())}
-    source = open_path(file)
-    assert sorted(source.label_names) == sorted(names[a["category_id"]] for a in coco.anns.values())
+    source = open_path(as_coco(folder, tmp_path / "coco"))
     for i, (name, label) in enumerate(zip(source.names, source.label_names, strict=True)):
         out = tmp_path / "again" / label / Path(name.partition("#")[0]).name
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -556,46 +469,3 @@ def test_a_round_trip_from_folders_to_coco_and_back_keeps_every_image_and_label(
     again, before = open_path(tmp_path / "again"), open_path(folder)
     assert (again.names, again.label_names) == (before.names, before.label_names)
     assert all(again.read(i) == before.read(i) for i in range(len(before)))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", ["coco", "yolo"])
-def test_what_supervision_writes_is_read_as_it_was_given(tmp_path, form):
-    """A well-kept writer of both formats, from arrays of boxes."""
-    sv = pytest.importorskip("supervision")
-    rng = np.random.default_rng(5)
-    (tmp_path / "given").mkdir()
-    paths, boxes = [], {}
-    for i in range(4):
-        path = tmp_path / "given" / f"{i}.png"
-        photo(i, (80, 60)).save(path)
-        corners = rng.integers(0, 30, (2, 2))
-        xyxy = np.concatenate([corners, corners + rng.integers(5, 30, (2, 2))], axis=1).astype(float)
-        boxes[str(path)] = sv.Detections(xyxy=xyxy, class_id=rng.integers(0, 3, 2))
-        paths.append(str(path))
-    given = sv.DetectionDataset(list(CLASSES), paths, boxes)
-    out = tmp_path / "out"
-    images, labels = str(out / "images"), str(out / "labels")
-    if form == "coco":
-        given.as_coco(images_directory_path=images, annotations_path=str(out / "a.json"))
-        path = out / "a.json"
-    else:
-        given.as_yolo(
-            images_directory_path=images,
-            annotations_directory_path=labels,
-            data_yaml_path=str(out / "data.yaml"),
-        )
-        text = (out / "data.yaml").read_text()
-        (out / "data.yaml").write_text(text + "\ntrain: images\n")  # it leaves the splits to its user
-        path = out
-    source = open_path(path, reading=Reading(0))
-    expected = sorted(
-        (Path(p).name, CLASSES[c], (int(x1 - x0), int(y1 - y0)))
-        for p in paths
-        for (x0, y0, x1, y1), c in zip(boxes[p].xyxy, boxes[p].class_id, strict=True)
-    )
-    found = sorted(
-        (Path(name.partition("#")[0]).name, label, decode(source.read(i)).size)
-        for i, (name, label) in enumerate(zip(source.names, source.label_names, strict=True))
-    )
-    assert found == expected

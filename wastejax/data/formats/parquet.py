@@ -12,6 +12,7 @@ import numpy as np
 from wastejax.data.formats.boxes import stamp_of
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
+from wastejax.data.images import read_file
 from wastejax.errors import ConfigError, MissingPackage
 
 if TYPE_CHECKING:
@@ -144,10 +145,15 @@ class ReadRows:
     rows: np.ndarray
 
     def __call__(self, index: int) -> bytes:
-        """Returns the bytes of one image; raises OSError."""
+        """Returns the bytes of one image, or of the file that stands in their place; raises OSError."""
         number, at = (int(value) for value in self.rows[index])
         value = _column(self.paths[number], self.column, *_group_of(self.paths[number], at))
         data = value.get("bytes") if isinstance(value, dict) else value
+        path = value.get("path") if isinstance(value, dict) else None
+        if data is None and path:
+            # What `Dataset.to_parquet` of Hugging Face writes: below the file, or as it was where it was written.
+            beside = Path(self.paths[number]).parent / path
+            return read_file(beside if beside.is_file() else Path(path))
         if data is None:
             raise OSError("the row holds no image")
         return bytes(data)

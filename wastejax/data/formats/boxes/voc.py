@@ -3,7 +3,8 @@
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from wastejax.data.formats.boxes import Annotations, Box, Reading, Tag, as_source
+from wastejax.data.formats.boxes import Annotations, Box, Corners, Reading, Tag, as_source
+from wastejax.data.formats.boxes.find import content_of
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.walk import is_image, walk
@@ -14,6 +15,9 @@ def open_voc(path: Path, key: str, reading: Reading) -> Source:
     """Opens a folder with Annotations/*.xml and JPEGImages/, or with XML files beside the images.
 
     Splits are those of ImageSets/Main/train.txt, val.txt and test.txt, or of folders that are named so.
+
+    Corners are pixels, counted from 1, and belong to the box, as the VOC devkit defines them. Where a corner of the
+    set is 0, its tool counts from 0 instead.
 
     Args:
         path: the folder.
@@ -26,14 +30,17 @@ def open_voc(path: Path, key: str, reading: Reading) -> Source:
     images: dict[str, list[str]] = {}
     for parts in walk(path, key).images:
         images.setdefault(parts[-1], []).append("/".join(parts))
-    listed = _listed(path)
+    listed = _listed(path, key)
     found: list[Box | Tag] = []
     photographs: dict[str, str] = {}
     for file in xml_files(path):
         found += _labels(file, path, images, listed, photographs, key)
+    boxes = [thing for thing in found if isinstance(thing, Box)]
+    if all(min(box.corners[:2]) > 0 for box in boxes):
+        boxes = [box._replace(corners=_from_zero(box)) for box in boxes]
     if not all(photographs.values()):
         photographs = dict.fromkeys(photographs, "")
-    boxes = [thing._replace(split=photographs[thing.path]) for thing in found if isinstance(thing, Box)]
+    boxes = [box._replace(split=photographs[box.path]) for box in boxes]
     rotated = [thing for thing in found if isinstance(thing, Tag)]
     dropped = {"rotated": len(rotated)}
     return as_source(Annotations(path, "Pascal VOC", photographs, boxes, rotated, dropped), reading, key)
@@ -50,12 +57,21 @@ def xml_files(path: Path) -> list[Path]:
     return files if any(file.stem in images for file in files) else []
 
 
-def _listed(path: Path) -> dict[str, str]:
+def _from_zero(box: Box) -> Corners:
+    """Returns the corners of a box whose upper left pixel is counted as 1, 1."""
+    left, top, right, bottom = box.corners
+    width, height = box.size or (1, 1)
+    return left - 1 / width, top - 1 / height, right, bottom
+
+
+def _listed(path: Path, key: str) -> dict[str, str]:
     """Returns the split of each image, by its name without ending, of ImageSets/Main."""
     found: dict[str, str] = {}
     for split in ("train", "val", "test"):
         file = path / "ImageSets" / "Main" / f"{split}.txt"
-        if file.is_file():
+        if not file.is_file():
+            continue
+        with content_of(f"cannot read {file}", key):
             found |= {line.split()[0]: split for line in file.read_text().splitlines() if line.strip()}
     return found
 
@@ -72,7 +88,7 @@ def _labels(
     try:
         content = ElementTree.parse(file).getroot()
         size = (int(content.findtext("size/width") or 0), int(content.findtext("size/height") or 0))
-    except (OSError, ElementTree.ParseError, ValueError) as error:
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
         raise ConfigError(key, f"{file} is no Pascal VOC file: {error}") from None
     name = Path((content.findtext("filename") or file.stem).replace("\\", "/")).name
     places = images.get(name) or [p for n, ps in images.items() if Path(n).stem == file.stem for p in ps]
