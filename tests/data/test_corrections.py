@@ -160,18 +160,37 @@ def test_what_is_written_is_read_again(tmp_path):
 
 def test_images_with_several_labels(folder):  # noqa: F811
     """A row names all that an image shows; `labels` is the rarest of them, as readers have it."""
-    shown = np.array([[True, False, False], [True, True, False], [False, True, True]])
-    source = open_folder(folder).select([0, 1, 2])
-    source = replace(source, classes=("can", "jar", "lid"), labels=np.array([0, 0, 2], np.int32), shown=shown)
+    shown = np.array([[True, False, False], [True, True, False], [False, True, True], [True, True, False]])
+    unsaid = np.array([[False, False, True]] * 2 + [[False] * 3] * 2)
+    source = open_folder(folder).select([0, 1, 2, 3])
+    source = replace(
+        source,
+        classes=("can", "jar", "lid"),
+        labels=np.array([0, 0, 2, 0], np.int32),
+        shown=shown,
+        unsaid=unsaid,
+    )
     names = source.names
-    rows = {names[0]: Row(names[0], "jar; lid"), names[2]: Row(names[2], "drop")}
-    corrections = Corrections(Path("c.csv"), "key", b"", rows)
-    fixed = corrections.of(source).applied(source)
-    np.testing.assert_array_equal(fixed.shown, [[False, True, True], [True, True, False]])
-    assert fixed.classes[fixed.labels[0]] == "lid"
-    corrections = Corrections(Path("c.csv"), "key", b"", {names[0]: Row(names[0], "jar;pot")})
-    with pytest.raises(UserError, match="there is no class 'pot'"):
-        corrections.of(source)
+    rows = [
+        Row(names[0], "jar; lid", "can"),
+        Row(names[1], "none"),
+        Row(names[2], "drop"),
+        Row(names[3], "jar;can"),
+    ]
+    changes = Corrections(Path("c.csv"), "key", b"", {row.file: row for row in rows}).of(source)
+    assert changes.counts == {"relabeled": 2, "dropped": 1, "confirmed": 1}
+    fixed = changes.applied(source)
+    # What a person says is all that there is to say of an image.
+    np.testing.assert_array_equal(fixed.truth, [[0, 1, 1], [0, 0, 0], [1, 1, 0]])
+    assert fixed.label_names == ["jar;lid", "", "can;jar"] and fixed.classes[fixed.labels[0]] == "lid"
+    for row, problem in (
+        (Row(names[0], "jar;pot"), "there is no class 'pot'"),
+        (Row(names[0], "jar", "lid"), "was labeled 'lid' when it was corrected, and is labeled 'can'"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            Corrections(Path("c.csv"), "key", b"", {row.file: row}).of(source)
+    with pytest.raises(UserError, match="'none' is what shows none of the classes, and a class here"):
+        Corrections(Path("c.csv"), "key", b"", {}).of(replace(source, classes=("can", "jar", "none")))
 
 
 def test_labels_that_mean_several_classes_become_one(tmp_path):

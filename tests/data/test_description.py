@@ -9,6 +9,7 @@ from wastejax.data import pipeline
 from wastejax.data.description import open_description
 from wastejax.data.description.label_map import load_label_map
 from wastejax.data.duplicates import joined_groups
+from wastejax.data.formats.boxes import Reading
 from wastejax.data.prepare import prepare
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
 from wastejax.errors import ConfigError, UserError
@@ -102,7 +103,7 @@ def test_turns_follow_the_shares_at_every_length(shares):
 
 def test_batches_draw_sources_by_weight_the_same_from_any_step(description):
     source = open_description(description).source
-    mix = pipeline.Mix(source.allowed, source.members, {"home": 3.0, "street": 1.0})
+    mix = pipeline.Mix(source.members, {"home": 3.0, "street": 1.0})
 
     def batches(start, stop):
         augment = AUGMENTATIONS["basic"](Preprocessing(16), 0.5)
@@ -162,3 +163,45 @@ def test_training_refuses_what_needs_one_class_for_each_image(description):
     data = f"--config.data.dir={description}"
     with pytest.raises(ConfigError, match=r"config\.loss\.mixup: does not work with a data description"):
         resolve("mobilevit_ir", [data, "--config.loss.mixup=0.2"], lambda line: None)
+
+
+def test_several_labels_leave_open_what_a_source_does_not_tell(tmp_path):
+    """A folder knows two classes of three, boxes two, of which one is either of two; grounds show none at all."""
+    draw(tmp_path / "home", {"can": 4, "cup": 4}, 1)
+    draw(tmp_path / "ground", {"street": 2}, 2)
+    draw(tmp_path / "photos", {"x": 4}, 3)
+    (tmp_path / "photos" / "list.csv").write_text(
+        "file,labels\nx/00.png,metal;bottle\nx/01.png,bottle\nx/02.png,\nx/03.png,metal;sky\n"
+    )
+    path = tmp_path / "all.toml"
+    path.write_text(
+        'classes = ["can", "cup", "jar"]\n[sources.home]\npath = "home"\n'
+        '[sources.ground]\npath = "ground"\nmeanings = { street = [] }\n'
+        '[sources.photos]\npath = "photos/list.csv"\n'
+        'meanings = { metal = ["can"], bottle = ["can", "jar"], sky = [] }\n'
+    )
+    source = open_description(path, reading=Reading(several=True)).source
+    truth = {
+        name: "".join("-0+"[v + 1] for v in row) for name, row in zip(source.names, source.truth, strict=True)
+    }
+    assert {name: truth[name] for name in truth if "home" not in name} == {
+        "ground/street/00.png": "000",  # said to be none of the classes
+        "ground/street/01.png": "000",
+        "photos/x/00.png": "+--",  # a can, and a bottle that is a can or a jar; of cups nobody said anything
+        "photos/x/01.png": "--" + "-",
+        "photos/x/02.png": "0-0",
+        "photos/x/03.png": "+-0",
+    }
+    assert {truth[f"home/can/0{i}.png"] for i in range(4)} == {"+0-"}
+    assert {truth[f"home/cup/0{i}.png"] for i in range(4)} == {"0+-"}
+    assert source.classes == CLASSES and source.allowed is None and source.label_names[-1] == "can"
+    assert "home: its labels leave open jar: there they are neither learned nor scored" in source.notes
+    read = pipeline.Reader(source)
+    images = pipeline.TrainingImages(
+        read, np.arange(len(source)), AUGMENTATIONS["none"](Preprocessing(16), 0.5), batch_size=4, seed=1,
+        mix=pipeline.Mix(source.members, {"home": 1.0, "ground": 1.0, "photos": 2.0}),
+    )  # fmt: skip
+    for batch in pipeline.train_batches(images, 0, 3):
+        for name in ("shown", "unsaid"):
+            np.testing.assert_array_equal(batch[name], getattr(source, name)[batch["index"]])
+        assert sum(source.members[i] == "photos" for i in batch["index"]) == 2

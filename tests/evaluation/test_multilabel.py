@@ -80,3 +80,34 @@ def test_the_sigmoid_is_finite_everywhere(logit):
     assert sigmoid(np.array([logit]))[0] == pytest.approx(
         1 / (1 + np.exp(-np.clip(logit, -700, 700))), rel=1e-6
     )
+
+
+def test_what_nobody_said_counts_in_no_score():
+    """Against scikit-learn on the rest, column by column; and pairs, images and bins counted one by one."""
+    rng = np.random.default_rng(8)
+    logits, truth = rng.normal(0, 2, (150, 3)), rng.choice([-1, 0, 1], (150, 3), p=[0.3, 0.4, 0.3])
+    classes, bins, thresholds = ("can", "jar", "box"), ("metal", "metal", "paper"), (0.4, 0.5, 0.6)
+    scores = score_multilabel(logits, truth, classes, thresholds, bins, bootstrap=20)
+    said, p = truth >= 0, 1 / (1 + np.exp(-logits))
+    named = p >= thresholds
+    columns = [(truth[said[:, c], c], logits[said[:, c], c], named[said[:, c], c]) for c in range(3)]
+    for name, (y, z, own) in zip(classes, columns, strict=True):
+        found = scores["per_class"][name]
+        assert found["average_precision"] == pytest.approx(average_precision_score(y, z))
+        assert found["f1"] == pytest.approx(f1_score(y, own)) and found["support"] == y.sum()
+    assert scores["macro_ap"] == pytest.approx(
+        np.mean([average_precision_score(y, z) for y, z, _ in columns])
+    )
+    everything = (np.concatenate([column[k] for column in columns]) for k in (0, 2))
+    assert scores["micro_f1"] == pytest.approx(f1_score(*everything))
+    assert scores["exact"] == np.mean([(n == t)[t >= 0].all() for n, t in zip(named, truth, strict=True)])
+    assert scores["loss"] == pytest.approx(log_loss(truth[said], p[said]))
+    right = []
+    for n, t in zip(named, truth, strict=True):
+        known = [k for k in ((0, 1), (2,)) if (t[list(k)] > 0).any() or (t[list(k)] >= 0).all()]
+        # Of what is not said no class counts as named: it could not be called wrong.
+        right.append(all((n & (t >= 0))[list(k)].any() == (t[list(k)] > 0).any() for k in known))
+    assert scores["bin_exact"] == np.mean(right)
+    chosen = choose_class_thresholds(p, truth)
+    for c in range(3):
+        assert chosen[c] == choose_class_thresholds(p[said[:, c], c : c + 1], truth[said[:, c], c : c + 1])[0]

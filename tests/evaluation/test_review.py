@@ -13,7 +13,6 @@ from small_models import CLASSES, draw_images
 
 from wastejax.data.corrections import Row
 from wastejax.data.sources import open_folder
-from wastejax.evaluation.evaluate import Evaluation
 from wastejax.evaluation.images import Asked
 from wastejax.evaluation.report import review
 from wastejax.evaluation.report.review import Doubt, mistakes, write_review
@@ -113,13 +112,13 @@ def test_eval_shows_the_mistakes_that_are_not_reviewed_yet(source, tmp_path):
     (run / "corrections.csv").write_text(f"file,label\n{source.names[2]},glass\n")
     bundle = SimpleNamespace(classes=source.classes, temperature=2.0)
     said: list[str] = []
-    result = Evaluation({}, logits, labels, np.arange(10))
-    _review(tmp_path / "r.html", Asked(run), bundle, source, result, said.append)
+    doubts = mistakes(logits / bundle.temperature, labels, np.arange(10), source.classes)
+    _review(tmp_path / "r.html", Asked(run), bundle, source, doubts, said.append)
     page = content(tmp_path / "r.html")
     assert [item["file"] for item in page["items"]] == [source.names[0], source.names[1]]
     assert page["items"][0]["suggested"] == source.classes[wrong[0]]
     assert page["items"][0]["other"] == pytest.approx(np.exp(2) / (np.exp(2) + len(CLASSES) - 1), abs=1e-4)
     assert page["earlier"] == [[source.names[2], "glass", "", ""]] and page["title"] == "Mistakes of run"
     assert "2 of 2 mistakes" in said[0]
-    _review(tmp_path / "r.html", Asked(run, data="elsewhere"), bundle, source, result, said.append)
+    _review(tmp_path / "r.html", Asked(run, data="elsewhere"), bundle, source, doubts, said.append)
     assert len(content(tmp_path / "r.html")["items"]) == 3

@@ -100,3 +100,13 @@ def test_partial_labels_and_outliers_have_finite_gradients_where_the_model_is_wr
     )
     # Of -log p: p minus the wanted share; of KL(uniform || p): p - 1/3; each over two rows.
     np.testing.assert_allclose(slope, [[0.5, -0.5, 0], [1 / 3, -1 / 6, -1 / 6]], atol=1e-6)
+
+
+def test_what_nobody_said_has_no_loss_and_no_slope():
+    """-log(sigmoid) of what is shown and of the rest, by hand; the mean is over all, as of `partial_labels`."""
+    logits = jnp.array([[0.0, 2.0], [-1.0, 50.0]])
+    targets = jnp.array([[1.0, 0.0], [losses.UNSAID, losses.UNSAID]])
+    expected = (np.log(2) + np.log(1 + np.exp(2.0))) / 4
+    np.testing.assert_allclose(losses.binary_cross_entropy(logits, targets), expected, rtol=1e-6)
+    slope = jax.grad(losses.binary_cross_entropy)(logits, targets)
+    np.testing.assert_allclose(slope, [[-0.5 / 4, 1 / (1 + np.exp(-2.0)) / 4], [0, 0]], rtol=1e-6)

@@ -157,6 +157,41 @@ def test_what_makes_no_sense_of_several_labels_is_one_line(run, data, tmp_path, 
     assert "\n" not in str(error.value)
 
 
+def test_sources_of_several_labels_are_trained_corrected_and_reviewed(data, tmp_path, capsys):
+    """A table of three classes and a folder that knows one of them; a correction, and the mistakes to review."""
+    for i in range(12):
+        image = Image.new("RGB", (48, 48), (90 + 3 * i, 120, 100))
+        ImageDraw.Draw(image).rectangle((10, 2 * i, 22, 2 * i + 12), fill="blue")
+        (tmp_path / "home" / "glass").mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "home" / "glass" / f"{i:02}.png")
+    (tmp_path / "all.toml").write_text(
+        f'classes = "table"\n[sources.table]\npath = "{data / "labels.csv"}"\n[sources.home]\npath = "home"\n'
+    )
+    (tmp_path / "c.csv").write_text(
+        "file,label\ntable/images/03.png,none\nhome/glass/05.png,glass;cardboard\n"
+    )
+    given = [f"--config.data.dir={tmp_path / 'all.toml'}", f"--config.data.corrections={tmp_path / 'c.csv'}"]
+    folder = tmp_path / "run"
+    train("configs/efficientnetv2_eca.py", [*TRAIN, "--config.train.epochs=1", *given], folder)
+    with (folder / "manifest.csv").open() as file:
+        labels = {row["file"]: row["label"] for row in csv.DictReader(file)}
+    assert labels["table/images/03.png"] == "" and labels["home/glass/05.png"] == "cardboard;glass"
+    report = json.loads((folder / "report.json").read_text())
+    assert "leave open cardboard, eggshells" in str(report["facts"]["notes"])
+    page, scores = tmp_path / "mistakes.html", tmp_path / "scores.json"
+    assert command("eval", f"--model={folder}", f"--review={page}", f"--out={scores}") == 0
+    assert json.loads(scores.read_text()) == {key: value for key, value in report.items() if key != "facts"}
+    content = json.loads(page.read_text().partition('id="data">')[2].partition("</script>")[0])
+    assert content["several"] and content["items"]
+    for item in content["items"]:
+        assert item["label"] != item["suggested"] and item["label"] == (labels[item["file"]] or "none")
+    first = content["items"][0]
+    again = tmp_path / "again.csv"
+    again.write_text(f"file,label,old_label\n{first['file']},{first['suggested']},{first['old']}\n")
+    assert command("eval", f"--model={folder}", f"--corrections={again}", f"--out={scores}") == 0
+    assert json.loads(scores.read_text())["exact"] > report["exact"]
+
+
 @pytest.mark.parametrize(
     "override", ["loss.class_weights=True", "data.balanced_sampling=True", "data.leave_out=glass"]
 )

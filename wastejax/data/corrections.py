@@ -5,7 +5,7 @@
     glass/031.jpg,drop,glass,blurred    is left out
     glass/044.jpg,glass,glass,checked   is right as it is: no audit doubts it again
 
-Where images have several labels, `label` names all that an image shows, between semicolons.
+Where images have several labels, `label` names all that an image shows, between semicolons, or says `none`.
 
 A corrected image stays in the split and in the group of near-duplicates that it had, so that no image of a test
 becomes one that is learned.
@@ -21,11 +21,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wastejax.data.formats.source import Source
+from wastejax.data.formats.source import SEPARATOR, Source, rarest
 from wastejax.errors import UserError, nearest
 
 COLUMNS = ("file", "label", "old_label", "note")
 DROP = "drop"
+NONE = "none"  # of the classes, where images have several labels
 NAME = "corrections.csv"  # in a run: what it was trained with
 KEY = "config.data.corrections"
 _MOST_NAMED = 5
@@ -70,19 +71,16 @@ class Corrections:
         """
         if DROP in source.classes:
             raise self.wrong(f"{DROP!r} is what leaves an image out, and a class here; rename its folder")
+        if source.shown is not None and NONE in source.classes:
+            raise self.wrong(f"{NONE!r} is what shows none of the classes, and a class here; rename it")
         names = {name: i for i, name in enumerate(source.names)}
         gone = [row.file for row in self.rows.values() if row.file not in names and row.label == DROP]
         self._refuse_unknown(source, names)
-        changes = self.known(source)
+        changes, current = self.known(source), source.label_names
         for name, row in self.rows.items():
-            actual = source.classes[source.labels[names[name]]] if name in names else ""
-            if (
-                source.allowed is None
-                and source.shown is None
-                and actual
-                and row.old_label not in ("", actual)
-                and row.label != actual
-            ):
+            actual = current[names[name]] if name in names else ""
+            old, new = (_cell(cell, source) for cell in (row.old_label, row.label))
+            if source.allowed is None and name in names and row.old_label and actual not in (old, new):
                 raise self.wrong(
                     f"{name}: was labeled {row.old_label!r} when it was corrected, and is labeled {actual!r} in "
                     "the data; review it again, or remove its row"
@@ -94,6 +92,7 @@ class Corrections:
         labels: dict[str, str] = {}
         dropped: set[str] = set()
         confirmed: set[str] = set()
+        current = source.label_names
         for i, name in enumerate(source.names):
             row = self.rows.get(name)
             if row is None:
@@ -101,10 +100,10 @@ class Corrections:
             if row.label == DROP:
                 dropped.add(name)
             elif set(_classes(row.label, source)) <= set(source.classes):
-                one = source.allowed is None and source.shown is None
-                same = one and source.classes[source.labels[i]] == row.label
+                said = source.allowed is None and (source.unsaid is None or not source.unsaid[i].any())
+                label = _cell(row.label, source)
                 confirmed.add(name)
-                labels |= {} if same else {name: row.label}
+                labels |= {} if said and current[i] == label else {name: label}
         return Changes(labels, frozenset(dropped), frozenset(confirmed))
 
     def wrong(self, problem: str) -> UserError:
@@ -189,19 +188,27 @@ def _with_labels(source: Source, changed: Mapping[int, str]) -> Source:
 def _with_sets(source: Source, changed: Mapping[int, Sequence[str]]) -> Source:
     """Returns a source of several labels per image, of which some images (by index) show other classes."""
     assert source.shown is not None
-    shown, labels = source.shown.copy(), source.labels.copy()
+    shown = source.shown.copy()
+    unsaid = None if source.unsaid is None else source.unsaid.copy()
     for i, names in changed.items():
         shown[i] = np.isin(source.classes, names)
-    often = shown.sum(axis=0)
-    for i in changed:
-        found = np.flatnonzero(shown[i])
-        labels[i] = found[np.argmin(often[found])] if len(found) else 0
-    return replace(source, shown=shown, labels=labels)
+        if unsaid is not None:
+            unsaid[i] = False
+    return replace(source, shown=shown, unsaid=unsaid, labels=rarest(shown))
 
 
 def _classes(cell: str, source: Source) -> list[str]:
     """Returns the classes that a row says: one, or where images have several labels, those between semicolons."""
-    return [cell] if source.shown is None else [name.strip() for name in cell.split(";") if name.strip()]
+    if source.shown is None:
+        return [cell]
+    return [name.strip() for name in cell.split(SEPARATOR) if name.strip() not in ("", NONE)]
+
+
+def _cell(cell: str, source: Source) -> str:
+    """Returns what a row says as `Source.label_names` has it."""
+    if source.shown is None or cell == DROP:
+        return cell
+    return SEPARATOR.join(sorted(set(_classes(cell, source))))
 
 
 def load_corrections(path: str | Path, key: str = KEY) -> Corrections:

@@ -2,7 +2,7 @@
 
 A batch is {'image': uint8 [B, S, S, 3], 'label': int32 [B], 'index': int64 [B], 'mask': bool [B]}; `index` counts
 in the source, so that a batch can name its files, and `mask` is False where a row only fills up the last batch.
-Training batches also hold 'allowed' or 'shown', bool [B, C], where the source has them.
+Training batches also hold 'allowed', 'shown' and 'unsaid', bool [B, C], where the source has them.
 """
 
 import math
@@ -31,6 +31,7 @@ from wastejax.progress import Count
 
 Batch = dict[str, np.ndarray]
 Decoded = TypeVar("Decoded")
+MORE = ("allowed", "shown", "unsaid")  # of `Source`, where there is not one known class an image
 NICE = 5  # of threads that read images: a third of the weight of those that compute with them
 CACHED_SIDE = 256  # short side of training images at most, pixels, for inputs that are no larger: the study's
 
@@ -194,12 +195,10 @@ class Mix:
     """What a data description adds to the training images.
 
     Attributes:
-        allowed: bool [N, C] of the whole source, see `Source.allowed`; part of each batch.
         members: N names, the source that each image belongs to.
         weights: source -> share of the batches.
     """
 
-    allowed: np.ndarray
     members: tuple[str, ...]
     weights: Mapping[str, float]
 
@@ -222,7 +221,7 @@ class TrainingImages:
         seed: of order and augmentation; the batch of a step depends on (seed, step) alone.
         balanced: draw every class equally often.
         part: (k, n): yield only the k-th n-th of the rows of each batch, where n machines share it.
-        mix: of a data description: the batches draw its sources by weight, and hold 'allowed', bool [B, C].
+        mix: of a data description: the batches draw its sources by weight.
     """
 
     read: Reader
@@ -280,10 +279,8 @@ class _Rows:
             "index": np.array(index, np.int64),
             "mask": np.ones(self.size, bool),
         }
-        mix, shown = self.images.mix, read.source.shown
-        if shown is not None:
-            batch["shown"] = shown[index]
-        return batch if mix is None else batch | {"allowed": mix.allowed[index]}
+        more = {name: getattr(read.source, name) for name in MORE}
+        return batch | {name: rows[index] for name, rows in more.items() if rows is not None}
 
 
 def compact(indices: np.ndarray) -> np.ndarray:

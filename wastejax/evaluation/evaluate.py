@@ -84,15 +84,16 @@ def evaluate_several(
         thresholds: from which on each class is named; None for the bundle's.
 
     Returns:
-        The scores of `score_multilabel`, logits float32 [N, C], and bool [N, C] what the images show.
+        The scores of `score_multilabel`, logits float32 [N, C], and int8 [N, C] what the images show, see
+        `Source.truth`.
 
     Raises:
         UserError: as of `evaluate`.
     """
     position = match_classes(bundle.classes, source.classes)
     logits, index = predict_logits(bundle.logits, batches, expected)
-    shown = np.zeros((len(index), len(bundle.classes)), bool)
-    shown[:, position] = source.contents[index]
+    shown = np.zeros((len(index), len(bundle.classes)), np.int8)
+    shown[:, position] = source.truth[index]
     chosen = bundle.class_thresholds if thresholds is None else thresholds
     return score_multilabel(logits, shown, bundle.classes, chosen, bundle.bins), logits, shown
 

@@ -1,6 +1,6 @@
 """A run or bundle scored on images, from paths to numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,13 @@ from wastejax.data.sources import Source, open_data, open_images
 from wastejax.errors import UserError
 from wastejax.evaluation.by_source import answers_to, score_meant, score_members
 from wastejax.evaluation.evaluate import (
-    Evaluation,
     evaluate,
     evaluate_several,
     match_classes,
     predict_logits,
 )
 from wastejax.evaluation.images import Asked, asked_images, manifest_of, own_source, readable
-from wastejax.evaluation.report.review import mistakes, write_review
+from wastejax.evaluation.report.review import Doubt, mistakes, mistakes_of_several, write_review
 from wastejax.evaluation.trust import Calibration, calibrate_bundle, choose_thresholds_of, score_trust
 from wastejax.files import check_folder
 from wastejax.progress import Say
@@ -59,10 +58,9 @@ def evaluate_model(
     if calibrate:
         check_folder(bundle.path, "--calibrate: --model")
     if bundle.multilabel:
-        for option, value in (("ood", ood), ("corrections", asked.corrections), ("review", review)):
-            if value:
-                bundle.needs_one_label(f"--{option}")
-        return _evaluate_several(bundle, asked, calibrate, say)
+        if ood:
+            bundle.needs_one_label("--ood")
+        return _evaluate_several(bundle, asked, calibrate, say, review)
     source, indices = asked_images(replace(asked, partial=True), bundle.config, say)
     match_classes(bundle.classes, source.classes)
     foreign, origin = _foreign(asked, ood, bundle.config)
@@ -86,13 +84,15 @@ def evaluate_model(
     if source.members is not None:
         scores["per_source"] = score_members(bundle, source, indices, result, calibration)
     if review is not None:
-        _review(Path(review), asked, bundle, source, result, say)
+        doubts = mistakes(result.logits / bundle.temperature, result.labels, result.indices, bundle.classes)
+        _review(Path(review), asked, bundle, source, doubts, say)
     return bundle, scores
 
 
-def _review(path: Path, asked: Asked, bundle: Bundle, source: Source, result: Evaluation, say: Say) -> None:
-    """Writes a page of a model's mistakes, the surest first."""
-    doubts = mistakes(result.logits / bundle.temperature, result.labels, result.indices, bundle.classes)
+def _review(
+    path: Path, asked: Asked, bundle: Bundle, source: Source, doubts: Sequence[Doubt], say: Say
+) -> None:
+    """Writes a page of a model's mistakes, without those that are reviewed."""
     manifest = manifest_of(asked.model)
     given = load_corrections(asked.corrections, "--corrections") if asked.corrections else None
     if given is None and manifest and not asked.data:
@@ -105,7 +105,7 @@ def _review(path: Path, asked: Asked, bundle: Bundle, source: Source, result: Ev
 
 
 def _evaluate_several(
-    bundle: Bundle, asked: Asked, calibrate: bool, say: Say
+    bundle: Bundle, asked: Asked, calibrate: bool, say: Say, review: str | Path | None
 ) -> tuple[Bundle, dict[str, Any]]:
     """Scores a multi-label model as `evaluate_model` does."""
     source, indices = asked_images(asked, bundle.config, say)
@@ -120,7 +120,10 @@ def _evaluate_several(
         say(f"thresholds chosen on {len(chosen):,} validation images; kept in {bundle.path}")
     indices = readable(source, indices, asked, bundle, say)
     batches = EvalBatches(source, indices, bundle.preprocessing, bundle.config["eval"]["batch_size"])
-    scores, _, _ = evaluate_several(bundle, batches, source, indices)
+    scores, logits, truth = evaluate_several(bundle, batches, source, indices)
+    if review is not None:
+        doubts = mistakes_of_several(logits, truth, bundle.class_thresholds, indices, bundle.classes)
+        _review(Path(review), asked, bundle, source, doubts, say)
     return bundle, scores
 
 

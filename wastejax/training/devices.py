@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from wastejax.data.pipeline import MORE
 from wastejax.errors import ConfigError, UserError
 from wastejax.progress import Say
 from wastejax.runtime.rendezvous import meet
@@ -149,7 +150,7 @@ def check(config: ConfigDict, devices: Devices) -> None:
 
 def on_devices(devices: Devices, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
     """Returns what the train step takes of a batch, split over the devices."""
-    taken = ("image", "label", "allowed", "shown")  # the last two where there is not one class per image
+    taken = ("image", "label", *MORE)
     return {name: devices.split(batch[name]) for name in taken if name in batch}
 
 

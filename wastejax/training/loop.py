@@ -255,7 +255,7 @@ def evaluate(run: Run, variables: Any) -> dict[str, Any]:
     )
     source = run.dataset.source
     if source.shown is not None:
-        return score_multilabel(logits, source.shown[index], source.classes, bootstrap=0)
+        return score_multilabel(logits, source.truth[index], source.classes, bootstrap=0)
     return score(logits, source.labels[index], source.classes, bootstrap=run.config.eval.bootstrap)
 
 

@@ -164,8 +164,8 @@ def _training_batches(
     read = pipeline.reader(source, train, data.cache, side, caching)
     augmentations = _augmentations(data, sizes)
     mix = None
-    if source.allowed is not None and source.members is not None:
-        mix = pipeline.Mix(source.allowed, source.members, dataset.weights)
+    if source.members is not None:
+        mix = pipeline.Mix(source.members, dataset.weights)
 
     def batches(start: int, workers: int) -> Batches:
         # Through the ends of epochs, since a process that reads takes seconds to start; anew for another size.

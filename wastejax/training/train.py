@@ -103,17 +103,12 @@ def _check_multilabel(config: ConfigDict) -> None:
     """Raises a ConfigError where several labels per image meet keys that need one."""
     if config.loss.kind != MULTILABEL:
         return
-    if is_description(config.data.dir):
-        raise ConfigError(
-            "config.loss.kind", "'multilabel' does not work with a data description; give one source"
-        )
     if config.data.source.startswith("shards:"):
         raise ConfigError("config.data.source", "shards hold one label per image; 'multilabel' needs several")
     for key, value in (
         ("loss.class_weights", config.loss.class_weights),
         ("data.balanced_sampling", config.data.balanced_sampling),
         ("data.leave_out", config.data.leave_out),
-        ("data.corrections", config.data.corrections),
         ("distill.teacher", config.distill.teacher),
     ):
         if value:

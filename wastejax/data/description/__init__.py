@@ -11,6 +11,9 @@ weight = 3                       # share of the training batches; by default the
 path = "trashnet"
 groups = "groups.csv"            # file,group: images that belong together, such as crops of one photograph
 labels = "trashnet"              # its name in the label map, if not its own
+
+Where images have several labels, one that means several classes leaves these open. So is every class that no label
+of a source can mean: there it is neither learned nor scored, for nobody has looked for it.
 """
 
 import csv
@@ -26,7 +29,7 @@ from wastejax.data.description.label_map import LabelMap, Meaning, allowed_class
 from wastejax.data.duplicates import joined_groups
 from wastejax.data.formats.any import open_path
 from wastejax.data.formats.boxes import CROPS, Reading
-from wastejax.data.formats.source import Source
+from wastejax.data.formats.source import Source, rarest
 from wastejax.errors import ConfigError, UserError, nearest
 
 KEY = "config.data.dir"
@@ -39,7 +42,7 @@ class Mixture:
     """The images of all sources.
 
     Attributes:
-        source: the images, with `allowed` and `members`; names begin with their source's.
+        source: the images, with `allowed`, or `shown` and `unsaid`, and `members`; names begin with their source's.
         weights: source -> share of the training batches, relative to the others'.
         together: per image the group that it was given, '' for none; unique across sources.
         label_map: of the description, None where it has none.
@@ -67,17 +70,12 @@ def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS)
     Args:
         path: the file.
         key: what to call it in error messages.
-        reading: how boxes become crops.
+        reading: how boxes become crops, or what photographs show.
 
     Raises:
-        ConfigError: the file or a source is missing or malformed, a label has no meaning, or images are to have
-            several labels.
+        ConfigError: the file or a source is missing or malformed, or a label has no meaning.
     """
     path = Path(path).expanduser()
-    if reading.several:
-        raise ConfigError(
-            key, f"{path}: a description of several sources has one label per image; give one source"
-        )
     content = _read(path, key)
     label_map = None
     try:
@@ -85,7 +83,7 @@ def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS)
             label_map = load_label_map(path.parent / str(content["labels"]), f"{path}: labels")
         opened = {name: _open(path, name, entry, reading) for name, entry in content["sources"].items()}
         classes = _classes(path, content["classes"], opened)
-        parts = [
+        meant = [
             _meant(path, name, source, content["sources"][name], classes, label_map)
             for name, source in opened.items()
         ]
@@ -101,9 +99,10 @@ def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS)
     weights = {
         name: float(content["sources"][name].get("weight", len(source))) for name, source in opened.items()
     }
+    joined = _joined(opened, classes, path)
+    source = (_with_several if reading.several else _with_allowed)(joined, opened, meant)
     made_of = label_map.materials(classes) if label_map else None
-    joined = replace(_joined(parts, classes, path), materials=made_of)
-    return Mixture(joined, weights, together, label_map)
+    return Mixture(replace(source, materials=made_of), weights, together, label_map)
 
 
 def _read(path: Path, key: str) -> dict[str, Any]:
@@ -157,8 +156,8 @@ def _meant(
     entry: Mapping[str, Any],
     classes: tuple[str, ...],
     label_map: LabelMap | None,
-) -> tuple[str, Source, np.ndarray]:
-    """Returns a source's name, the source, and bool [N, C], what each of its images may show."""
+) -> np.ndarray:
+    """Returns bool [L, C], the classes that each of a source's L labels can mean."""
     where = f"{path}: sources.{name}"
     if "meanings" in entry:
         meanings = {label: Meaning(tuple(names)) for label, names in entry["meanings"].items()}
@@ -169,7 +168,7 @@ def _meant(
     else:
         where = str(label_map.path)
         meanings = dict(label_map.of(str(entry.get("labels", name))))
-    return name, source, allowed_classes(source.classes, meanings, classes, where)[source.labels]
+    return allowed_classes(source.classes, meanings, classes, where)
 
 
 def _together(path: Path, name: str, source: Source, entry: Mapping[str, Any]) -> list[str]:
@@ -199,22 +198,53 @@ class _ReadParts:
         raise IndexError(index)
 
 
-def _joined(parts: Sequence[tuple[str, Source, np.ndarray]], classes: tuple[str, ...], path: Path) -> Source:
-    """Returns the images of all sources as one."""
-    sources = [source for _, source, _ in parts]
-    allowed = np.concatenate([meant for _, _, meant in parts])
+def _joined(opened: Mapping[str, Source], classes: tuple[str, ...], path: Path) -> Source:
+    """Returns the images of all sources as one, without what they show."""
+    sources = list(opened.values())
     has_splits = all(source.splits is not None for source in sources)
     return Source(
-        names=tuple(f"{name}/{image}" for name, source, _ in parts for image in source.names),
-        labels=allowed.argmax(axis=1).astype(np.int32),
+        names=tuple(f"{name}/{image}" for name, source in opened.items() for image in source.names),
+        labels=np.zeros(sum(map(len, sources)), np.int32),
         classes=classes,
         # A source is a domain of its own, so that every split has its share of each.
-        domains=tuple(f"{name}/{d}".rstrip("/") for name, source, _ in parts for d in source.domains),
+        domains=tuple(f"{name}/{d}".rstrip("/") for name, source in opened.items() for d in source.domains),
         splits=tuple(split for source in sources for split in source.splits or ()) if has_splits else None,
         read=_ReadParts(tuple(sources)),
         stamps=tuple(stamp for source in sources for stamp in source.stamps),
         origin=str(path.resolve()),
-        allowed=allowed,
-        members=tuple(name for name, source, _ in parts for _ in source.names),
-        notes=tuple(f"{name}: {note}" for name, source, _ in parts for note in source.notes),
+        members=tuple(name for name, source in opened.items() for _ in source.names),
+        notes=tuple(f"{name}: {note}" for name, source in opened.items() for note in source.notes),
+    )
+
+
+def _with_allowed(joined: Source, opened: Mapping[str, Source], meant: Sequence[np.ndarray]) -> Source:
+    """Returns the images with the classes that the label of each can mean."""
+    allowed = np.concatenate(
+        [rows[source.labels] for rows, source in zip(meant, opened.values(), strict=True)]
+    )
+    return replace(joined, allowed=allowed, labels=allowed.argmax(axis=1).astype(np.int32))
+
+
+def _with_several(joined: Source, opened: Mapping[str, Source], meant: Sequence[np.ndarray]) -> Source:
+    """Returns the images with the classes that the labels of each mean, and those that these leave open."""
+    shown, unsaid, notes = [], [], list(joined.notes)
+    for (name, source), rows in zip(opened.items(), meant, strict=True):
+        single = rows & (rows.sum(axis=1, keepdims=True) == 1)
+        shows = source.contents @ single
+        # What is labeled as none of the classes alone shows none of them, also of those that no label here means.
+        elsewhere = source.contents.any(axis=1) & ~(source.contents @ rows).any(axis=1)
+        never = ~rows.any(axis=0)
+        shown.append(shows)
+        unsaid.append((source.contents @ (rows & ~single) | (never & ~elsewhere[:, None])) & ~shows)
+        if open_ := [joined.classes[c] for c in np.flatnonzero(unsaid[-1].any(axis=0))]:
+            notes.append(
+                f"{name}: its labels leave open {', '.join(open_)}: there they are neither learned nor scored"
+            )
+    every, gaps = np.concatenate(shown), np.concatenate(unsaid)
+    return replace(
+        joined,
+        labels=rarest(every),
+        shown=every,
+        unsaid=gaps if gaps.any() else None,
+        notes=tuple(notes),
     )

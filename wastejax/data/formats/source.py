@@ -1,6 +1,5 @@
 """What every reader returns: labelled images, still encoded, with random access."""
 
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,8 @@ class Source:
             where every label means one class. `labels` then names the first of them, and 0 where there is none.
         shown: bool [N, C], the classes that each image shows, any number of them, where images have several labels;
             None where each has one. `labels` then names the rarest of them, and 0 where there is none.
+        unsaid: bool [N, C], beside `shown`: the classes of which nobody said whether the image shows them; None
+            where all is said.
         members: the source of a data description that each image belongs to; None where there is one alone.
         materials: what each class is made of, as far as a data description says it; None where it says nothing.
         groups: per image the name of those that it stays with in every split, such as crops of one photograph; ''
@@ -49,6 +50,7 @@ class Source:
     origin: str = ""
     allowed: np.ndarray | None = None
     shown: np.ndarray | None = None
+    unsaid: np.ndarray | None = None
     members: tuple[str, ...] | None = None
     materials: tuple[frozenset[str], ...] | None = None
     groups: tuple[str, ...] | None = None
@@ -84,6 +86,7 @@ class Source:
             stamps=pick(self.stamps),
             allowed=None if self.allowed is None else self.allowed[indices],
             shown=None if self.shown is None else self.shown[indices],
+            unsaid=None if self.unsaid is None else self.unsaid[indices],
             members=None if self.members is None else pick(self.members),
             materials=None if self.materials is None else tuple(self.materials[i] for i in kept),
             groups=None if self.groups is None else pick(self.groups),
@@ -104,6 +107,12 @@ class Source:
         return np.asarray(self.labels[:, None] == np.arange(len(self.classes)))
 
     @property
+    def truth(self) -> np.ndarray:
+        """Int8 [N, C], where images have several labels: 1 for a class that is shown, 0 if not, -1 if unsaid."""
+        truth = self.contents.astype(np.int8)
+        return truth if self.unsaid is None else np.where(self.unsaid, np.int8(-1), truth)
+
+    @property
     def label_names(self) -> list[str]:
         """N names: the class of each image; those that it shows between semicolons, where it has several labels."""
         if self.shown is None:
@@ -119,14 +128,19 @@ class Source:
         sets = [[name] for name in self.label_names] if sets is None else sets
         classes = tuple(sorted({name for names in sets for name in names}))
         index = {name: i for i, name in enumerate(classes)}
-        counts = Counter(name for names in sets for name in names)
         shown = np.zeros((len(sets), len(classes)), bool)
-        labels = np.zeros(len(sets), np.int32)
         for i, names in enumerate(sets):
             shown[i, [index[name] for name in names]] = True
-            # The rarest, so that splitting by it spreads what is hardest to spread.
-            labels[i] = min((index[name] for name in names), key=lambda c: (counts[classes[c]], c), default=0)
-        return replace(self, classes=classes, labels=labels, shown=shown)
+        return replace(self, classes=classes, labels=rarest(shown), shown=shown)
+
+
+def rarest(shown: np.ndarray) -> np.ndarray:
+    """Returns int32 [N], the rarest class that each image shows, of bool [N, C]; 0 where it shows none.
+
+    Splitting by it spreads what is hardest to spread.
+    """
+    counts = np.where(shown, shown.sum(axis=0), len(shown) + 1)
+    return np.where(shown.any(axis=1), counts.argmin(axis=1), 0).astype(np.int32)
 
 
 @dataclass(frozen=True, eq=False)

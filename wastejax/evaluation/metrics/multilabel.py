@@ -24,11 +24,12 @@ def average_precision(scores: np.ndarray, shown: np.ndarray) -> float | None:
 
     Args:
         scores: float [N], larger where the class is likelier.
-        shown: bool [N], whether the image shows it.
+        shown: bool [N], whether the image shows it; or int [N], below 0 for images to leave out.
 
     Returns:
         A value in (0, 1]; None where no image shows the class.
     """
+    scores, shown = scores[shown >= 0], shown[shown >= 0] > 0
     positives = int(shown.sum())
     if not positives:
         return None
@@ -54,13 +55,14 @@ def choose_class_thresholds(probabilities: np.ndarray, shown: np.ndarray) -> tup
 
     Args:
         probabilities: float [N, C], of validation images.
-        shown: bool [N, C].
+        shown: bool [N, C]; or int, below 0 for what is not known.
 
     Returns:
         C values in (0, 1); 0.5 for a class that no image shows.
     """
     thresholds = []
     for p, y in zip(np.asarray(probabilities, np.float64).T, shown.T, strict=True):
+        p, y = p[y >= 0], y[y >= 0] > 0
         if not y.any():
             thresholds.append(UNCALIBRATED)
             continue
@@ -87,7 +89,7 @@ def score_multilabel(
 
     Args:
         logits: float [N, C]; their sigmoid is the probability of a class.
-        shown: bool [N, C].
+        shown: bool [N, C]; or int, 1 for shown, 0 for not, and -1 where nobody said, which no score counts.
         classes: C names.
         thresholds: C probabilities from which on a class is named; 0.5 each where empty.
         bins: the sorting bin of each class; an image's are those of its classes together. None leaves them out.
@@ -105,7 +107,8 @@ def score_multilabel(
     Raises:
         UserError: there are no images, or some logits are not finite.
     """
-    logits, shown = np.asarray(logits, np.float64), np.asarray(shown, bool)
+    logits, truth = np.asarray(logits, np.float64), np.asarray(shown, np.int8)
+    shown, said = truth > 0, truth >= 0
     if not len(logits):
         raise UserError("there are no images to score: the split or the folder is empty")
     if not np.isfinite(logits).all():
@@ -113,50 +116,52 @@ def score_multilabel(
             "the model's output is not finite: its weights have diverged; train again with a smaller learning rate"
         )
     thresholds = thresholds or (UNCALIBRATED,) * len(classes)
-    named = sigmoid(logits) >= np.asarray(thresholds)
-    per_class = _per_class(logits, shown, named, classes, thresholds)
+    named = (sigmoid(logits) >= np.asarray(thresholds)) & said
+    per_class = _per_class(logits, truth, named, classes, thresholds)
     exact = (named == shown).all(axis=1)
+    likeliest = np.where(said, logits, -np.inf).argmax(axis=1)
     scores = {
         "kind": "multilabel",
-        "macro_ap": macro_average_precision(logits, shown),
+        "macro_ap": macro_average_precision(logits, truth),
         "exact": float(exact.mean()),
         "macro_f1": float(np.mean([c["f1"] for c in per_class.values() if c["support"]] or [0.0])),
         "micro_f1": float(2 * (named & shown).sum() / max(named.sum() + shown.sum(), 1)),
-        "top1": float(shown[np.arange(len(logits)), logits.argmax(axis=1)].mean()),
-        "loss": float(np.mean(np.logaddexp(0, logits) - shown * logits)),
+        "top1": float(shown[np.arange(len(logits)), likeliest].mean()),
+        "loss": float(np.mean((np.logaddexp(0, logits) - shown * logits)[said])),
         "per_class": per_class,
         "num_images": len(logits),
     }
     if bins:
-        scores |= _score_bins(named, shown, bins, bootstrap, seed)
+        scores |= _score_bins(named, truth, bins, bootstrap, seed)
     if bootstrap:
         scores["exact_ci95"] = list(bootstrap_interval(exact, bootstrap, seed))
-        interval = bootstrap_statistic(macro_average_precision, logits, shown, resamples=bootstrap, seed=seed)
+        interval = bootstrap_statistic(macro_average_precision, logits, truth, resamples=bootstrap, seed=seed)
         scores["macro_ap_ci95"] = list(interval)
     return scores
 
 
 def _per_class(
     logits: np.ndarray,
-    shown: np.ndarray,
+    truth: np.ndarray,
     named: np.ndarray,
     classes: Sequence[str],
     thresholds: Sequence[float],
 ) -> dict[str, dict]:
-    per_class = _rates(named, shown, classes)
+    per_class = _rates(named, truth > 0, classes)
     for i, name in enumerate(classes):
-        per_class[name]["average_precision"] = average_precision(logits[:, i], shown[:, i])
+        per_class[name]["average_precision"] = average_precision(logits[:, i], truth[:, i])
         per_class[name]["threshold"] = float(thresholds[i])
     return per_class
 
 
-def _score_bins(named: np.ndarray, shown: np.ndarray, bins: Sequence[str], bootstrap: int, seed: int) -> dict:
-    """Scores the union of the bins of an image's classes."""
+def _score_bins(named: np.ndarray, truth: np.ndarray, bins: Sequence[str], bootstrap: int, seed: int) -> dict:
+    """Scores the union of the bins of an image's classes; a bin is not known where none is shown and one may be."""
     names = list(dict.fromkeys(bins))
     into = np.array(bins)[:, None] == np.array(names)  # bool [C, bins]
-    answers, truth = named @ into, shown @ into
-    exact = (answers == truth).all(axis=1)
-    scores = {"bin_exact": float(exact.mean()), "per_bin": _rates(answers, truth, names)}
+    shown = (truth > 0) @ into
+    answers = named @ into & (shown | ~((truth < 0) @ into))
+    exact = (answers == shown).all(axis=1)
+    scores = {"bin_exact": float(exact.mean()), "per_bin": _rates(answers, shown, names)}
     if bootstrap:
         scores["bin_exact_ci95"] = list(bootstrap_interval(exact, bootstrap, seed))
     return scores

@@ -15,9 +15,11 @@ from urllib.parse import quote
 
 import numpy as np
 
-from wastejax.data.corrections import Row
+from wastejax.data.corrections import NONE, Row
+from wastejax.data.formats.source import SEPARATOR
 from wastejax.data.images import BadImage, decode
 from wastejax.data.sources import Source
+from wastejax.evaluation.metrics.multilabel import UNCALIBRATED, sigmoid
 from wastejax.files import write_text
 
 NAME = "review.html"
@@ -80,6 +82,7 @@ def write_review(
         "about": "Progress is kept in this browser."
         + (f" {left:,} more images do not fit; review these first." if left else ""),
         "classes": sorted({*classes, *source.classes}),
+        "several": source.shown is not None,
         "items": items,
         "earlier": rows,
     }
@@ -95,13 +98,14 @@ def _items(
 ) -> Iterator[dict[str, Any]]:
     """Yields what the page needs of each image, as long as they fit."""
     seen: set[str] = set()
+    labels = source.label_names
     room = MOST_BYTES
     for doubt in doubts:
         name = source.names[doubt.index]
         if name in seen:
             continue
         seen.add(name)
-        label = source.classes[source.labels[doubt.index]]
+        label = labels[doubt.index] or NONE
         image = "" if doubt.why == "unreadable" else thumbnail(source, doubt.index)
         room -= len(image)
         if room < 0:
@@ -158,6 +162,37 @@ def mistakes(
             float(probabilities[row, predicted[row]]),
         )
         for row in rows[np.argsort(-margin, kind="stable")]
+    ]
+
+
+def mistakes_of_several(
+    logits: np.ndarray,
+    truth: np.ndarray,
+    thresholds: Sequence[float],
+    indices: np.ndarray,
+    classes: Sequence[str],
+) -> list[Doubt]:
+    """Returns the images of several labels of which a model named other classes, the surest first.
+
+    Args:
+        logits: float [N, C].
+        truth: int8 [N, C], see `Source.truth`; what nobody said is no mistake.
+        thresholds: C probabilities from which on a class is named; 0.5 each where empty.
+        indices: int [N], of the images in their source.
+        classes: the model's.
+    """
+    p = sigmoid(logits)
+    named = p >= np.asarray(thresholds or (UNCALIBRATED,) * len(classes))
+    away = np.where((truth >= 0) & (named != (truth > 0)), np.abs(p - (truth > 0)), 0).max(axis=1)
+    rows = np.flatnonzero(away > 0)
+    suggested = np.where(truth < 0, False, named)
+    return [
+        Doubt(
+            int(indices[row]),
+            "mistake",
+            SEPARATOR.join(sorted(classes[c] for c in np.flatnonzero(suggested[row]))) or NONE,
+        )
+        for row in rows[np.argsort(-away[rows], kind="stable")]
     ]
 
 

@@ -48,7 +48,8 @@ def make_train_step(
     The step takes (state, {'image': uint8 [B, S, S, 3], 'label': int32 [B]}) and returns the next state and
     {'loss', 'top1', 'grad_norm'}, float32 scalars. With 'allowed', bool [B, C], in the batch, labels can mean
     several classes or none: `losses.partial_labels` and `losses.outlier_exposure` take the place of cross entropy,
-    and an answer counts as right where it is among those allowed; with 'shown', any number: `binary_cross_entropy`.
+    and an answer counts as right where it is among those allowed; with 'shown', any number: `binary_cross_entropy`,
+    which leaves out what 'unsaid' says.
     """
     parts, sharpness = config.train.accumulate, config.optim.sharpness
     key = jax.random.key(config.seed)
@@ -135,6 +136,8 @@ def _inputs(
         return batch["image"], batch["allowed"]
     if "shown" in batch:
         targets = losses.smooth_shown(batch["shown"], loss.label_smoothing)
+        if "unsaid" in batch:  # of several sources, whose images are not mixed
+            return batch["image"], jnp.where(batch["unsaid"], losses.UNSAID, targets)
     else:
         targets = losses.smooth_labels(batch["label"], num_classes, loss.label_smoothing)
     return mix(rng, batch["image"], targets, loss)

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+UNSAID = -1.0  # target of a class of which nobody said whether the image shows it
+
 
 def cross_entropy(
     logits: jax.Array, targets: jax.Array, weights: jax.Array | np.ndarray | None = None
@@ -25,8 +27,12 @@ def cross_entropy(
 
 
 def binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Returns the mean over images and classes of a sigmoid's cross entropy, nats; float32 [B, C] each."""
-    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets))
+    """Returns the mean over images and classes of a sigmoid's cross entropy, nats; float32 [B, C] each.
+
+    Targets that are `UNSAID` are left out of the sum, not of the mean.
+    """
+    loss = optax.sigmoid_binary_cross_entropy(logits, targets)
+    return jnp.mean(jnp.where(targets == UNSAID, 0, loss))
 
 
 def partial_labels(logits: jax.Array, allowed: jax.Array, smoothing: float = 0.0) -> jax.Array:
