@@ -112,7 +112,7 @@ BAD: dict[str, list[tuple[str | bytes, str]]] = {
     "VOC": [
         (VOC.replace("<bndbox>", "<bndbox"), "is no Pascal VOC file"),
         (VOC.replace("<xmin>1</xmin>", ""), "has no box of four numbers"),
-        (VOC.replace("<width>64</width>", ""), "says no width"),
+        (VOC.replace("<filename>a.png", "<filename>b.png").replace(">64<", "><"), "says no width"),
         (VOC.replace(">64<", ">wide<"), "is no Pascal VOC file"),
         (VOC.replace("<name>can</name>", ""), "an object has no name"),
         (VOC.replace("<xmax>30", "<xmax>nan"), "left out: 1 without numbers"),
@@ -160,6 +160,7 @@ def write(folder: Path, form: str, content: str | bytes | None = None) -> Path:
     """Writes a set, its first file with other content; returns what is to be opened."""
     files, opened = GOOD[form]
     Image.new("RGB", (64, 48), "red").save(folder / "a.png")
+    (folder / "b.png").write_text("no image")
     for name, text in files.items():
         (folder / name).write_text(text)
     if content is not None:

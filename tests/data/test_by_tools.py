@@ -16,8 +16,8 @@ from wastejax.data.images import decode
 HERE = Path(write.__file__).parent
 COMMITTED = json.loads((HERE / "tools.json").read_text())  # set -> tool and version
 WHOLE = ("parquet", "parquet_of_paths", "image_folder")  # sets of one label an image
-OPENED = {"coco": "annotations.json", "coco_of_datumaro": "annotations/instances_train.json"}
-OPENED |= {"label_studio": "project.json"}
+OPENED = {"coco": "annotations.json"}  # of the others the folder
+OPENED |= {"label_studio": "project.json", "cvat": "train.xml"}
 
 
 def check(folder: Path, name: str) -> None:

@@ -73,14 +73,14 @@ def voc(out: Path) -> None:
     _remove(out / "given")
 
 
-def _datumaro(out: Path, form: str) -> None:
+def _datumaro(out: Path, form: str, val: tuple[str, ...] = ()) -> None:
     import datumaro as dm
 
     draw(out / "given")
     items = [
         dm.DatasetItem(
             id=Path(name).stem,
-            subset="train",
+            subset="val" if name in val else "train",
             media=dm.Image.from_file(path=str(out / "given" / name)),
             annotations=[
                 dm.Bbox(x0, y0, x1 - x0, y1 - y0, label=CLASSES.index(label), id=i, group=i)
@@ -98,7 +98,7 @@ def coco_of_datumaro(out: Path) -> None:
 
 
 def yolo_of_datumaro(out: Path) -> None:
-    _datumaro(out, "yolo_ultralytics")
+    _datumaro(out, "yolo_ultralytics", val=("d.png",))
 
 
 def voc_of_datumaro(out: Path) -> None:

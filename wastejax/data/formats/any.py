@@ -5,7 +5,7 @@ from pathlib import Path
 from wastejax.data.collections.labeled import open_tars, open_url, tar_files
 from wastejax.data.collections.places import is_url
 from wastejax.data.formats.boxes import CROPS, Reading
-from wastejax.data.formats.boxes.coco import IN_FOLDER, open_coco
+from wastejax.data.formats.boxes.coco import coco_files, open_coco
 from wastejax.data.formats.boxes.cvat import IN_FOLDER as CVAT_IN_FOLDER
 from wastejax.data.formats.boxes.cvat import open_cvat
 from wastejax.data.formats.boxes.label_studio import open_label_studio
@@ -27,7 +27,8 @@ def open_path(path: str | Path, key: str = "config.data.dir", reading: Reading =
     """Opens a folder or a file that describes labelled images.
 
     Folders: class folders; tar shards (WebDataset); Hugging Face's image folders (metadata.csv, .jsonl, .parquet)
-    and Parquet files; YOLO (data.yaml); COCO as Roboflow exports it; CVAT for images (annotations.xml); Pascal VOC.
+    and Parquet files; YOLO (data.yaml); COCO (annotations/instances_*.json, or as Roboflow exports it); CVAT for
+    images (annotations.xml); Pascal VOC.
     Files: see `KINDS`. URLs: tar shards or class folders.
 
     Args:
@@ -57,7 +58,7 @@ def _open(path: str | Path, key: str, reading: Reading) -> Source:
     for name in ("data.yaml", "data.yml", "dataset.yaml"):
         if (path / name).is_file():
             return open_yolo(path / name, key, reading)
-    if (path / IN_FOLDER).is_file() or any(path.glob(f"*/{IN_FOLDER}")):
+    if coco_files(path):
         return open_coco(path, key, reading)
     if (tars := tar_files(path)) and not any(entry.is_dir() for entry in path.iterdir()):
         return open_tars(tars, key)

@@ -13,13 +13,14 @@ from wastejax.data.formats.walk import walk
 from wastejax.errors import ConfigError
 
 IN_FOLDER = "_annotations.coco.json"  # Roboflow's name
+_PREFIX = "instances_"  # what the splits' names follow in COCO's own, in annotations/
 
 
 def open_coco(path: Path, key: str, reading: Reading) -> Source:
     """Opens a COCO file, or the COCO files of a folder's splits.
 
     Args:
-        path: the JSON, or a folder that holds `_annotations.coco.json` or folders that do.
+        path: the JSON, or a folder, see `coco_files`.
         key: what to call it in error messages.
         reading: what becomes of the boxes.
 
@@ -27,15 +28,20 @@ def open_coco(path: Path, key: str, reading: Reading) -> Source:
         ConfigError: it is no COCO file, or has no box that can be used.
     """
     if path.is_dir():
-        files = [path / IN_FOLDER] if (path / IN_FOLDER).is_file() else sorted(path.glob(f"*/{IN_FOLDER}"))
-        root = path
+        files, root = coco_files(path), path
     else:
         files, root = [path], path.parent
     found = Found()
     for file in files:
-        split = role_of(file.parent.name) or "" if len(files) > 1 else ""
-        _read(file, split, found, key)
+        name = file.parent.name if file.name == IN_FOLDER else file.stem.removeprefix(_PREFIX)
+        _read(file, role_of(name) or "" if len(files) > 1 else "", found, key)
     return found.as_source("COCO", root, reading, key)
+
+
+def coco_files(folder: Path) -> list[Path]:
+    """Returns the COCO files of a folder: as Roboflow exports them, or as COCO itself has them; none of others."""
+    top = [folder / IN_FOLDER] if (folder / IN_FOLDER).is_file() else sorted(folder.glob(f"*/{IN_FOLDER}"))
+    return top or sorted((folder / "annotations").glob(f"{_PREFIX}*.json"))
 
 
 def _read(file: Path, split: str, found: Found, key: str) -> None:

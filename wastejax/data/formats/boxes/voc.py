@@ -8,6 +8,7 @@ from wastejax.data.formats.boxes.find import content_of
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.walk import is_image, walk
+from wastejax.data.images import BadImage, decode, read_file
 from wastejax.errors import ConfigError
 
 
@@ -98,8 +99,13 @@ def _labels(
         raise ConfigError(key, f"{file}: its image {name!r} {problem}")
     image = (beside or places)[0]
     split = listed.get(file.stem) or role_of(file.parent.name) or ""
-    if min(size) < 1:
-        raise ConfigError(key, f"{file}: says no width and height")
+    if min(size) < 1:  # some tools leave it out
+        try:
+            size = decode(read_file(root / image)).size
+        except (OSError, BadImage) as error:
+            raise ConfigError(
+                key, f"{file}: says no width and height, and its image cannot be read: {error}"
+            ) from None
     photographs[image] = split
     found: list[Box | Tag] = []
     for thing in content.iter("object"):
