@@ -15,6 +15,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -439,3 +440,18 @@ def test_pages_of_another_site_may_ask_where_it_is_named(port):
 def test_what_is_no_origin_is_refused(origin):
     with pytest.raises(UserError, match="--allow-origin="):
         check_origin(origin)
+
+
+def test_a_multi_label_model_answers_with_all_classes_and_the_union_of_their_bins():
+    """A gray between the first two classes is as bright as either; none is named where nothing is as likely."""
+    rules = load_taxonomy()
+    both = sorted(CLASSES[:2])
+    for threshold, expected in ((0.4, both), (0.6, [])):
+        predictor = replace(stand_in(), class_thresholds=(threshold,) * len(CLASSES))
+        with server(predictor, reject_below=0) as port:
+            status, answer = post(port, picture(round(255 / 8)))
+            (page,) = (json.loads(ask(port, "GET", "/labels.json")[2]),)
+        assert status == 200 and sorted(entry["class"] for entry in answer["classes"]) == expected
+        assert answer["bins"] == list(dict.fromkeys(rules.find(e["class"]).bin for e in answer["classes"]))
+        assert answer["rejected"] is (not expected)
+        assert page["multilabel"] and {entry["named_from"] for entry in page["classes"]} == {threshold}

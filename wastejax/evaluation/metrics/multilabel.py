@@ -100,33 +100,30 @@ def score_multilabel(
         A dict ready for `json.dumps`, every rate in [0, 1]: `kind`, 'multilabel'; `macro_ap` and its interval
         `macro_ap_ci95`; `exact`, the share of images with exactly the right classes, and `exact_ci95`; `macro_f1`
         over the classes that occur, `micro_f1`; `top1`, the share of images whose likeliest class is shown; `loss`,
-        binary cross entropy in nats, mean over images and classes; `per_class` {name: {average_precision (None
-        without positives), precision, recall, f1, support, threshold}}; `num_images`. With `bins` also `bin_exact`,
-        `bin_exact_ci95` and `per_bin`.
+        mean binary cross entropy, nats; `per_class` {name: {average_precision (None without positives), precision,
+        recall, f1, support, threshold}}; `num_images`. With `bins` also `bin_exact`, its interval and `per_bin`.
 
     Raises:
         UserError: there are no images, or some logits are not finite.
     """
     logits, truth = np.asarray(logits, np.float64), np.asarray(shown, np.int8)
-    shown, said = truth > 0, truth >= 0
     if not len(logits):
         raise UserError("there are no images to score: the split or the folder is empty")
     if not np.isfinite(logits).all():
         raise UserError(
             "the model's output is not finite: its weights have diverged; train again with a smaller learning rate"
         )
-    thresholds = thresholds or (UNCALIBRATED,) * len(classes)
+    shown, said, thresholds = truth > 0, truth >= 0, thresholds or (UNCALIBRATED,) * len(classes)
     named = (sigmoid(logits) >= np.asarray(thresholds)) & said
     per_class = _per_class(logits, truth, named, classes, thresholds)
     exact = (named == shown).all(axis=1)
-    likeliest = np.where(said, logits, -np.inf).argmax(axis=1)
     scores = {
         "kind": "multilabel",
         "macro_ap": macro_average_precision(logits, truth),
         "exact": float(exact.mean()),
         "macro_f1": float(np.mean([c["f1"] for c in per_class.values() if c["support"]] or [0.0])),
         "micro_f1": float(2 * (named & shown).sum() / max(named.sum() + shown.sum(), 1)),
-        "top1": float(shown[np.arange(len(logits)), likeliest].mean()),
+        "top1": float(shown[np.arange(len(logits)), np.where(said, logits, -np.inf).argmax(axis=1)].mean()),
         "loss": float(np.mean((np.logaddexp(0, logits) - shown * logits)[said])),
         "per_class": per_class,
         "num_images": len(logits),

@@ -48,8 +48,7 @@ def make_train_step(
     The step takes (state, {'image': uint8 [B, S, S, 3], 'label': int32 [B]}) and returns the next state and
     {'loss', 'top1', 'grad_norm'}, float32 scalars. With 'allowed', bool [B, C], in the batch, labels can mean
     several classes or none: `losses.partial_labels` and `losses.outlier_exposure` take the place of cross entropy,
-    and an answer counts as right where it is among those allowed; with 'shown', any number: `binary_cross_entropy`,
-    which leaves out what 'unsaid' says.
+    and an answer is right where it is among those allowed; with 'shown', any number, but for those in 'unsaid'.
     """
     parts, sharpness = config.train.accumulate, config.optim.sharpness
     key = jax.random.key(config.seed)
