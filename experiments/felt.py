@@ -129,7 +129,7 @@ def report(result: Mapping[str, Any]) -> str:
         for part, about in result["measured"].items()
     ]
     head = ["what", "jax", "ONNX Runtime", "ratio", "wanted"]
-    return "# How soon an answer is there\n\n" + table(head, rows) + "\n" + "\n\n".join(lines) + "\n"
+    return "\n".join(["# How soon an answer is there", "", *table(head, rows), "", "\n\n".join(lines)]) + "\n"
 
 
 def main() -> None:

@@ -138,6 +138,7 @@ def report(result: dict[str, Any]) -> str:
         for form, row in result["forms"].items()
     ]
     known, versions = ", ".join(result["instructions"]), result["versions"]
+    lines = "\n".join(table(head, rows))
     return f"""# One model in fewer bits
 
 `{result["command"]}`, commit {result["commit"]}, {result["date"]}; {result["hardware"]} ({known}), one thread;
@@ -145,7 +146,8 @@ def report(result: dict[str, Any]) -> str:
 images, {result["images"]} others answered, most of which the bundled model learned from: the difference is what
 counts. The machine was shared: load {result["load"]} on two cores; forms take turns.
 
-{table(head, rows)}
+{lines}
+
 8 bits are faster where a processor multiplies bytes (VNNI); one that has AVX2 alone does not.
 """
 

@@ -47,7 +47,7 @@ def lighthouse(found: dict[str, Any]) -> list[str]:
     if not rows:
         return []
     head = ("language, form", "accessibility", "best practices")
-    return [f"{found['version']}, of the languages that there was time for:", "", table(head, rows), ""]
+    return [f"{found['version']}, of the languages that there was time for:", "", *table(head, rows), ""]
 
 
 def text(result: dict[str, Any]) -> str:
