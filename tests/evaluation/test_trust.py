@@ -248,9 +248,9 @@ def test_a_temperature_that_helps_by_chance_alone_is_not_applied():
 @pytest.mark.parametrize(
     ("factor", "others", "says"),
     [
-        (1, 1, "no truer than chance would, so none is used"),
-        (4, 4, "On the test images too the model's confidence is truer with it."),
-        (4, 1, "is no truer with it"),  # fitted where it was needed, used where it is not
+        (1, 1, "beyond chance, so none is used"),
+        (4, 4, "On the test images, too, the model is better calibrated with it."),
+        (4, 1, "is no better calibrated with it"),  # fitted where it was needed, used where it is not
     ],
 )
 def test_the_report_draws_the_conclusion(factor, others, says):

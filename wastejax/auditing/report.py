@@ -62,22 +62,22 @@ def headlines(facts: Mapping[str, Any]) -> list[str]:
     lines = [*facts["notes"]]
     if facts["fixed_camera"]:
         lines.append(
-            f"{len(facts['fixed_camera']):,} images look like copies of each other and yet differ: a fixed camera, "
-            "or one ground behind small objects? Only those of the same bytes are counted as near-duplicates"
+            f"{len(facts['fixed_camera']):,} images look like copies of each other but differ: a fixed camera, "
+            "or the same background behind small objects? Only byte-identical ones count as near-duplicates"
         )
     lines += [
         f"unreadable files: {len(facts['unreadable']):,}",
         f"byte-identical copies: {facts['exact_copies']['num_images']:,} files in "
         f"{facts['exact_copies']['num_groups']:,} groups",
-        f"near-duplicates: {near['num_images']:,} of {facts['num_readable']:,} images in {near['num_groups']:,} "
-        f"groups (the largest of {near['largest']:,}); {facts['num_distinct']:,} images are distinct",
-        f"of these mirrored pairs: {len(facts['mirrored']):,}, cropped pairs: {len(facts['cropped']):,}",
-        f"groups of copies with different labels: {len(facts['label_conflicts']):,} (of "
-        f"{facts['across_classes']['pairs_by_hash']:,} pairs across classes with near hashes, the pixels confirm "
+        f"near-duplicates: {near['num_images']:,} of {facts['num_readable']:,} images, in {near['num_groups']:,} "
+        f"groups of at most {near['largest']:,}; distinct images: {facts['num_distinct']:,}",
+        f"of these, mirrored pairs: {len(facts['mirrored']):,}, cropped pairs: {len(facts['cropped']):,}",
+        f"groups of copies with different labels: {len(facts['label_conflicts']):,} ("
+        f"{facts['across_classes']['pairs_by_hash']:,} pairs across classes have near hashes, pixels confirm "
         f"{facts['across_classes']['confirmed_by_pixels']:,})",
-        f"classes: from {facts['classes']['smallest']:,} to {facts['classes']['largest']:,} images",
-        f"a plain random split puts a near-duplicate of {leaks['random_split']['share']:.1%} of the test images "
-        "into train",
+        f"images per class: {facts['classes']['smallest']:,} to {facts['classes']['largest']:,}",
+        f"in a plain random split, {leaks['random_split']['share']:.1%} of the test images have a near-duplicate "
+        "in train",
     ]
     if leaks["given_splits"] is not None:
         lines += [

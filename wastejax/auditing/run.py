@@ -78,6 +78,8 @@ def audit_folder(
         rows = {} if given is None else given.rows
         write_review(folder / NAME, title, source, doubts, original.classes, rows, old)
         say(f"written: {folder / NAME}, to correct labels in a browser")
+    else:
+        say(f"nothing to review, so no {NAME} was written")
     if write_manifest:
         _write_manifest(folder / "manifest.csv", found, splits, say)
     return facts

@@ -22,8 +22,8 @@ KINDS = ("class", "bin", "material")
 _EXIF_IFD, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132  # EXIF 2.3: DateTimeOriginal, DateTime
 _OTHER = "other"
 KEPT = (
-    "the correction would bring more noise than it takes bias away, so that shares are the counts, with intervals "
-    "that allow for the model's confusions"
+    "correcting would add more noise than it removes bias, so the shares are plain counts, with intervals that "
+    "allow for the model's confusions"
 )
 
 

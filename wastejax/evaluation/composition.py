@@ -96,11 +96,11 @@ def stored_confusion(bundle: Path, num_classes: int) -> Confusion | None:
 
 
 def doubts(confusion: Confusion | None, classes: Sequence[str]) -> list[str]:
-    """Returns why corrected shares are not to be had, or are to be taken with care; one line each."""
+    """Returns why there are no corrected shares, or why they should be taken with care; one line each."""
     if confusion is None:
         return [
-            "no correction: the model has no confusion matrix; `wastejax eval --model=RUN --calibrate` stores one, "
-            "an exported file holds none"
+            "no correction: the model has no confusion matrix; `wastejax eval --model=RUN --calibrate` stores one; "
+            "exported files have none"
         ]
     lines = []
     few = [
@@ -115,7 +115,7 @@ def doubts(confusion: Confusion | None, classes: Sequence[str]) -> list[str]:
     if confusion.condition > ILL_CONDITIONED:
         lines.append(
             f"the model confuses some classes so much that their shares can hardly be told apart (condition number "
-            f"{confusion.condition:.0f}): trust sums over bins or materials more than single classes"
+            f"{confusion.condition:.0f}): trust the shares of bins or materials more than those of classes"
         )
     return lines
 
