@@ -135,7 +135,7 @@ def expected(name: str) -> np.ndarray:
         image = (image @ (0.299, 0.587, 0.114))[..., None].repeat(3, -1)
     if "P3" in name or "Adobe RGB" in name:
         image = wide(image, adobe="Adobe" in name)
-    elif name == "JPEG, grey with a profile":
+    elif name == "JPEG, gray with a profile":
         image = encoded(image / 255)  # of linear light
     elif "gamma" in name:
         image = encoded((image / 255) ** 1.8)

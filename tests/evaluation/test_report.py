@@ -115,7 +115,7 @@ def test_what_was_trained_on_what(tmp_path):
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ({"dir": "", "source": "folder"}, "the embedded set of drawings"),
+        ({"dir": "", "source": "folder"}, "the drawn set that comes with wastejax"),
         ({"dir": "d", "source": "tfds:household_waste"}, "the TFDS data set `household_waste`"),
         (
             {"dir": "d", "source": "folder", "split": {"group": "none"}},

@@ -42,7 +42,7 @@ def benchmark_data(data: str, cases: Sequence[Case], settings: Settings, say: Sa
     """Measures the pipeline on images, and what training loses by waiting for them.
 
     Args:
-        data: labelled images, see `open_data`; or 'drawn'.
+        data: labeled images, see `open_data`; or 'drawn'.
         cases: what is trained, see `trained`.
         settings: how.
         say: prints a line.

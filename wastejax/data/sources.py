@@ -1,4 +1,4 @@
-"""Opens labelled images, whatever layout they come in."""
+"""Opens labeled images, whatever layout they come in."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def open_data(path: str | Path, key: str = "config.data.dir", reading: Reading = CROPS) -> Source:
-    """Opens labelled images: what `open_path` takes, or a data description of several sources.
+    """Opens labeled images: what `open_path` takes, or a data description of several sources.
 
     Args:
         path: the folder or file.

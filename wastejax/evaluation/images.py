@@ -26,7 +26,7 @@ class Asked:
 
     Attributes:
         model: a run or bundle; None for the bundled model.
-        data: labelled images, see `open_data`; None for the images of the run.
+        data: labeled images, see `open_data`; None for the images of the run.
         split: 'train', 'val' or 'test'; None for all of `data` that the run did not learn from, or
             for the run's test images.
         skip_bad: leave unreadable images out instead of refusing them.

@@ -1,4 +1,4 @@
-"""Opens labelled images in whichever layout they are."""
+"""Opens labeled images in whichever layout they are."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ KINDS = (
 
 
 def open_path(path: str | Path, key: str = "config.data.dir", reading: Reading = CROPS) -> Source:
-    """Opens a folder or a file that describes labelled images.
+    """Opens a folder or a file that describes labeled images.
 
     Folders: class folders; tar shards (WebDataset); Hugging Face's image folders (metadata.csv, .jsonl, .parquet)
     and Parquet files; YOLO (data.yaml); COCO (annotations/instances_*.json, or as Roboflow exports it); CVAT for

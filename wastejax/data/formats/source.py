@@ -1,4 +1,4 @@
-"""What every reader returns: labelled images, still encoded, with random access."""
+"""What every reader returns: labeled images, still encoded, with random access."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ SEPARATOR = ";"  # between the classes of one image, where it has several and th
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """N labelled images, still encoded.
+    """N labeled images, still encoded.
 
     Attributes:
         names: unique POSIX names, relative to the folder that holds the class folders

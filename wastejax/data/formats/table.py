@@ -46,8 +46,8 @@ def metadata_files(folder: Path, key: str, several: bool = False) -> list[Path]:
     files = [place / name for place in places for name in METADATA if (place / name).is_file()]
     rows = [read_rows(file, key)[:1] for file in files]
     # Without labels the folders say the class, as they do for Hugging Face.
-    labelled = all(row and {*FILE} & {*row[0]} and {*names} & {*row[0]} for row in rows)
-    return files if labelled else []
+    labeled = all(row and {*FILE} & {*row[0]} and {*names} & {*row[0]} for row in rows)
+    return files if labeled else []
 
 
 def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Source:

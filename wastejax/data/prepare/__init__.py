@@ -1,4 +1,4 @@
-"""From a data config to labelled, checked, grouped and split images, before anything slow starts."""
+"""From a data config to labeled, checked, grouped and split images, before anything slow starts."""
 
 import time
 from collections.abc import Mapping, Sequence
