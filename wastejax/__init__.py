@@ -1,4 +1,4 @@
-"""Small, fast networks that sort waste.
+"""Small, fast image classifiers that sort waste.
 
 Example:
     >>> import wastejax

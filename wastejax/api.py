@@ -1,7 +1,7 @@
 """What `import wastejax` offers: a handful of functions with plain values in and out.
 
-Each command of the command line has its function here; what a command prints on the way, a function says to `say`.
-Mistakes in what is given raise `UserError`, whose text says what was wrong and what to do.
+Each command of the command line has its function here; progress that a command prints goes to `say`. Invalid input
+raises `UserError`, whose text says what is wrong and what to do.
 """
 
 from collections.abc import Mapping
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 def load(
     model: str | Path | None = None, engine: str | None = None, taxonomy: str | Path | None = None
 ) -> Classifier:
-    """Returns a trained model that answers images.
+    """Returns a trained model that classifies images.
 
     Args:
         model: a run, a bundle, or an exported .onnx, .tflite or .stablehlo file; None for the bundled model.
-        engine: what computes it: 'jax', 'onnxruntime', 'openvino', 'litert', or 'auto' for the fastest that is
+        engine: what runs it: 'jax', 'onnxruntime', 'openvino', 'litert', or 'auto' for the fastest that is
             installed; None for that of WASTEJAX_ENGINE, or 'auto'.
-        taxonomy: whose sorting rules: 'korea', 'england', 'germany', 'japan', 'france' or a TOML file; None for
-            those that the model was made with.
+        taxonomy: sorting rules: 'korea', 'england', 'germany', 'japan', 'france' or a TOML file; None for
+            those that the model was trained with.
 
     Raises:
-        UserError: there is none, it is damaged, or what computes it is not installed.
+        UserError: the model is missing or damaged, or its engine is not installed.
 
     Example:
         >>> model = wastejax.load()
@@ -49,19 +49,19 @@ def load(
 
 
 def create_model(name: str, num_classes: int, **keys: Any) -> tuple["nn.Module", "Preprocessing"]:
-    """Returns an untrained network, and how it wants its images.
+    """Returns an untrained network and its preprocessing.
 
     Args:
-        name: of `wastejax models`, such as 'mobilevit_s' or 'efficientnetv2_b0'.
+        name: one that `wastejax models` lists, such as 'mobilevit_s' or 'efficientnetv2_b0'.
         num_classes: number of logits.
         **keys: keys of `config.model` for this family, see docs/reference/configuration.md; the `mixer` of a
             MobileViT may be a class of your own, see docs/guides/own-mixer.md.
 
     Returns:
-        A Linen module, and the input contract. The module is called as `module.apply(variables, images, train)`
-        with images [B, S, S, 3] of any float dtype, and returns float32 logits [B, num_classes]. The contract is
-        called with a PIL image of any mode and returns uint8 [S, S, 3]; its `normalise` scales a batch of these to
-        what the network takes.
+        A Linen module, and its preprocessing. The module is called as `module.apply(variables, images, train)`
+        with images [B, S, S, 3] of any float dtype, and returns float32 logits [B, num_classes]. The
+        preprocessing is called with a PIL image of any mode and returns uint8 [S, S, 3]; its `normalise` scales a
+        batch of these to the network's input.
 
     Raises:
         UserError: there is no such network or key.
@@ -96,7 +96,7 @@ def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) 
         overrides: values by key.
 
     Raises:
-        UserError: there is no such recipe or key, or a key cannot have such a value.
+        UserError: there is no such recipe or key, or a value is invalid.
 
     Example:
         >>> config = wastejax.load_recipe("mobilevit_ir", {"train.epochs": 3})
@@ -124,14 +124,14 @@ def train(
         recipe: see `load_recipe`.
         data_dir: images as DIR/<class>/*.jpg; None for the drawn set that comes with wastejax.
         overrides: see `load_recipe`.
-        workdir: where the run lives; None for runs/<recipe>.
-        say: is told how far it is, line by line.
+        workdir: the run's folder; None for runs/<recipe>.
+        say: receives progress, line by line.
 
     Returns:
         The run's folder, for `load` and `evaluate`; report.md in there says how it went.
 
     Raises:
-        UserError: something that was given is wrong, or `workdir` holds another run.
+        UserError: an argument is invalid, or `workdir` holds another run.
 
     Example:
         >>> quick = {"model.size": "tiny", "data.image_size": 64, "train.epochs": 1, "train.batch_size": 8}
