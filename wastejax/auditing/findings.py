@@ -42,7 +42,7 @@ class Audit:
         cropped: int64 [P, 2], pairs of which the second shows a part of the first, too small a part for the hash.
         hash_pairs: pairs across classes whose perceptual hashes are near.
         confirmed_pairs: those of them whose pixels agree too.
-        scene: int64 [S], images that look like copies of each other and yet differ, too many for copies: a fixed
+        scene: int64 [S], images that look like copies of each other but differ, too many for copies: a fixed
             camera, or one ground. In `groups` only those of the same bytes are together.
     """
 

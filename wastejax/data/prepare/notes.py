@@ -22,7 +22,7 @@ def describe_scene(phash: np.ndarray, grey: np.ndarray, twins: np.ndarray) -> st
     count = int(np.sum(np.isin(twins, scenes)))
     finer = len(np.unique(group_duplicates(phash, grey, _FINE)))
     return (
-        f"{count:,} of {len(twins):,} images look like copies of each other and yet differ: a fixed camera, or one "
+        f"{count:,} of {len(twins):,} images look like copies of each other but differ: a fixed camera, or one "
         f"ground behind small objects? config.data.split.hamming={_FINE} takes fewer for copies ({finer:,} groups "
         "are then left), config.data.split.group='none' splits at random; or give train, val and test folders of "
         "your own, by day or place"
