@@ -17,6 +17,7 @@ from wastejax.data.corrections import to_csv
 from wastejax.deployment.answers import Answer, Guess
 from wastejax.deployment.server import collecting
 from wastejax.deployment.server.collecting import Collector, Keep
+from wastejax.deployment.website import PAGE
 from wastejax.errors import UserError
 from wastejax.main import parser
 
@@ -146,6 +147,15 @@ def test_without_being_asked_nothing_is_kept():
     with server(stand_in(), reject_below=2.0) as port:
         ask(port, "POST", "/predict", encoded(10))
         assert b"collected" not in ask(port, "GET", "/metrics")[2]
+        assert json.loads(ask(port, "GET", "/labels")[2])["collects"] is False
+
+
+def test_the_page_is_told_that_images_may_be_kept(tmp_path):
+    working = collector(tmp_path)
+    with server(stand_in(), collector=working) as port:
+        assert json.loads(ask(port, "GET", "/labels")[2])["collects"] is True
+    app = (PAGE / "app.js").read_text()
+    assert "now.labels.collects ? say().collected : say().remote" in app
 
 
 @pytest.mark.parametrize(

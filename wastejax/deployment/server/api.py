@@ -62,7 +62,8 @@ def openapi(body: int, pixels: int, files: int) -> dict[str, Any]:
             "/predict": {"post": _predict(files, refusals)},
             "/labels": {
                 "get": _get(
-                    "Classes, bins and advice in English and Korean, and the preprocessing", "of this model"
+                    "Classes, bins and advice in every language, the preprocessing, and whether images are kept",
+                    "of this model",
                 )
             },
             "/healthz": {"get": _get("Whether the server answers", "it does")},

@@ -95,7 +95,10 @@ class Service:
             self.metrics.collected(collector.counts)
         self.batches = Batches(predictor.probabilities, limits.batch, self.metrics.batch)
         self.decoders = ThreadPoolExecutor(DECODERS, "decode")
-        self.about = describe(predictor, reject_below) | {"heatmap": predictor.dense is not None}
+        self.about = describe(predictor, reject_below) | {
+            "heatmap": predictor.dense is not None,
+            "collects": collector is not None,
+        }
 
     def warm_up(self) -> None:
         """Computes one batch of every size, so that programs are compiled before anyone waits for them."""

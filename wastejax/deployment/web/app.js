@@ -28,7 +28,7 @@ function chooseLanguage(wanted) {
   translate(document);
   find("language").value = now.language;
   if (now.labels) {
-    find("privacy").textContent = now.labels.onnx ? say().local : say().remote;
+    find("privacy").textContent = now.labels.onnx ? say().local : now.labels.collects ? say().collected : say().remote;
     find("region").textContent = `${say().region} ${region()}`;
     showLive();
     showHistory();

@@ -26,6 +26,7 @@ export default {
   noModel: "Das Modell kann nicht geladen werden. Laden Sie die Seite neu.",
   local: "Bilder bleiben in diesem Browser; nichts wird verschickt.",
   remote: "Bilder gehen an den Server dieser Seite; er behält sie nicht.",
+  collected: "Bilder gehen an den Server dieser Seite, der einige behalten kann, um das Modell zu verbessern.",
   region: "Trennregeln:",
   answered: (good, all) => `${good} von ${all} Bildern beantwortet.`,
   spoken: (bin, name, percent) => `${bin}. ${name}, ${percent}.`,

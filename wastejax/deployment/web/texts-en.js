@@ -26,6 +26,7 @@ export default {
   noModel: "The model cannot be loaded. Reload the page.",
   local: "Images stay in this browser; nothing is sent anywhere.",
   remote: "Images are sent to the server that hosts this page; it does not keep them.",
+  collected: "Images are sent to the server that hosts this page, which may keep some of them to improve the model.",
   region: "Rules for separate collection in",
   answered: (good, all) => `${good} of ${all} images answered.`,
   spoken: (bin, name, percent) => `${bin}. ${name}, ${percent}.`,

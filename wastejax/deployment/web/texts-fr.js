@@ -26,6 +26,7 @@ export default {
   noModel: "Le modèle ne peut pas être chargé. Rechargez la page.",
   local: "Les images restent dans ce navigateur ; rien n’est envoyé.",
   remote: "Les images sont envoyées au serveur de cette page, qui ne les garde pas.",
+  collected: "Les images sont envoyées au serveur de cette page, qui peut en garder certaines pour améliorer le modèle.",
   region: "Règles de tri :",
   answered: (good, all) => `${good} image(s) sur ${all} traitée(s).`,
   spoken: (bin, name, percent) => `${bin}. ${name}, ${percent}.`,

@@ -26,6 +26,7 @@ export default {
   noModel: "モデルを読み込めません。ページを再読み込みしてください。",
   local: "写真はこのブラウザーの中だけで使われ、どこにも送信されません。",
   remote: "写真はこのページのサーバーに送られますが、保存されません。",
+  collected: "写真はこのページのサーバーに送られ、モデルの改善のために一部が保存されることがあります。",
   region: "分別のルール:",
   answered: (good, all) => `${all}枚中${good}枚に答えました。`,
   spoken: (bin, name, percent) => `${bin}. ${name}, ${percent}.`,

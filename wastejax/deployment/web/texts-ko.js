@@ -26,6 +26,7 @@ export default {
   noModel: "모델을 불러올 수 없습니다. 페이지를 새로 고쳐 주세요.",
   local: "사진은 이 브라우저 안에만 있으며 어디로도 보내지 않습니다.",
   remote: "사진은 이 웹페이지를 제공하는 서버로만 전송되며, 서버에 저장되지 않습니다.",
+  collected: "사진은 이 웹페이지를 제공하는 서버로 전송되며, 일부는 모델을 개선하기 위해 저장될 수 있습니다.",
   region: "분리배출 기준:",
   answered: (good, all) => `사진 ${all}장 중 ${good}장에 답했습니다.`,
   spoken: (bin, name, percent) => `${bin}. ${name}, ${percent}.`,
