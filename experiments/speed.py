@@ -145,16 +145,18 @@ def write_tables() -> None:
 def network_table(results: list[dict]) -> list[str]:
     """Returns Markdown: latencies with frames per second, then ratios, then what could not be measured."""
     lines = [
-        "| network | runtime | px | batch | ms p50 | p90 | images/s | GMACs | parameters | MiB temporary |"
+        "| network | runtime | px | batch | ms p50 | p90 | images/s | GMACs | parameters | MiB temporary "
+        "| MiB at most | s compiling |"
     ]
-    lines += ["|---|---|---|---|---|---|---|---|---|---|"]
+    lines += ["|---" * 12 + "|"]
     for row in (row for result in results for row in result["cases"]):
-        ms, memory = row["ms"], row.get("temporary_mib")
+        ms, memory, most = row["ms"], row.get("temporary_mib"), row.get("peak_mib")
         cost = f"{row['gmacs']:.2f} | {row['parameters']:,}" if "gmacs" in row else " | "
         lines.append(
             f"| {row['model']} | {row['runtime']} {row['form']} | {row['size']} | {row['batch']} "
             f"| {ms['p50']:.1f} | {ms['p90']:.1f} | {row['images_per_second']:.1f} | {cost} "
-            f"| {'' if memory is None else round(memory)} |"
+            f"| {'' if memory is None else round(memory)} | {'' if most is None else round(most)} "
+            f"| {format(row['compile_s'] + row.get('trace_s', 0), '.0f') if 'compile_s' in row else ''} |"
         )
     lines += [
         "",
@@ -168,7 +170,11 @@ def network_table(results: list[dict]) -> list[str]:
             value = f"{row['value']:.3f} | {row['low']:.3f} to {row['high']:.3f}"
         names = f"| {of['model']} {of['runtime']} | {to['model']} {to['runtime']}"
         lines.append(f"{names} | {of['batch']} | {of['size']} | {value} |")
-    missing = {f"{r['model']} {r['runtime']}: {r['why']}" for result in results for r in result["missing"]}
+    missing = {
+        f"{r['model']} {r['runtime']} {r.get('form', '')}".strip() + f": {r['why']}"
+        for result in results
+        for r in result["missing"]
+    }
     return lines + (["", "Not measured: " + "; ".join(sorted(missing)) + "."] if missing else [])
 
 

@@ -234,9 +234,7 @@ def test_the_data_pipeline(tmp_path, monkeypatch):
         ("mobilevit_xxs_ir", 32, 8),
         ("mobilevit_xxs_ir", 64, 8),
     ]
-    monkeypatch.setattr(data, "STEPS", 2)
-    monkeypatch.setattr(data, "STRETCH", 0.0)
-    fed = data.measure_feeding(cases[0], folder, settings, lambda line: None)
+    fed = data.measure_feeding(cases[0], folder, settings, lambda line: None, (2, 0.0))
     assert 0 < fed["low"] <= fed["rate"] <= fed["high"]
     with pytest.raises(ConfigError, match="multiple of 64"):
         data.trained(["mobilevit_xxs"], [100], 8)

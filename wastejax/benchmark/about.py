@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from wastejax import machine
+from wastejax import __version__, machine
 from wastejax.runtime.process import has_huge_pages
 
 BUSY = 0.3  # load per core from which a machine is not quiet
@@ -41,8 +41,8 @@ def facts(threads: int) -> dict[str, Any]:
         "threads": threads,
         "huge_pages": has_huge_pages(),
         "load": load,
-        "versions": {"python": platform.python_version()}
-        | {p: version(p) for p in ("wastejax", "jax", "jaxlib", "flax", "optax", "numpy")},
+        "versions": {"python": platform.python_version(), "wastejax": __version__}
+        | {p: version(p) for p in ("jax", "jaxlib", "flax", "optax", "numpy")},
         "notes": notes,
     }
 

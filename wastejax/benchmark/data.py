@@ -4,7 +4,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import product
@@ -17,6 +17,7 @@ import numpy as np
 from wastejax.benchmark.about import facts
 from wastejax.benchmark.networks import Case, config_of, training
 from wastejax.benchmark.peers import Peer, PeerError
+from wastejax.benchmark.report import Rounds
 from wastejax.benchmark.timing import Runner, Settings, interleave, ratio, timed
 from wastejax.data import images, pipeline
 from wastejax.data.sources import Source, open_data, open_folder
@@ -56,7 +57,7 @@ def benchmark_data(data: str, cases: Sequence[Case], settings: Settings, say: Sa
     about = facts(settings.threads)
     for note in about["notes"]:
         say(f"note: {note}")
-    with tempfile.TemporaryDirectory() as folder, _own_cache(Path(folder) / "cache"):
+    with tempfile.TemporaryDirectory() as folder, own_cache(Path(folder) / "cache"):
         say(f"writing {COUNT} images of {SIDE} px as {' and '.join(FORMATS)}")
         for name, options in FORMATS.items():
             write_images(source, Path(folder) / name, name, options)
@@ -70,7 +71,7 @@ def benchmark_data(data: str, cases: Sequence[Case], settings: Settings, say: Sa
 
 
 @contextmanager
-def _own_cache(folder: Path) -> Iterator[None]:
+def own_cache(folder: Path) -> Iterator[None]:
     """Keeps decoded images in `folder` for as long as it is open, away from the user's."""
     before = os.environ.get("WASTEJAX_CACHE")
     os.environ["WASTEJAX_CACHE"] = str(folder)
@@ -162,24 +163,40 @@ def trained(models: Sequence[str], sizes: Sequence[int], batch: int) -> list[Cas
     return cases
 
 
-def measure_feeding(case: Case, folder: Path, settings: Settings, say: Say) -> dict[str, Any]:
+def measure_feeding(
+    case: Case,
+    folder: Path,
+    settings: Settings,
+    say: Say,
+    stretch: tuple[int, float] = (STEPS, STRETCH),
+    workers: int = WORKERS,
+) -> dict[str, Any]:
     """Times training steps on images from the decoded cache, and on one batch that lies on the device.
 
     Both keep one step in flight, as the trainer does. Images come from one pipeline, whose process starts once,
     as in training. As many steps as batches may lie ready go before each stretch, of either kind, and are not
     counted; nothing is read while the fixed batch is timed, as the pipeline has filled its buffers by then.
 
+    Args:
+        case: what is trained.
+        folder: class folders.
+        settings: how.
+        say: prints a line.
+        stretch: least steps and seconds of one measured stretch.
+        workers: processes that read.
+
     Returns:
         `rate`: images per second with data, as a share of those without; with `low` and `high`, 95 % bootstrap.
+        `images_per_second`: without.
     """
     step, (state, fixed), _ = training(case)
     source = open_folder(folder)
     side = pipeline.cached_side(case.size, Preprocessing(case.size).crop, MIN_AREA)
     read = pipeline.reader(source, np.arange(len(source)), cache=True, side=side)
     devices = use_devices(jax.devices()[:1])
-    feed = batches(read, ENDLESS, case.size, case.batch, WORKERS)
+    feed = batches(read, ENDLESS, case.size, case.batch, workers)
 
-    def stretch(fed: bool, steps: int) -> None:
+    def run(fed: bool, steps: int) -> None:
         nonlocal state
         last = None
         for _ in range(steps):
@@ -193,18 +210,23 @@ def measure_feeding(case: Case, folder: Path, settings: Settings, say: Say) -> d
     def stretches(fed: bool, calls: int) -> list[float]:
         times = []
         for _ in range(calls):
-            stretch(fed, READY)
-            times += timed(lambda: stretch(fed, steps), 1)
+            run(fed, READY)
+            times += timed(lambda: run(fed, steps), 1)
         time.sleep(REFILL if fed else 0)
         return times
 
-    stretch(False, 2)  # compiles
-    started = time.perf_counter()
-    stretch(False, STEPS)
-    steps = max(STEPS, math.ceil(STRETCH / (time.perf_counter() - started) * STEPS))
+    run(False, 2)  # compiles
+    least, seconds = stretch
+    (took,) = timed(lambda: run(False, least), 1)
+    steps = max(least, math.ceil(seconds / took * least))
     runners = {"data": partial(stretches, True), "fixed": partial(stretches, False)}
     with closing(feed):
         times = interleave(runners, settings.rounds, settings.seconds)
+    return _fed_row(case, times, steps, say) | {"workers": workers}
+
+
+def _fed_row(case: Case, times: Mapping[str, Rounds], steps: int, say: Say) -> dict[str, Any]:
+    """Returns what `measure_feeding` returns, and says it."""
     inverse = ratio(times["fixed"], times["data"])
     say(
         f"training {case.model} at {case.size} px, batch {case.batch}: with data {inverse.value:.1%} of the rate "
@@ -215,6 +237,7 @@ def measure_feeding(case: Case, folder: Path, settings: Settings, say: Say) -> d
         "size": case.size,
         "batch": case.batch,
         "steps": steps,
+        "images_per_second": steps * case.batch / float(np.median(np.concatenate(times["fixed"]))),
         "rate": inverse.value,
         "low": inverse.low,
         "high": inverse.high,

@@ -1,14 +1,18 @@
 """A peer in its own process: times a network in PyTorch, ONNX Runtime or OpenVINO when told to.
 
 It runs under whatever Python has the peer, so it is a script and imports nothing of this project. The first
-argument is the case as JSON. It answers on its standard output, one JSON line each: first {"forms", "about"} or
-{"missing": why}; then a list of seconds for every request [form, calls] that it reads, until there are no more.
+argument is the case as JSON. It answers on its standard output, one JSON line each: first {"forms", "about",
+"without": {form: why}} or {"missing": why}; then for every request [form, calls] that it reads, until there are no
+more, {"seconds": one of each call, "peak_mib": the most memory of the process during them, null where unknown}.
 """
 
+import contextlib
 import json
 import os
+import shutil
 import sys
 import time
+from pathlib import Path
 
 # Networks that timm has too. EfficientNetV2 and Lite take PyTorch's own padding there: TensorFlow's costs it time.
 OWN_PADDING = {"pad_type": ""}
@@ -27,12 +31,15 @@ TIMM: dict = {
 }
 
 
+COMPILED = ", compiled"  # after the name of a memory format
+
+
 class MissingError(Exception):
     """Why this peer cannot run the case."""
 
 
 def torch_forms(case):
-    """Returns calls for both memory formats of PyTorch in eager mode, and what ran them."""
+    """Returns calls for both memory formats of PyTorch in eager mode and for `torch.compile`, and what ran them."""
     try:
         import timm
         import torch
@@ -47,18 +54,73 @@ def torch_forms(case):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # As jax does by default: float32 products on tensor cores where the card has them.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    calls = {}
-    for form in ("contiguous", "channels_last"):
-        memory = getattr(torch, f"{form}_format" if form == "contiguous" else form)
+    make = train_call if case["mode"] == "train" else infer_call
+
+    def call_of(form):
+        layout = form.removesuffix(COMPILED)
+        memory = getattr(torch, f"{layout}_format" if layout == "contiguous" else layout)
         model = timm.create_model(name, num_classes=case["num_classes"], **options)
         model = model.to(device, getattr(torch, case["dtype"]), memory_format=memory)
         images = torch.randn(case["batch"], 3, case["size"], case["size"])
         images = images.to(device, getattr(torch, case["dtype"])).to(memory_format=memory)
-        make = train_call if case["mode"] == "train" else infer_call
-        calls[form] = make(torch, model, images, case["num_classes"])
+        model = model if form == layout else torch.compile(model)
+        return make(torch, model, images, case["num_classes"])
+
     about = {"torch": torch.__version__, "timm": timm.__version__, "network": name}
     about["device"] = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    return calls, about
+    if "form" in case:  # that one alone, whose memory is wanted
+        return {case["form"]: call_of(case["form"])}, about, {}
+    calls = {form: call_of(form) for form in ("contiguous", "channels_last")}
+    compiled = (
+        min(calls, key=lambda form: min(seconds_of(calls[form], 3)[1:])) + COMPILED
+    )  # of the faster one
+    without = {}
+    try:
+        needs_compiler(device)
+        call = call_of(compiled)
+        (about["compile_s"],) = seconds_of(call, 1)
+        calls[compiled] = call
+    except Exception as error:  # of a compiler that is not our concern: the others are timed all the same
+        without["compiled"] = f"torch.compile: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+    return calls, about, without
+
+
+def needs_compiler(device):
+    """Raises MissingError where `torch.compile` cannot work for want of a C++ compiler."""
+    name = os.environ.get("CXX", "g++")
+    if device == "cpu" and shutil.which(name) is None:
+        raise MissingError(f"needs a C++ compiler, and there is no {name} (CXX names another)")
+
+
+def seconds_of(call, count):
+    """Returns the seconds that each of so many calls took."""
+    times = []
+    for _ in range(count):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def forget_peak():
+    """Has the most memory counted anew from here on, on processor and card; nothing where that cannot be had."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):  # Linux: the peak of the resident set becomes its size now
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_mib():
+    """Returns the most memory since `forget_peak`: of a card, or the resident set; None where unknown."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def infer_call(torch, model, images, _):
@@ -120,7 +182,7 @@ def torchvision_forms(case):
         return call
 
     forms = {f"{workers} processes": passes(workers) for workers in (0, case["threads"])}
-    return forms, {"torch": torch.__version__, "device": "cpu"}
+    return forms, {"torch": torch.__version__, "device": "cpu"}, {}
 
 
 def inference_only(case):
@@ -156,7 +218,7 @@ def onnx_forms(case):
     about = {"onnxruntime": onnxruntime.__version__, "device": "cpu"}
     if session.get_providers()[0] == "CUDAExecutionProvider":
         about["device"] = "gpu"
-    return {"": lambda: session.run(None, feed)}, about
+    return {"": lambda: session.run(None, feed)}, about, {}
 
 
 def openvino_forms(case):
@@ -178,7 +240,7 @@ def openvino_forms(case):
         "INFERENCE_PRECISION_HINT": "f32",
     }
     compiled = core.compile_model(model, "CPU", options)
-    return {"": lambda: compiled(images)}, {"openvino": openvino.__version__, "device": "cpu"}
+    return {"": lambda: compiled(images)}, {"openvino": openvino.__version__, "device": "cpu"}, {}
 
 
 FORMS = {
@@ -189,8 +251,11 @@ FORMS = {
 }
 
 
-def main():
-    """Serves one case."""
+def serve(make, peak=peak_mib):
+    """Answers what is asked of one case.
+
+    `make` returns of it calls by form, what ran them, and which forms there are not, and why.
+    """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not mix with the answers
     case = json.loads(sys.argv[1])
@@ -200,20 +265,16 @@ def main():
         answers.flush()
 
     try:
-        calls, about = FORMS[case["runtime"]](case)
+        calls, about, without = make(case)
     except MissingError as missing:
         answer({"missing": str(missing)})
         return
-    answer({"forms": list(calls), "about": about})
+    answer({"forms": list(calls), "about": about, "without": without})
     for line in sys.stdin:
         form, count = json.loads(line)
-        times = []
-        for _ in range(count):
-            start = time.perf_counter()
-            calls[form]()
-            times.append(time.perf_counter() - start)
-        answer(times)
+        forget_peak()
+        answer({"seconds": seconds_of(calls[form], count), "peak_mib": peak()})
 
 
 if __name__ == "__main__":
-    main()
+    serve(lambda case: FORMS[case["runtime"]](case))

@@ -26,6 +26,11 @@ def key(case: Case) -> Row:
     return {name: fields[name] for name in KEYS}
 
 
+def identity(row: Row) -> Row:
+    """Returns the fields of the case that a row is of."""
+    return {name: row[name] for name in KEYS}
+
+
 def rows(times: Mapping[tuple[Case, str], Rounds], about: Mapping[Case, Row]) -> dict[str, list[Row]]:
     """Returns rows of measured cases, and the ratios between them.
 
@@ -37,7 +42,11 @@ def rows(times: Mapping[tuple[Case, str], Rounds], about: Mapping[Case, Row]) ->
     for (case, form), rounds in times.items():
         if case not in best or latency(rounds)["p50"] < latency(best[case][1])["p50"]:
             best[case] = form, rounds
-    cases = [_row(case, form, rounds, about[case]) for case, (form, rounds) in best.items()]
+    cases = []
+    for case, (form, rounds) in best.items():
+        others = {f: latency(r)["p50"] for (c, f), r in times.items() if c == case and f != form}
+        more = {"slower_forms_ms": others} if others else {}
+        cases.append(_row(case, form, rounds, more | about[case]))
     ratios = []
     ours = [case for case in best if case.runtime == "jax"]
     for case in best:
@@ -73,17 +82,17 @@ def show(part: Mapping[str, Sequence[Row]], say: Say) -> None:
     wide = max((len(row["model"]) for row in part["cases"]), default=5)
     say(
         f"{'model':{wide}} {'runtime':22} {'size':>4} {'batch':>5} {'ms p50':>9} {'p90':>8} {'p99':>8} "
-        f"{'images/s':>8} {'GMACs':>7} {'MiB temp':>8} {'compile s':>9}"
+        f"{'images/s':>8} {'GMACs':>7} {'MiB temp':>8} {'compile s':>9} {'MiB peak':>8}"
     )
     for row in part["cases"]:
         ms, runtime = row["ms"], f"{row['runtime']} {row['form']}".strip()
         line = f"{row['model']:{wide}} {runtime:22} {row['size']:4} {row['batch']:5} "
         line += f"{ms['p50']:9.2f} {ms['p90']:8.2f} {ms['p99']:8.2f} {row['images_per_second']:8.1f}"
-        if "compile_s" in row:
-            memory = row["temporary_mib"]
-            line += f" {row['gmacs']:7.3f} {'?' if memory is None else format(memory, '.0f'):>8}"
-            line += f" {row['trace_s'] + row['compile_s']:9.1f}"
-        say(line)
+        compiling = row["compile_s"] + row.get("trace_s", 0) if "compile_s" in row else None
+        more = ((row.get("gmacs"), "7.3f"), (row.get("temporary_mib"), "8.0f"), (compiling, "9.1f"))
+        for value, form in (*more, (row.get("peak_mib"), "8.0f")):
+            line += " " + (" " * int(form.partition(".")[0]) if value is None else format(value, form))
+        say(line.rstrip())
     for row in part["ratios"]:
         of, to = row["of"], row["to"]
         names = f"{of['model']} {of['runtime']} / {to['model']} {to['runtime']}, {of['mode']}, batch {of['batch']}"
@@ -94,7 +103,8 @@ def show(part: Mapping[str, Sequence[Row]], say: Say) -> None:
                 f"  {names}: {row['value']:.3f} of the time (95 % interval {row['low']:.3f} to {row['high']:.3f})"
             )
     for row in part["missing"]:
-        say(f"  not measured: {row['model']} {row['runtime']}, {row['mode']}: {row['why']}")
+        runtime = f"{row['runtime']} {row.get('form', '')}".strip()
+        say(f"  not measured: {row['model']} {runtime}, {row['mode']}: {row['why']}")
 
 
 def load_scores(reports: str) -> dict[str, float]:

@@ -1,8 +1,10 @@
 """A benchmark of networks: what is compared is alike in all but network and runtime, and takes turns."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from itertools import product
@@ -16,6 +18,8 @@ from wastejax.benchmark.timing import Runner, Settings, interleave
 from wastejax.models import check
 from wastejax.models.cost import image_size
 from wastejax.progress import Say
+
+STEPS_BEFORE, STEPS = 2, 2  # of training, before its memory is counted and while it is
 
 
 def grouped(
@@ -57,6 +61,9 @@ def benchmark_networks(groups: Sequence[Sequence[Case]], settings: Settings, say
         say(f"note: {note}")
     for group in groups:
         part = measure(group, settings, say)
+        if group[0].mode == "train":
+            for row in part["cases"]:
+                row["peak_mib"] = peak_of(row, settings)
         report.show(part, say)
         for key, rows in part.items():
             result[key] += rows
@@ -64,13 +71,16 @@ def benchmark_networks(groups: Sequence[Sequence[Case]], settings: Settings, say
     return result
 
 
-def measure(cases: Sequence[Case], settings: Settings, say: Say) -> dict[str, list[dict[str, Any]]]:
+def measure(
+    cases: Sequence[Case], settings: Settings, say: Say, together: int = 1
+) -> dict[str, list[dict[str, Any]]]:
     """Times the cases of one group, interleaved.
 
     Args:
         cases: alike in all but model and runtime.
         settings: how.
         say: prints a line.
+        together: how many are prepared at once; more than one make the times of compiling longer.
 
     Returns:
         `cases`: a row each, with latency and facts; `ratios`: of the first model to each other, and of each to its
@@ -79,18 +89,26 @@ def measure(cases: Sequence[Case], settings: Settings, say: Say) -> dict[str, li
     runners: dict[tuple[Any, str], Runner] = {}
     about: dict[Any, dict[str, Any]] = {}
     missing = []
-    with ExitStack() as stack:
-        for case in cases:
+    with ExitStack() as stack, ThreadPoolExecutor(together) as pool:
+
+        def prepare(case: Case) -> tuple[dict[str, Runner], dict[str, Any], dict[str, str]]:
             say(f"preparing {case}: {case.size} px, batch {case.batch}, {case.dtype}, {case.mode}")
-            if case.runtime in ("jax", "stock"):
-                runners[case, ""], about[case] = networks.prepare(case)
-                continue
+            if case.runtime in peers.OURS:
+                runner, facts = networks.prepare(case)
+                return {"": runner}, facts, {}
             try:
                 peer = stack.enter_context(_peer(case, settings, stack))
-                about[case] = peer.about
-                runners |= {(case, form): partial(peer.run, form) for form in peer.forms}
             except peers.PeerError as error:
-                missing.append(report.key(case) | {"why": str(error)})
+                return {}, {}, {"": str(error)}
+            return {form: partial(peer.run, form) for form in peer.forms}, peer.about, peer.without
+
+        prepared = pool.map(prepare, cases) if together > 1 else map(prepare, cases)
+        for case, (forms, about[case], without) in zip(cases, prepared, strict=True):
+            runners |= {(case, form): runner for form, runner in forms.items()}
+            missing += [
+                report.key(case) | ({"form": form} if form else {}) | {"why": why}
+                for form, why in without.items()
+            ]
         names = {f"{case} {form}": (case, form) for case, form in runners}
         times = interleave(
             {name: runners[names[name]] for name in names},
@@ -99,6 +117,23 @@ def measure(cases: Sequence[Case], settings: Settings, say: Say) -> dict[str, li
             lambda done: say(f"round {done} of {done}") if done == settings.rounds else None,
         )
     return report.rows({names[name]: t for name, t in times.items()}, about) | {"missing": missing}
+
+
+def peak_of(row: Mapping[str, Any], settings: Settings) -> float | None:
+    """Returns the most memory of a process that takes steps of a measured case and does nothing else, MiB.
+
+    That is the process's resident set, with Python, the runtime and what compiling has left in it; on a card, the
+    card's memory. Counted from the third step on: compiling takes several times as much.
+    """
+    case, python = Case(**report.identity(row)), settings.peer_python
+    if case.runtime in peers.OURS:
+        python = sys.executable
+    try:
+        with peers.Peer(case, settings.threads, python, form=row["form"]) as process:
+            process.run(row["form"], STEPS_BEFORE)
+            return process.peak(row["form"], STEPS)
+    except peers.PeerError:  # it ran before; what it takes alone is then not known
+        return None
 
 
 def _peer(case: Case, settings: Settings, stack: ExitStack) -> peers.Peer:

@@ -54,6 +54,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
     threads = _use_threads(args.threads)
     # Before jax starts: a program from the cache would tell nothing about the time that compiling takes.
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the others need the card's memory too
     from wastejax.benchmark.timing import Settings
 
     settings = Settings(threads, args.rounds, args.seconds, args.peer_python)
