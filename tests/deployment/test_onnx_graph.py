@@ -19,7 +19,7 @@ from wastejax.bundle import load_bundle
 from wastejax.deployment import export
 from wastejax.deployment.export import Form, write_export
 from wastejax.deployment.formats import load_jax, load_predictor, onnx_graph
-from wastejax.deployment.formats.onnx_profile import profile, shares
+from wastejax.deployment.formats.onnx_profile import openvino_shares, profile, shares
 from wastejax.errors import UserError
 
 # What a file may consist of, and why. Anything else is slower than it has to be, or an operator that is too new.
@@ -107,7 +107,19 @@ def test_profiling_tells_each_operators_share(written):
     assert sum(share for _, _, share in found) == pytest.approx(1)
     assert {name: count for name, count, _ in found}["Softmax"] == 1
     lines = list(profile(file, entry))
-    assert lines[0].endswith("1 at once:") and len(lines) == len(found) + 1
+    assert lines[0] == "where the time goes in ONNX Runtime, 1 at once:"
+    runtimes = [line for line in lines if not line.startswith(" ")]
+    assert len(lines) >= len(found) + len(runtimes)
+
+
+def test_openvino_tells_its_operators_shares_too(written):
+    pytest.importorskip("openvino")
+    _, file = written("efficientnetv2_tiny_eca")
+    entry = np.zeros((1, 64, 64, 3), np.uint8)
+    found = openvino_shares(file, entry)
+    assert sum(share for _, _, share in found) == pytest.approx(1)
+    assert {name: count for name, count, _ in found}["Convolution"] >= 14
+    assert "where the time goes in OpenVINO, 1 at once:" in list(profile(file, entry))
 
 
 def _model(nodes, inputs, outputs, constants):
