@@ -61,8 +61,8 @@ uses only the lower. Chromium mixes black ink into the other three before it app
 alpha channel of an AVIF for one of limited range. A WebP turned by EXIF, and files that lack only their end marker,
 the page mends itself.
 
-Large JPEGs, of which Python decodes no more than it needs, the page decodes whole: there the squares differ by a few
-levels.
+Large JPEGs, of which Python decodes no more than it needs, the page decodes whole: there the squares differ by
+a few levels.
 
 | kind | ending | `predict` | server | exported | page |
 |---|---|---|---|---|---|
