@@ -227,7 +227,9 @@ def _with_allowed(joined: Source, opened: Mapping[str, Source], meant: Sequence[
 
 def _with_several(joined: Source, opened: Mapping[str, Source], meant: Sequence[np.ndarray]) -> Source:
     """Returns the images with the classes that the labels of each mean, and those that these leave open."""
-    shown, unsaid, notes = [], [], list(joined.notes)
+    shown: list[np.ndarray] = []
+    unsaid: list[np.ndarray] = []
+    notes = list(joined.notes)
     for (name, source), rows in zip(opened.items(), meant, strict=True):
         single = rows & (rows.sum(axis=1, keepdims=True) == 1)
         shows = source.contents @ single

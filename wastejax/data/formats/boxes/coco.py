@@ -55,9 +55,10 @@ def _read(file: Path, split: str, found: Found, key: str) -> None:
     found.photographs |= dict.fromkeys(place.values(), split)
     for number, annotation in enumerate(annotations):
         with content_of(f"{file}: annotation {number} of {len(annotations)}", key):
-            for what, known in (("image", images), ("category", names)):
-                if annotation[f"{what}_id"] not in known:
-                    raise ValueError(f"names no {what} that is listed")
+            if annotation["image_id"] not in images:
+                raise ValueError("names no image that is listed")
+            if annotation["category_id"] not in names:
+                raise ValueError("names no category that is listed")
             (image, size), label = images[annotation["image_id"]], names[annotation["category_id"]]
             reason = "crowd" if annotation.get("iscrowd") else "rotated" if _is_rotated(annotation) else ""
             corners = None if reason else _corners(annotation)
