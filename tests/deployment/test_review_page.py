@@ -13,7 +13,7 @@ from PIL import Image
 from small_models import CLASSES, draw_images
 from test_serve import ask, server, stand_in
 
-from wastejax.data.corrections import Row, load_corrections, to_csv
+from wastejax.data.corrections import Corrections, Row, load_corrections, to_csv
 from wastejax.data.sources import open_folder
 from wastejax.deployment.server.collecting import Collector, Keep
 from wastejax.evaluation.report.review import Doubt, write_review
@@ -130,6 +130,33 @@ def test_by_mouse_and_what_was_done_is_there_after_a_reload(driver, page, source
     assert [rows[source.names[i]].label for i in (0, 8, 4)] == ["drop", "tea_bags", "paper_cups"]
     driver.find_element(By.CSS_SELECTOR, "#filter option[value=open]").click()
     assert len([a for a in driver.find_elements(By.TAG_NAME, "article") if a.is_displayed()]) == 3
+
+
+def test_several_classes_an_image(driver, source, tmp_path):
+    """By keyboard: the suggestion, one class added and one taken away, and all taken away; then it is read back."""
+    sets = [["glass"], ["glass", "tea_bags"], ["paper_cups"], []] + [["glass"]] * 6
+    several = source.with_several(sets)
+    doubts = [Doubt(i, "mistake", "none" if i == 2 else "glass;paper_cups") for i in range(4)]
+    write_review(tmp_path / "review.html", "Several", several, doubts, CLASSES)
+    downloads = download_to(driver, tmp_path / "downloads")
+    driver.get((tmp_path / "review.html").as_uri())
+    press(driver, "s", "r", "p", "a", "p", "e", "r", Keys.ENTER)
+    assert text(driver, "picked") == "It shows glass, paper cups, tea bags"
+    press(driver, "t", "e", "a", Keys.ENTER, Keys.TAB, Keys.ENTER)  # Tab leads to Done
+    press(driver, "r", "p", "a", "p", "e", "r", Keys.ENTER)
+    assert text(driver, "picked") == "It shows none"
+    press(driver, Keys.TAB, Keys.ENTER, "a")
+    names, old = several.names, [";".join(names) or "none" for names in sets]
+    rows = saved(driver, downloads)
+    assert [rows[names[i]].label for i in range(4)] == [
+        "glass;paper_cups",
+        "glass;paper_cups",
+        "none",
+        "none",
+    ]
+    assert [rows[names[i]].old_label for i in range(4)] == old[:4] and rows[names[3]].note == "checked"
+    fixed = Corrections(Path("c.csv"), "key", b"", rows).of(several).applied(several)
+    assert fixed.label_names[:4] == ["glass;paper_cups", "glass;paper_cups", "", ""]
 
 
 def test_earlier_corrections_are_merged_and_what_is_decided_here_stays(driver, page, source, tmp_path):
