@@ -1,5 +1,6 @@
 """Layers against their formulas worked out in numpy, and Flax's own where it has one."""
 
+import re
 from functools import partial
 
 import flax.linen as nn
@@ -310,6 +311,31 @@ def test_attention_and_its_gradients_are_those_of_flax(tokens, masked):
     ]
     for got, wanted in zip(*gradients, strict=True):
         assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+def text_for(platform, function, *arguments):
+    """Returns the program that a platform's compiler is given."""
+    return jax.export.export(jax.jit(function), platforms=[platform])(*arguments).mlir_module()
+
+
+@pytest.mark.parametrize("lead", [(2,), (2, 5)])
+def test_a_card_gets_attention_of_jax_and_no_part_of_the_form_for_a_cpu(lead):
+    """Softmax whole before the product with the values, by which XLA knows it; a CPU divides [N, d] after it."""
+    qkv = [jnp.ones((*lead, 24, 3, 4))] * 3
+    bias, mask = jnp.ones((3, 24, 24)), np.ones((lead[-1], 1, 24, 24), bool)
+    gradients = jax.grad(lambda *given: attend(*given, mask).sum(), (0, 1, 2, 3))
+    texts = {platform: text_for(platform, gradients, *qkv, bias) for platform in ("cpu", "cuda")}
+    whole = re.compile(r"stablehlo\.divide .*x24x24xf32>")
+    assert whole.search(texts["cuda"]) and not whole.search(texts["cpu"])
+    # Products of queries and keys, and for the gradients of weights, queries, keys and values; a CPU divides the
+    # product with the values, and so needs it.
+    assert [texts[name].count("stablehlo.dot_general") for name in ("cuda", "cpu")] == [5, 6]
+
+
+def test_channel_attention_by_convolution_is_no_convolution_on_a_card():
+    module, x = EfficientChannelAttention(), jnp.ones((2, 8, 8, 64))
+    text = text_for("cuda", module.apply, module.init(jax.random.key(0), x), x)
+    assert "stablehlo.slice" in text and "convolution" not in text
 
 
 @pytest.mark.parametrize("activation", ["relu", "relu6", "leaky_relu", "silu", "hard_swish"])

@@ -32,6 +32,8 @@ def _macs(jaxpr: Any) -> int:
         elif equation.primitive.name == "dot_general":
             contracted = equation.params["dimension_numbers"][0][0]
             total += prod(equation.outvars[0].aval.shape) * prod(shapes[0][i] for i in contracted)
+        elif equation.primitive.name == "cond":  # forms of the same for several backends
+            total += max(_macs(branch.jaxpr) for branch in equation.params["branches"])
         else:
             inner = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda p: hasattr(p, "eqns"))
             total += sum(_macs(getattr(p, "jaxpr", p)) for p in inner if hasattr(p, "eqns"))

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention, with the gradients of keys and values that are the fastest on a CPU."""
+"""Scaled dot-product attention: jax's own, and on a CPU a form of it that is several times as fast there."""
 
 from functools import partial
 from typing import Any
@@ -15,35 +15,63 @@ from wastejax.models.layers.plain import is_plain
 def attend(query: Array, key: Array, value: Array, bias: Array | None = None, mask: Any = None) -> Array:
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1), its softmax in float32.
 
-    `flax.linen.dot_product_attention` computes the same. Heads in front of positions, and the division by the
-    softmax's sum after the product with the values, where it is N / d times smaller, make it five times as fast on
-    a CPU (256 tokens, 4 heads of width 36).
+    `jax.nn.dot_product_attention`, of whose softmax the compilers for GPU and TPU make one kernel; a CPU gets the
+    same in other words, see `_on_cpu`.
 
     Args:
-        query: [..., N, heads, d].
+        query: [..., B, N, heads, d].
         key: likewise.
         value: likewise.
-        bias: added to the scaled products, broadcast to [..., heads, N, N].
-        mask: True where a query may look; broadcast likewise.
+        bias: added to the scaled products, [heads, N, N].
+        mask: True where a query may look, an array [B, 1, N, N].
 
     Returns:
-        [..., N, heads, d], of the dtype of `value`.
+        [..., B, N, heads, d], of the dtype of `value`.
     """
-    query, key, value = (x.swapaxes(-3, -2) for x in (query, key, value))
-    query = query * query.shape[-1] ** -0.5
-    scores = _pairs(query, key)
-    if bias is not None:
-        scores += bias
-    if mask is not None and is_plain():
-        scores += np.where(mask, 0, np.finfo(np.float32).min)
-    elif mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    given = (query, key, value) if bias is None else (query, key, value, bias)
     if is_plain():
-        return _product("...nm,...md->...nd", jax.nn.softmax(scores), value).swapaxes(-3, -2)
+        return _textbook(*given, mask=mask)
+    return per_backend(_on_cpu, _of_jax, *given, mask=mask)
+
+
+def _of_jax(query: Array, key: Array, value: Array, bias: Array | None = None, *, mask: Any) -> Array:
+    bias = None if bias is None else bias[None]
+    function = partial(
+        jax.nn.dot_product_attention, bias=bias, mask=None if mask is None else jnp.asarray(mask)
+    )
+    for _ in query.shape[:-4]:
+        function = jax.vmap(function)
+    return function(query, key, value)
+
+
+def _textbook(query: Array, key: Array, value: Array, bias: Array | None = None, *, mask: Any) -> Array:
+    """Returns the same as converters to other formats know it."""
+    scores, value = _scores(query, key, bias), value.swapaxes(-3, -2)
+    if mask is not None:
+        scores += np.where(mask, 0, np.finfo(np.float32).min)
+    return _product("...nm,...md->...nd", jax.nn.softmax(scores), value).swapaxes(-3, -2)
+
+
+def _on_cpu(query: Array, key: Array, value: Array, bias: Array | None = None, *, mask: Any) -> Array:
+    """Returns the same, five times as fast (256 tokens, 4 heads of width 36).
+
+    Heads stand in front of positions, and the division by the softmax's sum comes after the product with the
+    values, where it is N / d times smaller.
+    """
+    scores, value = _scores(query, key, bias), value.swapaxes(-3, -2)
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     # The softmax does not change with what is subtracted, so neither does its gradient.
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
     y = _weighted(weights.astype(value.dtype), value)
     return (y / weights.sum(-1, keepdims=True)).astype(value.dtype).swapaxes(-3, -2)
+
+
+def _scores(query: Array, key: Array, bias: Array | None) -> Array:
+    """Returns the scaled products of queries and keys, float32 [..., heads, N, N]."""
+    query, key = (x.swapaxes(-3, -2) for x in (query, key))
+    scores = _pairs(query * query.shape[-1] ** -0.5, key)
+    return scores if bias is None else scores + bias
 
 
 _product = partial(jnp.einsum, preferred_element_type=jnp.float32)

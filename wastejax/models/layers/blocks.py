@@ -146,6 +146,7 @@ class EfficientChannelAttention(nn.Module):
         kernel = self.param("kernel", normal(math.sqrt(1 / k)), (k,), jnp.float32)
         if is_plain():
             return _scale(x, _along_channels(pool(x), kernel))
+        # On a card too: slices become part of the one kernel that scales `x`, a convolution is a call of cuDNN.
         pooled = jnp.pad(pool(x), ((0, 0), (k // 2, k // 2)))
         logits = jnp.zeros((x.shape[0], channels), jnp.float32)
         for i in range(k):
