@@ -1,6 +1,7 @@
 """Small sets written by the tools that people write theirs with (by_tools/write.py) are read as they were drawn."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from by_tools import write
 from wastejax.data.formats.any import open_path
 from wastejax.data.formats.boxes import Reading
 from wastejax.data.images import decode
+from wastejax.errors import ConfigError
 
 HERE = Path(write.__file__).parent
 COMMITTED = json.loads((HERE / "tools.json").read_text())  # set -> tool and version
@@ -49,6 +51,22 @@ def test_a_set_is_read_as_it_was_drawn(name):
     if name.startswith("yolo"):
         pytest.importorskip("yaml")
     check(HERE, name)
+
+
+@pytest.mark.parametrize("name", ["coco", "cvat", "label_studio"])
+def test_the_folder_may_be_named_instead_of_the_one_file_in_it(name, tmp_path):
+    """The newcomer's way; `images` would be its only class. Beside class folders such a file is but a file."""
+    source, folder = open_path(HERE / name / OPENED[name]), open_path(HERE / name)
+    assert (source.names, source.label_names) == (folder.names, folder.label_names)
+    shutil.copytree(HERE / name, tmp_path / "set")
+    file = tmp_path / "set" / OPENED[name]
+    shutil.copy(file, file.with_stem("again"))
+    with pytest.raises(ConfigError, match=r"several annotation files, .*again"):
+        open_path(tmp_path / "set")
+    for label in ("can", "glass"):
+        shutil.copytree(HERE / name / "images", tmp_path / "set" / label)
+    shutil.rmtree(tmp_path / "set" / "images")
+    assert open_path(tmp_path / "set").classes == ("can", "glass")
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Opens labeled images in whichever layout they are."""
 
+import json
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from wastejax.data.collections.labeled import open_tars, open_url, tar_files
@@ -28,7 +30,7 @@ def open_path(path: str | Path, key: str = "config.data.dir", reading: Reading =
 
     Folders: class folders; tar shards (WebDataset); Hugging Face's image folders (metadata.csv, .jsonl, .parquet)
     and Parquet files; YOLO (data.yaml); COCO (annotations/instances_*.json, or as Roboflow exports it); CVAT for
-    images (annotations.xml); Pascal VOC.
+    images (annotations.xml); Pascal VOC; or where there are no class folders, the annotation file that lies there.
     Files: see `KINDS`. URLs: tar shards or class folders.
 
     Args:
@@ -66,7 +68,44 @@ def _open(path: str | Path, key: str, reading: Reading) -> Source:
         return open_cvat(path / CVAT_IN_FOLDER, key, reading)
     if xml_files(path):
         return open_voc(path, key, reading)
-    return open_folder(path, key)
+    return _open_folder(path, key, reading)
+
+
+def _open_folder(path: Path, key: str, reading: Reading) -> Source:
+    """Opens class folders; where there are none, the one annotation file that lies in the folder.
+
+    Raises:
+        ConfigError: as of `open_folder`, or there are several such files.
+    """
+    try:
+        source = open_folder(path, key)
+    except ConfigError:
+        if not (found := annotation_files(path)):
+            raise
+    else:
+        if len(source.classes) > 1 or not (found := annotation_files(path)):
+            return source
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise ConfigError(key, f"{str(path)!r} holds several annotation files, {names}; name one of them")
+    return _open_file(found[0], key, reading)
+
+
+def annotation_files(folder: Path) -> list[Path]:
+    """Returns the files of a folder that COCO, Label Studio or CVAT may have written, by what is in them."""
+    return [file for file in sorted(folder.iterdir()) if file.is_file() and _is_annotation(file)]
+
+
+def _is_annotation(file: Path) -> bool:
+    try:
+        if file.suffix.lower() == ".xml":
+            return ElementTree.parse(file).getroot().tag == "annotations"
+        content = json.loads(file.read_text(encoding="utf-8-sig")) if file.suffix.lower() == ".json" else None
+    except (OSError, ValueError, LookupError, RecursionError, ElementTree.ParseError):
+        return False
+    if isinstance(content, list):
+        return bool(content) and isinstance(content[0], dict) and not {"data", "image"}.isdisjoint(content[0])
+    return isinstance(content, dict) and {"images", "annotations", "categories"} <= set(content)
 
 
 def _open_file(path: Path, key: str, reading: Reading) -> Source:

@@ -190,7 +190,7 @@ def mistakes_of_several(
         Doubt(
             int(indices[row]),
             "mistake",
-            SEPARATOR.join(sorted(classes[c] for c in np.flatnonzero(suggested[row]))) or NONE,
+            SEPARATOR.join(sorted(classes[int(c)] for c in np.flatnonzero(suggested[row]))) or NONE,
         )
         for row in rows[np.argsort(-away[rows], kind="stable")]
     ]
