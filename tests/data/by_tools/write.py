@@ -9,6 +9,7 @@ is of that color alone and of the rectangle's size.
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -136,6 +137,24 @@ def label_studio(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
+def yolo_of_label_studio(out: Path) -> None:
+    """What the button "YOLO" of Label Studio makes of the tasks above: classes.txt and no data.yaml."""
+    from label_studio_sdk.converter import Converter
+
+    label_studio(out / "given")
+    config = "".join(f'<Label value="{name}"/>' for name in CLASSES)
+    shapes = f'<RectangleLabels name="label_rectangles" toName="image">{config}</RectangleLabels>'
+    given = out / "given" / "project.json"
+    numbered = [task | {"id": number} for number, task in enumerate(json.loads(given.read_text()), 1)]
+    given.write_text(json.dumps(numbered))  # as they are once imported
+    converter = Converter(
+        f'<View><Image name="image" value="$image"/>{shapes}</View>', str(out), download_resources=False
+    )
+    converter.convert_to_yolo(str(given), str(out), is_dir=False)
+    draw(out / "images")
+    shutil.rmtree(out / "given")
+
+
 def _dataset(paths: list[Path]):
     from datasets import ClassLabel, Dataset, Features
     from datasets import Image as ImageFeature
@@ -182,6 +201,7 @@ SETS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "voc_of_datumaro": ("datumaro", voc_of_datumaro),
     "cvat": ("datumaro", cvat),
     "label_studio": ("label-studio-sdk", label_studio),
+    "yolo_of_label_studio": ("label-studio-sdk", yolo_of_label_studio),
     "parquet": ("datasets", parquet),
     "parquet_of_paths": ("datasets", parquet_of_paths),
     "image_folder": ("datasets", image_folder),

@@ -12,7 +12,7 @@ from wastejax.data.formats.boxes.cvat import IN_FOLDER as CVAT_IN_FOLDER
 from wastejax.data.formats.boxes.cvat import open_cvat
 from wastejax.data.formats.boxes.label_studio import open_label_studio
 from wastejax.data.formats.boxes.voc import open_voc, xml_files
-from wastejax.data.formats.boxes.yolo import open_yolo
+from wastejax.data.formats.boxes.yolo import open_yolo, yolo_file
 from wastejax.data.formats.class_folders import open_folder
 from wastejax.data.formats.parquet import image_column, open_parquet, parquet_files
 from wastejax.data.formats.source import Source
@@ -29,8 +29,8 @@ def open_path(path: str | Path, key: str = "config.data.dir", reading: Reading =
     """Opens a folder or a file that describes labeled images.
 
     Folders: class folders; tar shards (WebDataset); Hugging Face's image folders (metadata.csv, .jsonl, .parquet)
-    and Parquet files; YOLO (data.yaml); COCO (annotations/instances_*.json, or as Roboflow exports it); CVAT for
-    images (annotations.xml); Pascal VOC; or where there are no class folders, the annotation file that lies there.
+    and Parquet files; YOLO (data.yaml or classes.txt); COCO (annotations/instances_*.json, or as of Roboflow);
+    CVAT for images (annotations.xml); Pascal VOC; or where there are no class folders, the annotation file there.
     Files: see `KINDS`. URLs: tar shards or class folders.
 
     Args:
@@ -57,9 +57,8 @@ def _open(path: str | Path, key: str, reading: Reading) -> Source:
         return open_tables(metadata, key, reading.several)
     if (files := parquet_files(path)) and image_column(files[0], key):
         return open_parquet(files, key, reading.several)
-    for name in ("data.yaml", "data.yml", "dataset.yaml"):
-        if (path / name).is_file():
-            return open_yolo(path / name, key, reading)
+    if file := yolo_file(path):
+        return open_yolo(file, key, reading)
     if coco_files(path):
         return open_coco(path, key, reading)
     if (tars := tar_files(path)) and not any(entry.is_dir() for entry in path.iterdir()):

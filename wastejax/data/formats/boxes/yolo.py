@@ -7,24 +7,26 @@ from typing import Any
 from wastejax.data.formats.boxes import Annotations, Box, Reading, Tag, as_source
 from wastejax.data.formats.boxes.find import content_of
 from wastejax.data.formats.source import Source
-from wastejax.data.formats.walk import walk
+from wastejax.data.formats.walk import is_image, walk
 from wastejax.errors import ConfigError, MissingPackage
 
 SPLITS = ("train", "val", "test")
+DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml")
+CLASSES = "classes.txt"
 
 
 def open_yolo(path: Path, key: str, reading: Reading) -> Source:
     """Opens a YOLO data set.
 
     Args:
-        path: its data.yaml.
+        path: its data.yaml, or classes.txt; see `yolo_file`.
         key: what to call it in error messages.
         reading: what becomes of the boxes.
 
     Raises:
         ConfigError: it is no YOLO data set, a label file is malformed, or there is no box that can be used.
     """
-    content = _read_yaml(path, key)
+    content = _read_classes(path, key) if path.name == CLASSES else _read_yaml(path, key)
     names = content.get("names")
     if isinstance(names, list):
         names = dict(enumerate(names))
@@ -58,6 +60,30 @@ def open_yolo(path: Path, key: str, reading: Reading) -> Source:
             boxes.append(Box(path_below, label, corners, None, split))
     dropped = {"rotated": len(rotated)}
     return as_source(Annotations(root, "YOLO", photographs, boxes, rotated, dropped), reading, key)
+
+
+def yolo_file(folder: Path) -> Path | None:
+    """Returns what describes a YOLO data set in a folder; None where it is none.
+
+    Label Studio and labelImg write classes.txt instead of data.yaml; labels are in labels/ or beside the images.
+    """
+    found = next((folder / name for name in DESCRIPTIONS if (folder / name).is_file()), None)
+    if found is not None or not (folder / CLASSES).is_file():
+        return found
+    labels = folder / "labels"
+    there = any(labels.glob("**/*.txt")) if labels.is_dir() else any(map(_has_labels, folder.iterdir()))
+    return folder / CLASSES if there else None
+
+
+def _has_labels(file: Path) -> bool:
+    return is_image(file.name) and file.with_suffix(".txt").is_file()
+
+
+def _read_classes(path: Path, key: str) -> dict[str, Any]:
+    """Returns what data.yaml would say: a class per line, and the images as one split."""
+    with content_of(f"cannot read {path}", key):
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return {"names": names, "train": "images" if (path.parent / "images").is_dir() else "."}
 
 
 def _read_yaml(path: Path, key: str) -> dict[str, Any]:
