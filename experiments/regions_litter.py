@@ -99,25 +99,25 @@ def look(folder: Path, state: Path, seconds: float) -> list[Photo] | None:
     bundle = predictor = None
     for name in sorted({row["file"] for row in rows}):
         kept = state / f"{name}.npz"
-        picture = decode((folder / name).read_bytes())
+        image = decode((folder / name).read_bytes())
         if not kept.is_file():
             if time.monotonic() - began > seconds:
                 return None
             if bundle is None or predictor is None:
                 bundle, predictor = load_bundle(default_bundle()), load_predictor(default_bundle())
-            boxes = candidates(predictor, picture, Settings())
-            np.savez(state / "new.npz", boxes=boxes, features=seen_in(bundle, picture, boxes))
+            boxes = candidates(predictor, image, Settings())
+            np.savez(state / "new.npz", boxes=boxes, features=seen_in(bundle, image, boxes))
             (state / "new.npz").rename(kept)
         mine = [row for row in rows if row["file"] == name]
         truth = np.array([[float(row[key]) for key in ("x0", "y0", "x1", "y1")] for row in mine])
         with np.load(kept) as stored:
             boxes, features = stored["boxes"], stored["features"]
-        area = float(picture.width * picture.height)
+        area = float(image.width * image.height)
         photos.append(Photo(area, truth, [row["label"] for row in mine], boxes, features))
     return photos
 
 
-def seen_in(bundle: Bundle, picture: Image.Image, boxes: np.ndarray) -> np.ndarray:
+def seen_in(bundle: Bundle, image: Image.Image, boxes: np.ndarray) -> np.ndarray:
     """Returns what the classifier sees of each box, float32 [N, D], as `regions.classify` cuts it out."""
     size = bundle.preprocessing.image_size
     found = []
@@ -125,8 +125,8 @@ def seen_in(bundle: Bundle, picture: Image.Image, boxes: np.ndarray) -> np.ndarr
         part = boxes[start : start + BATCH]
         crops = np.zeros((BATCH, size, size, 3), np.uint8)
         for i, box in enumerate(part):
-            square = surroundings(box, picture.width, picture.height, Settings().margin)
-            crops[i] = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC, box=square))
+            square = surroundings(box, image.width, image.height, Settings().margin)
+            crops[i] = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=square))
         found.append(np.asarray(bundle.features(crops))[: len(part)])
     width = bundle.variables["params"]["classifier"]["kernel"].shape[0]
     return np.concatenate([np.zeros((0, width), np.float32), *found])
