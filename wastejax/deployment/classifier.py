@@ -1,4 +1,4 @@
-"""A trained model as Python code uses it: an image in, an answer out."""
+"""A trained model for use from Python: an image in, an answer out."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,19 +22,19 @@ BATCH = 32  # images that are computed at once
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says to an image.
+    """A model's answer for an image.
 
     Attributes:
         label: the likeliest class.
         bin: the sorting bin of that class, by the model's taxonomy; '' where it has no rule.
         probability: of that class, calibrated.
-        rejected: not even the bin is as likely as was asked for: better ask a person; a multi-label model names
+        rejected: not even the bin reaches the threshold: better ask a person. For a multi-label model: it names
             no class.
         probabilities: of all classes, the likeliest first.
-        labels: the classes that a multi-label model names, the likeliest first; of other models, `label` alone.
-        bins: their bins together, each once.
-        bin_probability: of the bin: the sum over all of its classes; 0 of a multi-label model.
-        class_sure: the class itself is as likely as was asked for, and not only its bin.
+        labels: the classes that a multi-label model names, likeliest first; for other models, only `label`.
+        bins: their bins, each once.
+        bin_probability: of the bin: the sum over its classes; 0 for a multi-label model.
+        class_sure: the class itself reaches the threshold, not only its bin.
     """
 
     label: str
@@ -52,7 +52,7 @@ class Classifier:
     """A trained model in any form it comes in, see `wastejax.load`.
 
     Attributes:
-        predictor: what computes the answers.
+        predictor: what computes the probabilities.
 
     Example:
         >>> model = wastejax.load()
