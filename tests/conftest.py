@@ -5,11 +5,14 @@ import pytest
 
 # Tests of answers are of the model itself; those of other engines ask for them.
 os.environ.setdefault("WASTEJAX_ENGINE", "jax")
+# The files that take longest, longest first: a file is never split, and others can be tested beside these.
+LONGEST = ("test_run.py", "test_models.py", "test_api.py", "test_step.py", "test_class_maps.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the whole runs first: they are one file and the longest, and others can be tested beside them."""
-    items.sort(key=lambda item: item.path.name != "test_run.py")
+    """Puts the longest files first, so that no worker is left with one at the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture(scope="session")

@@ -136,7 +136,7 @@ def test_look_alikes_cost_precision_but_hide_no_copy(tmp_path):
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("name", ["trashnet", "household_waste"])
+@pytest.mark.parametrize("name", ["trashnet", pytest.param("household_waste", marks=pytest.mark.slow)])
 def test_planted_copies_of_photographs_are_found(tmp_path, real_data_dir, name):
     paths = sorted((real_data_dir / name).glob("*/*.jpg"))
     originals = [Image.open(path).convert("RGB") for path in paths[:: len(paths) // 150]]

@@ -21,7 +21,6 @@ from wastejax.main import parser
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
-QUICK = ("README.md", "docs/guides/audit.md", "docs/guides/evaluate-and-trust.md")
 BLOCK = re.compile(
     r"(?:<!-- not run: (?P<why>[^\n]*) -->\n\n?)?^```sh\n(?P<text>.*?)^```", re.DOTALL | re.MULTILINE
 )
@@ -77,7 +76,7 @@ def copy(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, marks=() if page in QUICK else pytest.mark.slow)
+        pytest.param(page, marks=() if page == "README.md" else pytest.mark.slow)
         for page in PAGES
         if blocks(page, run=True)
     ],

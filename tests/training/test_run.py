@@ -189,7 +189,7 @@ def kill_when(process: subprocess.Popen, condition) -> None:
     "moment",
     [
         pytest.param("first_step", marks=pytest.mark.slow),
-        "mid_epoch",
+        pytest.param("mid_epoch", marks=pytest.mark.slow),
         "mid_save",
         pytest.param("after_an_epoch", marks=pytest.mark.slow),
     ],

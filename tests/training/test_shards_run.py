@@ -45,5 +45,9 @@ def test_a_run_from_shards_is_that_from_the_folder(tmp_path):
     assert scores[0] == scores[1]
     manifests = [(tmp_path / name / "manifest.csv").read_text().splitlines() for name in ("folder", "shards")]
     assert [line.split(",")[:5] for line in manifests[0]] == [line.split(",")[:5] for line in manifests[1]]
-    again = wastejax("eval", "--model=shards", "--out=scores.json", cwd=tmp_path)
-    assert "8 images" in again
+    said = wastejax("eval", "--model=shards", "--out=scores.json", cwd=tmp_path)
+    # Eight images a class, 3 : 1 : 1, are dealt 5, 2 and 1.
+    assert "5 images of 5 classes" in said
+    again = json.loads((tmp_path / "scores.json").read_text())
+    for key in ("num_images", "top1", "loss", "confusion", "per_class"):
+        assert again[key] == scores[1][key], key
