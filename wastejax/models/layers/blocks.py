@@ -1,4 +1,6 @@
-"""Building blocks shared by the networks. All is NHWC; parameters are float32, computing is in `dtype`.
+"""Building blocks shared by the networks: convolution blocks, channel attention (SE, ECA, CBAM), classifier.
+
+Everything is NHWC; parameters are float32, computations are in `dtype`.
 
 A network binds its convolution and normalization to `ConvNormAct` once (`functools.partial`) and hands that
 `layer` down, so padding, lowering, dtype and epsilon are decided in one place.
@@ -106,7 +108,7 @@ def _scale(x: Array, logits: Array) -> Array:
 
 
 class SqueezeExcite(nn.Module):
-    """Channel attention by two small layers on the pooled features (Hu et al. 2018).
+    """SE: channel attention by two small layers on the pooled features (Hu et al. 2018).
 
     Attributes:
         reduced: width between the two layers.
@@ -133,7 +135,7 @@ def eca_kernel_size(channels: int) -> int:
 
 
 class EfficientChannelAttention(nn.Module):
-    """Channel attention by a bias-free 1-D convolution over the pooled channels (Wang et al. 2020).
+    """ECA: channel attention by a bias-free 1-D convolution over the pooled channels (Wang et al. 2020).
 
     Parameter `kernel` [k], with k of `eca_kernel_size`.
     """
