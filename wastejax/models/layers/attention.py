@@ -1,4 +1,7 @@
-"""Scaled dot-product attention: jax's own, and on a CPU a form of it that is several times as fast there."""
+"""Scaled dot-product attention: jax's own, and on a CPU a form of it that is several times as fast there.
+
+MobileViT and Swin use it. Channel attention (SE, ECA, CBAM) is in `blocks.py`.
+"""
 
 from functools import partial
 from typing import Any
