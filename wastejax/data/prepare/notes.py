@@ -22,21 +22,21 @@ def describe_scene(phash: np.ndarray, grey: np.ndarray, twins: np.ndarray) -> st
     count = int(np.sum(np.isin(twins, scenes)))
     finer = len(np.unique(group_duplicates(phash, grey, _FINE)))
     return (
-        f"{count:,} of {len(twins):,} images look like copies of each other but differ: a fixed camera, or one "
-        f"ground behind small objects? config.data.split.hamming={_FINE} takes fewer for copies ({finer:,} groups "
-        "are then left), config.data.split.group='none' splits at random; or give train, val and test folders of "
-        "your own, by day or place"
+        f"{count:,} of {len(twins):,} images look like copies of each other but differ: a fixed camera, or the "
+        f"same background behind small objects? config.data.split.hamming={_FINE} is stricter ({finer:,} groups "
+        "would be left), config.data.split.group='none' splits at random; or make train, val and test folders "
+        "yourself, by day or place"
     )
 
 
 def notes_on_split(source: Source, splits: np.ndarray, dealt: Sequence[str]) -> list[str]:
-    """Describes what was decided in splitting: parts taken from train, and classes too small to split well."""
+    """Describes the split: parts taken from train, and classes too small to split well."""
     notes = []
     if source.splits is not None:
         taken = [f"{int(np.sum(splits == split)):,} as {split}" for split in dealt if split != "train"]
         if taken:
             notes.append(
-                f"the data come without it, so of train's images are set aside {' and '.join(taken)}"
+                f"the data have no such split, so some training images are set aside: {' and '.join(taken)}"
             )
     small, contents = [], source.contents
     for label, name in enumerate(source.classes):
