@@ -129,7 +129,7 @@ TABLES = ("agreement", "study", "recipes", "train", "fed", "memory")
 
 def rows(plan: Plan, small: bool, say: Callable[[str], None]) -> Iterator[Row]:
     """Yields what to measure, by name, the most important first."""
-    yield "agreement", partial(gpu_agreement.agreement, small)
+    yield "agreement", partial(gpu_agreement.agreement, small, plan.together)
     run = partial(measure_apart, plan=plan, say=say)
     first, *more = plan.batches
     for name, models in plan.study.items():
@@ -211,7 +211,7 @@ class Kept:
         self.folder, self.lock = folder, threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "gpu.json"
-        self.content: dict[str, Any] = {"about": about, "rows": {}}
+        self.content: dict[str, Any] = {"about": about, "rows": {}, "failed": {}}
         if file.is_file():
             known = json.loads(file.read_text())
             if all(known["about"][key] == about[key] for key in ("device", "commit")):
@@ -221,6 +221,13 @@ class Kept:
         """Adds a row and writes all."""
         with self.lock:
             self.content["rows"][name] = row
+            self.write()
+
+    def failed(self, name: str, why: str) -> None:
+        """Says why a row is not there, and writes all; the next run tries it anew."""
+        print(f"{name}: failed: {why}", flush=True)
+        with self.lock:
+            self.content["failed"][name] = why
             self.write()
 
     def write(self) -> None:
@@ -291,7 +298,11 @@ def measure_all(args: argparse.Namespace, plan: Plan, kept: Kept, end: float) ->
             print("stopped before the minutes are over; the same command goes on with what is missing")
             break
         started = time.monotonic()
-        found = run()
+        try:
+            found = run()
+        except Exception as error:  # of a card that nobody has seen: the other rows are measured all the same
+            kept.failed(name, str(error).strip().partition("\n")[0] or type(error).__name__)
+            continue
         kept.add(name, found | {"took_s": round(time.monotonic() - started, 1)})
         print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
 

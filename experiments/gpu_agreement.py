@@ -3,6 +3,7 @@
 Where there is no card, the CPU's own forms are compared with those that a card gets.
 """
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,12 +29,18 @@ NETWORKS = {
     "efficientnetv2_b0_eca": 224,
     "mobilevit_xxs": 256,
     "mobilevit_xxs_ir": 256,
-    "pyramidnet_110_a48": 64,
+    "pyramidnet_18_a48": 64,
     "swin_t": 256,
 }
 TRAINED = {"efficientnetv2_b0_eca": 128, "mobilevit_xxs": 128}
 TINY = {"efficientnetv2_tiny_eca": 32}
 CLASSES = 30
+# Dtype and precision of products.
+LOGITS = {
+    "logits, float32": ("float32", "highest"),
+    "logits, TF32 where the card has it": ("float32", "default"),
+    "logits, bfloat16": ("bfloat16", "default"),
+}
 # How far a card may be off: largest difference over the largest number, of parameters' changes the norms' quotient.
 LIMITS = {
     "logits, float32": 1e-4,
@@ -59,7 +66,7 @@ def sides() -> tuple[Side, Side]:
     return Side(cpu, "auto"), Side(device, "direct" if device.platform == "cpu" else "auto")
 
 
-def agreement(small: bool) -> dict[str, Any]:
+def agreement(small: bool, together: int) -> dict[str, Any]:
     """Returns the rows of the comparison: what, of which network, how far off, the limit, and whether within it."""
     found = []
     one, other = sides()
@@ -75,19 +82,26 @@ def agreement(small: bool) -> dict[str, Any]:
             }
         )
 
-    for name, size in (TINY if small else NETWORKS).items():
-        exact = logits(one, name, size, "float32", "highest")
-        for what, dtype, precision in (
-            ("logits, float32", "float32", "highest"),
-            ("logits, TF32 where the card has it", "float32", "default"),
-            ("logits, bfloat16", "bfloat16", "default"),
-        ):
-            add(name, what, off(logits(other, name, size, dtype, precision), exact))
-    for name, size in (TINY if small else TRAINED).items():
-        (loss, change), (loss_, change_) = (step(s, name, size) for s in (one, other))
+    # Together, for most of it is compiling.
+    with ThreadPoolExecutor(together) as pool:
+        exact: dict[str, Future[np.ndarray]] = {}
+        answers: dict[tuple[str, str], Future[np.ndarray]] = {}
+        for name, size in (TINY if small else NETWORKS).items():
+            exact[name] = pool.submit(logits, one, name, size, *LOGITS["logits, float32"])
+            for what, how in LOGITS.items():
+                answers[name, what] = pool.submit(logits, other, name, size, *how)
+        steps = {
+            name: [pool.submit(step, side, name, size) for side in (one, other)]
+            for name, size in (TINY if small else TRAINED).items()
+        }
+        scores = [pool.submit(scored, side, small) for side in (one, other)]
+    for (name, what), future in answers.items():
+        add(name, what, off(future.result(), exact[name].result()))
+    for name, futures in steps.items():
+        (loss, change), (loss_, change_) = (future.result() for future in futures)
         add(name, "training step, loss", abs(loss_ - loss) / abs(loss))
         add(name, "training step, change of the weights", norm(change_ - change) / norm(change))
-    (top1, rows), (top1_, rows_) = (scored(s, small) for s in (one, other))
+    (top1, rows), (top1_, rows_) = (future.result() for future in scores)
     name = next(iter(TINY)) if small else "the bundled model"
     add(name, "evaluation, logits", off(rows_, rows))
     add(name, "evaluation, top-1", abs(top1_ - top1))

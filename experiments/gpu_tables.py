@@ -40,6 +40,7 @@ def page(content: Mapping[str, Any]) -> list[str]:
         if of_kind:
             lines += made(of_kind)
     missing = sorted({_missing(row) for row in _all(rows, "missing")})
+    missing += [f"{name}: {why}" for name, why in content.get("failed", {}).items()]
     return [*lines, *(["Not measured: " + "; ".join(missing) + "."] if missing else [])]
 
 

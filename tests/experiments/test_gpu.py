@@ -97,6 +97,18 @@ def test_a_network_that_fails_leaves_the_others_to_be_measured(monkeypatch):
     assert found["cases"] == ["a"] and found["missing"][0]["why"] == "RESOURCE_EXHAUSTED: out of memory"
 
 
+def test_a_row_that_fails_is_named_and_the_next_one_measured(tmp_path, monkeypatch):
+    def fails():
+        raise RuntimeError("no such card\nand more")
+
+    made = [("memory a", fails), ("memory b", lambda: {"jax": 2.0, "timm": None, "batch": 1})]
+    monkeypatch.setattr(gpu, "rows", lambda *_: made)
+    gpu.main(["--tiny", f"--out={tmp_path}", "--commit=abc"])
+    kept = json.loads((tmp_path / "gpu.json").read_text())
+    assert list(kept["rows"]) == ["memory b"] and kept["failed"] == {"memory a": "no such card"}
+    assert "Not measured: memory a: no such card." in (tmp_path / "gpu.md").read_text()
+
+
 @pytest.mark.slow
 def test_all_of_it_in_miniature(tmp_path):
     gpu.main(["--tiny", f"--out={tmp_path}", "--peer-python=/bin/false", "--commit=abc"])
