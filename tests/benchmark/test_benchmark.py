@@ -114,7 +114,7 @@ for line in sys.stdin:
     form, calls = json.loads(line)
     if calls == 13:
         sys.exit("out of luck")
-    print(json.dumps([case["threads"] / 100] * calls), flush=True)
+    print(json.dumps({"seconds": [case["threads"] / 100] * calls, "peak_mib": None}), flush=True)
 """
 
 
