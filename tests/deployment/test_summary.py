@@ -76,6 +76,20 @@ def test_shares_by_class_bin_and_material(bundle, tmp_path):
         assert figure.width > 500
 
 
+def test_probabilities_of_images_are_used_where_there_are_any(bundle):
+    """Half-sure answers: a class that is the likeliest of few is likely of more."""
+    counted = Counted()
+    row = dict.fromkeys(CLASSES, 0.0) | {"glass": 0.6, "paper_cups": 0.4}
+    rows = [
+        Answer(f"{i}.jpg", (Guess("glass", "", 0.6),), probabilities=tuple(row.values())) for i in range(100)
+    ]
+    list(counted.watch(rows))
+    found = summarize(model(bundle), counted, {"source": "photos", "unit": "images"})
+    shares = {row["name"]: row["share"] for row in found["shares"]["class"]}
+    assert found["confusion"]["weight"] is None and shares["glass"] + shares["paper_cups"] == pytest.approx(1)
+    assert found["shares"]["class"][0]["plain"] == 1 and 0 < shares["paper_cups"] < 1
+
+
 def test_without_a_confusion_matrix_it_counts_and_says_so(tmp_path):
     found = summarize(model(tmp_path), answered("glass"), {"source": "<b>", "unit": "images"})
     assert not found["corrected"] and found["notes"][0].startswith("no correction")

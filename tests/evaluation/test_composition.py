@@ -98,7 +98,66 @@ def test_where_a_bundle_keeps_it(tmp_path):
     assert stored_confusion(tmp_path, 2).origin == "test" and stored_confusion(tmp_path, 3) is None
     (tmp_path / "bundle.json").write_text(json.dumps({"confusion": [[5, 0], [1, 4]]}))
     found = stored_confusion(tmp_path, 2)
-    assert found.origin == "validation" and found.counts.tolist() == [[5, 0], [1, 4]]
+    assert found.origin == "validation" and found.counts.tolist() == [[5, 0], [1, 4]] and not found.balanced
+    config = {"data": {"balanced_sampling": True}, "loss": {"class_weights": False}}
+    (tmp_path / "bundle.json").write_text(json.dumps({"confusion": [[9, 0], [1, 2]], "config": config}))
+    assert stored_confusion(tmp_path, 2).seen.tolist() == [6, 6]
     (tmp_path / "bundle.json").write_text(json.dumps({"confusion": [[5, "x"], [1, 4]]}))
     assert stored_confusion(tmp_path, 2).origin == "test"
     assert stored_confusion(tmp_path / "bundle.json", 2) is None  # an exported file
+
+
+MEANS = np.array([[0.0, 0.0], [1.5, 0.0], [0.0, 1.5]])
+
+
+def probabilities_of(labels: np.ndarray, prior: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Bayes' rule for three overlapping clouds of points: what a perfectly calibrated model would say."""
+    points = MEANS[labels] + rng.normal(size=(len(labels), 2))
+    density = np.exp(-((points[:, None] - MEANS) ** 2).sum(axis=-1) / 2) * prior
+    return density / density.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_probabilities_tell_more_than_confusions_and_their_intervals_hold(balanced):
+    """60 mixtures of 300 images, by a model that learned from other shares and is right for seven in ten."""
+    rng = np.random.default_rng(11)
+    prior = np.array([0.6, 0.3, 0.1])
+    seen = rng.choice(3, 600, p=prior)
+    prior = np.full(3, 1 / 3) if balanced else prior  # that the model learned from
+    known = probabilities_of(seen, prior, rng)
+    confusion = np.zeros((3, 3), int)
+    np.add.at(confusion, (seen, known.argmax(axis=1)), 1)
+    held, errors = [], []
+    for _ in range(60):
+        truth = rng.dirichlet([1, 1, 1])
+        p = probabilities_of(rng.choice(3, 300, p=truth), prior, rng)
+        counts = np.bincount(p.argmax(axis=1), minlength=3)
+        args = (counts, Confusion(confusion, "validation", balanced), [np.eye(3)])
+        (by_counts,), (shares,) = estimate(*args, 60), estimate(*args, probabilities=p)
+        assert shares.weight is None and shares.corrected.sum() == pytest.approx(1)
+        low, high = shares.corrected_ci95.T
+        held.append((low <= truth) & (truth <= high))
+        found = (shares.plain, by_counts.corrected, shares.corrected)
+        errors.append([np.abs(one - truth).sum() for one in found])
+    assert 0.9 <= np.mean(held) <= 1.0
+    plain, by_counts_alone, corrected = np.mean(errors, axis=0)
+    assert corrected < (0.8 if balanced else 0.4) * plain and corrected < 0.85 * by_counts_alone
+
+
+def test_what_a_model_is_sure_of_is_counted():
+    p = np.eye(3)[[0] * 60 + [1] * 30 + [2] * 10]
+    confusion = Confusion(np.diag([50, 50, 50]), "test")
+    (shares,) = estimate(np.array([60, 30, 10]), confusion, [np.eye(3)], probabilities=p)
+    np.testing.assert_allclose(shares.corrected, [0.6, 0.3, 0.1])
+    low, high = shares.corrected_ci95.T
+    # About a binomial proportion's interval: 1.96 sqrt(p (1 - p) / 100).
+    np.testing.assert_allclose(high - low, [0.19, 0.18, 0.12], atol=0.035)
+
+
+def test_of_very_many_images_a_part_is_enough(monkeypatch):
+    monkeypatch.setattr("wastejax.evaluation.composition.MOST_IMAGES", 500)
+    p = np.eye(2)[np.arange(5000) % 5 // 4]
+    (shares,) = estimate(
+        np.array([4000, 1000]), Confusion(np.diag([9, 9]), "test"), [np.eye(2)], probabilities=p
+    )
+    assert shares.plain[0] == 0.8 and shares.corrected[0] == pytest.approx(0.8, abs=0.05)

@@ -36,6 +36,7 @@ class Answer(NamedTuple):
         named: the classes that the image shows, best first, by a multi-label model; None by others.
         bin_probability: of the best guess's bin, in [0, 1]: the sum over all of its classes.
         class_sure: the best guess itself is as likely as was asked for, and not only its bin.
+        probabilities: of all classes, in the model's order; empty where the image cannot be read.
     """
 
     file: str
@@ -45,6 +46,7 @@ class Answer(NamedTuple):
     named: tuple[Guess, ...] | None = None
     bin_probability: float = 0.0
     class_sure: bool = False
+    probabilities: tuple[float, ...] = ()
 
     @property
     def bins(self) -> tuple[str, ...]:
@@ -130,6 +132,7 @@ def interpret(predictor: Predictor, name: str, row: np.ndarray, top: int, reject
             rejected=not sure >= reject_below,
             bin_probability=sure,
             class_sure=bool(row[order[0]] >= reject_below),
+            probabilities=tuple(row.tolist()),
         )
     named = tuple(guess(i) for i in order if row[i] >= predictor.class_thresholds[i])
     return Answer(name, guesses, rejected=not named, named=named)

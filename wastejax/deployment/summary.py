@@ -32,14 +32,22 @@ class Counted:
 
     Attributes:
         labels: of the first answer of each image, or of each object.
+        probabilities: of all classes, one row an image; none of objects.
         rejected: answers below the threshold; they count all the same.
         unreadable: images.
     """
 
     def __init__(self) -> None:
         self.labels: Counter[str] = Counter()
+        self.probabilities: list[np.ndarray] = []
         self.rejected = 0
         self.unreadable = 0
+
+    @property
+    def all_probabilities(self) -> np.ndarray | None:
+        """Float32 [N, C], of all that was counted; None where these are not known of each."""
+        known = len(self.probabilities) == self.labels.total() > 0
+        return np.stack(self.probabilities) if known else None
 
     def watch(self, rows: Iterable[Any]) -> Iterator[Any]:
         """Yields answers of images or of regions as they are, and counts them."""
@@ -50,6 +58,8 @@ class Counted:
                 self.labels.update(region.label for region in row.regions)
             elif row.guesses:
                 self.labels[row.guesses[0].label] += 1
+                if row.probabilities:
+                    self.probabilities.append(np.array(row.probabilities, np.float32))
                 self.rejected += row.rejected
             yield row
 
@@ -78,7 +88,13 @@ def summarize(predictor: Predictor, counted: Counted, about: dict[str, Any]) -> 
         "material": dict.fromkeys(classes, _OTHER) | materials_of(classes),
     }
     names = {kind: list(dict.fromkeys(found.values())) for kind, found in of_class.items()}
-    shares = estimate(counts, confusion, [grouped(names[kind], of_class[kind], classes) for kind in KINDS])
+    shares = estimate(
+        counts,
+        confusion,
+        [grouped(names[kind], of_class[kind], classes) for kind in KINDS],
+        probabilities=counted.all_probabilities,
+    )
+    weight = shares[0].weight
     return about | {
         "model": predictor.path.resolve().name,
         "counted": int(counts.sum()),
@@ -91,11 +107,11 @@ def summarize(predictor: Predictor, counted: Counted, about: dict[str, Any]) -> 
             "images": confusion.origin,
             "num_images": int(confusion.counts.sum()),
             "condition": round(confusion.condition, 2),
-            "weight": round(shares[0].weight, 4),
+            "weight": None if weight is None else round(weight, 4),
         },
         "notes": [
             *doubts(confusion, classes),
-            *([KEPT] if confusion is not None and not shares[0].weight else []),
+            *([KEPT] if confusion is not None and weight == 0 else []),
         ],
         "shares": {
             kind: _rows(names[kind], of_class[kind], counted, found)

@@ -1,12 +1,20 @@
 """What a set of images is made of: shares of classes, corrected for what the model is known to confuse.
 
-Counting answers is biased: a model that takes a tenth of the cans for jars finds jars where there are none. Its
-confusions on labeled images say how answers come about, `answers = confusionᵀ · shares`, and that is solved for the
-shares: adjusted counting (Forman 2008, "Quantifying counts and costs via classification", section 3), for several
-classes by maximum likelihood under the constraints that shares are >= 0 and sum to 1 (the EM of Shepp and Vardi
-1982). With many classes, and few images to know their confusions from, such a solution is noisier than the counts
-are biased. So counts are moved towards it only as far as a bootstrap of both says that it pays. It assumes that
-each class looks as it did there, that only the shares differ, and that every image shows one of the classes.
+Counting answers is biased: a model that takes a tenth of the cans for jars finds jars where there are none. What it
+knows better is in its probabilities: divided by how often each class came in the images that they were calibrated
+on, they say how well each class explains an image, and the shares are those that explain all images together
+(Saerens et al. 2002, "Adjusting the outputs of a classifier to new a priori probabilities"). Here they are drawn
+from their posterior, images and shares by turns (Gibbs sampling), which also gives the intervals.
+
+Of the objects of a video only classes are known. Then the model's confusions on labeled images say how answers come
+about, `answers = confusionᵀ · shares`, and that is solved for the shares: adjusted counting (Forman 2008,
+"Quantifying counts and costs via classification", section 3), for several classes by maximum likelihood under the
+constraints that shares are >= 0 and sum to 1 (the EM of Shepp and Vardi 1982). With many classes, and few images to
+know their confusions from, such a solution is noisier than the counts are biased. So counts are moved towards it
+only as far as a bootstrap of both says that it pays.
+
+Both assume that each class looks as it did there, that only the shares differ, and that every image shows one of
+the classes.
 """
 
 import json
@@ -24,6 +32,9 @@ FEW = 5  # images of a class, below which its row of the confusion matrix says l
 RESAMPLES = 400
 ITERATIONS = 30  # of the EM: more follow noise
 PRIOR = 2  # images that are added to each class as answered rightly
+CHAINS, BURN_IN, DRAWS = 10, 10, 30  # of the posterior: chains, and steps of each that are left out and kept
+PRIOR_OF_SHARES = 0.5  # images of each class that the posterior begins with (Jeffreys)
+MOST_IMAGES = 20_000  # of which the posterior is drawn; of more a random part, whose intervals are wider
 _MOST_CELLS = 4_000_000  # of confusion matrices at once
 
 
@@ -34,10 +45,18 @@ class Confusion:
     Attributes:
         counts: int [C, C], rows are the true classes.
         origin: the images: 'validation' or 'test'.
+        balanced: the model learned as if all classes came equally often, and not as often as in these images.
     """
 
     counts: np.ndarray
     origin: str
+    balanced: bool = False
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Float64 [C], how often the model expects each class, in images."""
+        seen = self.counts.sum(axis=1).astype(np.float64)
+        return np.full_like(seen, seen.mean()) if self.balanced else seen
 
     @property
     def rates(self) -> np.ndarray:
@@ -62,14 +81,15 @@ class Shares:
         plain_ci95: float [K, 2].
         corrected: float [K], for confusions; None where these are not known.
         corrected_ci95: float [K, 2]; None likewise.
-        weight: how far the counts were moved towards what explains them best, 0 to 1.
+        weight: how far the counts were moved towards what explains them best, 0 to 1; None where probabilities were
+            known, which need no such caution.
     """
 
     plain: np.ndarray
     plain_ci95: np.ndarray
     corrected: np.ndarray | None = None
     corrected_ci95: np.ndarray | None = None
-    weight: float = 0.0
+    weight: float | None = 0.0
 
 
 def stored_confusion(bundle: Path, num_classes: int) -> Confusion | None:
@@ -91,8 +111,17 @@ def stored_confusion(bundle: Path, num_classes: int) -> Confusion | None:
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if counts.shape == (num_classes, num_classes) and (counts >= 0).all() and counts.any():
-            return Confusion(counts, origin)
+            return Confusion(counts, origin, _is_balanced(bundle))
     return None
+
+
+def _is_balanced(bundle: Path) -> bool:
+    """Whether a bundle's recipe weighed all classes alike."""
+    try:
+        config: Any = json.loads((bundle / "bundle.json").read_bytes())["config"]
+        return bool(config["data"].get("balanced_sampling") or config["loss"].get("class_weights"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def doubts(confusion: Confusion | None, classes: Sequence[str]) -> list[str]:
@@ -126,6 +155,7 @@ def estimate(
     groups: Sequence[np.ndarray],
     resamples: int = RESAMPLES,
     seed: int = 17,
+    probabilities: np.ndarray | None = None,
 ) -> list[Shares]:
     """Estimates shares of classes and of sums of them.
 
@@ -134,7 +164,8 @@ def estimate(
         confusion: of the model; None where it is not known.
         groups: bool [K, C] each: K names, and the classes that count for each.
         resamples: bootstrap resamples, of the images and of the confusion matrix alike.
-        seed: of these.
+        seed: of these, or of the posterior.
+        probabilities: float [N, C], calibrated, of those images; None where they are not known.
 
     Returns:
         For each of `groups` the shares of its K names.
@@ -151,6 +182,10 @@ def estimate(
     drawn = rng.multinomial(total, plain, resamples) / total
     if confusion is None:
         return [_shares(group, plain, drawn, None, None, total) for group in groups]
+    if probabilities is not None:
+        counted, shares = posterior(np.asarray(probabilities), confusion.seen, rng)
+        found = [_shares(group, plain, drawn, counted.mean(axis=0), shares, total) for group in groups]
+        return [replace(one, weight=None) for one in found]
     solved = adjusted(plain[None], confusion.rates[None])[0]
     resampled = _adjusted_resamples(drawn, confusion.counts, rng)
     weight = _weight(plain, drawn, solved, resampled)
@@ -158,6 +193,40 @@ def estimate(
     return [
         replace(_shares(group, plain, drawn, corrected, resampled, total), weight=weight) for group in groups
     ]
+
+
+def posterior(
+    probabilities: np.ndarray, seen: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws what images are made of, given a model's probabilities; see the module.
+
+    Args:
+        probabilities: float [N, C], calibrated.
+        seen: float [C], images of each class among those that they were calibrated on. How well these few tell how
+            often each class comes is drawn too, once for a chain.
+        rng: draws.
+
+    Returns:
+        Float64 [R, C], shares of the classes among these images, and [R, C], among all images of the kind.
+    """
+    if len(probabilities) > MOST_IMAGES:
+        probabilities = probabilities[rng.choice(len(probabilities), MOST_IMAGES, replace=False)]
+    p = np.asarray(probabilities, np.float64)
+    count, classes = p.shape
+    of_images: list[np.ndarray] = []
+    of_all: list[np.ndarray] = []
+    for _ in range(CHAINS):
+        likelihood = p / rng.dirichlet(seen + 1.0)
+        shares = p.mean(axis=0)
+        for step in range(BURN_IN + DRAWS):
+            reach = np.cumsum(likelihood * shares, axis=1)
+            drawn = (reach < rng.random((count, 1)) * reach[:, -1:]).sum(axis=1)
+            counts = np.bincount(drawn, minlength=classes)
+            shares = rng.dirichlet(counts + PRIOR_OF_SHARES)
+            if step >= BURN_IN:
+                of_images.append(counts / count)
+                of_all.append(shares)
+    return np.array(of_images), np.array(of_all)
 
 
 def adjusted(answers: np.ndarray, rates: np.ndarray, iterations: int = ITERATIONS) -> np.ndarray:
