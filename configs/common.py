@@ -14,6 +14,8 @@ KEYS: dict[str, Key] = {
         default=17,
         text="Seed of everything random: split, initialization, order, augmentation, dropout. 17 is "
         "the study's.",
+        least=0,
+        most=2**31 - 1,
     ),
     # Images: where they lie and how they become batches.
     "data.dir": Key(

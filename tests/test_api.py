@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import io
 import subprocess
 import sys
 import typing
@@ -112,7 +113,7 @@ def test_an_image_gets_the_same_answer_in_every_form_it_comes_in(bundled, place)
     exif[0x0112] = 6
     image.transpose(Image.Transpose.ROTATE_90).save(turned, quality=95, exif=exif, subsampling=0)
     clear = image.convert("RGBA")
-    forms = [path, str(path), image, np.asarray(image), clear, np.asarray(clear)]
+    forms = [path, path.read_bytes(), str(path), image, np.asarray(image), clear, np.asarray(clear)]
     answers = bundled(forms)
     assert answers == [answers[0]] * len(forms)
     alone = bundled(path)
@@ -125,6 +126,7 @@ def test_an_image_gets_the_same_answer_in_every_form_it_comes_in(bundled, place)
     assert sum(answers[0].probabilities.values()) == pytest.approx(1, abs=1e-5)
     assert next(iter(answers[0].probabilities)) == answers[0].label
     assert bundled([]) == []
+    assert bundled(form for form in forms[:2]) == answers[:2]
 
 
 @pytest.mark.parametrize(
@@ -147,12 +149,19 @@ def test_every_mode_of_image_is_taken(bundled, mode):
         (Path(__file__), r"test_api\.py: not an image"),
         (".", "is a directory"),
         (7, "must be uint8"),
+        (b"no image", "the bytes of an image: not an image"),
     ],
 )
 def test_what_is_no_image_is_one_clear_line(bundled, given, message):
     with pytest.raises(wastejax.UserError, match=message) as error:
         bundled(given)
     assert "\n" not in str(error.value)
+
+
+def test_an_opened_image_that_is_cut_is_one_clear_line(bundled, place):
+    data = (place / "photo.jpg").read_bytes()
+    with pytest.raises(wastejax.UserError, match="cannot be read: image file is truncated"):
+        bundled(Image.open(io.BytesIO(data[: len(data) // 2])))
 
 
 def test_unsure_answers_are_rejected_as_asked(bundled, place):

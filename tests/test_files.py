@@ -16,7 +16,7 @@ from wastejax.data.pipeline import EvalBatches, reader
 from wastejax.data.sources import open_folder
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
-from wastejax.files import check_file, check_folder, write_bytes
+from wastejax.files import check_file, check_folder, write_bytes, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -192,3 +192,8 @@ def test_a_disk_that_fills_up_in_training_ends_in_a_line_and_the_same_command_go
     done = wastejax(*options, cwd=folder, env=env)
     assert done.returncode == 0, done.stderr
     assert json.loads((folder / "run" / "report.json").read_text())["num_images"] == 2
+
+
+def test_names_that_are_not_utf8_are_written_as_json_reads_them(tmp_path):
+    write_json(tmp_path / "a.json", {"name": "\udcff유리"})
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"name": "\udcff유리"}

@@ -89,6 +89,16 @@ RECIPE = "--config=mobilevit_ir"
         (["eval"], "--data: a bundle alone has no images"),
         (["train"], "--config"),
         (["models", "--all"], "--all: unknown option"),
+        (["predict", "a.jpg", "--out="], "--out is empty; give a value, or leave the option out"),
+        (["predict", ""], "an image's name is empty"),
+        (["predict", "https://example.org/a.jpg"], "is an address; download it"),
+        (["predict", "a.jpg", "--reject-below=80"], "--reject-below=80: must be a probability, from 0 to 1"),
+        (["predict", "a.jpg", "--reject-below=nan"], "--reject-below=nan: must be a probability"),
+        (["predict", "a.jpg", "--batch-size=0"], "--batch-size: must be >= 1"),
+        (["predict", "a.jpg", "--model=gone"], "gone: no such run or bundle"),
+        (["predict", "a.jpg", "--model=gone.onnx"], "gone.onnx: no such run or bundle"),
+        (["serve", "--timeout=inf"], "--timeout: must be > 0 and finite"),
+        ([RECIPE, "--config.seed=-1"], "config.seed: must be an integer >= 0"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, hint):

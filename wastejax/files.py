@@ -28,8 +28,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file's content, UTF-8."""
-    write_bytes(path, text.encode())
+    """Replaces a file's content, UTF-8; of names that are not, the bytes are escaped, as JSON reads them."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -2,6 +2,8 @@
 
 import argparse
 import importlib
+import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -64,8 +66,10 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Reads options as argparse does; `--skip_bad`, as options used to be spelled, means `--skip-bad`."""
-        given = sys.argv[1:] if args is None else args
-        return super().parse_known_args([_hyphenated(argument) for argument in given], namespace)
+        given = [_hyphenated(argument) for argument in (sys.argv[1:] if args is None else args)]
+        if empty := _empty(given):
+            self.error(f"{empty} is empty; give a value, or leave the option out")
+        return super().parse_known_args(given, namespace)
 
 
 def _hyphenated(argument: str) -> str:
@@ -74,6 +78,13 @@ def _hyphenated(argument: str) -> str:
     name, equals, value = argument.partition("=")
     name = name.replace("_", "-")
     return RENAMED.get(name, name) + equals + value
+
+
+def _empty(arguments: Sequence[str]) -> str:
+    """Returns the first option with nothing after its `=`, as an unset variable leaves it; '' for none."""
+    options = [word.partition("=") for word in arguments if word.startswith("--")]
+    names = (name for name, equals, value in options if equals and not value)
+    return next((name for name in names if not name.startswith("--config.")), "")
 
 
 def parser(asked: str = "") -> argparse.ArgumentParser:
@@ -107,7 +118,8 @@ def dispatch(argv: Sequence[str]) -> None:
         process.prepare()  # before the command's module, which may bring in jax
     args, rest = parser(*arguments[:1]).parse_known_args(arguments)
     if rest and args.command != "train":
-        raise UserError(f"{rest[0]}: unknown option; see wastejax {args.command or ''} --help")
+        hint = f"; the file of that name is ./{rest[0]}" if os.path.lexists(rest[0]) else ""
+        raise UserError(f"{rest[0]}: unknown option; see wastejax {args.command or ''} --help{hint}")
     if args.command in ANSWERING and not _without_jax(args):
         process.prepare()
     if args.command is None:
@@ -132,6 +144,9 @@ def say(line: str) -> None:
 
 def main() -> None:
     """Runs, and turns a user's mistake into one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files hold what the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
     try:
         dispatch(sys.argv[1:])
     except UserError as error:

@@ -366,3 +366,12 @@ def test_endings_of_formats():
     assert {".jpe", ".jfif", ".avif", ".tif", ".gif", ".jp2", ".mpo"} <= formats.extensions()
     assert not formats.extensions() & formats.KNOWN_UNREADABLE
     assert "JPEG" in formats.why_unreadable(".JXL") and formats.why_unreadable(".txt") == ""
+
+
+def test_floats_that_are_no_numbers_leave_the_others_as_they_are():
+    depths = np.linspace(0, 500, 4096, dtype=np.float32).reshape(64, 64)
+    holes = depths.copy()
+    holes[:8, :8] = [np.nan, -np.inf, np.inf, np.nan, np.inf, -np.inf, np.nan, np.nan]
+    shown = [np.asarray(decode(encode(Image.fromarray(part), "TIFF"))) for part in (depths, holes)]
+    np.testing.assert_array_equal(shown[1][8:], shown[0][8:])
+    assert shown[1][0, :3, 0].tolist() == [0, 0, 255]

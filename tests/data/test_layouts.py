@@ -167,6 +167,16 @@ def test_classes_that_share_few_folders_stay_classes(tmp_path):
     assert open_folder(tmp_path).classes == ("metal", "plastic")
 
 
+def test_links_that_lead_to_themselves_are_unreadable_images_and_no_more(tmp_path):
+    root = fill(tmp_path, "a/1.png", "b/2.png")
+    (root / "round").symlink_to("round")
+    (root / "a" / "x.png").symlink_to("y.png")
+    (root / "a" / "y.png").symlink_to("x.png")
+    assert open_folder(root).names == ("a/1.png", "a/x.png", "a/y.png", "b/2.png")
+    assert [Path(name).name for name in find([str(root)])] == ["1.png", "x.png", "y.png", "2.png"]
+    assert find([str(root / "a" / "x.png"), "n" * 300]) == [str(root / "a" / "x.png"), "n" * 300]
+
+
 def test_class_folders_that_are_links_and_loops(tmp_path):
     store = fill(tmp_path / "store", "a/1.png", "a/2.png", "b/3.png")
     root = tmp_path / "root"

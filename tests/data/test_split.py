@@ -151,9 +151,18 @@ def test_many_misfits_are_counted(manifest, source):
         load_manifest(manifest, source)
 
 
+def test_a_manifest_comes_back_as_a_spreadsheet_on_windows_saves_it(manifest, source):
+    rows = [[row[0].replace("/", "\\"), *row[1:4], row[4].capitalize()] for row in read(manifest)]
+    with manifest.open("w", encoding="utf-16", newline="") as file:
+        csv.writer(file, delimiter=";").writerows(rows)
+    loaded = load_manifest(manifest, source)
+    np.testing.assert_array_equal(loaded.indices, [0, 1, 2, 3])
+    np.testing.assert_array_equal(loaded.splits, ["train", "train", "val", "test"])
+
+
 def test_manifest_that_cannot_be_read(tmp_path, source):
     with pytest.raises(ConfigError, match=r"cannot read .*nowhere\.csv"):
         load_manifest(tmp_path / "nowhere.csv", source)
-    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
+    (tmp_path / "binary.csv").write_bytes(b"\x80\x00\x01")
     with pytest.raises(ConfigError, match="cannot read"):
         load_manifest(tmp_path / "binary.csv", source)

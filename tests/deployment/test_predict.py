@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from small_models import CLASSES, draw_images, write_bundle
 
+from wastejax import main
 from wastejax.bundle import load_bundle
 from wastejax.cli.predict import run
 from wastejax.data.images import BadImage
@@ -193,6 +194,43 @@ def test_what_is_no_model_is_refused(tmp_path, content, message):
         load_predictor(path)
 
 
+ODD_NAMES = ["new\nline.jpg", "escape\x1b[31m.jpg", os.fsdecode(b"\xff\xfe.jpg"), "가 나.jpg", "-dash.jpg"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict", "cp1252:strict"])
+@pytest.mark.parametrize("style", ["table", "json", "csv"])
+def test_names_that_no_terminal_can_show_keep_no_answer_back(place, tmp_path, monkeypatch, style, encoding):
+    for name in ODD_NAMES:
+        (tmp_path / name).write_bytes(b"no image")
+    text = io.TextIOWrapper(io.BytesIO(), *encoding.split(":"), newline="\n")
+    monkeypatch.setattr(sys, "stdout", text)
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["wastejax", "predict", f"--format={style}", f"--model={place / 'bundle'}", str(tmp_path)],
+    )
+    monkeypatch.setenv("WASTEJAX_ENGINE", "jax")
+    monkeypatch.setenv("WASTEJAX_HUGEPAGES", "0")
+    with pytest.raises(SystemExit) as end:
+        main.main()
+    assert end.value.code == 1
+    text.flush()
+    said = text.buffer.getvalue().decode(encoding.split(":")[0])
+    assert "\x1b" not in said or style == "csv"
+    if style == "json":
+        assert {Path(row["file"]).name for row in json.loads(said)} == set(ODD_NAMES)
+    elif style == "csv":
+        assert [row["error"] for row in csv.DictReader(io.StringIO(said, newline=""))] == ["not an image"] * 5
+    else:
+        assert len(said.splitlines()) == 6 and r"new\nline.jpg" in said
+
+
+def test_a_name_like_an_option_is_told_how_to_be_given(place, tmp_path):
+    (tmp_path / "-dash.jpg").touch()
+    done = predict("-dash.jpg", cwd=tmp_path)
+    assert done.returncode == 2 and b"the file of that name is ./-dash.jpg" in done.stderr
+
+
 def test_mistakes_end_with_one_line(place):
     for arguments, hint in (
         (["--model=bundle"], "no images"),
@@ -233,6 +271,6 @@ def test_the_wanted_accuracy_decides_which_answers_are_marked(place):
     assert any(p < 0.6 for p in best) and any(p >= 0.6 for p in best)
     assert marked() == [p < 0.6 for p in best]
     assert not any(marked("--accuracy=0.9")) and all(marked("--accuracy=0.99"))
-    assert all(marked("--reject-below=1.1"))
+    assert all(marked("--reject-below=1"))
     with pytest.raises(UserError, match="give one of them"):
         marked("--accuracy=0.9", "--reject-below=0.1")

@@ -16,12 +16,12 @@ from wastejax.data.formats.boxes import Reading
 from wastejax.data.images import MAX_PIXELS, BadImage
 from wastejax.data.sources import Source, open_data
 from wastejax.deployment import summary
-from wastejax.deployment.answers import WRITERS, Answer, answers, interpret
+from wastejax.deployment.answers import WRITERS, Answer, answers, interpret, printable
 from wastejax.deployment.camera import only_stream, stream
 from wastejax.deployment.engines import ENGINES, load_engine
 from wastejax.deployment.heatmaps import dense_of, heat_map, save_drawn
 from wastejax.deployment.images import find, read
-from wastejax.deployment.predictor import Predictor
+from wastejax.deployment.predictor import Predictor, check_probability
 from wastejax.errors import MissingPackage, UserError
 from wastejax.files import check_folder
 from wastejax.progress import Say
@@ -141,9 +141,11 @@ def run(args: argparse.Namespace, say: Say) -> int:
     """
     for name in ("top", "batch_size", "max_pixels"):
         if getattr(args, name) < 1:
-            raise UserError(f"--{name}: must be >= 1, is {getattr(args, name)}")
+            raise UserError(f"--{name.replace('_', '-')}: must be >= 1, is {getattr(args, name)}")
     if args.accuracy is not None and args.reject_below is not None:
         raise UserError("--accuracy and --reject-below: give one of them")
+    if args.reject_below is not None:
+        check_probability(args.reject_below)
     if args.draw and not args.regions:
         raise UserError("--draw: only with --regions")
     if args.heatmap and args.regions:
@@ -304,7 +306,7 @@ def _report(
         say(line)
     seconds = time.perf_counter() - start
     for failure in failures:
-        print(f"unreadable: {failure.file}: {failure.error}", file=sys.stderr)
+        print(f"unreadable: {printable(failure.file)}: {failure.error}", file=sys.stderr)
     print(
         f"{count:,} images in {seconds:.1f} s, {count / seconds:.1f} images/s ({runtime})",
         file=sys.stderr,

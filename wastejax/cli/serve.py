@@ -145,8 +145,8 @@ def run(args: argparse.Namespace, say: Say) -> int:
 def _check(args: argparse.Namespace) -> None:
     """Raises a UserError for a limit that cannot be."""
     for name in ("max_body", "max_pixels", "max_waiting", "max_batch", "timeout"):
-        if not getattr(args, name) > 0:
-            raise UserError(f"--{name.replace('_', '-')}: must be > 0, is {getattr(args, name)}")
+        if not 0 < getattr(args, name) < float("inf"):
+            raise UserError(f"--{name.replace('_', '-')}: must be > 0 and finite, is {getattr(args, name)}")
     if not 0 <= args.port <= 65535:
         raise UserError(f"--port: must be from 0 to 65535, is {args.port}")
     if args.accuracy is not None and args.reject_below is not None:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wastejax.data.formats.csv_file import csv_reader
 from wastejax.data.formats.source import SEPARATOR, Source, rarest
 from wastejax.errors import UserError, nearest
 
@@ -224,7 +225,7 @@ def load_corrections(path: str | Path, key: str = KEY) -> Corrections:
     path = Path(path).expanduser()
     try:
         content = path.read_bytes()
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), restval="")
+        reader = csv_reader(content, COLUMNS)
         missing = [name for name in COLUMNS[:2] if name not in (reader.fieldnames or ())]
         if missing:
             raise UserError(f"{key}: {path}: has no column {missing[0]!r}; needed are file and label")
@@ -240,7 +241,7 @@ def load_corrections(path: str | Path, key: str = KEY) -> Corrections:
                 raise UserError(
                     f"{where}: {row.file} is {row.label!r}, and {known.label!r} in an earlier row"
                 )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         raise UserError(f"{key}: cannot read {path}: {error}") from None
     return Corrections(path, key, content, rows)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wastejax.data.formats.csv_file import csv_reader
 from wastejax.data.sources import Source
 from wastejax.errors import ConfigError
 
@@ -160,7 +161,7 @@ def load_manifest(path: str | Path, source: Source, also: Mapping[str, str] | No
     problems = []
     also = also or {}
     for row in rows:
-        i = index.get(row["file"])
+        i = index.get(row["file"], index.get(row["file"].replace("\\", "/")))  # as Windows writes it
         if i is None:
             problems.append(f"{row['file']} is not in the data")
         elif i in found:
@@ -227,14 +228,13 @@ def _hashes(rows: Sequence[dict[str, str]]) -> np.ndarray | None:
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # a spreadsheet may have added a BOM
-            reader = csv.DictReader(file, restval="")
-            if not set(_COLUMNS) <= set(reader.fieldnames or ()):
-                raise ConfigError(
-                    _MANIFEST_KEY, f"{path} must be a CSV file with the columns {', '.join(_COLUMNS)}"
-                )
-            return list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv_reader(path.read_bytes(), _COLUMNS)
+        if not set(_COLUMNS) <= set(reader.fieldnames or ()):
+            raise ConfigError(
+                _MANIFEST_KEY, f"{path} must be a CSV file with the columns {', '.join(_COLUMNS)}"
+            )
+        return [row | {"split": row["split"].strip().lower()} for row in reader]
+    except (OSError, csv.Error) as error:
         raise ConfigError(_MANIFEST_KEY, f"cannot read {path}: {error}") from error
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -143,7 +144,7 @@ def table(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
 
     A class that is not as sure as its bin stands among what it may be.
     """
-    width = max(len("file"), *map(len, names))
+    width = max(len("file"), *(len(printable(name)) for name in names))
     headed = False
     for answer in rows:
         if not headed:
@@ -152,7 +153,7 @@ def table(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
                 f"{'bins':26} classes" if several else f"{'bin':16} {'p':>6}  {'class':26} {'p':>6}  or else"
             )
             headed = True
-        yield f"{answer.file:{width}}  {_cells(answer)}".rstrip()
+        yield f"{printable(answer.file):{width}}  {_cells(answer)}".rstrip()
 
 
 def _cells(answer: Answer) -> str:
@@ -219,9 +220,14 @@ def csv_lines(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
 
 def csv_line(*cells: object) -> str:
     """Returns one line of CSV, without its end."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
-    return text.getvalue()
+    text = io.StringIO(newline="")
+    csv.writer(text).writerow(cells)  # puts into quotes what holds a part of its own end of line alone
+    return text.getvalue().removesuffix("\r\n")
+
+
+def printable(name: str) -> str:
+    """Returns the name of a file as it takes one line and leaves a terminal as it is."""
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in name)
 
 
 WRITERS = {"table": table, "json": json_lines, "csv": csv_lines}

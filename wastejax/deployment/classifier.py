@@ -1,6 +1,6 @@
 """A trained model for use from Python: an image in, an answer out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from os import PathLike
@@ -16,7 +16,7 @@ from wastejax.deployment.answers import interpret
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
 
-ImageLike = str | PathLike[str] | Image.Image | np.ndarray
+ImageLike = str | PathLike[str] | Image.Image | np.ndarray | bytes
 BATCH = 32  # images that are computed at once
 
 
@@ -87,12 +87,12 @@ class Classifier:
 
     @overload
     def __call__(
-        self, image: Sequence[ImageLike], *, accuracy: float | None = None, reject_below: float | None = None
+        self, image: Iterable[ImageLike], *, accuracy: float | None = None, reject_below: float | None = None
     ) -> list[Prediction]: ...
 
     def __call__(
         self,
-        image: ImageLike | Sequence[ImageLike],
+        image: ImageLike | Iterable[ImageLike],
         *,
         accuracy: float | None = None,
         reject_below: float | None = None,
@@ -100,7 +100,7 @@ class Classifier:
         """Answers an image, or several at once, which is faster.
 
         Args:
-            image: the path of a file, a PIL image of any mode, a uint8 array [H, W, 3] in RGB
+            image: the path of a file or its bytes, a PIL image of any mode, a uint8 array [H, W, 3] in RGB
                 ([H, W, 4] with transparency, [H, W] in gray), or a list of these.
             accuracy: reject unsure answers, so that the others are right this often: 0.9, 0.95 or 0.99 (0.95).
             reject_below: reject answers less likely than this instead.
@@ -114,8 +114,8 @@ class Classifier:
         if accuracy is not None and reject_below is not None:
             raise UserError("accuracy and reject_below: give one of them")
         predictor, least = self.predictor.naming(accuracy, reject_below)
-        several = isinstance(image, list | tuple)
-        given: list[Any] = list(image) if isinstance(image, list | tuple) else [image]
+        several = isinstance(image, list | tuple | Iterator) and not hasattr(image, "read")
+        given: list[Any] = list(image) if several else [image]  # type: ignore[arg-type]
         with ThreadPoolExecutor() as pool:
             squares = list(pool.map(self._square, given))
         found = [_prediction(predictor, row, least) for row in self._probabilities(squares)]
@@ -167,7 +167,15 @@ def _square_of(path: Path, preprocessing: Preprocessing) -> np.ndarray:
 def _open(image: Any) -> Image.Image:
     """Returns an image or an array as RGB, upright."""
     if isinstance(image, Image.Image):
-        return images.to_rgb(ImageOps.exif_transpose(image))
+        try:
+            return images.to_rgb(ImageOps.exif_transpose(image))
+        except Exception as error:  # PIL reads what it has opened only now, and raises nearly anything
+            raise UserError(f"{image!r}: cannot be read: {error}") from error
+    if isinstance(image, bytes | bytearray | memoryview):
+        try:
+            return images.decode(bytes(image))
+        except images.BadImage as error:
+            raise UserError(f"the bytes of an image: {error}") from None
     array = np.asarray(image)
     colors = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if array.dtype != np.uint8 or not colors or not array.size:

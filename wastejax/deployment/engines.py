@@ -85,8 +85,9 @@ def load_engine(
 
     say = say or (lambda line: print(line, file=sys.stderr, flush=True))
     chosen, path = choose(model, engine), place_of(model)
-    if path.is_file() or chosen == "jax":
-        return load_predictor(path, chosen if path.suffix == ".onnx" else None, taxonomy, threads)
+    if path.is_file() or chosen == "jax" or not (path / "bundle.json").is_file():
+        runtime = chosen if path.is_file() and path.suffix == ".onnx" else None
+        return load_predictor(path, runtime, taxonomy, threads)
     if not _installed(_READERS[chosen]):
         raise MissingPackage(f"--engine={chosen}", _READERS[chosen].replace("_", "-"), None)
     auto = (engine or os.environ.get("WASTEJAX_ENGINE") or "auto") == "auto"
@@ -95,8 +96,11 @@ def load_engine(
     except UserError as error:
         if not auto:
             raise
+        predictor = load_predictor(
+            path, None, taxonomy, threads
+        )  # where the bundle is at fault, that is said
         say(f"note: {chosen} cannot be used, jax computes instead: {error}")
-        return load_predictor(path, None, taxonomy, threads)
+        return predictor
     runtime = chosen if file.suffix == ".onnx" else None
     predictor = load_predictor(file, runtime, taxonomy, threads)
     if any_side and not predictor.any_side and auto and _installed("jax"):

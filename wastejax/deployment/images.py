@@ -1,6 +1,7 @@
 """From what a user names to squares for the network: files, folders, globs and standard input."""
 
 import glob
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from wastejax.data import images
+from wastejax.data.collections.places import is_url
 from wastejax.data.formats.walk import by_ending, is_image, no_images, walk
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
@@ -45,11 +47,16 @@ def find(arguments: Sequence[str], say: Say = lambda line: None) -> list[str]:
 
 
 def _expand(argument: str, say: Say) -> list[str]:
-    path = Path(argument)
-    if argument == STDIN or path.is_file():
+    if not argument:
+        raise UserError(
+            "an image's name is empty; give files, folders, globs, or - for one on standard input"
+        )
+    if argument == STDIN or os.path.isfile(argument):  # noqa: PTH113 - Path's raises where nobody may look
         return [argument]
-    if path.is_dir():
-        return _below(path, say)
+    if os.path.isdir(argument):  # noqa: PTH112
+        return _below(Path(argument), say)
+    if is_url(argument):
+        raise UserError(f"{argument}: is an address; download it, or have it answered with --out=DIR")
     if not glob.has_magic(argument):
         return [argument]
     found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - pathlib cannot take absolute globs

@@ -63,8 +63,10 @@ class Predictor:
                 each of its classes is named.
 
         Raises:
-            UserError: as of `reject_below`.
+            UserError: as of `reject_below`, or it is no probability.
         """
+        if reject_below is not None:
+            check_probability(reject_below)
         if self.class_thresholds is None:
             return self, self.reject_below(accuracy) if reject_below is None else reject_below
         if accuracy is not None:
@@ -123,6 +125,12 @@ class Predictor:
             raise UserError(f"--accuracy={wanted}: no threshold is known for it; {advice}")
         threshold = self.thresholds[wanted]
         return math.inf if threshold is None else threshold
+
+
+def check_probability(reject_below: float) -> None:
+    """Raises a UserError for a threshold that is no probability, such as a percentage."""
+    if not 0 <= reject_below <= 1:
+        raise UserError(f"--reject-below={reject_below:g}: must be a probability, from 0 to 1")
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:

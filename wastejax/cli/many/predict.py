@@ -6,6 +6,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
+from wastejax.deployment.answers import printable
 from wastejax.deployment.many.job import PART_SIZE, Answerer, Asked, Done, predict_parts
 from wastejax.deployment.many.part_file import Counts, unreadable
 from wastejax.errors import UserError
@@ -106,7 +107,7 @@ def _report(done: Done, out: Path, seconds: float) -> None:
     if done.counts.unreadable:
         rows = (row for file in sorted(out.glob("part-*.parquet")) for row in unreadable(file))
         for name, reason in islice(rows, NAMED):
-            _say(f"unreadable: {name}: {reason}")
+            _say(f"unreadable: {printable(name)}: {reason}")
         if done.counts.unreadable > NAMED:
             _say(f"and {done.counts.unreadable - NAMED:,} more: see column `reason`")
     earlier = done.counts.images - done.now.images

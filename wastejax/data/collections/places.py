@@ -83,7 +83,8 @@ def below(url: str) -> Iterator[tuple[str, str]]:
                 if entry["type"] != "directory":
                     yield str(system.unstrip_protocol(entry["name"])), _stamp(entry)
     except OSError as error:
-        raise UserError(f"{url}: {reason(error)}") from None
+        why = reason(error)
+        raise UserError(f"{url}: {'there is nothing at this address' if why == url else why}") from None
 
 
 def stamp_of(place: str) -> str:

@@ -29,6 +29,7 @@ from wastejax.data.description.label_map import LabelMap, Meaning, allowed_class
 from wastejax.data.duplicates import joined_groups
 from wastejax.data.formats.any import open_path
 from wastejax.data.formats.boxes import CROPS, Reading
+from wastejax.data.formats.csv_file import csv_reader
 from wastejax.data.formats.source import Source, rarest
 from wastejax.errors import ConfigError, UserError, nearest
 
@@ -177,9 +178,9 @@ def _together(path: Path, name: str, source: Source, entry: Mapping[str, Any]) -
         return [group and f"{name}/{group}" for group in source.groups or [""] * len(source)]
     file = path.parent / str(entry["groups"])
     try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            groups = {row["file"]: f"{name}/{row['group']}" for row in csv.DictReader(lines)}
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        rows = csv_reader(file.read_bytes(), ("file", "group"))
+        groups = {row["file"]: f"{name}/{row['group']}" for row in rows}
+    except (OSError, csv.Error, KeyError) as error:
         raise ConfigError(
             KEY, f"{path}: sources.{name}.groups: needs columns file and group: {error}"
         ) from None

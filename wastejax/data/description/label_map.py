@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wastejax.data.formats.csv_file import csv_reader
 from wastejax.errors import UserError, nearest
 
 COLUMNS = ("label", "classes")
@@ -78,19 +79,16 @@ def load_label_map(path: str | Path, key: str = "--labels") -> LabelMap:
     path = Path(path).expanduser()
     sources: dict[str, dict[str, Meaning]] = {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise UserError(f"{key}={path}: has no column {missing[0]!r}; needed are label and classes")
-            for row in reader:
-                labels = sources.setdefault(row.get("source") or "", {})
-                meaning = Meaning(_names(row["classes"]), frozenset(_names(row.get("material") or "")))
-                if labels.setdefault(row["label"], meaning) != meaning:
-                    raise UserError(
-                        f"{key}={path}: line {reader.line_num}: {row['label']!r} has two meanings"
-                    )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv_reader(path.read_bytes(), (*COLUMNS, "source", "material"))
+        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise UserError(f"{key}={path}: has no column {missing[0]!r}; needed are label and classes")
+        for row in reader:
+            labels = sources.setdefault(row.get("source") or "", {})
+            meaning = Meaning(_names(row["classes"]), frozenset(_names(row.get("material") or "")))
+            if labels.setdefault(row["label"], meaning) != meaning:
+                raise UserError(f"{key}={path}: line {reader.line_num}: {row['label']!r} has two meanings")
+    except (OSError, csv.Error) as error:
         raise UserError(f"{key}={path}: cannot be read: {error}") from None
     if not sources:
         raise UserError(f"{key}={path}: has no rows")

@@ -19,6 +19,7 @@ from wastejax.data.formats.source import Source
 from wastejax.data.formats.table import metadata_files, open_tables
 from wastejax.errors import ConfigError
 
+_ARCHIVES = (".zip", ".gz", ".tgz", ".7z", ".rar")
 KINDS = (
     "a folder, or a file: .csv, .tsv, .jsonl or .parquet of files and labels, .json (COCO, Label Studio), "
     ".xml (CVAT), .yaml (YOLO), .tar"
@@ -46,6 +47,8 @@ def open_path(path: str | Path, key: str = "config.data.dir", reading: Reading =
 
 
 def _open(path: str | Path, key: str, reading: Reading) -> Source:
+    if is_url(path) and str(path).lower().endswith(_ARCHIVES):
+        raise ConfigError(key, f"{path}: is an archive; download and unpack it, and give the folder")
     if is_url(path):
         return open_url(str(path), key)
     path = Path(path).expanduser()
@@ -122,7 +125,7 @@ def _open_file(path: Path, key: str, reading: Reading) -> Source:
         return open_yolo(path, key, reading)
     if ending == ".tar":
         return open_tars([str(path)], key)
-    if ending in (".zip", ".gz", ".tgz", ".7z", ".rar"):
+    if ending in _ARCHIVES:
         raise ConfigError(key, f"{str(path)!r} is an archive; unpack it and give the folder")
     raise ConfigError(
         key, f"{str(path)!r} is not a folder, nor a description that is understood; give {KINDS}"

@@ -170,7 +170,11 @@ def _split_above(
     flat = next((path for path in paths if len(path) < at[path[0]] + 2), None)
     if flat:
         where, name = readable("/".join(flat[:-1])), readable(flat[-1])
-        raise ConfigError(key, f"'{where}/{name}' lies in no class folder; expected {where}/<class>/{name}")
+        raise ConfigError(
+            key,
+            f"'{where}/{name}' lies in no class folder; expected {where}/<class>/{name}; if "
+            f"these images have no labels, move {where!r} out of the data",
+        )
     domains = [path[at[path[0]] + 1] if len(path) > at[path[0]] + 2 else "" for path in paths]
     return _Layout(
         tuple(readable(path[at[path[0]]]) for path in paths),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from wastejax.data.collections.places import is_url
 from wastejax.data.formats.boxes import stamp_of
 from wastejax.data.formats.class_folders import role_of
+from wastejax.data.formats.csv_file import csv_reader
 from wastejax.data.formats.source import ReadFiles, Source
 from wastejax.errors import ConfigError
 
@@ -22,6 +25,7 @@ LABELS = ("labels", "classes", "tags", *LABEL)  # where an image has several
 BETWEEN = re.compile("[;|]")  # the labels of one cell
 IN_FOLDER = "_classes.csv"  # Roboflow's name for a column of 0 and 1 per class
 GROUP = ("group", "group_id", "photo")  # images of one value stay on one side of every split
+_KNOWN = frozenset((*FILE, *LABELS, *GROUP, "split", "domain", "source"))
 Row = dict[str, Any]
 
 
@@ -85,7 +89,11 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
             continue
         if "\0" in name:
             raise ConfigError(key, f"{path}: the name of a file holds a zero byte: {name!r}")
-        place = (path.parent.resolve() / name).as_posix()
+        if is_url(name):
+            raise ConfigError(
+                key, f"{path}: lists an address, {name}; download the images and list the files"
+            )
+        place = _place(path.parent.resolve(), name)
         name = Path(place).relative_to(root).as_posix() if Path(place).is_relative_to(root) else place
         said = str(row.get("split") or "")
         split = role_of(said) or "" if said else (role_of(path.parent.name) or "" if len(paths) > 1 else "")
@@ -110,12 +118,20 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
     return source.with_several([found[name].labels for name in source.names]) if several else source
 
 
+def _place(folder: Path, name: str) -> str:
+    """Returns where a file lies that a table names, perhaps as Windows does."""
+    place = folder / name
+    if "\\" in name and not os.path.lexists(place):
+        place = folder / name.replace("\\", "/")
+    return place.as_posix()
+
+
 def _labels(cell: Any, several: bool) -> frozenset[str]:
     """Returns the labels in a cell."""
     if cell is None:
         return frozenset()
     if not several:
-        return frozenset([str(cell)] if str(cell) else [])
+        return frozenset([label] if (label := str(cell).strip()) else [])
     parts = cell if isinstance(cell, list | tuple) else BETWEEN.split(str(cell))
     return frozenset(label for part in parts if (label := str(part).strip()))
 
@@ -166,19 +182,15 @@ def read_rows(path: Path, key: str) -> list[Row]:
             from wastejax.data.formats.parquet import read_table
 
             return read_table(path, key).to_pylist()
-        text = path.read_text(encoding="utf-8-sig")  # a spreadsheet may have added a BOM
         if ending in (".jsonl", ".ndjson"):
-            return [dict(json.loads(line)) for line in text.splitlines() if line.strip()]
-        separator = "\t" if ending == ".tsv" else _separator(text)
-        return [dict(row) for row in csv.DictReader(text.splitlines(), delimiter=separator, restval="")]
+            lines = path.read_text(encoding="utf-8-sig").split("\n")  # JSON may hold other ends of lines
+            rows = [json.loads(line) for line in lines if line.strip()]
+            if not all(isinstance(row, dict) for row in rows):
+                raise ValueError("each line must be an object, {…}")
+            return rows
+        return list(csv_reader(path.read_bytes(), _KNOWN, "\t" if ending == ".tsv" else ""))
     except (OSError, csv.Error, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(key, f"cannot read {path}: {error}") from None
-
-
-def _separator(text: str) -> str:
-    """Returns what separates the names of columns: a spreadsheet of many a country writes semicolons."""
-    first = text.partition("\n")[0]
-    return max(",;\t", key=first.count)
 
 
 def _column(path: Path, row: Row, names: Sequence[str], key: str) -> str:

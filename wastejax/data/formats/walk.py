@@ -112,7 +112,7 @@ def each_image(
         entry = next(rest, None)
         if entry is None:
             at.pop()
-        elif entry.is_dir():
+        elif _is_folder(entry):
             real = os.path.realpath(entry.path)
             if real not in above:
                 if folders is not None:
@@ -173,9 +173,19 @@ def _entries(folder: str, key: str) -> list[os.DirEntry[str]]:
         raise ConfigError(key, f"cannot list {folder!r}: {error.strerror}") from error
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, or through a folder that nobody may enter
+        return False
+
+
 def _is_file(entry: os.DirEntry[str]) -> bool:
     """Whether it is a file, or a link that leads nowhere; a pipe or a device would be waited for in vain."""
-    return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))  # noqa: PTH110
+    try:
+        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))  # noqa: PTH110
+    except OSError:  # as above
+        return True
 
 
 def _stamp(entry: os.DirEntry[str]) -> str:

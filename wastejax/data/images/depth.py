@@ -14,8 +14,11 @@ def grey_to_8bit(image: Image.Image) -> Image.Image:
     """Returns an image of mode I, I;16 or F as one of mode L.
 
     Integers of 16 bits are scaled from as many bits as they use, larger ones by the largest, floats up to 1 by 255.
+    What is no number is black, and infinity as white as the largest number: so depths and temperatures say "none".
     """
-    values = np.nan_to_num(np.asarray(image, np.float64))
+    values = np.asarray(image, np.float64)
+    finite = values[np.isfinite(values)]
+    values = np.nan_to_num(values, posinf=finite.max(initial=0), neginf=0)
     top = values.max(initial=0)
     scale = max(top, 255.0)
     if image.mode == "F" and top <= 1:

@@ -19,6 +19,7 @@ from wastejax.deployment.formats.stablehlo import load_stablehlo
 from wastejax.deployment.predictor import Predictor, named_from, softmax
 from wastejax.errors import MissingPackage, UserError, nearest
 from wastejax.evaluation.metrics.multilabel import sigmoid
+from wastejax.machine import cores
 
 LOADERS: dict[str, Callable[[Path, int | None], Predictor]] = {
     ".onnx": load_onnx,
@@ -56,8 +57,8 @@ def load_predictor(
     if threads is not None:
         if not path.is_file() or path.suffix == ".stablehlo":
             raise UserError(f"--threads={threads}: only for an .onnx or .tflite file; --model={path} is none")
-        if threads < 1:
-            raise UserError(f"--threads: must be >= 1, is {threads}")
+        if not 1 <= threads <= cores():
+            raise UserError(f"--threads={threads}: must be >= 1 and <= {cores()}, the cores it may use")
     if runtime is not None:
         if not path.is_file() or path.suffix != ".onnx":
             raise UserError(f"--runtime={runtime}: only for an .onnx file; --model={path} is none")

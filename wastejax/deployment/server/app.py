@@ -222,7 +222,8 @@ class Service:
     def _drawn(self, data: bytes, label: str) -> str:
         """Returns a heat map as a data URL."""
         file = io.BytesIO()
-        heat_map(self.predictor, images.decode(data), label).save(file, "JPEG", quality=85)
+        image = images.decode(data, max_pixels=self.limits.pixels)
+        heat_map(self.predictor, image, label).save(file, "JPEG", quality=85)
         return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
     def _square(self, data: bytes) -> np.ndarray:

@@ -1,0 +1,36 @@
+"""CSV files as programs and spreadsheets of any country write them."""
+
+import codecs
+import csv
+import io
+from collections.abc import Collection
+
+SEPARATORS = ",;\t|"  # a spreadsheet writes semicolons where the comma is in numbers
+
+
+def csv_reader(data: bytes, known: Collection[str] = (), separator: str = "") -> "csv.DictReader[str]":
+    """Returns a reader of the rows of a CSV file, whose cells are as they are written.
+
+    Args:
+        data: the file, in UTF-8 or UTF-16; a byte-order mark is passed over.
+        known: names of columns, in lower case, which may be spelled in capitals and stand amid spaces.
+        separator: between cells; '' for what the first line has most of.
+
+    Raises:
+        csv.Error: it is in another encoding; reading the rows raises it too.
+    """
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise csv.Error(f"it is not in UTF-8 (byte {error.start:,}); save it as 'CSV UTF-8'") from None
+    first = text.partition("\n")[0]
+    separator = separator or max(SEPARATORS, key=first.count)
+    # Names may begin with a space, but hardly where the head's own do.
+    padded = f"{separator} " in first
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=padded, restval=""
+    )
+    names = [(name, name.strip().lower()) for name in reader.fieldnames or ()]
+    reader.fieldnames = [plain if plain in known else name for name, plain in names]
+    return reader
