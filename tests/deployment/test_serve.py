@@ -410,6 +410,13 @@ def test_what_is_sent_in_place_of_an_image_is_named_with_what_to_send(port, make
         assert "curl --data-binary @photo.jpg" in answer["error"] and "\n" not in answer["error"]
 
 
+@pytest.mark.parametrize(("charset", "name"), [("utf-7", "+2AA-.jpg"), ("unicode_escape", r"\ud800.jpg")])
+def test_names_that_no_answer_can_repeat_keep_none_back(port, charset, name):
+    body, kind = form((name, image(200)))
+    status, answer = post(port, body, content_type=f"{kind}; charset={charset}")
+    assert status == 200 and answer["answers"][0]["file"] == "?.jpg"
+
+
 def test_a_form_without_a_file_is_told_what_to_send(port):
     field = b'--edge\r\nContent-Disposition: form-data; name="image"\r\n\r\nphoto.jpg\r\n--edge--\r\n'
     status, answer = post(port, field, content_type="multipart/form-data; boundary=edge")

@@ -184,7 +184,7 @@ class Service:
                 opened.push_async_callback(file.close)
             if not files:
                 raise Refused(400, f"no image among the form's fields; {HOW}")
-            return [Upload((file.filename or "")[:LONGEST_NAME], await file.read()) for file in files]
+            return [Upload(_name(file.filename), await file.read()) for file in files]
 
     async def _body(self, request: Request) -> AsyncGenerator[bytes, None]:
         total = 0
@@ -326,6 +326,11 @@ def create_app(
     if origins:
         app = CORSMiddleware(app, origins, allow_methods=("GET", "POST"), allow_headers=("*",))
     return Counted(app, service.metrics, frozenset(route.path for route in routes))
+
+
+def _name(given: str | None) -> str:
+    """Returns what is repeated of a name that a client gave, which may hold what no answer can."""
+    return (given or "")[:LONGEST_NAME].encode(errors="replace").decode()
 
 
 def _error(status: int, reason: str, headers: Any = None) -> Response:
