@@ -73,7 +73,9 @@ class Key:
     def _bounds(self) -> str:
         low = f">= {self.least:g}" if self.least > -INFINITY else ""
         low = f"> {self.above:g}" if self.above > -INFINITY else low
-        high = f"<= {self.most:,.7g}" if self.most < INFINITY else ""
+        high = (
+            f"<= {self.most:{',' if isinstance(self.most, int) else ',.7g'}}" if self.most < INFINITY else ""
+        )
         high = f"< {self.below:g}" if self.below < INFINITY else high
         return " and ".join(filter(None, (low, high)))
 

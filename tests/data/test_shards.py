@@ -114,6 +114,15 @@ def test_a_stopped_writing_continues_and_a_finished_one_is_kept(folder):
     assert lost.is_file() and Path("shards/index.parquet").read_bytes() == index
 
 
+@pytest.mark.parametrize("share", [0, 0.3, 0.9, 0.9999])
+def test_a_shard_that_is_cut_is_told_before_anything_is_read_from_it(folder, share):
+    shard("--out=shards", "--skip-bad")
+    file = next(Path("shards").glob("*.array_record"))
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * share)])
+    with pytest.raises(ConfigError, match=f"{file.name} is damaged; copy or write it again"):
+        open_shards("shards")
+
+
 def test_the_manifest_of_shards_is_that_of_the_folder(folder):
     shard("--out=shards", "--skip-bad")
     plain, found = data_of(dir="data", on_bad_image="skip"), data_of(source="shards:shards")

@@ -236,6 +236,8 @@ def test_mistakes_end_with_one_line(place):
         (["--model=bundle"], "no images"),
         (["x.jpg", "--model=nowhere"], "nowhere: no such run"),
         (["x.jpg", "--top=0", "--model=bundle"], "--top: must be >= 1"),
+        (["images", "--model=bundle", "--heatmap=images/maps"], "lies in images, and would be answered too"),
+        ([".", "--model=bundle", "--out=answers"], "lies in ., and would be answered too"),
     ):
         done = predict(*arguments, cwd=place)
         assert done.returncode == 2 and hint in done.stderr.decode() and done.stderr.count(b"\n") == 1

@@ -60,6 +60,8 @@ def audit_folder(
         changes = given.of(source)
         source = changes.applied(source)
     splits = _splits(manifest, source, original)
+    if model:
+        _check_model(model)
     found = audit(source, cache_dir(), progress=listener.count)
     errors = _label_errors(model, found, changes, say) if model else None
     facts: dict[str, Any] = {"data": Path(data).expanduser().resolve().name, "model": _public(model)}
@@ -101,6 +103,15 @@ def _splits(manifest: str | Path | None, source: Source, original: Source) -> np
     listed = load_manifest(manifest, original, now)
     split = {original.names[i]: name for i, name in zip(listed.indices, listed.splits, strict=True)}
     return np.array([split.get(name, "") for name in source.names], "U5")
+
+
+def _check_model(model: str) -> None:
+    """Raises a UserError where there is no such model, before every image is read."""
+    from wastejax.bundle import load_bundle
+    from wastejax.models.weights.published import PYPI
+
+    if model not in PYPI:
+        load_bundle(model)
 
 
 def _label_errors(model: str, found: Audit, changes: Changes, say: Say) -> list[LabelError]:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -151,6 +152,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
     if args.heatmap and args.regions:
         raise UserError("--heatmap and --regions: give one of them")
     _check_data(args)
+    _check_places(args)
     predict_parts.check(args)
     if args.out:
         if args.summary or args.start or args.end:
@@ -213,6 +215,18 @@ def _check_data(args: argparse.Namespace) -> None:
     found = next((name for name, value in given.items() if value), None)
     if args.data and found:
         raise UserError(f"--data: not together with {found}")
+
+
+def _check_places(args: argparse.Namespace) -> None:
+    """Raises a UserError where what is written would be among the images when the command is given again."""
+    for option in ("out", "summary", "heatmap", "draw"):
+        folder = getattr(args, option)
+        for name in args.images if folder else ():
+            if os.path.isdir(name) and Path(folder).resolve().is_relative_to(Path(name).resolve()):  # noqa: PTH112
+                raise UserError(
+                    f"--{option}={folder}: lies in {name}, and would be answered too the next time; name a folder "
+                    "beside it"
+                )
 
 
 def _reading(predictor: Predictor) -> Reading:

@@ -169,6 +169,9 @@ def open_shards(root: str | Path, key: str = "config.data.source") -> Opened:
         raise ConfigError(
             key, f"{folder}: lacks {lost[0]}" + (f" and {len(lost) - 1} more" if lost[1:] else "")
         )
+    cut = [file.name for file, count in files if _number_of_images(str(file)) != count]
+    if cut:
+        raise ConfigError(key, f"{folder}: {cut[0]} is damaged; copy or write it again")
     coded = Coded(splits, about["splits"])
     ends = np.cumsum([count for _, count in files])
     source = Source(
@@ -325,6 +328,17 @@ def _digest(source: Source, start: int, stop: int) -> str:
 @lru_cache(maxsize=_OPEN)
 def _reader(path: str) -> Any:
     return _array_record(path).ArrayRecordReader(path, _READER)
+
+
+def _number_of_images(path: str) -> int:
+    """Returns how many images a shard holds: of one that is cut, its reader says 0 and gives empty images."""
+    try:
+        reader = _array_record(path).ArrayRecordReader(path)
+        count = int(reader.num_records())
+        reader.close()  # raises what opening met
+    except (RuntimeError, ValueError):
+        return 0
+    return count
 
 
 @lru_cache(maxsize=4)

@@ -52,11 +52,12 @@ def parse_about(path: Path, text: str | bytes | None) -> dict[str, Any]:
         raise UserError(f"{path}: not exported by wastejax: it does not say what its classes are")
     try:
         about = json.loads(text)
-        Preprocessing.from_dict(about["preprocessing"])
+        side = Preprocessing.from_dict(about["preprocessing"]).image_size
         parse_taxonomy(about["taxonomy"], str(path), "taxonomy")
         parse_thresholds(about.get("thresholds", {}))
         parse_class_thresholds(about.get("class_thresholds", ()), about["classes"])
-        if about["input"] not in ("uint8", "float32") or not about["classes"]:
+        named = bool(about["classes"]) and all(isinstance(name, str) for name in about["classes"])
+        if about["input"] not in ("uint8", "float32") or not named or side < 1:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
         raise UserError(f"{path}: what it says of itself is damaged; export it again") from None
