@@ -11,7 +11,7 @@ import pytest
 from wastejax import config as configs
 from wastejax.errors import UserError
 from wastejax.training.claim import claim, is_longer, lengthen, unused
-from wastejax.training.train import command_line, default_folder
+from wastejax.training.train import command_line, default_folder, train
 
 
 def recipe(*overrides: str):
@@ -44,6 +44,37 @@ TEN = ("train.epochs=10", "optim.schedule=constant", "optim.warmup_epochs=1")
 )
 def test_what_changes_no_bit_may_differ_when_a_run_goes_on(held, key):
     assert claim(held, recipe(*TEN, key))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"a": 1', b'{"architectures": ["Bert"]}', b"[1]", b"null", b"\xff"]
+)
+def test_a_folder_with_the_config_of_another_program_is_refused(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"config\.json is another program's, or damaged; name another folder"
+    ):
+        claim(tmp_path, recipe())
+
+
+def test_files_that_are_no_runs_are_not_replaced(tmp_path):
+    assert not claim(tmp_path / "new", recipe())
+    (tmp_path / "manifest.csv").touch()  # all that a run leaves that is killed as it begins
+    assert not claim(tmp_path, recipe())
+    (tmp_path / "report.md").write_text("mine")
+    with pytest.raises(UserError, match=r"holds no run, and a report\.md that a run would replace"):
+        claim(tmp_path, recipe())
+
+
+def test_a_manifest_that_is_given_is_not_replaced_by_the_runs_own(tmp_path):
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("mine")
+    overrides = [f"--config.data.dir={tmp_path}", f"--config.data.split.manifest={manifest}"]
+    with pytest.raises(
+        UserError, match=r"would write its own manifest\.csv over config\.data\.split\.manifest"
+    ):
+        train("mobilevit_ir", overrides, tmp_path, say=lambda line: None)
+    assert manifest.read_text() == "mine"
 
 
 def test_another_config_is_named_with_a_command_that_can_be_copied(held):

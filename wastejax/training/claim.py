@@ -9,6 +9,7 @@ from wastejax.errors import UserError
 from wastejax.files import write_text
 
 EPOCHS = "train.epochs"
+_REPLACED = ("report.md", "report.json", "metrics.csv", "bundle")
 
 
 def claim(workdir: Path, config: ConfigDict, anew: str = "") -> bool:
@@ -20,8 +21,8 @@ def claim(workdir: Path, config: ConfigDict, anew: str = "") -> bool:
         anew: the command that begins it in another folder, for the message.
 
     Raises:
-        UserError: it holds a run with another config; the keys that differ are named. Images that were moved are
-            no hindrance to resuming: its manifest tells whether they are the same.
+        UserError: it holds what is no run's, or a run with another config; the keys that differ are named. Images
+            that were moved are no hindrance to resuming: its manifest tells whether they are the same.
     """
     stored = _stored(workdir)
     if stored is None:
@@ -74,4 +75,23 @@ def unused(workdir: Path) -> Path:
 
 def _stored(workdir: Path) -> ConfigDict | None:
     path = workdir / "config.json"
-    return configs.from_json(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        _refuse_others_files(workdir)
+        return None
+    try:
+        stored = configs.from_json(path.read_text(encoding="utf-8"))
+        int(stored.train.epochs)
+    except (ValueError, AttributeError, TypeError):
+        raise UserError(
+            f"--workdir={workdir}: its config.json is another program's, or damaged; name another folder"
+        ) from None
+    return stored
+
+
+def _refuse_others_files(workdir: Path) -> None:
+    """Raises where there is no run, and yet what a run would replace: it writes each only after it is one."""
+    there = next((name for name in _REPLACED if (workdir / name).exists()), None)
+    if there:
+        raise UserError(
+            f"--workdir={workdir}: holds no run, and a {there} that a run would replace; name another folder"
+        )

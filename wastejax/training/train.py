@@ -188,6 +188,11 @@ def _train(
     anew = command_line(recipe, overrides, str(unused(folder)))
     known = mesh.agreed(claim(folder, config, anew))
     longer = mesh.agreed(is_longer(folder, config))
+    if not known and _is_own_manifest(config, folder):
+        raise UserError(
+            f"--workdir={folder}: the run would write its own manifest.csv over config.data.split.manifest; name "
+            "another folder"
+        )
     if known:
         _check_corrections(folder, config, anew)
     if known and not longer and (folder / "report.json").is_file():
@@ -257,6 +262,12 @@ def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
     for name, reason in dataset.skipped.items():
         say(f"left out: {name}: {reason}")
     return dataset
+
+
+def _is_own_manifest(config: ConfigDict, folder: Path) -> bool:
+    """Returns whether the manifest that is given lies where a new run writes its own."""
+    given = config.data.split.manifest
+    return bool(given) and Path(given).expanduser().resolve() == (folder / "manifest.csv").resolve()
 
 
 def _check_corrections(folder: Path, config: ConfigDict, anew: str) -> None:
