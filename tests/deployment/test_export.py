@@ -420,6 +420,8 @@ def test_damaged_and_foreign_files_are_refused(onnx_file, stablehlo_file, litert
         (["--format=onnx", "--images=0"], "--images: must be >= 1"),
         (["--format=stablehlo", "--profile"], "--profile: only for --format=onnx"),
         (["--format=onnx", "--quantize=int8"], "--quantize=int8: .* give --calibrate=DIR"),
+        (["--format=onnx", "--quantize=int8", "--calibrate=nowhere"], "--calibrate=nowhere: is no folder"),
+        (["--format=bundle", "--out=."], r"--out=\.: is a folder of other files"),
     ],
 )
 def test_mistakes_are_named(place, arguments, message):

@@ -72,13 +72,17 @@ def test_a_program_that_fails_only_when_it_is_compiled_is_one_line(program, monk
 @pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
 def test_threads_reach_the_runtime(tmp_path, monkeypatch, suffix):
     given = []
+    monkeypatch.setattr(formats, "cores", lambda: 4)
     monkeypatch.setitem(formats.LOADERS, suffix, lambda path, threads: given.append(threads))
     file = tmp_path / f"m{suffix}"
     file.touch()
     load_predictor(file)
     load_predictor(file, threads=3)
     assert given == [None, 3]
-    with pytest.raises(UserError, match="--threads: must be >= 1, is 0"):
-        load_predictor(file, threads=0)
+    for threads in (0, 5):
+        with pytest.raises(
+            UserError, match=f"--threads={threads}: must be >= 1 and <= 4, the cores it may use"
+        ):
+            load_predictor(file, threads=threads)
     with pytest.raises(UserError, match=r"--threads=2: only for an \.onnx or \.tflite file"):
         load_predictor(tmp_path, threads=2)

@@ -224,10 +224,12 @@ def test_boxes_are_drawn_where_they_are():
 
 
 def test_predict_finds_draws_and_goes_on_after_a_bad_file(tmp_path, monkeypatch, capsys):
-    scene(*THINGS[:2]).save(tmp_path / "two.png")
-    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    images = tmp_path / "images"
+    images.mkdir()
+    scene(*THINGS[:2]).save(images / "two.png")
+    (images / "bad.jpg").write_bytes(b"no image")
     monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_, **__: FAKE)
-    options = ["predict", str(tmp_path), "--regions", "--format=json", f"--draw={tmp_path / 'drawn'}"]
+    options = ["predict", str(images), "--regions", "--format=json", f"--draw={tmp_path / 'drawn'}"]
     lines: list[str] = []
     assert run(parser("predict").parse_args(options), lines.append) == 1
     bad, two = json.loads("\n".join(lines))

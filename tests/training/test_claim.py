@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_models import draw_images
 
 from wastejax import config as configs
 from wastejax.errors import UserError
@@ -75,6 +76,17 @@ def test_a_manifest_that_is_given_is_not_replaced_by_the_runs_own(tmp_path):
     ):
         train("mobilevit_ir", overrides, tmp_path, say=lambda line: None)
     assert manifest.read_text() == "mine"
+
+
+def test_a_run_that_cannot_be_set_up_leaves_its_folder_free(tmp_path, monkeypatch):
+    draw_images(tmp_path / "images", 24)
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "bad.pth").write_bytes(b"no weights")
+    given = {"data.dir": tmp_path / "images", "model.size": "tiny", "data.image_size": 64}
+    given |= {"init.weights": tmp_path / "bad.pth"}
+    with pytest.raises(UserError, match=r"config\.init\.weights.*bad\.pth"):
+        train("mobilevit_ir", configs.as_arguments(given), tmp_path / "run", say=lambda line: None)
+    assert not claim(tmp_path / "run", recipe())
 
 
 def test_another_config_is_named_with_a_command_that_can_be_copied(held):

@@ -51,6 +51,8 @@ def run(args: argparse.Namespace, say: Say) -> None:
     """
     if args.out:
         check_folder(args.out, "--out")
+    if args.rounds < 1 or not 0 < args.seconds < float("inf"):
+        raise UserError(f"--rounds={args.rounds} --seconds={args.seconds:g}: must be >= 1 and > 0")
     threads = _use_threads(args.threads)
     # Before jax starts: a program from the cache would tell nothing about the time that compiling takes.
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)

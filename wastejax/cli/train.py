@@ -4,6 +4,7 @@ import argparse
 import ast
 
 from wastejax.config import recipe_names, recipes_dir
+from wastejax.errors import UserError
 from wastejax.progress import Say
 from wastejax.runtime.stop import Stop
 
@@ -47,6 +48,10 @@ def run(args: argparse.Namespace, say: Say) -> None:
     from wastejax.training.devices import Cluster
     from wastejax.training.train import train
 
+    if not args.coordinator and (args.processes, args.process) != (None, None):
+        raise UserError(
+            "--processes and --process: only with --coordinator=HOST:PORT, which says where process 0 is"
+        )
     cluster = Cluster(args.coordinator, args.processes, args.process) if args.coordinator else None
     with Stop(say, exits=True) as stop:
         train(args.config, args.overrides, args.workdir, say, cluster, stop)

@@ -2,8 +2,8 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,9 +203,8 @@ def _train(
         say(f"note: {line}")
     if longer and mesh.first:
         lengthen(folder, config)
-    if not known and mesh.first:
-        _take(folder, config, dataset)
-    run, state = set_up(config, folder, dataset, mesh, say)
+    with _taken(folder, config, dataset) if not known and mesh.first else nullcontext():
+        run, state = set_up(config, folder, dataset, mesh, say)
     record = fit(run, state, stop)
     if record.stopped and mesh.first:
         from wastejax.training.finish import finish
@@ -293,6 +292,17 @@ def _take(folder: Path, config: ConfigDict, dataset: Dataset) -> None:
     if dataset.corrections is not None:
         write_bytes(folder / NAME, dataset.corrections.content)
     write_text(folder / "config.json", configs.to_json(config))
+
+
+@contextmanager
+def _taken(folder: Path, config: ConfigDict, dataset: Dataset) -> Iterator[None]:
+    """Takes a folder for a run; where that cannot be set up, the folder is free for what is asked for next."""
+    _take(folder, config, dataset)
+    try:
+        yield
+    except UserError:
+        (folder / "config.json").unlink(missing_ok=True)
+        raise
 
 
 def facts(recipe: str, overrides: Sequence[str], workdir: str | Path | None) -> dict[str, Any]:

@@ -327,6 +327,8 @@ def check_request(
         raise UserError(f"--quantize={precision}: only for --format={forms}")
     if form.name == "bundle":
         check_folder(out, "--out")
+        if out.is_dir() and any(out.iterdir()) and not (out / "bundle.json").is_file():
+            raise UserError(f"--out={out}: is a folder of other files; name a new one")
         return
     if (
         form.name == "litert"
@@ -336,6 +338,10 @@ def check_request(
         raise MissingPackage(f"--format=litert --quantize={precision}", "ai-edge-quantizer", "litert")
     if precision == "integer" and form.entry != "uint8":
         raise UserError(f"--quantize=integer: takes bytes, not --input={form.entry}")
+    if calibrate is not None and precision not in ("int8", "integer"):
+        raise UserError(f"--calibrate={calibrate}: only with --quantize=int8 or integer")
+    if calibrate is not None and not Path(calibrate).is_dir():
+        raise UserError(f"--calibrate={calibrate}: is no folder")
     if precision in ("int8", "integer") and calibrate is None and not has_images(asked):
         raise UserError(
             f"--quantize={precision}: the ranges of 8 bits are taken from images like yours: give --calibrate=DIR,"
