@@ -125,6 +125,11 @@ class Classifier:
         """Returns what the network sees of an image, uint8 [S, S, 3]."""
         if isinstance(image, str | PathLike):
             return _square_of(Path(image).expanduser(), self.predictor.preprocessing)
+        if isinstance(image, bytes | bytearray | memoryview):
+            try:
+                return self.predictor.preprocessing.of_file(bytes(image))
+            except images.BadImage as error:
+                raise UserError(f"the bytes of an image: {error}") from None
         return self.predictor.preprocessing(_open(image))
 
     def _probabilities(self, squares: list[np.ndarray]) -> np.ndarray:
@@ -171,11 +176,6 @@ def _open(image: Any) -> Image.Image:
             return images.to_rgb(ImageOps.exif_transpose(image))
         except Exception as error:  # PIL reads what it has opened only now, and raises nearly anything
             raise UserError(f"{image!r}: cannot be read: {error}") from error
-    if isinstance(image, bytes | bytearray | memoryview):
-        try:
-            return images.decode(bytes(image))
-        except images.BadImage as error:
-            raise UserError(f"the bytes of an image: {error}") from None
     array = np.asarray(image)
     colors = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if array.dtype != np.uint8 or not colors or not array.size:
