@@ -10,7 +10,14 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake that the user can fix. `main` prints it on one line and exits with 2."""
+    """A mistake that the user can fix. `main` prints it on one line and exits with 2.
+
+    Args:
+        message: the line; ends of lines in what it repeats, such as names of files, become spaces.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(" ".join(message.splitlines()))
 
 
 class ConfigError(UserError):

@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wastejax.data.corrections import load_corrections
@@ -17,6 +17,7 @@ from wastejax.errors import ConfigError
 CELLS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"))
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     st.lists(st.tuples(CELLS, CELLS), max_size=5),
     st.sampled_from(SEPARATORS),
