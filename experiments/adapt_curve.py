@@ -5,7 +5,7 @@ Both STATEs are of `another_camera.py`: features.npz and `fitted`, or for --clea
 bundled model never learned from are adapted to from that one. Those that it did learn from are adapted to from the
 network of --clean, which saw household_waste alone, with a classifier fitted as is shipped but without the source.
 Half of each source's groups are adapted with, as far as asked for, and the other half judges; five draws. Labeled
-images are learned by what `wastejax adapt` does. Writes results/adapt_curve.json and .md.
+images are learned by what `wastejax adapt` does. Writes results/adapt_curve.json.
 """
 
 import argparse
@@ -23,9 +23,8 @@ from wastejax.bundle import Bundle, load_bundle
 from wastejax.evaluation.by_source import right_of
 from wastejax.evaluation.metrics import bootstrap_statistic
 from wastejax.evaluation.ood import bin_probability
-from wastejax.evaluation.report.markdown import percent, table
 from wastejax.evaluation.trust import calibrate
-from wastejax.files import write_json, write_text
+from wastejax.files import write_json
 from wastejax.training import cameras
 from wastejax.training.heads import Head, head_of, logits_of, with_familiarity, with_head
 
@@ -51,11 +50,10 @@ def main() -> None:
         for source in sources:
             start = bundle if folder == "fitted" else without(bundle, items, features, source)
             rows += of_source(start, items, features, source)
-            print(*markdown(rows), sep="\n", flush=True)
+            print(source, flush=True)
     command = "python experiments/adapt_curve.py --data=data --data2=data2 --shipped=STATE --clean=STATE"
     about = provenance(command) | {"draws": DRAWS, "rows": rows}
     write_json(RESULTS / "adapt_curve.json", about)
-    write_text(RESULTS / "adapt_curve.md", "\n".join(page(about)) + "\n")
 
 
 def without(bundle: Bundle, items: list[Item], features: np.ndarray, source: str) -> Bundle:
@@ -200,51 +198,6 @@ UNLABELED: dict[str, Callable[[Bundle, np.ndarray, Seen], Bundle]] = {
     "own sure answers as labels": self_taught,
     "images are familiar": acquainted,
 }
-
-
-def markdown(rows: list[dict[str, Any]]) -> list[str]:
-    """Returns the lines of the table."""
-
-    def share(value: float | None) -> str:
-        return "–" if value is None else percent(value)
-
-    cells = []
-    for row in rows:
-        low, high = min(row["gains"]), max(row["gains"])
-        a, b = row["gain_ci95_of_one_draw"]
-        how = f"{row['per_class']} labeled a class" if row["per_class"] else f"unlabeled: {row['how']}"
-        cells.append(
-            (
-                row["source"],
-                how,
-                f"{row['images']:,}",
-                share(row["before"]),
-                share(row["after"]),
-                f"{100 * row['gain']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})",
-                f"{100 * a:+.1f} to {100 * b:+.1f}",
-                f"{share(row['kept_before'])}, {share(row['right_of_kept_before'])}",
-                f"{share(row['kept_after'])}, {share(row['right_of_kept_after'])}",
-            )
-        )
-    head = ("source", "what", "images", "right before", "after", "points gained (of five draws)")
-    return table((*head, "95 % interval of one draw", "kept, right of these, before", "after"), cells)
-
-
-def page(about: dict[str, Any]) -> list[str]:
-    """Returns the lines of the page."""
-    return [
-        "# How a model learns another camera",
-        "",
-        f"Sources that the bundled model never learned from ({', '.join(NEVER_LEARNED)}) are adapted to from it. "
-        "The others it knows; they are adapted to from a network that was fine-tuned on household_waste alone, "
-        "with a classifier fitted without the source. Half of each source's groups are adapted with, the other "
-        "half judges. Right: any class that the label can mean; kept: at the threshold for 95 %, which labeled "
-        "images choose anew. Where `wastejax adapt` would write nothing, the model stays as it is.",
-        "",
-        f"`{about['command']}` at {about['commit']}, {about['date']}, {about['hardware']}.",
-        "",
-        *markdown(about["rows"]),
-    ]
 
 
 if __name__ == "__main__":

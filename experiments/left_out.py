@@ -4,8 +4,8 @@ Command: python experiments/left_out.py --data=DIR --data2=DIR2 --networks=NAME=
 A STATE is one of `another_camera.py`: its features.npz (computed once) and its bundle `blended`, whose classifier
 some trials begin with. Of each source that shows classes all images are scored by classifiers that were fitted
 without it; of household_waste the test images, by one fitted to all. Learned from are only sources with a stated
-license. What a network itself has seen is another matter: `SAW` says it. Each trial is kept in
-results/left_out.json as soon as it is measured, and those measured before are skipped; also writes left_out.md.
+license. What a network itself has seen is another matter. Each trial is kept in
+results/left_out.json as soon as it is measured, and those measured before are skipped.
 """
 
 import argparse
@@ -17,21 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.another_camera import DECAY, HOME, KEPT, LICENSED, STEPS, WEIGHTS, Item, known_items
+from experiments.camera_tables import LEFT_OUT
 from experiments.provenance import provenance
 from wastejax.bundle import Bundle, load_bundle
 from wastejax.evaluation.metrics import bootstrap_interval
-from wastejax.evaluation.report.markdown import percent, table
-from wastejax.files import write_json, write_text
+from wastejax.files import write_json
 from wastejax.training.heads import Head, fit_head, head_of, loss_and_slope
 
 RESULTS = Path(__file__).parent / "results"
-LEFT_OUT = ("garbage_v2", "cardstdani", "aquatrash_crops", "clothing_small", "trashnet")
-SAW = {
-    "published, 192 px": "ImageNet alone",
-    "half of each, 192 px": "50 % fine-tuned on household_waste, 50 % published",
-    "one collection": "65 % fine-tuned on household_waste, 35 % published",
-    "shipped": "also the training images of TrashNet, aquatrash_crops, clothing_small",
-}
 SEEDS = (0, 1, 2)  # of bootstraps of the training images
 
 
@@ -224,7 +217,6 @@ def measure_network(
                     row["household"],
                     flush=True,
                 )
-    write_text(RESULTS / "left_out.md", "\n".join(markdown(result)) + "\n")
 
 
 def measure(
@@ -259,44 +251,6 @@ def measure(
 def _right(head: Head, seen: Seen, rows: np.ndarray) -> np.ndarray:
     said = head.logits(seen.features[rows]).argmax(axis=1)
     return np.asarray(seen.allowed[rows][np.arange(len(said)), said])
-
-
-def markdown(result: dict[str, Any]) -> list[str]:
-    """Returns the lines of the page."""
-    rows = [row for row in result["rows"] if row["seed"] is None]
-    cells = []
-    for row in rows:
-        others = [o for o in result["rows"] if o["seed"] is not None and _key(o) == _key(row)]
-        spread = f" ({100 * np.std([o['mean'] for o in others], ddof=1):.1f})" if others else ""
-        cells.append(
-            (
-                row["network"],
-                row["trial"],
-                percent(row["mean"]) + spread,
-                percent(row["worst"]),
-                *(percent(row["sources"][source]["right"]) for source in LEFT_OUT),
-                percent(row["household"]),
-            )
-        )
-    last = rows[-1]
-    return [
-        "# Each source left out in turn",
-        "",
-        "Right class among those that a label can mean, by a classifier that was fitted without the source, on a "
-        "frozen network; household_waste: test images, fitted to all. In brackets the standard deviation over "
-        "three bootstraps of the training images, where measured. The intervals of each cell are in left_out.json. "
-        "What the networks have seen themselves: "
-        + "; ".join(f"{name}: {what}" for name, what in SAW.items())
-        + ".",
-        "",
-        f"`{last['command']}` at {last['commit']}, {last['date']}, {last['hardware']}.",
-        "",
-        *table(("network", "classifier", "mean", "worst", *LEFT_OUT, "household_waste"), cells),
-    ]
-
-
-def _key(row: dict[str, Any]) -> tuple[str, str]:
-    return row["network"], row["trial"]
 
 
 if __name__ == "__main__":

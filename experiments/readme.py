@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments import ablation_tables
+from experiments import ablation_tables, camera_tables
 from experiments.ablations import MAIN
 from experiments.ablations import TABLES as TABLES_OF_RUNS
 from experiments.cells import percent, table, with_interval
@@ -353,6 +353,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "ablation_variants": partial(ablation_tables.side_by_side, TABLES_OF_RUNS["variants"]),
     "ablation_baselines": partial(ablation_tables.side_by_side, TABLES_OF_RUNS["baselines"]),
     "ablation_beyond": ablation_tables.beyond,
+    "left_out": camera_tables.left_out,
+    "adapt_curve": camera_tables.adapt_curve,
+    "litter": camera_tables.litter,
 }
 
 

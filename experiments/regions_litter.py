@@ -1,4 +1,4 @@
-"""Several objects in real photographs of litter, where `regions.py` has mosaics: results/regions_litter.json, .md.
+"""Several objects in real photographs of litter, where `regions.py` has mosaics: results/regions_litter.json.
 
 Command: python experiments/regions_litter.py --photos=DIR --labels=CSV --state=STATE [--seconds=N]
 DIR holds photographs and boxes.csv (file, x0, y0, x1, y1, label); CSV is what labels mean, see `label_map`. What
@@ -25,8 +25,7 @@ from wastejax.data.images import decode
 from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.predictor import softmax
 from wastejax.deployment.regions import Settings, candidates, choose, iou, surroundings
-from wastejax.evaluation.report.markdown import percent, table
-from wastejax.files import write_json, write_text
+from wastejax.files import write_json
 from wastejax.training.heads import logits_of
 
 RESULTS = Path(__file__).parent / "results"
@@ -86,8 +85,8 @@ def main() -> None:
     command = "python experiments/regions_litter.py --photos=aquatrash --labels=label_map.csv --state=STATE"
     result = provenance(command) | {"iou": IOU, "photos": len(photos), "chosen": chosen, "rows": rows}
     write_json(RESULTS / "regions_litter.json", result)
-    write_text(RESULTS / "regions_litter.md", "\n".join(page(result)) + "\n")
-    print(*page(result), sep="\n")
+    for name, row in rows.items():
+        print(name, {key: value for key, value in row.items() if not key.endswith("ci95")})
 
 
 def look(folder: Path, state: Path, seconds: float) -> list[Photo] | None:
@@ -202,32 +201,6 @@ def rates(counts: list[dict[str, int]], draws: int = 2000) -> dict[str, Any]:
         result[name] = float(values[top].sum() / max(values[of].sum(), 1))
         result[f"{name}_ci95"] = [float(x) for x in np.quantile(drawn, [0.025, 0.975])]
     return result
-
-
-def page(result: dict[str, Any]) -> list[str]:
-    """Returns the lines of the page."""
-    facts = ("recall", "recall_right_material", "precision", "precision_right_material")
-
-    def cell(row: dict[str, Any], fact: str) -> str:
-        low, high = row[f"{fact}_ci95"]
-        return f"{percent(row[fact])} ({100 * low:.0f} to {100 * high:.0f})"
-
-    rows = result["rows"]
-    cells = [(name, f"{row['boxes']:,}", *(cell(row, fact) for fact in facts)) for name, row in rows.items()]
-    return [
-        "# Objects in photographs of litter",
-        "",
-        f"{result['photos']} photographs with {rows['as it is']['objects']} labeled boxes, at an IoU of {IOU}; "
-        "boxes are incomplete, so that precision is a lower bound. The bundled model has learned from crops and "
-        "grounds of four fifths of these photographs, though never from a box's place: on photographs of others "
-        "expect less. In brackets 95 % intervals over photographs.",
-        "",
-        f"`{result['command']}` at {result['commit']}, {result['date']}, {result['hardware']}.",
-        "",
-        *table(
-            ("boxes chosen by", "boxes", "recall", "right material", "precision", "right material"), cells
-        ),
-    ]
 
 
 if __name__ == "__main__":

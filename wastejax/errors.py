@@ -37,6 +37,10 @@ class ConfigError(UserError):
         return ConfigError, (self.key, self.problem)
 
 
+class Unlabeled(ConfigError):  # noqa: N818 - named after what is wrong
+    """Images that no folder, file or name gives a label."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Returns a hint for a mistyped word: the nearest choice, or all of them where none is near."""
     choices = sorted(choices)

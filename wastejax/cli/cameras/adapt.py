@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from wastejax.bundle import default_bundle, load_bundle
-from wastejax.errors import UserError
+from wastejax.errors import Unlabeled, UserError
 from wastejax.files import check_folder
 from wastejax.progress import Say
 from wastejax.training.cameras import adapt, look
@@ -40,7 +40,14 @@ def run(args: argparse.Namespace, say: Say) -> None:
     check_folder(out, "--out")
     bundle = load_bundle(args.model or default_bundle())
     bundle.needs_one_label("adapt")
-    found = adapt(bundle, look(bundle, args.data, args.labels, say), out)
+    try:
+        seen = look(bundle, args.data, args.labels, say)
+    except Unlabeled as error:
+        raise UserError(
+            f"{error}: without labels a model does not get better (docs/guides/another-camera.md says what was "
+            "tried), with ten or more it may"
+        ) from None
+    found = adapt(bundle, seen, out)
     low, high = found["gain_ci95"]
     say(
         f"right of {found['num_images']:,} images: {found['before']:.1%} before, {found['after']:.1%} after, "

@@ -9,7 +9,7 @@ import numpy as np
 
 from wastejax.data.formats.source import DOMAINS, ReadFiles, ReadSubset, Source
 from wastejax.data.formats.walk import Parts, Walk, by_ending, listed, no_images, readable, walk
-from wastejax.errors import ConfigError
+from wastejax.errors import ConfigError, Unlabeled
 
 ROLES = {
     "train": ("train", "training", "trn", "trainset", "학습", "훈련"),
@@ -93,7 +93,7 @@ def from_walk(
     depth = _wrapper_depth(found.images)
     inside = [i for i, path in enumerate(found.images) if len(path) > depth + 1]
     if not inside:
-        raise ConfigError(key, f"the images are directly in {root!r}; put them in one subfolder per class")
+        raise Unlabeled(key, f"the images are directly in {root!r}; put them in one subfolder per class")
     paths = [found.images[i][depth:] for i in inside]
     layout = _layout(paths, key)
     classes = tuple(sorted(set(layout.classes)))
