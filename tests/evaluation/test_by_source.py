@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import binomtest
 
 from tests.small_models import draw_images, write_bundle
 from wastejax.bundle import load_bundle
@@ -15,7 +16,7 @@ from wastejax.evaluation.by_source import score_by_source, source_table
 from wastejax.evaluation.compare import compare_models
 from wastejax.evaluation.images import Asked
 from wastejax.evaluation.run import evaluate_labels, evaluate_model
-from wastejax.evaluation.selective import choose_threshold_everywhere
+from wastejax.evaluation.selective import choose_threshold_everywhere, choose_threshold_surely
 
 
 def test_scores_by_source_by_hand():
@@ -50,6 +51,27 @@ def test_a_threshold_holds_in_every_source_that_has_a_say():
     assert choose_threshold_everywhere(confidence, correct, members, 0.9, least=2) == pytest.approx(0.8)
     assert choose_threshold_everywhere(confidence, correct, members, 0.75, least=2) == pytest.approx(0.6)
     assert choose_threshold_everywhere(confidence, ~correct, members, 0.9, least=2) is None
+
+
+def test_a_threshold_of_few_answers_is_not_lowered_by_luck():
+    confidence = np.linspace(1, 0.5, 100)
+    right = np.ones(100, bool)
+    # 0.95 ** 44 is more than a tenth, 0.95 ** 45 is not: fewer right answers say nothing.
+    assert choose_threshold_surely(confidence[:44], right[:44], 0.95) is None
+    assert choose_threshold_surely(confidence[:45], right[:45], 0.95) == confidence[44]
+    assert choose_threshold_surely(confidence, right, 0.95) == confidence[99]
+    right[60] = False  # one mistake of 61: the bound (scipy.stats.binomtest) is 93.8 %
+    low = binomtest(60, 61, alternative="greater").proportion_ci(0.9).low
+    assert low < 0.95 and choose_threshold_surely(confidence, right, 0.95) == confidence[59]
+    right[2] = False
+    assert choose_threshold_surely(confidence, right, 0.95) is None
+    # Of many draws at most a tenth promise too much.
+    rng, broken = np.random.default_rng(1), 0
+    for _ in range(300):
+        sure = rng.uniform(0.5, 1, 300)
+        found = choose_threshold_surely(sure, rng.uniform(size=300) < sure, 0.9)
+        broken += found is not None and (1 + found) / 2 < 0.9
+    assert broken <= 0.1 * 300 + 2 * (300 * 0.1 * 0.9) ** 0.5
 
 
 def test_a_folder_with_labels_of_its_own_is_scored_by_what_they_mean(tmp_path):

@@ -32,6 +32,38 @@ def choose_threshold(confidence: np.ndarray, correct: np.ndarray, accuracy: floa
     return float(sorted_confidence[good[-1]]) if good.size else None
 
 
+def choose_threshold_surely(
+    confidence: np.ndarray, correct: np.ndarray, accuracy: float, level: float = 0.9
+) -> float | None:
+    """Returns the lowest confidence from which on the answers are right often enough, and not by luck.
+
+    Thresholds are tried from the surest answers down; the last one is taken before the lower bound of the share of
+    right answers (Clopper & Pearson 1934, one-sided) falls below what is wanted. Tried in this order, no more than
+    a share 1 - `level` of thresholds is too low (fixed-sequence testing: Angelopoulos et al. 2021, Learn then
+    Test).
+
+    Args:
+        confidence: see `choose_threshold`.
+        correct: see `choose_threshold`.
+        accuracy: see `choose_threshold`.
+        level: of the bound.
+
+    Returns:
+        The threshold; None where there are too few answers, or too many of the surest are wrong.
+    """
+    from scipy.stats import beta
+
+    order = np.argsort(-confidence, kind="stable")
+    tried = confidence[order]
+    kept, right = np.arange(1, len(order) + 1), np.cumsum(correct[order])
+    bound = np.where(right > 0, beta.ppf(1 - level, right, kept - right + 1), 0)
+    complete = np.append(tried[1:] != tried[:-1], True)
+    # Fewer than these cannot say it even where all are right.
+    where = np.flatnonzero(complete & (kept >= np.log(1 - level) / np.log(accuracy)))
+    passed = np.cumprod(bound[where] >= accuracy).astype(bool)
+    return float(tried[where[passed][-1]]) if passed.any() else None
+
+
 def choose_threshold_everywhere(
     confidence: np.ndarray,
     correct: np.ndarray,

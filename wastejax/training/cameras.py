@@ -20,6 +20,7 @@ from wastejax.errors import UserError
 from wastejax.evaluation.by_source import score_by_source
 from wastejax.evaluation.metrics import bootstrap_statistic
 from wastejax.evaluation.ood import bin_probability
+from wastejax.evaluation.selective import choose_threshold_surely
 from wastejax.evaluation.trust import calibrate
 from wastejax.models.familiarity import COLLECTION
 from wastejax.progress import Say
@@ -38,6 +39,7 @@ DECAY, STEPS = 0.003, 100  # of a classifier that begins at zero
 NEAR = 0.1  # decay of one that stays near the model's own
 FOLDS, PROTOTYPES, SEED = 5, 32, 17
 FEWEST = 10  # images to adapt to
+SURE = 0.8  # two-sided: a gain counts where nine in ten bootstraps have one
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +162,7 @@ def adapt(bundle: Bundle, seen: Seen, out: Path) -> dict[str, Any]:
         out: folder of the new bundle.
 
     Returns:
-        What `taught_by` returns, and `written`, whether the gain is above zero, so that `out` was written.
+        What `taught_by` returns, and `written`, whether the gain is surely above zero, so that `out` was written.
 
     Raises:
         UserError: there are too few images.
@@ -176,7 +178,7 @@ def taught_by(bundle: Bundle, seen: Seen) -> tuple[Bundle | None, dict[str, Any]
     """Fits a model's last layer and confidence to labeled images.
 
     Returns:
-        The model, not yet saved; None where it gained nothing. And `num_images`; `before` and `after`, shares of
+        The model, not yet saved; None where no gain is sure. And `num_images`; `before` and `after`, shares of
         right answers, by cross-validation over near-duplicates; `gain` and `gain_ci95`; with a gain also `kept`,
         the share of answers at the threshold for 95 %, and `right_of_kept`.
 
@@ -204,23 +206,30 @@ def taught_by(bundle: Bundle, seen: Seen) -> tuple[Bundle | None, dict[str, Any]
         "gain": float(gain.mean()),
         "gain_ci95": list(bootstrap_statistic(np.mean, gain, seed=SEED)),
     }
-    if gain.mean() <= 0:
+    if bootstrap_statistic(np.mean, gain, seed=SEED, level=SURE)[0] <= 0:
         return None, result
     calibration = calibrate(after[rows], _labels(after[rows], seen.allowed[rows]), bundle.bins)
-    # Few images cannot tell of 99 in a hundred: there the model's own thresholds stay.
-    thresholds = {
-        wanted: bundle.thresholds.get(wanted) if value is None else value
-        for wanted, value in calibration.thresholds.items()
-    }
     temperature = calibration.temperature if calibration.temperature != 1 else bundle.temperature
     taught = with_head(acquainted(bundle, seen.features[rows]), near_head(seen, rows, head_of(bundle)))
     sure = bin_probability(after[rows], temperature, bundle.bins)
+    thresholds = {
+        wanted: _promised(choose_threshold_surely(sure, right[1], float(wanted)), own, bundle, wanted)
+        for wanted, own in calibration.thresholds.items()
+    }
     kept = sure >= (np.inf if thresholds["0.95"] is None else thresholds["0.95"])
     result |= {
         "kept": float(kept.mean()),
         "right_of_kept": float(right[1][kept].mean()) if kept.any() else None,
     }
     return replace(taught, temperature=temperature, thresholds=thresholds), result
+
+
+def _promised(surely: float | None, found: float | None, bundle: Bundle, wanted: str) -> float | None:
+    """Returns `surely`, or the higher of `found` and the model's own: few images do not lower it by luck."""
+    if surely is not None:
+        return surely
+    own = bundle.thresholds.get(wanted)
+    return own if found is None or own is None else max(found, own)
 
 
 def near_head(seen: Seen, rows: np.ndarray, start: Head | None) -> Head:

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
         f"each by a model that had not seen it (gain {found['gain']:+.1%}, 95 % interval {low:+.1%} to {high:+.1%})"
     )
     if not found["written"]:
-        say("adapting does not help on these images, so nothing was written; more of them may")
+        say("no gain that is surely more than chance, so nothing was written; more images may tell")
         return
     if low <= 0:
         say("the gain may be due to chance; more images would tell")
