@@ -4,7 +4,7 @@ Command: python experiments/adapt_curve.py --data=DIR --data2=DIR2 --shipped=STA
 Both STATEs are of `another_camera.py`: features.npz and `fitted`, or for --clean `blended`. Sources that the
 bundled model never learned from are adapted to from that one. Those that it did learn from are adapted to from the
 network of --clean, which saw household_waste alone, with a classifier fitted as is shipped but without the source.
-Half of each source's groups are adapted with, as far as asked for, and the other half judges; five draws. Labeled
+Half of each source's groups are adapted with, as far as asked for, and the other half judges; three draws. Labeled
 images are learned by what `wastejax adapt` does. Writes results/adapt_curve.json.
 """
 
@@ -31,7 +31,7 @@ from wastejax.training.heads import Head, head_of, logits_of, with_familiarity, 
 RESULTS = Path(__file__).parent / "results"
 NEVER_LEARNED = ("garbage_v2", "cardstdani")
 LEFT_OUT = ("aquatrash_crops", "trashnet", "clothing_small")
-COUNTS, DRAWS = (0, 5, 20, 50), 5
+COUNTS, DRAWS = (0, 5, 20, 50), 3
 
 
 def main() -> None:
