@@ -97,7 +97,7 @@ def test_the_commands(bundle, tmp_path, capsys):
         dispatch(["adapt", f"--data={tmp_path}/one", model, f"--out={tmp_path}/mine"])
     assert not end.value.code
     assert "before" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"lie directly in .* without labels a model does not get better"):
+    with pytest.raises(UserError, match=r"directly in .* without labels a model does not get better"):
         dispatch(["adapt", f"--data={tmp_path}/one/{CLASSES[0]}", model, f"--out={tmp_path}/other"])
     with pytest.raises(UserError, match="is no data description"):
         dispatch(["crossval", f"--data={tmp_path}/one", model])
