@@ -1,6 +1,6 @@
 """Several objects in real photographs of litter, where `regions.py` has mosaics: results/regions_litter.json.
 
-Command: python experiments/regions_litter.py --photos=DIR --labels=CSV --state=STATE [--seconds=N]
+Command: python experiments/regions_litter.py --photos=DIR --labels=CSV --state=STATE [--most=N] [--seconds=N]
 DIR holds photographs and boxes.csv (file, x0, y0, x1, y1, label); CSV is what labels mean, see `label_map`. What
 the bundled model sees of every box that it proposes is kept in STATE, so that it can be ended at any time; with
 --seconds it ends itself. Scored are the settings as they are, and settings that were chosen on one half of the
@@ -67,9 +67,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("photos", "labels", "state"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--most", type=int, help="photographs at most, the first by name (default: all)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop looking after these")
     args = parser.parse_args()
-    photos = look(args.photos, args.state, args.seconds)
+    photos = look(args.photos, args.state, args.seconds, args.most)
     if photos is None:
         print("there is more to look at; the same command goes on")
         return
@@ -83,20 +84,21 @@ def main() -> None:
     rows["settings chosen on the other half"] = rates(judged)
     rows["all boxes that are proposed"] = rates([ceiling(photo, bundle, label_map) for photo in photos])
     command = "python experiments/regions_litter.py --photos=aquatrash --labels=label_map.csv --state=STATE"
+    command += f" --most={args.most}" if args.most else ""
     result = provenance(command) | {"iou": IOU, "photos": len(photos), "chosen": chosen, "rows": rows}
     write_json(RESULTS / "regions_litter.json", result)
     for name, row in rows.items():
         print(name, {key: value for key, value in row.items() if not key.endswith("ci95")})
 
 
-def look(folder: Path, state: Path, seconds: float) -> list[Photo] | None:
+def look(folder: Path, state: Path, seconds: float, most: int | None) -> list[Photo] | None:
     """Proposes boxes in each photograph and keeps what is seen in them; None where time is over before."""
     with (folder / "boxes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     began, photos = time.monotonic(), []
     state.mkdir(parents=True, exist_ok=True)
     bundle = predictor = None
-    for name in sorted({row["file"] for row in rows}):
+    for name in sorted({row["file"] for row in rows})[:most]:
         kept = state / f"{name}.npz"
         image = decode((folder / name).read_bytes())
         if not kept.is_file():
