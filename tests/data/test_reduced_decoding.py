@@ -65,23 +65,23 @@ def expected(width: int, height: int, crop: float) -> np.ndarray:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(70, 400),
-    st.integers(70, 400),
+    st.integers(120, 700),
+    st.integers(120, 700),
     st.sampled_from(list(STORED)),
     st.sampled_from([0.7, 0.9]),
     st.sampled_from([0, 1, 2]),
     st.booleans(),
 )
-@example(365, 373, 3, 0.9, 2, False)  # at 1/8: 45.6 of 46 columns, 46.6 of 47 rows
-@example(369, 361, 6, 0.9, 2, True)
-@example(369, 400, 8, 0.9, 0, False)
+@example(589, 597, 3, 0.9, 2, False)  # at 1/8: 73.6 of 74 columns, 74.6 of 75 rows
+@example(593, 585, 6, 0.9, 2, True)
+@example(593, 640, 8, 0.9, 0, False)
 def test_the_square_of_a_reduced_jpeg_is_where_it_was(
     width, height, orientation, crop, subsampling, progressive
 ):
     options = {"subsampling": subsampling, "progressive": progressive}
     square = Preprocessing(SIZE, crop).of_file(jpeg(ramps(width, height), orientation, **options))
     error = square[..., :2] - expected(width, height, crop)
-    # A pixel of the square is 5 to 16 levels. Not its edge: a reduced edge pixel is a mean of what is there.
+    # A pixel of the square is up to 16 levels. Not its edge: a reduced edge pixel is a mean of what is there.
     assert np.abs(error[1:-1, 1:-1]).max() <= 2.5
     assert np.abs(error[1:-1, 1:-1].mean((0, 1))).max() <= 0.4
 
@@ -131,10 +131,10 @@ def test_other_kinds_of_files_are_read_as_ever(width, height, kind):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 85), st.integers(1, 300), st.sampled_from(list(STORED)))
+@given(st.integers(1, 135), st.integers(1, 300), st.sampled_from(list(STORED)))
 def test_small_jpegs_are_read_as_ever(short, long, orientation):
     data = jpeg(ramps(short, long), orientation)
-    preprocessing = Preprocessing(SIZE)  # needs 2.5 x 17 pixels
+    preprocessing = Preprocessing(SIZE)  # needs 4 x 17 pixels
     np.testing.assert_array_equal(preprocessing.of_file(data), preprocessing(decode(data)))
 
 
@@ -164,7 +164,7 @@ def test_every_way_in_sees_the_same_square(tmp_path):
 def test_training_images_keep_their_shape_when_they_are_reduced(tmp_path, monkeypatch):
     file = tmp_path / "a" / "photo.jpg"
     file.parent.mkdir()
-    width, height = 500, 325  # 62.5 x 40.6 at 1/8
+    width, height = 800, 525  # 100 x 65.6 at 1/8
     file.write_bytes(jpeg(ramps(width, height), 3))
     found = scales(monkeypatch)
     read = pipeline.Reader(open_folder(Path(tmp_path)), side=SIZE)

@@ -96,7 +96,7 @@ class Reader:
         """Returns the image with that index in the source, uint8 [H, W, 3]."""
         if self.store is not None and self.position is not None:
             return self.store[self.position[index]]
-        decode = partial(images.decode_scaled, min_side=math.ceil(ENOUGH * self.side))
+        decode = partial(images.decode_scaled, min_side=ENOUGH * self.side)
         image, box = read_image(self.source, index, decode)
         return np.asarray(shrink(image, self.side, box))
 

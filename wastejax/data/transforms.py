@@ -17,9 +17,9 @@ from wastejax.data.images import MAX_PIXELS, Box, decode_scaled, to_rgb
 from wastejax.data.images.resampling import FILTERS, resized_crop
 
 # JPEGs are decoded at 1/2, 1/4 or 1/8 of their size where so many times the short side that is wanted remains.
-# Squares of photographs then differ by a third of a level, and answers as with 4 times: by what a level more or
-# less does to any answer. With just twice the side, some probabilities changed by more than 0.01.
-ENOUGH = 2.5
+# Answers to photographs then change by less than where one value of the square in eight changes by a level; with
+# 2.5 times the side by more than that, and with twice some got another class.
+ENOUGH = 4
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Preprocessing:
         Raises:
             BadImage: as of `images.decode`.
         """
-        least = math.ceil(ENOUGH * round(self.image_size / self.crop))
+        least = ENOUGH * round(self.image_size / self.crop)
         image, (left, top, right, bottom) = decode_scaled(data, least, max_pixels)
         x0, y0, x1, y1 = self.box(right - left, bottom - top)
         return self._square(image, (left + x0, top + y0, left + x1, top + y1))
