@@ -26,7 +26,7 @@ def key(case: Case) -> Row:
     return {name: fields[name] for name in KEYS}
 
 
-def identity(row: Row) -> Row:
+def identity(row: Mapping[str, Any]) -> Row:
     """Returns the fields of the case that a row is of."""
     return {name: row[name] for name in KEYS}
 
