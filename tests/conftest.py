@@ -1,4 +1,5 @@
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,20 @@ import pytest
 os.environ.setdefault("WASTEJAX_ENGINE", "jax")
 # The files that take longest, longest first: a file is never split, and others can be tested beside these.
 LONGEST = ("test_run.py", "test_models.py", "test_api.py", "test_step.py", "test_class_maps.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets the tests of a worker, and the commands that they start, share compiled programs.
+
+    Each worker has a folder of its own, as jax does not write them in one move.
+    """
+    only_hands_out = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if only_hands_out or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = tempfile.TemporaryDirectory(prefix="wastejax-tests-")
+    config.add_cleanup(folder.cleanup)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

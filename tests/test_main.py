@@ -107,11 +107,15 @@ RECIPE = "--config=mobilevit_ir"
         ([RECIPE, "--config.seed=-1"], "config.seed: must be an integer >= 0"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, hint):
-    done = wastejax(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert hint in done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, hint):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["wastejax", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main.main()
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert hint in error
+    assert error.startswith("error: ") and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 

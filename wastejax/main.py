@@ -19,7 +19,7 @@ examples:
   wastejax --config=mobilevit_ir --config.data.dir=DIR      train on DIR/<class>/*.jpg, or resume
   wastejax eval --model=runs/mobilevit_ir --data=DIR --out=report.json
 
-Every key of configs/common.py can be set: --config.train.epochs=3. `wastejax COMMAND --help` lists the options.
+Every key of configs/common.py can be set: --config.train.epochs=3. `wastejax COMMAND --help` lists options.
 """
 
 # Commands that run a network with jax.

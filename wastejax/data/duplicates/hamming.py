@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import combinations
+from math import comb
 
 import numpy as np
 
@@ -55,7 +56,8 @@ def _best_parts(n: int, m: int, hamming: int) -> int:
         if max(widths) > 24:  # tables of 16 million entries at most
             continue
         costs[parts] = sum(
-            len(_masks(width, radius)) * (_STEP + n * (_LOOK_UP + _CANDIDATE * m / 2**width))
+            sum(comb(width, bits) for bits in range(radius + 1))
+            * (_STEP + n * (_LOOK_UP + _CANDIDATE * m / 2**width))
             for width, radius in zip(widths, radii(hamming, parts), strict=True)
         )
     return min(costs, key=lambda parts: costs[parts])
