@@ -75,7 +75,7 @@ def test_a_recipe_and_the_benchmark_name_it(place):
     [
         ("pool_mixer", "cannot be 'pool_mixer'; "),
         ("pool_mixr:PoolMixer", "No module named 'pool_mixr'; is its folder on PYTHONPATH"),
-        ("pool_mixer:Pool", "has no attribute 'Pool'"),
+        ("pool_mixer:Pool", "has no attribute 'Pool'$"),
         ("os:system", "os:system is not a Linen module"),
     ],
 )

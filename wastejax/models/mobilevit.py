@@ -166,7 +166,8 @@ def own_mixer(name: str) -> Any:
     try:
         kind = getattr(importlib.import_module(module), member)
     except (ImportError, AttributeError) as error:
-        raise ConfigError("config.model.mixer", f"{name}: {error}; is its folder on PYTHONPATH?") from None
+        hint = "; is its folder on PYTHONPATH?" if isinstance(error, ModuleNotFoundError) else ""
+        raise ConfigError("config.model.mixer", f"{name}: {error}{hint}") from None
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise ConfigError("config.model.mixer", f"{name} is not a Linen module")
     return kind
