@@ -50,18 +50,14 @@ def audit_folder(
         UserError: the data, the manifest or the model is not there, or `out` lies in the data.
     """
     say, folder = listener.say, Path(out)
-    if not is_url(data) and folder.resolve().is_relative_to(Path(data).expanduser().resolve()):
-        raise UserError(f"--out={out}: lies in the data, where its images would become data too")
-    check_folder(folder, "--out")
-    source = original = _open(data)
+    _check_out(folder, data)
+    source = original = _open(data, model)
     given, changes = None, Changes()
     if corrections:
         given = load_corrections(corrections, "--corrections")
         changes = given.of(source)
         source = changes.applied(source)
     splits = _splits(manifest, source, original)
-    if model:
-        _check_model(model)
     found = audit(source, cache_dir(), progress=listener.count)
     errors = _label_errors(model, found, changes, say) if model else None
     facts: dict[str, Any] = {"data": Path(data).expanduser().resolve().name, "model": _public(model)}
@@ -87,12 +83,21 @@ def audit_folder(
     return facts
 
 
-def _open(data: str | Path) -> Source:
+def _check_out(folder: Path, data: str | Path) -> None:
+    if not is_url(data) and folder.resolve().is_relative_to(Path(data).expanduser().resolve()):
+        raise UserError(f"--out={folder}: lies in the data, where its images would become data too")
+    check_folder(folder, "--out")
+
+
+def _open(data: str | Path, model: str | None) -> Source:
+    """Returns the images; raises a UserError where there are none, or where there is no such model."""
     if is_description(data):
         raise UserError(
             f"--data={data}: describes several sources, whose labels differ; audit each by itself"
         )
-    return open_path(data, "--data")
+    source = open_path(data, "--data")
+    _check_model(model)
+    return source
 
 
 def _splits(manifest: str | Path | None, source: Source, original: Source) -> np.ndarray | None:
@@ -105,12 +110,12 @@ def _splits(manifest: str | Path | None, source: Source, original: Source) -> np
     return np.array([split.get(name, "") for name in source.names], "U5")
 
 
-def _check_model(model: str) -> None:
+def _check_model(model: str | None) -> None:
     """Raises a UserError where there is no such model, before every image is read."""
     from wastejax.bundle import load_bundle
     from wastejax.models.weights.published import PYPI
 
-    if model not in PYPI:
+    if model is not None and model not in PYPI:
         load_bundle(model)
 
 

@@ -87,13 +87,7 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
         if not name or not (of_row or several):
             counts["without a file or a label"] += 1
             continue
-        if "\0" in name:
-            raise ConfigError(key, f"{path}: the name of a file holds a zero byte: {name!r}")
-        if is_url(name):
-            raise ConfigError(
-                key, f"{path}: lists an address, {name}; download the images and list the files"
-            )
-        place = _place(path.parent.resolve(), name)
+        place = _place(path, name, key)
         name = Path(place).relative_to(root).as_posix() if Path(place).is_relative_to(root) else place
         said = str(row.get("split") or "")
         split = role_of(said) or "" if said else (role_of(path.parent.name) or "" if len(paths) > 1 else "")
@@ -118,8 +112,17 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
     return source.with_several([found[name].labels for name in source.names]) if several else source
 
 
-def _place(folder: Path, name: str) -> str:
-    """Returns where a file lies that a table names, perhaps as Windows does."""
+def _place(table: Path, name: str, key: str) -> str:
+    """Returns where a file lies that a table names, perhaps as Windows does.
+
+    Raises:
+        ConfigError: no file can be called so.
+    """
+    if "\0" in name:
+        raise ConfigError(key, f"{table}: the name of a file holds a zero byte: {name!r}")
+    if is_url(name):
+        raise ConfigError(key, f"{table}: lists an address, {name}; download the images and list the files")
+    folder = table.parent.resolve()
     place = folder / name
     if "\\" in name and not os.path.lexists(place):
         place = folder / name.replace("\\", "/")
