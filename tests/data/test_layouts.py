@@ -167,6 +167,13 @@ def test_classes_that_share_few_folders_stay_classes(tmp_path):
     assert open_folder(tmp_path).classes == ("metal", "plastic")
 
 
+@pytest.mark.parametrize("split", ["val", "Training"])
+def test_a_split_without_others_is_told_as_undivided(tmp_path, split):
+    source = open_folder(fill(tmp_path, f"images/{split}/a/1.png", f"images/{split}/b/2.png"))
+    assert source.classes == ("a", "b") and source.splits is None
+    assert source.notes == (f"no other split beside {split!r}: its images are taken as undivided",)
+
+
 def test_links_that_lead_to_themselves_are_unreadable_images_and_no_more(tmp_path):
     root = fill(tmp_path, "a/1.png", "b/2.png")
     (root / "round").symlink_to("round")

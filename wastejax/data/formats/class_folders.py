@@ -101,11 +101,13 @@ def from_walk(
     raw = tuple("/".join(path) for path in paths)
     names = tuple(readable(path) for path in raw)
     wrapper = found.images[inside[0]][:depth]
+    alone = [readable(part) for part in wrapper if role_of(part)]
     loose = len(found.images) - len(inside)
     left_out = by_ending(found.left_out())
     notes = [
         *([f"images beside the class folders, left out: {loose:,}"] if loose else []),
         *([f"files that are no images by their ending, left out: {left_out}"] if left_out else []),
+        *(f"no other split beside {name!r}: its images are taken as undivided" for name in alone),
         *layout.notes,
         *_notes_on_names(classes),
     ]
