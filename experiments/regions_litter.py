@@ -32,23 +32,22 @@ RESULTS = Path(__file__).parent / "results"
 SOURCE = "aquatrash"  # in the label map
 IOU = 0.3
 GRID = {
-    "growth": [0.0, 0.2, 0.4, 0.7, 1.0],
-    "overlap": [0.2, 0.5],
-    "least": [0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95],
+    "growth": [0.0, 0.4, 1.0],
+    "least": [0.35, 0.5, 0.65, 0.8, 0.9],
 }
 SURE = ("class", "bin")  # what has to be as likely as `least`
-MOST = (1, 2, 3, 5, 100)  # boxes of a photograph
+MOST = (1, 2, 4, 100)  # boxes of a photograph
 BATCH = 16
 
 
 class Photo(NamedTuple):
-    """A photograph: its area, labeled boxes and what they are of, proposed boxes, and what is seen in each."""
+    """A photograph: its area, labeled boxes and their labels, proposed boxes, and the probabilities in each."""
 
     area: float
     truth: np.ndarray
     labels: list[str]
     boxes: np.ndarray
-    features: np.ndarray
+    probabilities: np.ndarray
 
 
 class Chosen(NamedTuple):
@@ -93,19 +92,19 @@ def main() -> None:
 
 def look(folder: Path, state: Path, seconds: float, most: int | None) -> list[Photo] | None:
     """Proposes boxes in each photograph and keeps what is seen in them; None where time is over before."""
+    bundle = load_bundle(default_bundle())
     with (folder / "boxes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     began, photos = time.monotonic(), []
     state.mkdir(parents=True, exist_ok=True)
-    bundle = predictor = None
+    predictor = None
     for name in sorted({row["file"] for row in rows})[:most]:
         kept = state / f"{name}.npz"
         image = decode((folder / name).read_bytes())
         if not kept.is_file():
             if time.monotonic() - began > seconds:
                 return None
-            if bundle is None or predictor is None:
-                bundle, predictor = load_bundle(default_bundle()), load_predictor(default_bundle())
+            predictor = predictor or load_predictor(default_bundle())
             boxes = candidates(predictor, image, Settings())
             np.savez(state / "new.npz", boxes=boxes, features=seen_in(bundle, image, boxes))
             (state / "new.npz").rename(kept)
@@ -114,7 +113,8 @@ def look(folder: Path, state: Path, seconds: float, most: int | None) -> list[Ph
         with np.load(kept) as stored:
             boxes, features = stored["boxes"], stored["features"]
         area = float(image.width * image.height)
-        photos.append(Photo(area, truth, [row["label"] for row in mine], boxes, features))
+        p = softmax(logits_of(bundle, features), bundle.temperature)
+        photos.append(Photo(area, truth, [row["label"] for row in mine], boxes, p))
     return photos
 
 
@@ -135,7 +135,7 @@ def seen_in(bundle: Bundle, image: Image.Image, boxes: np.ndarray) -> np.ndarray
 
 def outcome(photo: Photo, bundle: Bundle, label_map: LabelMap, chosen: Chosen) -> dict[str, int]:
     """Counts a photograph's objects, boxes, objects found, and found with the right material."""
-    p = softmax(logits_of(bundle, photo.features), bundle.temperature)
+    p = photo.probabilities
     best = p.argmax(axis=1)
     sure = p.max(axis=1, initial=0)
     if chosen.sure == "bin" and bundle.bins is not None:
@@ -168,9 +168,9 @@ def counted(
 
 def ceiling(photo: Photo, bundle: Bundle, label_map: LabelMap) -> dict[str, int]:
     """Counts all boxes that are proposed: no choice of them finds more."""
-    logits = logits_of(bundle, photo.features)
-    order = np.argsort(-logits.max(axis=1, initial=0), kind="stable")
-    return counted(photo, bundle, label_map, order, logits.argmax(axis=1))
+    p = photo.probabilities
+    order = np.argsort(-p.max(axis=1, initial=0), kind="stable")
+    return counted(photo, bundle, label_map, order, p.argmax(axis=1))
 
 
 def tune(photos: list[Photo], bundle: Bundle, label_map: LabelMap) -> Chosen:

@@ -103,7 +103,7 @@ def test_what_was_trained_on_what(tmp_path):
     assert "the folder `images/mine`, 7 classes" in text
     assert "300 to learn from (`train`), 100 to choose the best epoch by (`val`), 60 kept aside" in text
     assert "450 groups" in text
-    assert "the largest has 7. A split of wastejax's own keeps each group on one side" in text
+    assert "the largest has 7. wastejax's own splits keep each group on one side" in text
     assert "could not be read: 12 files: `shoes/0.png` (truncated)" in text
     assert "`shoes/9.png` (truncated), and 2 more." in text
     assert "could not be read: 3 files.\n" in written(tmp_path, facts={"skipped": 3})
