@@ -64,7 +64,7 @@ def main() -> None:
         confusion = np.array(content.get("test", content)["confusion"])
         results["without_probabilities"][name] = measure(halved(confusion), known=False)
         print(name, json.dumps(results["without_probabilities"][name]), flush=True)
-    (RESULTS / "composition.json").write_text(json.dumps(results, indent=2) + "\n")
+    (RESULTS / "composition_images.json").write_text(json.dumps(results, indent=2) + "\n")
 
 
 def answers_of(state: Path) -> dict[str, Answers]:

@@ -237,6 +237,21 @@ def composition() -> str:
     return table(head.split("|"), rows)
 
 
+def composition_images() -> str:
+    """The same of images, by all probabilities."""
+    rows = []
+    for name, found in load("composition_images")["models"].items():
+        for kind in ("even", "uneven"):
+            one = found[kind]
+            gain = " to ".join(f"{100 * end:.1f}" for end in one["gain_ci95"])
+            errors = [percent(one[key]) for key in ("plain", "confusion_alone", "corrected")]
+            held = [percent(one[f"{key}_intervals_hold"]) for key in ("plain", "confusion", "corrected")]
+            rows.append((name, found["images_to_know_it_by"], kind, *errors, gain, *held))
+    head = "model|images to know it by|shares|error, counted|by answers and confusions|by probabilities"
+    head += "|points gained (95 %)|intervals of counts hold|by confusions|by probabilities"
+    return table(head.split("|"), rows)
+
+
 def leakage() -> str:
     """The same training on a leaking split and on one that does not leak."""
     (pair,) = load("leakage")["pairs"]
@@ -337,6 +352,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "strong": strong,
     "regions": regions,
     "composition": composition,
+    "composition_images": composition_images,
     "forms": forms,
     "serving": serving,
     "speed": speed,
