@@ -185,9 +185,10 @@ def test_sources_of_several_labels_are_trained_corrected_and_reviewed(data, tmp_
     assert content["several"] and content["items"]
     for item in content["items"]:
         assert item["label"] != item["suggested"] and item["label"] == (labels[item["file"]] or "none")
-    first = content["items"][0]
+    # Of the table, where nothing is left open: what the model named is then right.
+    first = next(item for item in content["items"] if item["file"].startswith("table/"))
     again = tmp_path / "again.csv"
-    again.write_text(f"file,label,old_label\n{first['file']},{first['suggested']},{first['old']}\n")
+    again.write_text((tmp_path / "c.csv").read_text() + f"{first['file']},{first['suggested']}\n")
     assert command("eval", f"--model={folder}", f"--corrections={again}", f"--out={scores}") == 0
     assert json.loads(scores.read_text())["exact"] > report["exact"]
 
