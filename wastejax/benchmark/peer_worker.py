@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 # Networks that timm has too. EfficientNetV2 and Lite take PyTorch's own padding there: TensorFlow's costs it time.
 OWN_PADDING = {"pad_type": ""}
@@ -59,7 +60,7 @@ def torch_forms(case):
     def call_of(form):
         layout = form.removesuffix(COMPILED)
         memory = getattr(torch, f"{layout}_format" if layout == "contiguous" else layout)
-        model = timm.create_model(name, num_classes=case["num_classes"], **options)
+        model: Any = timm.create_model(name, num_classes=case["num_classes"], **options)
         model = model.to(device, getattr(torch, case["dtype"]), memory_format=memory)
         images = torch.randn(case["batch"], 3, case["size"], case["size"])
         images = images.to(device, getattr(torch, case["dtype"])).to(memory_format=memory)
