@@ -456,8 +456,9 @@ def test_a_multi_label_model_answers_with_all_classes_and_the_union_of_their_bin
     for threshold, expected in ((0.4, both), (0.6, [])):
         predictor = replace(stand_in(), class_thresholds=(threshold,) * len(CLASSES))
         with server(predictor, reject_below=0) as port:
-            status, answer = post(port, image(round(255 / 8)))
-            (page,) = (json.loads(ask(port, "GET", "/labels.json")[2]),)
+            status, answers = post(port, image(round(255 / 8)))
+            page = json.loads(ask(port, "GET", "/labels.json")[2])
+        (answer,) = answers["answers"]
         assert status == 200 and sorted(entry["class"] for entry in answer["classes"]) == expected
         assert answer["bins"] == list(dict.fromkeys(rules.find(e["class"]).bin for e in answer["classes"]))
         assert answer["rejected"] is (not expected)
