@@ -32,9 +32,10 @@ from wastejax.data import images
 from wastejax.data.cache import cache_dir
 from wastejax.data.description.label_map import load_label_map
 from wastejax.data.prepare import prepare
-from wastejax.evaluation.by_source import score_by_source, source_table
+from wastejax.evaluation.by_source import score_by_source
 from wastejax.evaluation.metrics import score
 from wastejax.evaluation.ood import bin_probability
+from wastejax.evaluation.report.sources import source_table
 from wastejax.evaluation.selective import ACCURACIES, choose_threshold_everywhere
 from wastejax.evaluation.trust import Calibration, calibrate, score_trust
 from wastejax.files import write_json, write_text

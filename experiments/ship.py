@@ -19,11 +19,11 @@ from experiments.provenance import named, provenance
 from wastejax.bundle import DEFAULT, Bundle, load_bundle, save_bundle
 from wastejax.data.pipeline import EvalBatches
 from wastejax.evaluation import robustness
-from wastejax.evaluation.by_source import source_table
 from wastejax.evaluation.evaluate import evaluate
 from wastejax.evaluation.images import Asked, asked_images
 from wastejax.evaluation.report.markdown import code, percent, table
 from wastejax.evaluation.report.robustness import label
+from wastejax.evaluation.report.sources import source_table
 from wastejax.evaluation.robustness import spread
 from wastejax.evaluation.trust import calibrate_bundle, score_trust
 from wastejax.files import write_json, write_text

@@ -179,12 +179,13 @@ def test_what_is_broken_here_is_right_otherwise(tmp_path, form):
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, form, content, problem, monkeypatch, capsys):
     path = write(tmp_path, form, content)
-    monkeypatch.setattr(sys, "argv", ["wastejax", "audit", f"--data={path}", f"--out={tmp_path / 'audit'}"])
+    out = tmp_path.with_name(f"{tmp_path.name}-audit")
+    monkeypatch.setattr(sys, "argv", ["wastejax", "audit", f"--data={path}", f"--out={out}"])
     with pytest.raises(SystemExit) as stop:
         main.main()
     said = capsys.readouterr().err
     assert stop.value.code == 2 and re.match(rf"error: --data: .*({problem})", said) and said.count("\n") == 1
-    assert not (tmp_path / "audit").exists()
+    assert not out.exists()
 
 
 OTHERS = {

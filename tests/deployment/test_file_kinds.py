@@ -132,9 +132,9 @@ def test_every_kind_shows_the_image_that_it_was_made_from(name):
 def expected(name: str) -> np.ndarray:
     """Returns what a kind should show, float64 [72, 96, 3], by formulas of its own."""
     image = np.asarray(photo(), np.float64)
-    if "grey, 12" in name or "grey of 16" in name or "floats" in name:  # made of the red channel
+    if "gray, 12" in name or "gray of 16" in name or "floats" in name:  # made of the red channel
         image = image[..., :1].repeat(3, -1)
-    elif "grey" in name or "1 bit" in name:
+    elif "gray" in name or "1 bit" in name:
         image = (image @ (0.299, 0.587, 0.114))[..., None].repeat(3, -1)
     if "P3" in name or "Adobe RGB" in name:
         image = wide(image, adobe="Adobe" in name)

@@ -12,9 +12,10 @@ from wastejax.bundle import load_bundle
 from wastejax.cli.compare import lines
 from wastejax.data import images
 from wastejax.errors import UserError
-from wastejax.evaluation.by_source import score_by_source, source_table
+from wastejax.evaluation.by_source import score_by_source
 from wastejax.evaluation.compare import compare_models
 from wastejax.evaluation.images import Asked
+from wastejax.evaluation.report.sources import source_table
 from wastejax.evaluation.run import evaluate_labels, evaluate_model
 from wastejax.evaluation.selective import choose_threshold_everywhere, choose_threshold_surely
 

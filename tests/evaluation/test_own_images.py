@@ -112,7 +112,7 @@ def test_two_runs_are_compared_on_what_neither_learned_from(run, tmp_path):
     shutil.move(tmp_path / "images", tmp_path / "elsewhere")
     expected = np.flatnonzero((SPLITS == "test") & (splits == "test")).tolist()
     for split in (None, "test"):
-        found = given_images(tmp_path / "elsewhere", [run, other], split, config(tmp_path))
+        found = given_images(Asked(run, tmp_path / "elsewhere", split), [run, other], config(tmp_path))
         assert found[1].tolist() == expected
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from wastejax.data.split import SPLITS
-from wastejax.evaluation.by_source import COLUMNS, FACTS, with_interval
 from wastejax.evaluation.compare import SCORES, compare_models
 from wastejax.evaluation.images import Asked
 from wastejax.evaluation.report.markdown import table
+from wastejax.evaluation.report.sources import COLUMNS, FACTS, with_interval
 from wastejax.files import check_file, write_json
 from wastejax.progress import Say
 

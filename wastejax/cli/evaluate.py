@@ -8,8 +8,8 @@ from wastejax.bundle import Bundle
 from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.split import shorten
 from wastejax.errors import UserError
-from wastejax.evaluation.by_source import source_table
 from wastejax.evaluation.images import Asked
+from wastejax.evaluation.report.sources import source_table
 from wastejax.evaluation.run import evaluate_labels, evaluate_model
 from wastejax.files import check_file, write_json
 from wastejax.progress import Say

@@ -10,22 +10,11 @@ from wastejax.data.pipeline import EvalBatches
 from wastejax.evaluation.evaluate import Evaluation, predict_logits
 from wastejax.evaluation.metrics import bootstrap_interval
 from wastejax.evaluation.ood import bin_probability
-from wastejax.evaluation.report.markdown import percent, table
 from wastejax.evaluation.trust import Calibration
 
 if TYPE_CHECKING:
     from wastejax.bundle import Bundle
     from wastejax.data.sources import Source
-
-COLUMNS = ("images", "right", "right bin", "right material", "kept", "right of those kept", "others kept")
-FACTS = (
-    "right",
-    "right_bin",
-    "right_material",
-    "kept",
-    "right_of_kept",
-    "outliers_kept",
-)  # all but the first
 
 
 def answers_to(
@@ -158,20 +147,3 @@ def _share(name: str, values: np.ndarray) -> dict[str, Any]:
     if not values.size:
         return {name: None, f"{name}_ci95": None}
     return {name: float(values.mean()), f"{name}_ci95": list(bootstrap_interval(values))}
-
-
-def source_table(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Returns the lines of a Markdown table of what `score_by_source` returned."""
-    rows = [
-        (name, f"{row['num_images'] + row['num_outliers']:,}", *(with_interval(row, fact) for fact in FACTS))
-        for name, row in scores.items()
-    ]
-    return table(("source", *COLUMNS), rows)
-
-
-def with_interval(row: Mapping[str, Any], fact: str) -> str:
-    """Returns a share of a row of `score_by_source` as '54.0 % (50 to 58)'; a dash where there is none."""
-    if row.get(fact) is None:
-        return "–"
-    low, high = row[f"{fact}_ci95"]
-    return f"{percent(row[fact])} ({100 * low:.0f} to {100 * high:.0f})"

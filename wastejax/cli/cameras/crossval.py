@@ -8,7 +8,7 @@ import numpy as np
 from wastejax.bundle import default_bundle, load_bundle
 from wastejax.data.description import is_description
 from wastejax.errors import UserError
-from wastejax.evaluation.by_source import source_table
+from wastejax.evaluation.report.sources import source_table
 from wastejax.files import check_file, write_json
 from wastejax.progress import Say
 from wastejax.training.cameras import crossval_by_source, look

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from wastejax.evaluation.by_source import source_table
 from wastejax.evaluation.report import plots
 from wastejax.evaluation.report.markdown import code, render
 from wastejax.evaluation.report.recipe import recipe_lines
+from wastejax.evaluation.report.sources import source_table
 from wastejax.files import write_text
 
 FIGURES_DIR = "figures"
