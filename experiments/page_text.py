@@ -31,14 +31,18 @@ def numbers(result: dict[str, Any]) -> list[str]:
         "(01b5c07), whether or not the host compresses.",
         "- **First answer** after the page is called, with all in the browser's caches and an image waiting: "
         f"median {first['median']:.1f} s, at most {first['max']:.1f} s in {first['loads']} loads.",
-        f"- **Live view**: {result['speed']['live']}. Both were timed while the machine computed other things too"
-        + (f": load {result['speed']['load']:.0f}, on two cores." if "load" in result["speed"] else "."),
+        f"- **Live view**: {result['speed']['live']}. Both were timed"
+        + (
+            f" at a load of {result['speed']['load']:.0f}, on two cores."
+            if "load" in result["speed"]
+            else "."
+        ),
         f"- Measured on {same['hardware']}, {same['browser']}, one thread.",
     ]
 
 
 def lighthouse(found: dict[str, Any]) -> list[str]:
-    """Its scores, of the languages that there was time for."""
+    """Its scores, in each language."""
     rows = [
         (name, str(row["accessibility"]), str(row["best-practices"]))
         for name, row in found.items()
@@ -47,7 +51,7 @@ def lighthouse(found: dict[str, Any]) -> list[str]:
     if not rows:
         return []
     head = ("language, form", "accessibility", "best practices")
-    return [f"{found['version']}, of the languages that there was time for:", "", *table(head, rows), ""]
+    return [f"{found['version']}, in each language:", "", *table(head, rows), ""]
 
 
 def text(result: dict[str, Any]) -> str:
