@@ -25,4 +25,5 @@ def test_screenshots_are_small_and_of_the_sizes_that_are_told():
     for name in names:
         path = page.SHOTS / f"{name}.webp"
         assert path.stat().st_size < 60_000
-        assert Image.open(path).size == page_text.SIZES[name.split("_")[1]]
+        with Image.open(path) as shot:
+            assert shot.size == page_text.SIZES[name.split("_")[1]]
