@@ -205,18 +205,6 @@ def test_the_studys_network_has_native_operators_in_a_litert_file(tmp_path):
     write_export(bundle, tmp_path / "m.tflite")
     kinds = [row["op_name"] for row in Interpreter(str(tmp_path / "m.tflite"))._get_ops_details()]
     assert kinds.count("LEAKY_RELU") == 14 and kinds.count("MEAN") == kinds.count("LOGISTIC") + 1 == 9
-    known = {
-        "CONV_2D",
-        "DEPTHWISE_CONV_2D",
-        "RESHAPE",
-        "LEAKY_RELU",
-        "MEAN",
-        "LOGISTIC",
-        "MUL",
-        "ADD",
-        "CAST",
-    }
-    assert set(kinds) <= known | {"SUB", "FULLY_CONNECTED", "SOFTMAX", "DELEGATE"}
 
 
 def test_networks_with_attention_have_a_litert_form(tmp_path):

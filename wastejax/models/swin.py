@@ -11,7 +11,7 @@ from jax import Array
 
 from wastejax.errors import ConfigError
 from wastejax.models.layers.attention import attend
-from wastejax.models.layers.blocks import CBAM, Classifier, DropPath, linear, linear_init
+from wastejax.models.layers.blocks import CBAM, Classifier, DropPath, gelu, linear, linear_init
 from wastejax.models.layers.conv import Conv
 
 PATCH = 4
@@ -142,7 +142,7 @@ class SwinBlock(nn.Module):
         norm = partial(nn.LayerNorm, epsilon=1e-5, dtype=self.dtype)
         drop = DropPath(self.drop_path)
         x = x + drop(self._attend(norm(name="norm1")(x)), train)
-        y = nn.gelu(dense(4 * features, name="fc1")(norm(name="norm2")(x)), approximate=False)
+        y = gelu(dense(4 * features, name="fc1")(norm(name="norm2")(x)))
         return x + drop(dense(features, name="fc2")(y), train)
 
     def _attend(self, x: Array) -> Array:

@@ -59,9 +59,12 @@ def convert(forward: Any, shape: tuple[int, ...], dtype: str, about: str, class_
     from litert_converter import converter_api_ext as converter
     from litert_converter.mlir import ir, passmanager
 
+    from wastejax.models.layers.plain import composites
+
     entry = jax.ShapeDtypeStruct((1, *shape), np.dtype(dtype))
     program = io.BytesIO()
-    lowered: Any = jax.jit(forward).lower(entry).compiler_ir("stablehlo")
+    with composites():
+        lowered: Any = jax.jit(forward).lower(entry).compiler_ir("stablehlo")
     lowered.operation.write_bytecode(program)
     context = ir.Context()
     converter.prepare_mlir_context(context)

@@ -88,6 +88,7 @@ def tidy(model: Any, path: Path, about: str, any_side: bool = False) -> None:
         onnx_graph.drop_zero_biases,
         onnx_graph.move_biases,
         onnx_graph.make_clips,
+        onnx_graph.make_hard_swishes,
         onnx_graph.cancel_transposes,
     ):
         rewrite(tidied.graph)

@@ -285,6 +285,25 @@ def make_clips(graph: Any) -> None:
         graph.node.remove(lower)
 
 
+def make_hard_swishes(graph: Any) -> None:
+    """Makes one HardSwish of each HardSigmoid times its own input; OpenVINO computes it within the convolution."""
+    import onnx
+
+    makers = {name: node for node in graph.node for name in node.output}
+    for product in [node for node in graph.node if node.op_type == "Mul"]:
+        for entry, name in (list(product.input), list(product.input)[::-1]):
+            gate = makers.get(name)
+            if gate is None or gate.op_type != "HardSigmoid" or gate.input[0] != entry:
+                continue
+            slope = {a.name: a.f for a in gate.attribute}
+            if np.allclose([slope.get("alpha", 0.2), slope.get("beta", 0.5)], [1 / 6, 1 / 2], rtol=1e-6):
+                product.CopyFrom(
+                    onnx.helper.make_node("HardSwish", [entry], product.output, name=product.name)
+                )
+            break
+    prune(graph)
+
+
 def drop_zero_biases(graph: Any) -> None:
     """Takes away the scalar zero that jax2onnx adds to a dot; quantization takes it for one value per output."""
     from onnx import numpy_helper

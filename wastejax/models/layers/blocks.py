@@ -19,7 +19,7 @@ from wastejax.models.cpu.linear_maps import dense_dot
 from wastejax.models.layers.conv import Conv
 from wastejax.models.layers.init import he_normal, linear_init, normal
 from wastejax.models.layers.norm import BatchNorm
-from wastejax.models.layers.plain import is_plain
+from wastejax.models.layers.plain import has_composites, is_plain
 
 # Looked up when they are called: while it converts, jax2onnx replaces these functions of flax by operators.
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -30,6 +30,20 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "hard_swish": lambda x: nn.hard_swish(x),
     "none": lambda x: x,
 }
+
+
+def gelu(x: Array) -> Array:
+    """Returns x times the normal distribution's share below it (Hendrycks & Gimpel 2016), by the error function."""
+
+    def exact(x: Array, approximate: str = "none") -> Array:
+        del approximate
+        return nn.gelu(x, approximate=False)
+
+    # What LiteRT's converter knows it by. It writes an error function as a polynomial, 65 operators.
+    return (
+        jax.lax.composite(exact, "aten.gelu.default")(x, approximate="none") if has_composites() else exact(x)
+    )
+
 
 linear = partial(nn.Dense, kernel_init=linear_init, dot_general=dense_dot)  # of tokens, [..., N, C]
 
@@ -237,7 +251,8 @@ class CBAM(nn.Module):
         excite = dense(channels, name="channel_expand")
         x = _settled(x)
         x = _scale(x, excite(nn.relu(squeeze(pool(x)))) + excite(nn.relu(squeeze(x.max((1, 2))))))
-        spatial = jnp.stack([x.mean(-1, dtype=jnp.float32).astype(x.dtype), x.max(-1)], axis=-1)
+        mean = jnp.mean(x.astype(jnp.float32), -1)  # by the function that jax2onnx knows
+        spatial = jnp.stack([mean.astype(x.dtype), x.max(-1)], axis=-1)
         return x * nn.sigmoid(self.conv(1, 7, name="spatial")(spatial))
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _PLAIN = ContextVar("plain", default=False)
+_COMPOSITES = ContextVar("composites", default=False)
 
 
 @contextmanager
@@ -23,3 +24,18 @@ def plain_forms() -> Iterator[None]:
 def is_plain() -> bool:
     """Returns whether the caller is traced within `plain_forms`."""
     return _PLAIN.get()
+
+
+@contextmanager
+def composites() -> Iterator[None]:
+    """Has layers that are traced within name functions for which LiteRT has an operator and StableHLO has none."""
+    token = _COMPOSITES.set(True)
+    try:
+        yield
+    finally:
+        _COMPOSITES.reset(token)
+
+
+def has_composites() -> bool:
+    """Returns whether the caller is traced within `composites`."""
+    return _COMPOSITES.get()
