@@ -20,7 +20,8 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"errors", "files", "progress"},
     "runtime": {"errors", "progress", "data", "machine"},
     "models": {"errors", "files", "progress", "config", "runtime", "machine"},
-    "bundle": {"errors", "files", "progress", "config", "runtime", "machine", "data", "models"},
+    "metadata": {"config", "data"},
+    "bundle": {"errors", "files", "progress", "config", "runtime", "machine", "data", "models", "metadata"},
 }
 ALLOWED["evaluation"] = ALLOWED["bundle"] | {"bundle"}
 ALLOWED["auditing"] = ALLOWED["evaluation"] | {"evaluation"}

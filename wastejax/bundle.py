@@ -24,8 +24,9 @@ from wastejax import __version__
 from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.taxonomy import Taxonomy, load_taxonomy, parse_taxonomy
 from wastejax.data.transforms import Preprocessing
-from wastejax.errors import UserError
+from wastejax.errors import ConfigError, UserError
 from wastejax.files import write_bytes, write_json
+from wastejax.metadata import check_metadata, read_config
 
 # What kernels are stored in; they are computed in float32. 'int8' has one scale for each output channel, a float32
 # tensor 'NAME:scale', and keeps depthwise kernels, which weigh little and suffer most, in float16.
@@ -114,14 +115,30 @@ class Bundle:
 
     @cached_property
     def _folded(self) -> tuple[Any, Any]:
-        """The network, and its variables with batch normalization folded, on the device."""
-        import jax
+        """The network, and its variables with batch normalization folded, on the device.
 
-        from wastejax.models import create_model
+        Raises:
+            UserError: the config names no network, or one of other weights.
+        """
+        import jax
+        from flax.errors import FlaxError
+
+        from wastejax.models import check, create_model
         from wastejax.models.folding import fold_batch_norm
 
-        model = create_model(self.config["model"], len(self.classes))
-        return model, jax.device_put(fold_batch_norm(model, self.variables, self.preprocessing.image_size))
+        size = self.preprocessing.image_size
+        try:
+            check(self.config.get("model", {}), size)
+            model = create_model(self.config["model"], len(self.classes))
+            folded = fold_batch_norm(model, self.variables, size)
+        except ConfigError as error:
+            raise UserError(f"{self.path}: {error}") from None
+        except (FlaxError, KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(
+                f"{self.path}: config.model is not the network of its weights ({reason})"
+            ) from error
+        return model, jax.device_put(folded)
 
     def _forward(self, form: str) -> Callable[[Any], Any]:
         from wastejax.models.folding import apply_folded
@@ -203,17 +220,6 @@ def keep_class_thresholds(path: Path, thresholds: Sequence[float]) -> None:
     write_json(path / "bundle.json", about | {"class_thresholds": list(thresholds)})
 
 
-def parse_class_thresholds(stored: Any, classes: Sequence[str]) -> tuple[float, ...]:
-    """Returns `Bundle.class_thresholds` from JSON.
-
-    Raises:
-        TypeError or ValueError: it is damaged.
-    """
-    if stored and len(stored) != len(classes):
-        raise ValueError(f"class_thresholds: has {len(stored)} values for {len(classes)} classes")
-    return tuple(float(value) for value in stored)
-
-
 def parse_thresholds(stored: Any) -> dict[str, float | None]:
     """Returns `Bundle.thresholds` from JSON.
 
@@ -280,19 +286,22 @@ def load_bundle(path: str | Path, taxonomy: str | Path | None = None) -> Bundle:
         readable = " and ".join(map(str, FORMATS))
         raise UserError(f"{path}: bundle format {version}; this wastejax {__version__} reads {readable}")
     try:
+        check_metadata(about, ("classes", "preprocessing", "config", "weights", "sha256"))
         weights = path / about["weights"]
         data = weights.read_bytes()
         if hashlib.sha256(data).hexdigest() != about["sha256"]:
             raise UserError(f"{weights}: damaged or cut short (its SHA-256 is not the one in bundle.json)")
+        variables = _nest(_restored(load(data)))
+        _check_classes(variables, about["classes"])
         return Bundle(
-            variables=_nest(_restored(load(data))),
-            config=about["config"],
+            variables=variables,
+            config=read_config(about["config"]),
             classes=tuple(about["classes"]),
             preprocessing=Preprocessing.from_dict(about["preprocessing"]),
-            metrics=about["metrics"],
+            metrics=about.get("metrics", {}),
             temperature=float(about.get("temperature", 1.0)),
             thresholds=parse_thresholds(about.get("thresholds", {})),
-            class_thresholds=parse_class_thresholds(about.get("class_thresholds", ()), about["classes"]),
+            class_thresholds=tuple(map(float, about.get("class_thresholds", ()))),
             licence=about.get("licence", ""),
             versions=about.get("versions", {}),
             taxonomy=_taxonomy(about, path),
@@ -300,10 +309,16 @@ def load_bundle(path: str | Path, taxonomy: str | Path | None = None) -> Bundle:
         )
     except FileNotFoundError:
         raise UserError(f"{weights}: the bundle's weights are missing") from None
-    except KeyError as error:
-        raise UserError(f"{path / 'bundle.json'}: {error} is missing") from None
-    except (TypeError, ValueError, AttributeError) as error:
+    except ConfigError as error:
+        raise UserError(f"{path / 'bundle.json'}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path / 'bundle.json'}: damaged ({error})") from None
+
+
+def _check_classes(variables: dict[str, Any], classes: Sequence[str]) -> None:
+    head = variables.get("params", {}).get("classifier", {})
+    if "kernel" in head and head["kernel"].shape[-1] != len(classes):
+        raise ValueError(f"classes: has {len(classes)} names, the weights are for {head['kernel'].shape[-1]}")
 
 
 def _taxonomy(about: dict[str, Any], path: Path) -> Taxonomy:

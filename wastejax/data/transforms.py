@@ -15,11 +15,35 @@ from PIL import Image, ImageEnhance
 
 from wastejax.data.images import MAX_PIXELS, Box, decode_scaled, to_rgb
 from wastejax.data.images.resampling import FILTERS, resized_crop
+from wastejax.errors import nearest
 
 # JPEGs are decoded at 1/2, 1/4 or 1/8 of their size where so many times the short side that is wanted remains.
 # Answers to photographs then change by less than where one value of the square in eight changes by a level; with
 # 2.5 times the side by more than that, and with twice some got another class.
 ENOUGH = 4
+LARGEST = 8192  # side of a stored square, pixels: larger ones would not fit into memory
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_three(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and all(map(_is_number, value))
+
+
+# What each field of a stored `Preprocessing` may be.
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "image_size": (
+        lambda value: type(value) is int and 0 < value <= LARGEST,
+        f"an integer from 1 to {LARGEST:,}",
+    ),
+    "crop": (lambda value: _is_number(value) and 0.01 <= value <= 1, "a number from 0.01 to 1"),
+    "interpolation": (lambda value: isinstance(value, str) and value in FILTERS, " or ".join(FILTERS)),
+    "mean": (_are_three, "three numbers"),
+    "std": (lambda value: _are_three(value) and min(value) > 0, "three numbers > 0"),
+    "channels": (lambda value: value in ("rgb", "bgr"), "rgb or bgr"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,8 +77,20 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Returns what `to_dict` described."""
+        """Returns what `to_dict` described.
+
+        Raises:
+            ValueError: a key is missing, unknown, or has an impossible value.
+        """
+        for name in values.keys() - cls.__dataclass_fields__.keys():
+            raise ValueError(f"preprocessing has {name}{nearest(name, cls.__dataclass_fields__)}")
+        if "image_size" not in values:
+            raise ValueError("preprocessing lacks image_size")
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        for name, value in plain.items():
+            is_right, wanted = _RULES[name]
+            if not is_right(value):
+                raise ValueError(f"preprocessing.{name} must be {wanted}, is {value!r}")
         return cls(**plain)
 
     def __call__(self, image: Image.Image) -> np.ndarray:

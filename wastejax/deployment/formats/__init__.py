@@ -76,9 +76,10 @@ def load_jax(path: Path) -> Predictor:
         advice = "; an exported file needs less: --model=FILE.onnx"
         raise MissingPackage(f"{path}, a run or bundle,", "jax", advice=advice)
     bundle = load_bundle(path)
+    forward = bundle.logits  # also where its network and its weights are not of each other, that is told here
 
     def probabilities(images: np.ndarray) -> np.ndarray:
-        logits = np.asarray(bundle.logits(images))
+        logits = np.asarray(forward(images))
         return sigmoid(logits) if bundle.multilabel else softmax(logits, bundle.temperature)
 
     return Predictor(

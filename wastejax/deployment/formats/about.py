@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from wastejax import __version__
-from wastejax.bundle import Bundle, parse_class_thresholds, parse_thresholds
+from wastejax.bundle import Bundle, parse_thresholds
 from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.taxonomy import parse_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.predictor import Predictor, named_from
 from wastejax.errors import ConfigError, UserError
+from wastejax.metadata import check_metadata
 
 ABOUT = "wastejax"  # the key of the JSON text in an exported file that holds what `describe` returns
 ANY_SIDE = "any_side"  # in that text, of a .tflite file with a class map: see `Predictor.any_side`
@@ -51,17 +52,40 @@ def parse_about(path: Path, text: str | bytes | None) -> dict[str, Any]:
     if text is None:
         raise UserError(f"{path}: not exported by wastejax: it does not say what its classes are")
     try:
-        about = json.loads(text)
-        side = Preprocessing.from_dict(about["preprocessing"]).image_size
-        parse_taxonomy(about["taxonomy"], str(path), "taxonomy")
-        parse_thresholds(about.get("thresholds", {}))
-        parse_class_thresholds(about.get("class_thresholds", ()), about["classes"])
-        named = bool(about["classes"]) and all(isinstance(name, str) for name in about["classes"])
-        if about["input"] not in ("uint8", "float32") or not named or side < 1:
-            raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError, ConfigError):
-        raise UserError(f"{path}: what it says of itself is damaged; export it again") from None
+        about: dict[str, Any] = json.loads(text)
+        check_metadata(about, ("classes", "preprocessing", "input", "taxonomy"))
+        parse_taxonomy(about["taxonomy"], "it", "taxonomy")
+    except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+        raise UserError(f"{path}: what it says of itself is damaged ({error}); export it again") from None
     return about
+
+
+def check_fit(
+    path: Path, about: Mapping[str, Any], entry: Sequence[Any], dtype: Any, result: Sequence[Any]
+) -> None:
+    """Checks what an exported file says of itself against the network in it.
+
+    Args:
+        path: the file.
+        about: what it says.
+        entry: shape of the images that the network takes, [B, H, W, 3]; what is no integer is open.
+        dtype: of them, as text that ends with its name in NumPy.
+        result: shape of its answer, [B, C].
+
+    Raises:
+        UserError: they are of different images, or of different numbers of classes.
+    """
+    side, classes = about["preprocessing"]["image_size"], len(about["classes"])
+    sides = {length for length in entry[1:3] if isinstance(length, int) and length > 0}
+    problem = ""
+    if sides - {side}:
+        problem = f"preprocessing.image_size is {side}, the network takes {max(sides - {side})}"
+    elif str(dtype) != about["input"]:
+        problem = f"input is {about['input']}, the network takes {dtype}"
+    elif result[-1] != classes:
+        problem = f"classes: has {classes} names, the network answers with {result[-1]}"
+    if problem:
+        raise UserError(f"{path}: what it says of itself is damaged ({problem}); export it again")
 
 
 def damaged(path: Path, kind: str, error: Exception) -> UserError:

@@ -14,7 +14,7 @@ from wastejax import machine
 from wastejax.data.taxonomy import LANGUAGES, Item, parse_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.formats import litert_metadata
-from wastejax.deployment.formats.about import ANY_SIDE, damaged, exported, parse_about
+from wastejax.deployment.formats.about import ANY_SIDE, check_fit, damaged, exported, parse_about
 from wastejax.deployment.formats.litert_sides import takes_any_side
 from wastejax.deployment.formats.stablehlo import ABOUT_FILE
 from wastejax.deployment.predictor import Predictor
@@ -141,6 +141,8 @@ def load_litert(path: Path, threads: int | None = None) -> Predictor:
     (entry,), results = interpreter.get_input_details(), interpreter.get_output_details()
     # The class map has more axes than the probabilities.
     results.sort(key=lambda result: len(result["shape"]))
+    shape, dtype = entry["shape"].tolist(), np.dtype(entry["dtype"])
+    check_fit(path, about, shape, dtype, results[0]["shape"])
     alone = threading.Lock()
 
     def answer(image: np.ndarray) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from wastejax import machine
 from wastejax.deployment.formats import onnx_graph
-from wastejax.deployment.formats.about import ABOUT, STRIDE, damaged, exported, parse_about
+from wastejax.deployment.formats.about import ABOUT, STRIDE, check_fit, damaged, exported, parse_about
 from wastejax.deployment.formats.onnx_sides import open_sides
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import MissingPackage
@@ -214,8 +214,10 @@ def load_onnx(path: Path, threads: int | None = None) -> Predictor:
     def compute(images: np.ndarray) -> list[np.ndarray]:
         return session.run(None, {entry.name: images})
 
-    results = len(session.get_outputs())
-    return exported(path, "onnxruntime", about, compute, results, not isinstance(entry.shape[1], int))
+    results = session.get_outputs()
+    types = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+    check_fit(path, about, entry.shape, types.get(entry.type, entry.type), results[0].shape)
+    return exported(path, "onnxruntime", about, compute, len(results), not isinstance(entry.shape[1], int))
 
 
 def load_openvino(path: Path, threads: int | None = None) -> Predictor:
@@ -245,4 +247,8 @@ def load_openvino(path: Path, threads: int | None = None) -> Predictor:
             return list(compiled(images).values())
 
     about, results = parse_about(path, text), len(model.outputs)
+    sides = [axis.get_length() if axis.is_static else None for axis in shape]
+    answer = [axis.get_length() if axis.is_static else None for axis in model.outputs[0].partial_shape]
+    dtype = np.dtype(model.inputs[0].element_type.to_dtype()).name
+    check_fit(path, about, sides, dtype, answer)
     return exported(path, "openvino", about, compute, results, shape[1].is_dynamic)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from wastejax.deployment.formats.about import damaged, exported, parse_about
+from wastejax.deployment.formats.about import check_fit, damaged, exported, parse_about
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import MissingPackage, UserError
 
@@ -75,6 +75,9 @@ def load_stablehlo(path: Path, threads: int | None = None) -> Predictor:
         call = jit(program.call)
     except Exception as error:  # another jax may fail at any part of what it does not know
         raise refused(error) from None
+
+    (entry,), answer = program.in_avals, program.out_avals[0]
+    check_fit(path, about, entry.shape, entry.dtype, answer.shape)
 
     def compute(images: np.ndarray) -> Sequence[Any]:
         try:
