@@ -98,7 +98,7 @@ RECIPE = "--config=mobilevit_ir"
         (["predict", "a.jpg", "--model=gone"], "gone: no such run or bundle"),
         (["predict", "a.jpg", "--model=gone.onnx"], "gone.onnx: no such run or bundle"),
         (["serve", "--timeout=inf"], "--timeout: must be > 0 and finite"),
-        ([RECIPE, "--process=1"], "--processes and --process: only with --coordinator"),
+        ([RECIPE, "--process=1"], "--process: only with --coordinator"),
         (["benchmark", "--rounds=0"], "must be >= 1 and > 0"),
         (
             ["export", "--format=onnx", "--calibrate=nowhere"],

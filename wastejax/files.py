@@ -4,6 +4,8 @@ And what may go wrong on the way: whether a place can be written is asked before
 """
 
 import json
+import os
+import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +37,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Replaces a file's content by indented JSON."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def expand_home(text: str) -> str:
+    """Returns a path with the home folder for its `~`; or several, each at its start, as in 'a=~/x,b=~/y'."""
+    return re.sub(
+        r"(?:^|(?<=[=,:]))~[\w.-]*(?=/|$)",
+        lambda found: os.path.expanduser(found[0]),  # noqa: PTH111 - which raises where there is no such user
+        text,
+    )
 
 
 def reason(error: OSError | ValueError) -> str:

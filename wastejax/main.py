@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from wastejax import __version__
 from wastejax.errors import MissingPackage, UserError
-from wastejax.files import reason
+from wastejax.files import expand_home, reason
 from wastejax.runtime import process
 
 EXAMPLES = """\
@@ -65,7 +65,10 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Reads options as argparse does; `--skip_bad`, as options used to be spelled, means `--skip-bad`."""
+        """Reads options as argparse does; `--skip_bad`, as options used to be spelled, means `--skip-bad`.
+
+        The shell leaves `~` as it is behind `--out=`; here it is the home folder, for every option and key.
+        """
         given = [_hyphenated(argument) for argument in (sys.argv[1:] if args is None else args)]
         if empty := _empty(given):
             self.error(f"{empty} is empty; give a value, or leave the option out")
@@ -73,11 +76,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def _hyphenated(argument: str) -> str:
-    if not argument.startswith("--") or argument.startswith("--config."):
-        return argument
     name, equals, value = argument.partition("=")
-    name = name.replace("_", "-")
-    return RENAMED.get(name, name) + equals + value
+    if not name.startswith("--"):
+        return argument
+    if not name.startswith("--config."):
+        name = name.replace("_", "-")
+    return RENAMED.get(name, name) + equals + expand_home(value)
 
 
 def _empty(arguments: Sequence[str]) -> str:

@@ -85,7 +85,7 @@ def test_mistakes_are_one_line(camera_extra, monkeypatch, tmp_path):
     def predict(*options: str) -> int:
         return run(parser("predict").parse_args(["predict", *options]), print)
 
-    with pytest.raises(UserError, match="--heatmap and --draw are for images"):
+    with pytest.raises(UserError, match="--heatmap: only with images"):
         predict("a.mp4", "--heatmap=d")
     with pytest.raises(UserError, match="--every must be >= 0"):
         predict("a.mp4", "--every=-1")

@@ -7,7 +7,7 @@ from datetime import date
 import jax
 import numpy as np
 import pytest
-from small_models import write_bundle
+from small_models import CLASSES, write_bundle
 
 from wastejax.bundle import load_bundle
 from wastejax.deployment import formats
@@ -59,7 +59,8 @@ def test_a_program_that_this_jax_cannot_read_is_one_line(program, tmp_path, dama
 
 def test_a_program_that_fails_only_when_it_is_compiled_is_one_line(program, monkeypatch):
     class Later:
-        out_avals = (None,)
+        in_avals = (jax.ShapeDtypeStruct((1, 32, 32, 3), np.uint8),)
+        out_avals = (jax.ShapeDtypeStruct((1, len(CLASSES)), np.float32),)
 
         def call(self, images):
             raise NotImplementedError("shape_refinement\nof another version")

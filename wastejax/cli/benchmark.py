@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from wastejax.cli.options import only
 from wastejax.errors import UserError, nearest
 from wastejax.files import check_folder, write_json
 from wastejax.progress import Say
@@ -53,6 +54,9 @@ def run(args: argparse.Namespace, say: Say) -> None:
         check_folder(args.out, "--out")
     if args.rounds < 1 or not 0 < args.seconds < float("inf"):
         raise UserError(f"--rounds={args.rounds} --seconds={args.seconds:g}: must be >= 1 and > 0")
+    names = {"dtypes": "float32", "mode": "infer", "against": "", "reports": ""}
+    only(args, not args.data, "without --data", **names)
+    only(args, bool(args.out), "with --out, for its figure", reports="")
     threads = _use_threads(args.threads)
     # Before jax starts: a program from the cache would tell nothing about the time that compiling takes.
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from wastejax.cli.options import only
 from wastejax.data.split import SPLITS
 from wastejax.evaluation.compare import SCORES, compare_models
 from wastejax.evaluation.images import Asked
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace, say: Say) -> None:
     """
     if args.out:
         check_file(args.out, "--out")
+    only(args, bool(args.data), "with --data", split=None, labels=None)
+    only(args, not args.labels, "without --labels", split=None)
     asked = Asked(None, args.data, args.split, args.skip_bad)
     answer = compare_models(args.a, args.b, asked, say, args.labels)
     for line in lines(answer):

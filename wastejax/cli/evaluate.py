@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wastejax.bundle import Bundle
+from wastejax.cli.options import only
 from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.split import shorten
 from wastejax.errors import UserError
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
         check_file(args.out, "--out")
     if args.review:
         check_file(args.review, "--review")
+    only(args, bool(args.data), "with --data, the folder whose labels it explains", labels=None)
     if args.labels:
         _run_labels(args, asked, say)
         return
@@ -118,7 +120,7 @@ def _say_several(bundle: Bundle, scores: dict[str, Any], say: Say) -> None:
 
 
 def _run_labels(args: argparse.Namespace, asked: Asked, say: Say) -> None:
-    for name in ("ood", "calibrate", "corrections", "review"):
+    for name in ("split", "ood", "calibrate", "corrections", "review"):
         if getattr(args, name):
             raise UserError(f"--labels and --{name}: give one of them")
     scores = evaluate_labels(asked, args.labels, args.taxonomy, say)

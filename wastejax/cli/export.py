@@ -4,11 +4,13 @@ import argparse
 from pathlib import Path
 
 from wastejax import machine
+from wastejax.cli.options import only
 from wastejax.deployment.export import NEEDS, PRECISIONS, Comparison, Exported, Form, export_model
-from wastejax.errors import UserError
 from wastejax.evaluation.images import Asked
 from wastejax.files import check_file, write_json
 from wastejax.progress import Say
+
+COUNT = 200  # images to check with
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,9 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--images",
-        dest="count",
         type=int,
-        default=200,
+        default=COUNT,
         metavar="N",
         help="number of images to check with (200)",
     )
@@ -69,13 +70,22 @@ def run(args: argparse.Namespace, say: Say) -> None:
     Raises:
         UserError: no such model, a form that cannot be, a package that is missing, or a failed check.
     """
-    if args.profile and args.format != "onnx":
-        raise UserError("--profile: only for --format=onnx")
+    only(args, args.format == "onnx", "with --format=onnx", profile=False)
+    file = " or ".join(name for name in NEEDS if name != "bundle")
+    checked = {
+        "input": "uint8",
+        "class_map": None,
+        "images": COUNT,
+        "data": None,
+        "calibrate": None,
+        "report": None,
+    }
+    only(args, args.format != "bundle", f"with --format={file}", **checked)
     if args.report:
         check_file(args.report, "--report")
     asked = Asked(args.model, args.data)
     form = Form(args.format, args.quantize, args.input, args.class_map)
-    written = export_model(asked, form, args.out, args.count, args.taxonomy, args.calibrate)
+    written = export_model(asked, form, args.out, args.images, args.taxonomy, args.calibrate)
     say(f"written: {written.path}, {written.bytes / 1e6:.1f} MB")
     if written.comparison is None or written.checked_on is None:
         return

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from wastejax.cli.many import predict as predict_parts
+from wastejax.cli.options import only
 from wastejax.data.formats.boxes import Reading
 from wastejax.data.images import MAX_PIXELS, BadImage
 from wastejax.data.sources import Source, open_data
@@ -28,6 +29,7 @@ from wastejax.files import check_folder
 from wastejax.progress import Say
 
 EVERY, EVERY_OBJECT = 1.0, 0.2  # seconds between frames: to follow objects, they must not have moved far
+TOP, BATCH, SMOOTHING = 3, 32, 0.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,9 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, metavar="N", help="threads for an exported file (default: all available cores)"
     )
-    parser.add_argument("--top", type=int, default=3, metavar="N", help="classes per image (3)")
+    parser.add_argument("--top", type=int, default=TOP, metavar="N", help="classes per image (3)")
     parser.add_argument("--format", choices=WRITERS, default="table", help="output format (table)")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images per batch (32)")
+    parser.add_argument("--batch-size", type=int, default=BATCH, metavar="N", help="images per batch (32)")
     parser.add_argument(
         "--max-pixels",
         type=int,
@@ -125,7 +127,7 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--smoothing",
         type=float,
-        default=0.5,
+        default=SMOOTHING,
         metavar="W",
         help="camera, video: weight of earlier frames (0.5)",
     )
@@ -154,6 +156,8 @@ def run(args: argparse.Namespace, say: Say) -> int:
     _check_data(args)
     _check_places(args)
     predict_parts.check(args)
+    video = only_stream(args.images)
+    _check_used(args, video)
     if args.out:
         if args.summary or args.start or args.end:
             raise UserError("--out: answers in parts; leave out --summary, --from and --to")
@@ -161,7 +165,6 @@ def run(args: argparse.Namespace, say: Say) -> int:
     for option in ("draw", "heatmap", "summary"):
         if getattr(args, option):
             check_folder(getattr(args, option), f"--{option}")
-    video = only_stream(args.images)
     span = _span(args, video)
     names: Sequence[str] = [] if video or args.data else summary.within(find(args.images, _warn), *span)
     predictor = load_engine(args.model, args.engine, args.taxonomy, args.threads, any_side=args.regions)
@@ -217,6 +220,17 @@ def _check_data(args: argparse.Namespace) -> None:
         raise UserError(f"--data: not together with {found}")
 
 
+def _check_used(args: argparse.Namespace, video: str | None) -> None:
+    """Raises a UserError for options that would be ignored."""
+    frames = video is not None and not args.regions
+    only(args, video is not None, "with a camera or a video", every=None)
+    only(args, frames, "with a camera or a video, and without --regions", smoothing=SMOOTHING)
+    only(args, not args.regions, "without --regions", top=TOP)
+    only(args, not args.out, "without --out", top=TOP)
+    only(args, video is None, "with images", max_pixels=MAX_PIXELS, heatmap=None, draw=None)
+    only(args, video is None and not args.regions, "with images, and without --regions", batch_size=BATCH)
+
+
 def _check_places(args: argparse.Namespace) -> None:
     """Raises a UserError where what is written would be among the images when the command is given again."""
     for option in ("out", "summary", "heatmap", "draw"):
@@ -267,8 +281,6 @@ def _answers(
 
 def _frames(args: argparse.Namespace, predictor: Predictor, video: str) -> tuple[Any, Any]:
     """Returns the answers to come for the frames of a camera or video, and their writer."""
-    if args.heatmap or args.draw:
-        raise UserError(f"{video}: --heatmap and --draw are for images")
     every = args.every if args.every is not None else EVERY_OBJECT if args.regions else EVERY
     if every < 0 or not 0 <= args.smoothing < 1:
         raise UserError("--every must be >= 0, and --smoothing from 0 to below 1")

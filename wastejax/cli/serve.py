@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wastejax.cli.options import only
 from wastejax.deployment.engines import ENGINES, load_engine
 from wastejax.errors import MissingPackage, UserError
 from wastejax.files import check_folder
@@ -161,9 +162,7 @@ def collecting(args: argparse.Namespace) -> "Keep | None":
     """
     given = {name: getattr(args, f"collect_{name}") for name in ("sample", "most", "days")}
     if not args.collect:
-        for name, value in given.items():
-            if value is not None:
-                raise UserError(f"--collect-{name}: only with --collect=DIR")
+        only(args, False, "with --collect=DIR", **dict.fromkeys(f"collect_{name}" for name in given))
         return None
     from wastejax.deployment.server.collecting import Keep
 

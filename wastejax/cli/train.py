@@ -3,8 +3,8 @@
 import argparse
 import ast
 
+from wastejax.cli.options import only
 from wastejax.config import recipe_names, recipes_dir
-from wastejax.errors import UserError
 from wastejax.progress import Say
 from wastejax.runtime.stop import Stop
 
@@ -48,10 +48,8 @@ def run(args: argparse.Namespace, say: Say) -> None:
     from wastejax.training.devices import Cluster
     from wastejax.training.train import train
 
-    if not args.coordinator and (args.processes, args.process) != (None, None):
-        raise UserError(
-            "--processes and --process: only with --coordinator=HOST:PORT, which says where process 0 is"
-        )
+    where = "with --coordinator=HOST:PORT, which says where process 0 is"
+    only(args, bool(args.coordinator), where, processes=None, process=None)
     cluster = Cluster(args.coordinator, args.processes, args.process) if args.coordinator else None
     with Stop(say, exits=True) as stop:
         train(args.config, args.overrides, args.workdir, say, cluster, stop)

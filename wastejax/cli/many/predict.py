@@ -6,6 +6,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
+from wastejax.cli.options import only
 from wastejax.deployment.answers import printable
 from wastejax.deployment.many.job import PART_SIZE, Answerer, Asked, Done, predict_parts
 from wastejax.deployment.many.part_file import Counts, unreadable
@@ -52,23 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Raises a UserError where options do not go together."""
-    if not args.out:
-        for option, unused in (
-            ("workers", "local"),
-            ("address", None),
-            ("cores", None),
-            ("part_size", PART_SIZE),
-        ):
-            if getattr(args, option) != unused:
-                raise UserError(f"--{option.replace('_', '-')}: only with --out")
+    out = bool(args.out)
+    only(args, out, "with --out", workers="local", address=None, cores=None, part_size=PART_SIZE)
+    if not out:
         return
     for option in ("heatmap", "regions", "draw"):
         if getattr(args, option):
             raise UserError(f"--out and --{option}: give one of them")
     if args.format != "table":
         raise UserError("--out writes Parquet files; leave --format off")
-    if args.workers != "ray" and (args.address or args.cores):
-        raise UserError("--address and --cores: only with --workers=ray")
+    only(args, args.workers == "ray", "with --workers=ray", address=None, cores=None)
     for option in ("part_size", "cores"):
         value = getattr(args, option)
         if value is not None and value < 1:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from wastejax import config as configs
+from wastejax.cli.options import only
 from wastejax.data.cache import cache_dir
 from wastejax.data.collections.shards import INDEX, PREFIX, SHARD_SIZE, Rows, write_shards
 from wastejax.data.prepare import prepare
@@ -55,6 +56,9 @@ def run(args: argparse.Namespace, say: Say) -> None:
     folder = Path(args.out)
     if folder.resolve().is_relative_to(Path(args.data).expanduser().resolve()):
         raise UserError(f"--out={args.out}: lies in the data, where its files would become data too")
+    split = {"ratios": "3,1,1", "group": "phash", "hamming": 8, "seed": 17}
+    only(args, not args.manifest, "without --manifest, which says the split", **split)
+    only(args, args.group == "phash", "with --group=phash", hamming=8)
     if args.shard_size < 1:
         raise UserError(f"--shard-size: must be >= 1, is {args.shard_size}")
     check_folder(folder, "--out")
