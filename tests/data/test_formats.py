@@ -13,6 +13,7 @@ from PIL import Image
 from wastejax.data import pipeline
 from wastejax.data.formats.any import open_path
 from wastejax.data.formats.boxes import Reading
+from wastejax.data.formats.table import open_tables
 from wastejax.data.images import decode
 from wastejax.data.prepare import prepare
 from wastejax.data.sources import open_data
@@ -277,6 +278,36 @@ def test_an_annotation_of_voc_names_its_image_by_its_own_name_too(folder, tmp_pa
     file = out / "Annotations" / "can0.xml"
     file.write_text(file.read_text().replace("can0.png", "gone0.png"))
     assert len(open_path(out)) == 12
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "iso-8859-1"])
+def test_an_annotation_of_voc_is_in_the_encoding_that_it_declares(folder, tmp_path, encoding):
+    out = as_voc(folder, tmp_path / "voc")
+    for file in (out / "Annotations").iterdir():
+        text = file.read_text().replace("<name>can</name>", "<name>d\u00e9chet</name>")
+        declared = f'<?xml version="1.0" encoding="{encoding.removesuffix("-sig")}"?>\n{text}'
+        file.write_bytes(declared.encode(encoding))
+    (out / "ImageSets" / "Main").mkdir(parents=True)
+    for split, named in (("train", "can glass"), ("test", "paper")):
+        names = "".join(f"{name}{i}\n" for name in named.split() for i in range(4))
+        (out / "ImageSets" / "Main" / f"{split}.txt").write_text(names, encoding="utf-8-sig")
+    source = open_path(out)
+    assert source.classes == ("d\u00e9chet", "glass", "paper")
+    assert dict(zip(source.names, source.splits, strict=True))[source.names[0]] == "train"
+    assert list(source.splits).count("test") == 4
+
+
+def test_a_fold_is_no_split_and_no_class_and_that_is_told(folder, tmp_path):
+    table = as_csv(folder, tmp_path / "csv")
+    first, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([f"{first},Fold", *(f"{row},{i % 2}" for i, row in enumerate(rows))]))
+    source = open_path(table)
+    assert source.splits is None and source.groups is None and source.classes == CLASSES
+    assert [note for note in source.notes if "fold" in note] == [
+        "column 'fold' is not read: 'split' (train, val, test) says who is where, 'group' what stays together"
+    ]
+    table.write_text(f"file,can,paper,fold\n../folder/{files(folder)[0][0].relative_to(folder)},1,0,3\n")
+    assert open_tables([table], "--data", several=True).classes == ("can",)
 
 
 def test_class_folders_with_annotations_beside_them_stay_class_folders(folder):

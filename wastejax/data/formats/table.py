@@ -25,7 +25,8 @@ LABELS = ("labels", "classes", "tags", *LABEL)  # where an image has several
 BETWEEN = re.compile("[;|]")  # the labels of one cell
 IN_FOLDER = "_classes.csv"  # Roboflow's name for a column of 0 and 1 per class
 GROUP = ("group", "group_id", "photo")  # images of one value stay on one side of every split
-_KNOWN = frozenset((*FILE, *LABELS, *GROUP, "split", "domain", "source"))
+FOLD = ("fold", "folds", "kfold", "fold_id")  # of cross-validation; not read
+_KNOWN = frozenset((*FILE, *LABELS, *GROUP, *FOLD, "split", "domain", "source"))
 Row = dict[str, Any]
 
 
@@ -58,7 +59,7 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
     """Opens tables whose rows name files, below the table's folder or absolute, and their labels.
 
     A column `split` (train, val or test, in the usual words) gives the split, or the table's folder does; a column
-    `group` images that stay together; `domain` (or `source`) the domain.
+    `group` images that stay together; `domain` (or `source`) the domain. A column `fold` is noted, not read.
 
     Several labels of an image are in one cell, between semicolons or bars (a list in JSON and Parquet), in several
     rows of one file, or in a column of 0 and 1 for each class; without any, the image shows none of the classes.
@@ -106,6 +107,11 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
     if not found or not any(entry.labels for entry in found.values()):
         raise ConfigError(key, f"{paths[0]}: no row has both a {file} and a {label or 'class'}")
     notes = [f"rows {what}, left out: {count:,}" for what, count in counts.items()]
+    notes += [
+        f"column {name!r} is not read: 'split' (train, val, test) says who is where, 'group' what stays together"
+        for name in FOLD
+        if name in rows[0][1]
+    ]
     if any(entry.split for entry in found.values()) and not all(entry.split for entry in found.values()):
         raise ConfigError(key, f"{paths[0]}: some files have a split and some have none; give all or none")
     source = _source(root, found, notes)
@@ -141,7 +147,7 @@ def _labels(cell: Any, several: bool) -> frozenset[str]:
 
 def _indicators(row: Row, file: str) -> list[str]:
     """Returns the columns of 0 and 1 for each class; none where a column holds labels."""
-    names = [name for name in row if name not in (file, "split", "domain", "source", *GROUP) and name]
+    names = [name for name in row if name not in (file, "split", "domain", "source", *GROUP, *FOLD) and name]
     flags = all(str(row[name]).strip() in ("0", "1") for name in names)
     return names if len(names) > 1 and flags and not {*LABELS} & {*names} else []
 

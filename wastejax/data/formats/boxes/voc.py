@@ -73,7 +73,9 @@ def _listed(path: Path, key: str) -> dict[str, str]:
         if not file.is_file():
             continue
         with content_of(f"cannot read {file}", key):
-            found |= {line.split()[0]: split for line in file.read_text().splitlines() if line.strip()}
+            # Whatever the computer's own encoding is; bytes that are none are as in names of files.
+            lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+            found |= {line.split()[0]: split for line in lines if line.strip()}
     return found
 
 
