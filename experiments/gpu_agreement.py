@@ -175,7 +175,7 @@ def scored(side: Side, small: bool) -> tuple[float, np.ndarray]:
 
     @jit
     def answer(variables: Any, images: Any) -> Any:
-        return model.apply(variables, preprocessing.normalise(images))
+        return model.apply(variables, preprocessing.normalize(images))
 
     with jax.default_device(side.device), jax.default_matmul_precision("highest"):
         apply = partial(answer, on_device)

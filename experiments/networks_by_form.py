@@ -77,7 +77,7 @@ def drawn_bundle(network: Network, folder: Path) -> Bundle:
     # Answers of their own for different images, and none that is certain: it would hide what differs.
     variables["params"]["classifier"]["kernel"] = rng.normal(0, 1, head_shape).astype(np.float32)
     preprocessing = Preprocessing(network.size, mean=(0.5, 0.4, 0.3), std=(0.3, 0.25, 0.2), channels="bgr")
-    entry = preprocessing.normalise(images(network, BATCH))
+    entry = preprocessing.normalize(images(network, BATCH))
     scale = float(np.std(jit(model.apply)(variables, entry)))
     config = {"model": network.model, "data": {}, "eval": {"batch_size": BATCH}}
     save_bundle(path, Bundle(variables, config, CLASSES, preprocessing, temperature=scale))
@@ -85,7 +85,7 @@ def drawn_bundle(network: Network, folder: Path) -> Bundle:
 
 
 def images(network: Network, count: int, seed: int = 0) -> np.ndarray:
-    """Returns squares of few colours, uint8 [count, size, size, 3]."""
+    """Returns squares of few colors, uint8 [count, size, size, 3]."""
     coarse = np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
     side = -(-network.size // 4)
     return coarse.repeat(side, 1).repeat(side, 2)[:, : network.size, : network.size]
@@ -138,7 +138,7 @@ def distil(network: Network, folder: Path) -> str:
 def bfloat16(network: Network, folder: Path) -> str:
     """Answers in bfloat16."""
     bundle, config = load_bundle(folder / "bundle"), network.model | {"dtype": "bfloat16"}
-    entry = bundle.preprocessing.normalise(images(network, BATCH))
+    entry = bundle.preprocessing.normalize(images(network, BATCH))
     exact = np.asarray(bundle.logits(images(network, BATCH)))
     found = np.asarray(jit(create_model(config, len(CLASSES)).apply)(bundle.variables, entry))
     error = np.abs(found - exact).max() / np.abs(exact).max()

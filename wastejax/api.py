@@ -60,7 +60,7 @@ def create_model(name: str, num_classes: int, **keys: Any) -> tuple["nn.Module",
     Returns:
         A Linen module, and its preprocessing. The module is called as `module.apply(variables, images, train)`
         with images [B, S, S, 3] of any float dtype, and returns float32 logits [B, num_classes]. The
-        preprocessing is called with a PIL image of any mode and returns uint8 [S, S, 3]; its `normalise` scales a
+        preprocessing is called with a PIL image of any mode and returns uint8 [S, S, 3]; its `normalize` scales a
         batch of these to the network's input.
 
     Raises:
@@ -68,7 +68,7 @@ def create_model(name: str, num_classes: int, **keys: Any) -> tuple["nn.Module",
 
     Example:
         >>> module, preprocess = wastejax.create_model("mobilevit_tiny", num_classes=5)
-        >>> images = preprocess.normalise(preprocess(PIL.Image.open("photo.jpg"))[None])
+        >>> images = preprocess.normalize(preprocess(PIL.Image.open("photo.jpg"))[None])
         >>> images.shape
         (1, 128, 128, 3)
         >>> variables = jax.jit(module.init)(jax.random.key(0), images)

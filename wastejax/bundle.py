@@ -145,8 +145,8 @@ class Bundle:
         from wastejax.runtime.jit import jit
 
         model, variables = self._folded
-        normalise = self.preprocessing.normalise
-        forward = jit(lambda v, images: apply_folded(model, v, normalise(images), form))
+        normalize = self.preprocessing.normalize
+        forward = jit(lambda v, images: apply_folded(model, v, normalize(images), form))
         return lambda images: forward(variables, images)
 
 

@@ -54,7 +54,7 @@ def recompressed(image: Image.Image) -> Image.Image:
     return Image.open(data)
 
 
-def recoloured(image: Image.Image) -> Image.Image:
+def recolored(image: Image.Image) -> Image.Image:
     """A twelfth of the color circle further round, and paler."""
     hue, saturation, value = image.convert("HSV").split()
     hue = hue.point([(i + 21) % 256 for i in range(256)])
@@ -72,7 +72,7 @@ CHANGES = {
     "resized": lambda image: image.resize((image.width // 2, image.height // 2)),
     "recompressed": recompressed,
     "flipped": ImageOps.mirror,
-    "recoloured": recoloured,
+    "recolored": recolored,
     "cropped": cropped,
     "other_class": lambda image: image,
 }

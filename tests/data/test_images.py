@@ -70,7 +70,7 @@ def test_transparency_lies_on_white(image, expected):
     assert np.all(np.abs(pixels(encode(image)).astype(int) - expected) <= 1)
 
 
-def test_transparent_colours_of_palette_grey_and_rgb():
+def test_transparent_colors_of_palette_grey_and_rgb():
     palette = Image.new("P", (2, 1))
     palette.putpalette([10, 20, 30, 40, 50, 60])
     palette.putdata([0, 1])

@@ -29,12 +29,12 @@ def test_an_upright_image_is_cut_in_the_middle_too():
     assert 110 < ours[..., 1].mean() < 145  # the vertical gradient's middle
 
 
-def test_normalise_by_hand_for_numpy_and_jax():
+def test_normalize_by_hand_for_numpy_and_jax():
     preprocessing = Preprocessing(8, mean=(0.5, 0.4, 0.3), std=(0.5, 0.2, 0.1), channels="bgr")
     pixel = np.array([[[255, 0, 51]]], np.uint8)
     expected = [(0.2 - 0.3) / 0.1, (0 - 0.4) / 0.2, (1 - 0.5) / 0.5]
     for module in (np, jnp):
-        result = preprocessing.normalise(module.asarray(pixel))
+        result = preprocessing.normalize(module.asarray(pixel))
         assert result.dtype == np.float32
         np.testing.assert_allclose(result[0, 0], expected, rtol=1e-5)
 

@@ -20,19 +20,19 @@ from wastejax.main import parser
 RED, BLUE = (200, 20, 20), (20, 20, 200)
 
 
-def by_colour(images: np.ndarray) -> np.ndarray:
+def by_color(images: np.ndarray) -> np.ndarray:
     red = images.mean((1, 2))[:, 0] > images.mean((1, 2))[:, 2]
     return np.stack([red, ~red], axis=1).astype(np.float32)
 
 
-FAKE = Predictor(Path("fake"), "numpy", ("red", "blue"), Preprocessing(32), load_taxonomy(), by_colour)
+FAKE = Predictor(Path("fake"), "numpy", ("red", "blue"), Preprocessing(32), load_taxonomy(), by_color)
 
 
 class Film:
     """Stands in for cv2.VideoCapture: BGR frames at 10 per second."""
 
-    def __init__(self, *colours) -> None:
-        self.left = [np.full((40, 60, 3), colour[::-1], np.uint8) for colour in colours]
+    def __init__(self, *colors) -> None:
+        self.left = [np.full((40, 60, 3), color[::-1], np.uint8) for color in colors]
 
     def get(self, prop: int) -> float:
         return 10.0
@@ -45,7 +45,7 @@ class Film:
         return True, self.now
 
 
-def test_frames_come_at_their_times_and_in_their_colours():
+def test_frames_come_at_their_times_and_in_their_colors():
     film = Film(*[RED] * 5, *[BLUE] * 5)
     found = list(_read(film, "x.avi", 0.2, live=False))
     assert [round(seconds, 3) for seconds, _ in found] == [0.0, 0.2, 0.4, 0.6, 0.8]
@@ -56,7 +56,7 @@ def test_frames_come_at_their_times_and_in_their_colours():
 
 
 def test_smoothing_by_hand(monkeypatch):
-    photos = [Image.new("RGB", (40, 40), colour) for colour in (RED, BLUE, BLUE)]
+    photos = [Image.new("RGB", (40, 40), color) for color in (RED, BLUE, BLUE)]
     monkeypatch.setattr("wastejax.deployment.camera.frames", lambda *_: enumerate(photos))
     rows = list(stream(FAKE, "x.avi", 1.0, 0.75))
     assert [name for name, _ in rows] == ["x.avi#t=0.000", "x.avi#t=1.000", "x.avi#t=2.000"]
@@ -101,8 +101,8 @@ def test_predict_reads_a_video(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_, **__: FAKE)
     path = tmp_path / "film.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
-    for colour in [RED] * 10 + [BLUE] * 10:
-        writer.write(np.full((48, 64, 3), colour[::-1], np.uint8))
+    for color in [RED] * 10 + [BLUE] * 10:
+        writer.write(np.full((48, 64, 3), color[::-1], np.uint8))
     writer.release()
     lines: list[str] = []
     options = ["predict", str(path), "--every=0.5", "--smoothing=0", "--format=csv", "--top=1"]

@@ -214,12 +214,12 @@ def test_networks_with_attention_have_a_litert_form(tmp_path):
     np.testing.assert_allclose(rows, load_jax(bundle.path).probabilities(SAMPLE.images[:2]), atol=1e-5)
 
 
-def test_a_file_for_normalised_images(place, tmp_path):
+def test_a_file_for_normalized_images(place, tmp_path):
     bundle = load_bundle(place / "bundle")
     write_export(bundle, tmp_path / "float.onnx", entry="float32")
     session = onnxruntime.InferenceSession(tmp_path / "float.onnx")
     assert session.get_inputs()[0].type == "tensor(float)"
-    rows = session.run(None, {"images": bundle.preprocessing.normalise(SAMPLE.images)})[0]
+    rows = session.run(None, {"images": bundle.preprocessing.normalize(SAMPLE.images)})[0]
     np.testing.assert_allclose(rows, load_jax(bundle.path).probabilities(SAMPLE.images), atol=1e-5)
     np.testing.assert_array_equal(load_predictor(tmp_path / "float.onnx").probabilities(SAMPLE.images), rows)
 

@@ -40,7 +40,7 @@ from wastejax.main import parser
 CLASSES = ("eggshells", "glass_food_jars", "tea_bags")  # red, green, blue
 
 
-def by_colour(images: np.ndarray) -> np.ndarray:
+def by_color(images: np.ndarray) -> np.ndarray:
     """Logits at every position of 32 x 32 pixels: how much of each color there is, beyond gray."""
     B, H, W, _ = images.shape
     blocks = images.astype(float).reshape(B, H // 32, 32, W // 32, 32, 3).mean((2, 4)) / 255
@@ -53,8 +53,8 @@ FAKE = Predictor(
     CLASSES,
     Preprocessing(128),
     load_taxonomy(),
-    lambda images: softmax(by_colour(images).mean((1, 2))),
-    dense=by_colour,
+    lambda images: softmax(by_color(images).mean((1, 2))),
+    dense=by_color,
 )
 SETTINGS = Settings((3.0,), (0.3, 0.45, 0.6, 0.75), 0.4, 0.1, growth=0.2, overlap=0.5, least=0.5)
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -69,8 +69,8 @@ THINGS = [
 
 def scene(*things) -> Image.Image:
     image = Image.new("RGB", (640, 480), (128, 128, 128))
-    for colour, (left, top, right, bottom) in things:
-        ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), fill=colour)
+    for color, (left, top, right, bottom) in things:
+        ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), fill=color)
     return image
 
 
@@ -78,8 +78,8 @@ def scene(*things) -> Image.Image:
 def test_every_object_is_found_once_with_its_class_and_box(count):
     found = find_regions(FAKE, scene(*THINGS[:count]), SETTINGS)
     assert len(found) == count
-    for colour, box in THINGS[:count]:
-        label = CLASSES[colour.index(255)]
+    for color, box in THINGS[:count]:
+        label = CLASSES[color.index(255)]
         fits = [iou(np.array(box, float), np.array([r.box], float))[0] for r in found if r.label == label]
         assert max(fits) > 0.35, (label, box, found)
     assert [r.probability for r in found] == sorted((r.probability for r in found), reverse=True)

@@ -45,7 +45,7 @@ def test_the_mean_of_the_maps_is_the_logits(name):
     np.testing.assert_allclose(maps.mean((1, 2)), logits, atol=1e-5)
 
 
-def test_a_bundle_gives_the_same_maps_with_normalisation_folded(tmp_path):
+def test_a_bundle_gives_the_same_maps_with_normalization_folded(tmp_path):
     bundle = load_bundle(write_bundle(tmp_path / "bundle"))
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     np.testing.assert_allclose(bundle.dense(images).mean((1, 2)), bundle.logits(images), atol=1e-4)

@@ -81,7 +81,7 @@ def test_curves_need_an_epoch(tmp_path):
         plots.curves([], tmp_path / "curves.png")
 
 
-def test_confusion_matrix_is_normalised_by_row(tmp_path):
+def test_confusion_matrix_is_normalized_by_row(tmp_path):
     figure = plots.confusion_matrix([[3, 1, 0], [0, 0, 0], [0, 0, 8]], ["a", "b_c", "d"], tmp_path / "c.png")
     (ax,) = figure.axes
     shares = ax.get_images()[0].get_array()

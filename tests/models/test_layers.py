@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from wastejax.models.layers import blocks as layers
-from wastejax.models.layers import norm as normalisation
+from wastejax.models.layers import norm as normalization
 from wastejax.models.layers.attention import attend
 from wastejax.models.layers.blocks import (
     CBAM,
@@ -99,10 +99,10 @@ def test_a_convolution_to_more_channels_and_its_norm_equal_flax(dtype, form, mon
     used = []
     if form == "other":
         monkeypatch.setattr(
-            normalisation, "per_backend", lambda cpu, other, *args, **keys: other(*args, **keys)
+            normalization, "per_backend", lambda cpu, other, *args, **keys: other(*args, **keys)
         )
-    by_moments = normalisation._by_moments
-    monkeypatch.setattr(normalisation, "_by_moments", lambda *a, **k: used.append(1) or by_moments(*a, **k))
+    by_moments = normalization._by_moments
+    monkeypatch.setattr(normalization, "_by_moments", lambda *a, **k: used.append(1) or by_moments(*a, **k))
 
     def run(module):
         def apply(params, x):
@@ -122,7 +122,7 @@ def test_a_convolution_to_more_channels_and_its_norm_equal_flax(dtype, form, mon
         np.testing.assert_allclose(ours, flax, rtol=tolerance, atol=tolerance * np.abs(flax).max())
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     """A linear map of tokens that layer normalization has gone over: ours, or Flax's two layers."""
 
     ours: bool
@@ -141,13 +141,13 @@ class Normalised(nn.Module):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_layer_norm_and_the_linear_map_after_it_equal_flax(dtype):
     x, g = jnp.asarray(3 * draw(4, 5, 7) + 2, dtype), jnp.asarray(draw(4, 5, 6, seed=1), dtype)
-    variables = drawn_variables(Normalised(False, dtype), x)
+    variables = drawn_variables(Normalized(False, dtype), x)
     results = []
     for ours in (True, False):
-        y, pull = jax.vjp(Normalised(ours, dtype).apply, variables, x)
+        y, pull = jax.vjp(Normalized(ours, dtype).apply, variables, x)
         assert y.dtype == dtype
         results.append((y, pull(g)))
-    answer = Normalised(True, dtype, train=False).apply(variables, x)
+    answer = Normalized(True, dtype, train=False).apply(variables, x)
     tolerance = 1e-5 if dtype == jnp.float32 else 3e-2
     assert jax.tree.structure(results[0]) == jax.tree.structure(results[1])
     pairs = zip(jax.tree.leaves(results[0]), jax.tree.leaves(results[1]), strict=True)

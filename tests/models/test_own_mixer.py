@@ -58,7 +58,7 @@ def test_the_guides_mixer_mixes_learns_and_survives_in_a_bundle(place):
     model = wastejax.load(place / "bundle", engine="jax")
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     contract = Preprocessing(64)
-    square = contract.normalise(contract(Image.fromarray(image))[None])
+    square = contract.normalize(contract(Image.fromarray(image))[None])
     expected = jax.nn.softmax(jax.jit(module.apply)(variables, square))[0]
     answer = model(image)
     assert answer.probability == pytest.approx(float(expected.max()), rel=1e-4)

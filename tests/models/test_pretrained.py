@@ -380,7 +380,7 @@ def test_lite0_knows_shoes(real_data_dir, lite):
     files = sorted((real_data_dir / "household_waste" / "shoes").iterdir())
     chosen = [files[i] for i in np.linspace(0, len(files) - 1, 60).astype(int)]
     photos = np.stack([preprocessing(decode(path.read_bytes())) for path in chosen])
-    logits = jax.jit(model.apply)(variables, preprocessing.normalise(photos))
+    logits = jax.jit(model.apply)(variables, preprocessing.normalize(photos))
     assert np.isin(np.argmax(logits, axis=-1), FOOTWEAR).mean() >= 0.8
 
 

@@ -43,17 +43,17 @@ def draw(root: Path, per_class: int = 20) -> Path:
     for name in ("bar", "disc", "square"):
         (root / name).mkdir(parents=True)
         for i in range(per_class):
-            ground, colour = (tuple(int(c) for c in rng.integers(0, 256, 3)) for _ in range(2))
+            ground, color = (tuple(int(c) for c in rng.integers(0, 256, 3)) for _ in range(2))
             noise = rng.integers(-40, 40, (48, 48, 3))
             image = Image.new("RGB", (48, 48), ground)
             x, y, r = (int(v) for v in rng.integers((14, 14, 8), (34, 34, 13)))
             pen = ImageDraw.Draw(image)
             if name == "disc":
-                pen.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+                pen.ellipse((x - r, y - r, x + r, y + r), fill=color)
             elif name == "square":
-                pen.rectangle((x - r, y - r, x + r, y + r), fill=colour)
+                pen.rectangle((x - r, y - r, x + r, y + r), fill=color)
             else:
-                pen.rectangle((x - r, y - 3, x + r, y + 3), fill=colour)
+                pen.rectangle((x - r, y - 3, x + r, y + 3), fill=color)
             pixels = np.clip(np.asarray(image).astype(int) + noise, 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"{i:02}.png")
     return root

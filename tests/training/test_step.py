@@ -141,13 +141,13 @@ def test_a_taught_step_by_hand():
     config = recipe(f"distill.weight={weight}", f"distill.temperature={T}")
     taught = {"kernel": np.float32(np.random.default_rng(7).normal(size=(3, CLASSES)))}
 
-    class ByColour(Teacher):
+    class ByColor(Teacher):
         """Logits = mean color, as the teacher's own preprocessing scales it, @ kernel."""
 
         def logits(self, variables, images):
-            return self.preprocessing.normalise(images).mean((1, 2)) @ variables["kernel"]
+            return self.preprocessing.normalize(images).mean((1, 2)) @ variables["kernel"]
 
-    teacher = ByColour(None, taught, Preprocessing(SIZE, mean=(0.5,) * 3, std=(0.25,) * 3))
+    teacher = ByColor(None, taught, Preprocessing(SIZE, mean=(0.5,) * 3, std=(0.25,) * 3))
     tx = optim.make_optimizer(config.optim, lambda step: 0.1)
     state = create_train_state(variables(), tx, config.optim)
     step = make_train_step(linear_model(), tx, config, Preprocessing(SIZE), teacher=teacher)
@@ -170,7 +170,7 @@ def test_a_teacher_answers_as_its_bundle_does_and_must_know_the_same_classes(tmp
     save_bundle(tmp_path, Bundle(variables, config.to_dict(), ("a", "b", "c"), preprocessing))
     teacher = load_teacher(config.distill, ("a", "b", "c"))
     images = batch(2)["image"].repeat(8, 1).repeat(8, 2)
-    expected = model.apply(variables, preprocessing.normalise(images))
+    expected = model.apply(variables, preprocessing.normalize(images))
     np.testing.assert_allclose(teacher.logits(teacher.variables, images), expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(ConfigError, match=r"distill.teacher: .* trained for other classes .*: b, d"):
         load_teacher(config.distill, ("a", "c", "d"))

@@ -185,6 +185,6 @@ def _network(weights: str) -> tuple[Callable, Preprocessing]:
         model = create_model(bundle.config["model"], len(bundle.classes))
     variables = jax.device_put(variables)
     forward = jit(
-        lambda v, images: model.features(v, preprocessing.normalise(images)).astype("float32").mean((1, 2))
+        lambda v, images: model.features(v, preprocessing.normalize(images)).astype("float32").mean((1, 2))
     )
     return lambda images: forward(variables, images), preprocessing

@@ -128,6 +128,6 @@ def _profile(written: Exported, entry: str, say: Say) -> None:
 
     assert written.checked_on is not None
     squares = written.checked_on.images[:1]
-    given = squares if entry == "uint8" else load_onnx(written.path).preprocessing.normalise(squares)
+    given = squares if entry == "uint8" else load_onnx(written.path).preprocessing.normalize(squares)
     for line in profile(written.path, given):
         say(line)

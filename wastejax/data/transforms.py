@@ -133,7 +133,7 @@ class Preprocessing:
         left, top = (width - side) / 2, (height - side) / 2
         return left, top, left + side, top + side
 
-    def normalise(self, images: Any) -> Any:
+    def normalize(self, images: Any) -> Any:
         """Scales uint8 [..., 3] to float32 in the network's units and channel order; NumPy and JAX alike."""
         scale = (1 / (255 * np.asarray(self.std, np.float64))).astype(np.float32)
         shift = (np.asarray(self.mean, np.float64) / np.asarray(self.std, np.float64)).astype(np.float32)
@@ -174,7 +174,7 @@ def random_flip(pixels: np.ndarray, rng: random.Random) -> np.ndarray:
     return np.stack([pixels[:, ::-1, c] for c in range(3)], -1)
 
 
-def colour_jitter(pixels: np.ndarray, rng: random.Random, strength: float) -> np.ndarray:
+def color_jitter(pixels: np.ndarray, rng: random.Random, strength: float) -> np.ndarray:
     """Changes brightness, contrast and saturation by factors in 1 ± strength, in random order."""
     image = Image.fromarray(pixels)
     enhancers = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
@@ -234,7 +234,7 @@ def strong(preprocessing: Preprocessing, min_area: float, strength: float = 1.0)
         pixels = random_resized_crop(pixels, size, rng, min_area, preprocessing.interpolation)
         pixels = random_flip(pixels, rng)
         if rng.random() < 0.5:
-            pixels = colour_jitter(pixels, rng, 0.4 * strength)
+            pixels = color_jitter(pixels, rng, 0.4 * strength)
         return random_erasing(pixels, rng, 0.25 * strength)
 
     return augment

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 # Matplotlib's 'inferno' (van der Walt & Smith 2015, CC0) at equal steps: monotone in brightness, in gray print too.
-COLOURS = np.array(
+COLORS = np.array(
     [(0, 0, 4), (51, 10, 95), (120, 28, 109), (188, 55, 84), (237, 105, 37), (251, 180, 26), (252, 255, 164)]
 )
 OPACITY = 0.7  # of the color where the evidence is largest; none where there is none
@@ -49,10 +49,10 @@ def blend(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     H, W = image.shape[:2]
     smooth = Image.fromarray(heat.astype(np.float32)).resize((W, H), Image.Resampling.BICUBIC)
     share = np.clip(np.asarray(smooth), 0, 1)
-    steps = np.linspace(0, 1, len(COLOURS))
-    colour = np.stack([np.interp(share, steps, COLOURS[:, i]) for i in range(3)], axis=-1)
+    steps = np.linspace(0, 1, len(COLORS))
+    color = np.stack([np.interp(share, steps, COLORS[:, i]) for i in range(3)], axis=-1)
     opacity = OPACITY * share[..., None]
-    return np.rint((1 - opacity) * image + opacity * colour).astype(np.uint8)
+    return np.rint((1 - opacity) * image + opacity * color).astype(np.uint8)
 
 
 def explain(

@@ -103,7 +103,7 @@ class MobileViTBlock(nn.Module):
 
     Attributes:
         conv: constructor of a convolution.
-        layer: `ConvNormAct` with its convolution and normalisation bound.
+        layer: `ConvNormAct` with its convolution and normalization bound.
         dim: width of the mixer.
         drop_path: one rate of stochastic depth for each mixer layer.
         mixer, expansion, local_kernel, local_depthwise: see `MobileViT`.
@@ -138,7 +138,7 @@ class MobileViTBlock(nn.Module):
         tokens = unfold(x)
         for i, rate in enumerate(self.drop_path):
             tokens = TransformerLayer(HEADS, rate, self.dtype, name=f"mixer{i}")(tokens, train)
-        # Each token is normalised for itself, so it may be folded first: on a CPU that is the faster order.
+        # Each token is normalized for itself, so it may be folded first: on a CPU that is the faster order.
         return nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(fold(tokens, x.shape))
 
     def _inverted_residuals(self, x: Array, train: bool) -> Array:

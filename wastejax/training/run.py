@@ -103,7 +103,7 @@ def set_up(
         model=model,
         train_step=_train_step(config, model, tx, dataset, devices),
         predict=jit(
-            lambda v, images: model.apply(v, preprocessing.normalise(images)),
+            lambda v, images: model.apply(v, preprocessing.normalize(images)),
             out_shardings=devices.everywhere,  # every process scores all answers
         ),
         schedule=schedule,

@@ -267,7 +267,7 @@ def _search(
     """
     (count, g, _), k = a.shape, y.shape[1]
     middle = _sampling(np.array(g / 2), np.array(_TEMPLATE * g), n, g)
-    target = _normalised(middle @ b @ middle.T)
+    target = _normalized(middle @ b @ middle.T)
     rows = _sampling(y, side[:, None], n, g).reshape(len(y), k * n, g)
     columns = _sampling(x, side[:, None], n, g).reshape(len(x), k * n, g)
     windows = (rows @ a @ columns.swapaxes(1, 2)).reshape(count, k, n, k, n)
@@ -295,10 +295,10 @@ def _detail(gray: np.ndarray, radius: int) -> np.ndarray:
     blur = (np.abs(np.arange(g)[:, None] - np.arange(g)) <= radius).astype(np.float32)
     blur /= blur.sum(1, keepdims=True)
     x = gray.astype(np.float32)
-    return _normalised(x - blur @ x @ blur.T, _FLAT)
+    return _normalized(x - blur @ x @ blur.T, _FLAT)
 
 
-def _normalised(x: np.ndarray, least: float = 1e-6) -> np.ndarray:
+def _normalized(x: np.ndarray, least: float = 1e-6) -> np.ndarray:
     """Scales images (float32 [P, h, w]) to norm 1 where their norm is at least `least`."""
     return x / np.maximum(np.linalg.norm(x, axis=(1, 2), keepdims=True), least)
 

@@ -56,7 +56,7 @@ def open_folder(root: str | Path, key: str = "config.data.dir") -> Source:
     Folders above the class folders, or directly in them, give the split where their names say which it is, in the
     usual words (`Training`, `test_set`, `valid`, …). Several folders without images of their own that hold folders
     of the same names, and whose names do not say which split they are, are refused: they would become the classes.
-    Names are NFC-normalised, so that Korean ones from macOS and Linux are the same.
+    Names are NFC-normalized, so that Korean ones from macOS and Linux are the same.
 
     Args:
         root: the folder.

@@ -34,7 +34,7 @@ NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
     "bundle": ((), ""),
 }
 PRECISIONS = ("none", "fp16", "int8", "integer")
-QUANTISED = {"onnx": PRECISIONS[:3], "litert": PRECISIONS, "bundle": PRECISIONS[:3]}
+QUANTIZED = {"onnx": PRECISIONS[:3], "litert": PRECISIONS, "bundle": PRECISIONS[:3]}
 STORED = {"none": "float32", "fp16": "float16", "int8": "int8"}  # of a bundle's kernels
 BATCH = 8
 MAPPED = 100  # classes: a class map of more costs over one per cent of EfficientNetV2-B0
@@ -156,8 +156,8 @@ def write_export(
         onnx_files.halve(path, path, text)
     elif precision == "int8":
         assert calibration is not None
-        given = calibration.images if entry == "uint8" else bundle.preprocessing.normalise(calibration.images)
-        onnx_files.quantise(path, path, text, given)
+        given = calibration.images if entry == "uint8" else bundle.preprocessing.normalize(calibration.images)
+        onnx_files.quantize(path, path, text, given)
 
 
 def _write_litert(
@@ -175,9 +175,9 @@ def _write_litert(
         network = litert_quantize.halve(network)
     elif precision != "none":
         assert calibration is not None
-        given = calibration.images if entry == "uint8" else bundle.preprocessing.normalise(calibration.images)
+        given = calibration.images if entry == "uint8" else bundle.preprocessing.normalize(calibration.images)
         integer = precision == "integer"
-        network = litert_quantize.quantise(
+        network = litert_quantize.quantize(
             network, litert.SIGNATURE, litert.ENTRY, given.astype(dtype), integer
         )
     litert.write_litert(path, network, text, class_map and side % STRIDE == 0)
@@ -321,9 +321,9 @@ def check_request(
             if package == "litert_converter":  # it asks for versions that other extras cannot have
                 raise MissingPackage(f"--format={form.name}", "litert-converter", None, alone=True)
             raise MissingPackage(f"--format={form.name}", package, extra)
-    able = QUANTISED.get(form.name, ("none",))
+    able = QUANTIZED.get(form.name, ("none",))
     if precision not in able:
-        forms = ", ".join(name for name, known in QUANTISED.items() if precision in known)
+        forms = ", ".join(name for name, known in QUANTIZED.items() if precision in known)
         raise UserError(f"--quantize={precision}: only for --format={forms}")
     if form.name == "bundle":
         check_folder(out, "--out")

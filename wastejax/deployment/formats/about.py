@@ -117,7 +117,7 @@ def exported(
     side = preprocessing.image_size
 
     def call(images: np.ndarray) -> Sequence[Any]:
-        return compute(images if about["input"] == "uint8" else preprocessing.normalise(images))
+        return compute(images if about["input"] == "uint8" else preprocessing.normalize(images))
 
     def probabilities(images: np.ndarray) -> np.ndarray:
         rows = np.asarray(call(images)[0], np.float32)

@@ -35,7 +35,7 @@ def halve(network: bytes) -> bytes:
     return _made(work)
 
 
-def quantise(network: bytes, signature: str, entry: str, images: np.ndarray, integer: bool = False) -> bytes:
+def quantize(network: bytes, signature: str, entry: str, images: np.ndarray, integer: bool = False) -> bytes:
     """Returns a network computed in 8 bits, kernels per channel, activations by the ranges that images give.
 
     Args:

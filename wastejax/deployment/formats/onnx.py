@@ -24,7 +24,7 @@ ENTRY, RESULT, CLASS_MAP = "images", "probabilities", "class_map"
 CALIBRATION_BATCH = 16
 # Pooling, attention and softmax stay in floating point: they cost next to nothing, and err easily in 8 bits.
 DOTS = ("Conv", "Gemm", "MatMul")
-QUANTISED = [*DOTS, "Add", "Clip"]
+QUANTIZED = [*DOTS, "Add", "Clip"]
 
 
 def write_onnx(
@@ -119,7 +119,7 @@ def halve(source: Path, path: Path, about: str) -> None:
     _write(model, path, about)
 
 
-def quantise(source: Path, path: Path, about: str, images: np.ndarray) -> None:
+def quantize(source: Path, path: Path, about: str, images: np.ndarray) -> None:
     """Writes an ONNX file with convolutions and dots in 8 bits, scales per channel (Jacob et al. 2018).
 
     The first convolution and the classifier stay in float32: they hold few of the weights and cost most of the
@@ -162,7 +162,7 @@ def quantise(source: Path, path: Path, about: str, images: np.ndarray) -> None:
             str(path),
             Batches(),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=QUANTISED,
+            op_types_to_quantize=QUANTIZED,
             nodes_to_exclude=[first, *onnx_graph.last_of(graph, DOTS)],
             per_channel=True,
             activation_type=QuantType.QUInt8,

@@ -17,7 +17,7 @@ from wastejax.deployment.regions import Region, Settings, find_regions
 from wastejax.deployment.regions.tracking import track
 
 # Okabe & Ito (2008): apart from each other for color-blind readers too.
-COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
+COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 
 
 class RegionAnswer(NamedTuple):
@@ -108,12 +108,12 @@ def draw(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
     pen, unit = ImageDraw.Draw(drawn), max(1, round(max(sides) / 300))
     font = ImageFont.load_default(max(11, 5 * unit))
     for i, region in reversed(list(enumerate(regions))):  # the surest on top
-        colour = COLOURS[i % len(COLOURS)]
+        color = COLORS[i % len(COLORS)]
         left, top, right, bottom = (round(factor * x) for x in region.box)
-        pen.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), outline=colour, width=unit)
+        pen.rectangle((left, top, max(right - 1, left), max(bottom - 1, top)), outline=color, width=unit)
         text = f"{region.label.replace('_', ' ')} {region.probability:.0%}"
         _, _, x1, y1 = pen.textbbox((left + 2 * unit, top + unit), text, font=font)
-        pen.rectangle((left, top, x1 + 2 * unit, y1 + unit), fill=colour)
+        pen.rectangle((left, top, x1 + 2 * unit, y1 + unit), fill=color)
         pen.text((left + 2 * unit, top + unit), text, fill="black", font=font)
     return drawn
 

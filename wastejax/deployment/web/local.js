@@ -24,7 +24,7 @@ export async function loadModel(labels, progress = () => {}) {
 
   async function run(pixels, height, width) {
     const bytes = labels.onnx.input === "uint8";
-    const data = bytes ? pixels : normalise(pixels, labels.preprocessing);
+    const data = bytes ? pixels : normalize(pixels, labels.preprocessing);
     const input = new ort.Tensor(bytes ? "uint8" : "float32", data, [1, height, width, 3]);
     const output = await session.run({ [session.inputNames[0]]: input });
     return {
@@ -114,7 +114,7 @@ export async function squareOf(image, preprocessing) {
   return resizeSquare({ data, columns, x0, y0 }, width, height, box, size, interpolation);
 }
 
-function normalise(pixels, { mean, std, channels }) {
+function normalize(pixels, { mean, std, channels }) {
   const order = channels === "bgr" ? [2, 1, 0] : [0, 1, 2];
   return Float32Array.from(pixels, (_, i) => {
     const c = order[i % 3];

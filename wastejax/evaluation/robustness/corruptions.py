@@ -54,7 +54,7 @@ def occlude(image: Image.Image, share: float, rng: np.random.Generator) -> Image
     across, down = rng.random(2)
     left, top = round(across * (w - box_w)), round(down * (h - box_h))
     covered = image.copy()
-    covered.paste(_mean_colour(image), (left, top, left + box_w, top + box_h))
+    covered.paste(_mean_color(image), (left, top, left + box_w, top + box_h))
     return covered
 
 
@@ -91,7 +91,7 @@ def rescale(image: Image.Image, factor: float, rng: np.random.Generator) -> Imag
     w, h = image.size
     size = max(1, round(factor * w)), max(1, round(factor * h))
     left, top = (w - size[0]) // 2, (h - size[1]) // 2
-    frame = Image.new("RGB", image.size, _mean_colour(image))
+    frame = Image.new("RGB", image.size, _mean_color(image))
     frame.paste(image.resize(size, Image.Resampling.BICUBIC), (left, top))
     return frame
 
@@ -160,6 +160,6 @@ def _to_image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
-def _mean_colour(image: Image.Image) -> tuple[int, int, int]:
+def _mean_color(image: Image.Image) -> tuple[int, int, int]:
     r, g, b = np.rint(np.asarray(image).mean(axis=(0, 1))).astype(int).tolist()
     return r, g, b

@@ -26,11 +26,11 @@ from wastejax.models.layers.plain import is_plain
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _normalise(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
-    return _normalise_fwd(x, scale, bias, epsilon)[0]
+def _normalize(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
+    return _normalize_fwd(x, scale, bias, epsilon)[0]
 
 
-def _normalise_fwd(x: Array, scale: Array, bias: Array, epsilon: float) -> Any:
+def _normalize_fwd(x: Array, scale: Array, bias: Array, epsilon: float) -> Any:
     wide = x.astype(jnp.float32)
     mean = wide.mean((0, 1, 2))
     var = jnp.maximum(jnp.square(wide).mean((0, 1, 2)) - jnp.square(mean), 0.0)
@@ -39,7 +39,7 @@ def _normalise_fwd(x: Array, scale: Array, bias: Array, epsilon: float) -> Any:
     return (y.astype(x.dtype), mean, var), (x, scale, mean, inverse)
 
 
-def _normalise_bwd(epsilon: float, residuals: Any, cotangents: Any) -> tuple[Array, Array, Array]:
+def _normalize_bwd(epsilon: float, residuals: Any, cotangents: Any) -> tuple[Array, Array, Array]:
     x, scale, mean, inverse = residuals
     wide, g = x.astype(jnp.float32), cotangents[0].astype(jnp.float32)
     count = x.size // x.shape[-1]
@@ -51,33 +51,33 @@ def _normalise_bwd(epsilon: float, residuals: Any, cotangents: Any) -> tuple[Arr
     return d_x.astype(x.dtype), d_scale, d_bias
 
 
-_normalise.defvjp(_normalise_fwd, _normalise_bwd)
+_normalize.defvjp(_normalize_fwd, _normalize_bwd)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _conv_normalise(x: Array, kernel: Array, scale: Array, bias: Array, epsilon: float) -> Any:
-    """Returns `_normalise` of the 1x1 convolution of `x` with `kernel` [1, 1, C, F]."""
+def _conv_normalize(x: Array, kernel: Array, scale: Array, bias: Array, epsilon: float) -> Any:
+    """Returns `_normalize` of the 1x1 convolution of `x` with `kernel` [1, 1, C, F]."""
     return per_backend(_by_moments, _one_by_one, x, kernel, scale, bias, epsilon=epsilon)
 
 
-def _conv_normalise_fwd(x: Array, kernel: Array, scale: Array, bias: Array, epsilon: float) -> Any:
-    return _conv_normalise(x, kernel, scale, bias, epsilon), (x, kernel, scale, bias)
+def _conv_normalize_fwd(x: Array, kernel: Array, scale: Array, bias: Array, epsilon: float) -> Any:
+    return _conv_normalize(x, kernel, scale, bias, epsilon), (x, kernel, scale, bias)
 
 
-def _conv_normalise_bwd(epsilon: float, residuals: Any, cotangents: Any) -> Any:
+def _conv_normalize_bwd(epsilon: float, residuals: Any, cotangents: Any) -> Any:
     return per_backend(_by_moments_vjp, _one_by_one_vjp, *residuals, cotangents[0], epsilon=epsilon)
 
 
-_conv_normalise.defvjp(_conv_normalise_fwd, _conv_normalise_bwd)
+_conv_normalize.defvjp(_conv_normalize_fwd, _conv_normalize_bwd)
 
 
 def _one_by_one(x: Array, kernel: Array, scale: Array, bias: Array, *, epsilon: float) -> Any:
-    return _normalise(conv2d(x, kernel, lowering="direct"), scale, bias, epsilon)
+    return _normalize(conv2d(x, kernel, lowering="direct"), scale, bias, epsilon)
 
 
 def _one_by_one_vjp(x: Array, kernel: Array, scale: Array, bias: Array, g: Array, *, epsilon: float) -> Any:
-    normalise = partial(_one_by_one, epsilon=epsilon)
-    (_, mean, var), vjp = jax.vjp(normalise, x, kernel, scale, bias)  # XLA finds that it has all this already
+    normalize = partial(_one_by_one, epsilon=epsilon)
+    (_, mean, var), vjp = jax.vjp(normalize, x, kernel, scale, bias)  # XLA finds that it has all this already
     return vjp((g, jnp.zeros_like(mean), jnp.zeros_like(var)))
 
 
@@ -176,9 +176,9 @@ class BatchNorm(nn.Module):
             factor = scale * jax.lax.rsqrt(var.value + self.epsilon)
             return (x.astype(jnp.float32) * factor + (bias - mean.value * factor)).astype(self.dtype)
         if kernel is None:
-            y, batch_mean, batch_var = _normalise(x, scale, bias, self.epsilon)
+            y, batch_mean, batch_var = _normalize(x, scale, bias, self.epsilon)
         else:
-            y, batch_mean, batch_var = _conv_normalise(x, kernel, scale, bias, self.epsilon)
+            y, batch_mean, batch_var = _conv_normalize(x, kernel, scale, bias, self.epsilon)
         if not self.is_initializing():
             mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
             var.value = self.momentum * var.value + (1 - self.momentum) * batch_var

@@ -104,7 +104,7 @@ def _loss(
         params = {k: jax.lax.stop_gradient(v) if k in frozen else v for k, v in params.items()}
         variables = {"params": params, "batch_stats": batch_stats}
         logits, new_stats = model.apply(
-            variables, preprocessing.normalise(images), train=True, rng=rng, frozen=frozen
+            variables, preprocessing.normalize(images), train=True, rng=rng, frozen=frozen
         )
         if targets.dtype == bool:
             loss = losses.partial_labels(logits, targets, config.loss.label_smoothing)

@@ -29,7 +29,7 @@ class Teacher(NamedTuple):
     def logits(self, variables: dict[str, Any], images: jax.Array) -> jax.Array:
         """Returns logits, float32 [B, C], of images [B, S, S, 3] of 0 to 255 at any size that it takes."""
         return jax.numpy.asarray(
-            apply_folded(self.model, variables, self.preprocessing.normalise(images)), jax.numpy.float32
+            apply_folded(self.model, variables, self.preprocessing.normalize(images)), jax.numpy.float32
         )
 
 
