@@ -236,7 +236,7 @@ def test_the_plateau_scales_the_update():
 
 
 def test_a_real_network_compiles_once_learns_and_repeats_itself():
-    config = load_recipe("efficientnetv2_eca")
+    config = load_recipe("pyramidnet_asam")
     keys = ["model.size=tiny", "model.dropout=0.2", "loss.mixup=0.4", "loss.cutmix=1.0", "optim.clip_norm=1"]
     apply_overrides(config, [f"--config.{k}" for k in keys])
     model = create_model(config.model, CLASSES)
