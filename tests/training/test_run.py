@@ -22,11 +22,17 @@ EPOCHS = 3
 PER_EPOCH = 4  # steps: 36 training images, 8 to a batch
 STEPS = PER_EPOCH * EPOCHS
 
-# Small enough to compile in seconds; everything random is on, so that resuming has something to get wrong.
+# The network that is traced and compiled fastest; everything random is on, so that resuming has something to get
+# wrong.
 OPTIONS = [
-    "--config=configs/efficientnetv2_eca.py",
+    "--config=configs/pyramidnet_asam.py",
     "--config.model.size=tiny",
+    "--config.model.drop_path=0.2",
     "--config.data.image_size=32",
+    "--config.data.augmentation=strong",
+    "--config.optim.name=adamw",
+    "--config.optim.learning_rate=0.001",
+    "--config.optim.sharpness.name=none",
     f"--config.train.epochs={EPOCHS}",
     "--config.train.batch_size=8",
     "--config.optim.warmup_epochs=1",
@@ -121,7 +127,7 @@ def history(workdir: Path) -> list[dict[str, str]]:
 
 def assert_same_run(workdir: Path, other: Path) -> None:
     a, b = arrays(workdir), arrays(other)
-    assert a.keys() == b.keys() and len(a) > 100
+    assert a.keys() == b.keys() and len(a) > 60  # the network, its average, the optimizer's two moments
     assert [k for k in a if not np.array_equal(a[k], b[k])] == []
     assert history(workdir) == history(other)
     weights = [json.loads((w / "bundle" / "bundle.json").read_text())["sha256"] for w in (workdir, other)]
@@ -182,6 +188,7 @@ def kill_when(process: subprocess.Popen, condition) -> None:
     while not condition():
         assert process.poll() is None, "ended before it could be killed: " + "".join(process.communicate())
         assert time.monotonic() < deadline
+        time.sleep(0.001)  # a save takes a hundred times as long
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
@@ -236,8 +243,8 @@ def test_a_polite_stop_saves_and_exits_cleanly(place, undisturbed, number):
 
 
 def test_a_stop_while_the_step_compiles_is_answered_at_once_and_loses_nothing(place):
-    # A size that no other run has, so that nothing comes from the cache.
-    process = command(place, "compiling", "--config.data.image_size=40")
+    # A size that no other run has, so that nothing comes from the cache, and more blocks, so that it takes long.
+    process = command(place, "compiling", "--config.data.image_size=40", "--config.model.depth=44")
     lines = []
     for line in process.stdout:
         lines.append(line)
