@@ -183,7 +183,6 @@ def test_the_summary_counts_what_is_there(messy):
     assert facts["label_conflicts"] == [
         {"files": ["can/default/02.png", "jar/was_a_can.jpg"], "labels": ["can", "jar"]}
     ]
-    assert facts["across_classes"] == {"pairs_by_hash": 1, "confirmed_by_pixels": 1}
     assert facts["classes"]["by_name"]["jar"] == {
         "num_files": 10,
         "num_readable": 9,
@@ -275,7 +274,7 @@ def test_the_command_writes_what_training_accepts(messy, tmp_path, capsys):
     command(f"--data={messy}", f"--out={tmp_path}", "--write-manifest")
     assert {path: path.stat().st_mtime_ns for path in messy.rglob("*")} == before
     said = capsys.readouterr().out
-    assert "unreadable files: 1\n" in said and "groups of copies with different labels: 1 (" in said
+    assert "unreadable files: 1\n" in said and "groups of copies with different labels: 1\n" in said
     facts = json.loads((tmp_path / "audit.json").read_text())
     assert facts["data"] == messy.name and str(messy) not in json.dumps(facts)
     page = (tmp_path / "report.html").read_text()

@@ -1,6 +1,5 @@
 """Copies that a perceptual hash alone misses: mirrored, and cropped by about a tenth."""
 
-from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
@@ -24,11 +23,11 @@ def mirrored_pairs(grey: np.ndarray, groups: np.ndarray, hamming: int) -> np.nda
         hamming: largest number of differing bits of two hashes whose images are compared.
     """
     mirror = grey[:, :, ::-1]
-    found = [np.empty((0, 2), np.int64)]
-    for pairs in _pairs_between(_hashes(grey), _hashes(mirror), groups, hamming):
-        pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-        found.append(pairs[agreements(grey, mirror, pairs) >= MIN_CHANGED_AGREEMENT])
-    return np.concatenate(found)
+    near = near_pairs(_hashes(grey), _hashes(mirror), hamming, groups)
+    pairs = np.concatenate(
+        [np.empty((0, 2), np.int64), *(found[found[:, 0] < found[:, 1]] for found in near)]
+    )
+    return pairs[_agreements(grey, mirror, pairs) >= MIN_CHANGED_AGREEMENT]
 
 
 def cropped_pairs(grey: np.ndarray, groups: np.ndarray, hamming: int) -> np.ndarray:
@@ -37,25 +36,18 @@ def cropped_pairs(grey: np.ndarray, groups: np.ndarray, hamming: int) -> np.ndar
     A crop of a tenth changes a perceptual hash beyond recognition, so that each image is also hashed through nine
     windows of two sizes. Arguments as for `mirrored_pairs`.
     """
-    g, whole = grey.shape[-1], _hashes(grey)
-    found = [np.empty((0, 2), np.int64)]
+    n, g, whole = len(grey), grey.shape[-1], _hashes(grey)
+    found = np.empty(0, np.int64)  # pairs i, j as i * n + j; most are found through several windows
     for side in (round(g * share) for share in WINDOWS):
         for y, x in product((0, (g - side) // 2, g - side), repeat=2):
             windows = _hashes(grey[:, y : y + side, x : x + side])
-            found += [
-                pairs[agreements(grey, grey, pairs) >= MIN_CHANGED_AGREEMENT]
-                for pairs in _pairs_between(windows, whole, groups, hamming)
-            ]
-    return np.unique(np.concatenate(found), axis=0)
+            near = (pairs @ [n, 1] for pairs in near_pairs(windows, whole, hamming, groups))
+            found = np.unique(np.concatenate([found, *near]))
+    pairs = np.stack(np.divmod(found, n), 1)
+    return pairs[_agreements(grey, grey, pairs) >= MIN_CHANGED_AGREEMENT]
 
 
-def _pairs_between(a: np.ndarray, b: np.ndarray, groups: np.ndarray, hamming: int) -> Iterator[np.ndarray]:
-    """Yields int64 [P, 2], all i, j of different groups (int [N]) for which hashes a[i] and b[j] are near."""
-    for pairs in near_pairs(a, b, hamming):
-        yield pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]]
-
-
-def agreements(a: np.ndarray, b: np.ndarray, pairs: np.ndarray, chunk: int = 128) -> np.ndarray:
+def _agreements(a: np.ndarray, b: np.ndarray, pairs: np.ndarray, chunk: int = 128) -> np.ndarray:
     """Returns float32 [P], how well the small gray images a[i] and b[j] of each pair agree."""
     parts = [pairs[start : start + chunk] for start in range(0, len(pairs), chunk)]
     agreements = [agreement(a[part[:, 0]], b[part[:, 1]]) for part in parts]

@@ -13,9 +13,8 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from wastejax.auditing.changed_copies import agreements, cropped_pairs, mirrored_pairs
-from wastejax.data.duplicates import MIN_AGREEMENT, group_duplicates, scan, scene_groups
-from wastejax.data.duplicates.hamming import near_pairs
+from wastejax.auditing.changed_copies import cropped_pairs, mirrored_pairs
+from wastejax.data.duplicates import group_duplicates, scan, scene_groups
 from wastejax.data.images import Header, read_header
 from wastejax.data.images.formats import ENDINGS
 from wastejax.data.sources import Source
@@ -40,8 +39,6 @@ class Audit:
         groups: int32 [N], group of near-duplicates, also mirrored and cropped ones; unreadable files are alone.
         mirrored: int64 [P, 2], pairs that agree once one of them is mirrored left to right.
         cropped: int64 [P, 2], pairs of which the second shows a part of the first, too small a part for the hash.
-        hash_pairs: pairs across classes whose perceptual hashes are near.
-        confirmed_pairs: those of them whose pixels agree too.
         scene: int64 [S], images that look like copies of each other but differ, too many for copies: a fixed
             camera, or one ground. In `groups` only those of the same bytes are together.
     """
@@ -53,8 +50,6 @@ class Audit:
     groups: np.ndarray
     mirrored: np.ndarray
     cropped: np.ndarray
-    hash_pairs: int
-    confirmed_pairs: int
     scene: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
@@ -105,20 +100,14 @@ def audit(
     seen = scan(source, cache_dir, lambda done, total: progress("decoding", done, total))
     headers, exact = _read_headers(source, lambda done, total: progress("reading headers", done, total))
     good = np.setdiff1d(np.arange(len(source)), list(seen.bad)).astype(np.int64)
-    grey, labels = seen.grey[good], source.labels[good]
-    progress("comparing", 0, 4)
+    grey = seen.grey[good]
+    progress("comparing", 0, 3)
     twins = group_duplicates(seen.phash[good], grey, hamming)
-    progress("comparing", 1, 4)
+    progress("comparing", 1, 3)
     mirrored = mirrored_pairs(grey, twins, hamming)
-    progress("comparing", 2, 4)
+    progress("comparing", 2, 3)
     cropped = cropped_pairs(grey, twins, hamming)
-    progress("comparing", 3, 4)
-    near = confirmed = 0  # pairs across classes
-    for pairs in near_pairs(seen.phash[good], hamming=hamming):
-        pairs = pairs[labels[pairs[:, 0]] != labels[pairs[:, 1]]]
-        near += len(pairs)
-        confirmed += int(np.sum(agreements(grey, grey, pairs) >= MIN_AGREEMENT))
-    progress("comparing", 4, 4)
+    progress("comparing", 3, 3)
 
     groups = np.arange(len(source), dtype=np.int32)
     groups[good] = good[_first_of(twins)]
@@ -127,7 +116,7 @@ def audit(
     scene = good[np.isin(groups[good], scene_groups(groups[good], exact[good]))]
     groups[scene] = len(source) + _first_of(exact)[scene]  # unlike any other group
     mirrored, cropped = (p[~np.isin(p, scene).all(axis=1)] for p in (mirrored, cropped))
-    return Audit(source, seen.bad, headers, exact, groups, mirrored, cropped, near, confirmed, scene)
+    return Audit(source, seen.bad, headers, exact, groups, mirrored, cropped, scene)
 
 
 def summary(
@@ -173,7 +162,6 @@ def summary(
             {"files": _names(source, g), "labels": [source.classes[label] for label in source.labels[g]]}
             for g in found.conflicts()
         ],
-        "across_classes": {"pairs_by_hash": found.hash_pairs, "confirmed_by_pixels": found.confirmed_pairs},
         "leaks": {
             "given_splits": None if splits is None else leaks(found.groups, np.asarray(splits)),
             "random_split": random_leaks(found),

@@ -72,9 +72,7 @@ def headlines(facts: Mapping[str, Any]) -> list[str]:
         f"near-duplicates: {near['num_images']:,} of {facts['num_readable']:,} images, in {near['num_groups']:,} "
         f"groups of at most {near['largest']:,}; distinct images: {facts['num_distinct']:,}",
         f"of these, mirrored pairs: {len(facts['mirrored']):,}, cropped pairs: {len(facts['cropped']):,}",
-        f"groups of copies with different labels: {len(facts['label_conflicts']):,} ("
-        f"{facts['across_classes']['pairs_by_hash']:,} pairs across classes have near hashes, pixels confirm "
-        f"{facts['across_classes']['confirmed_by_pixels']:,})",
+        f"groups of copies with different labels: {len(facts['label_conflicts']):,}",
         f"images per class: {facts['classes']['smallest']:,} to {facts['classes']['largest']:,}",
         f"in a plain random split, {leaks['random_split']['share']:.1%} of the test images have a near-duplicate "
         "in train",

@@ -40,7 +40,7 @@ class Coded(Sequence[str]):
 
     def __init__(self, codes: np.ndarray, values: Sequence[str]):
         """Takes codes (int [N]) of the values."""
-        self.codes, self.values = codes.astype(np.int8), tuple(values)
+        self.codes, self.values = codes.astype(np.int8, copy=False), tuple(values)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -154,11 +154,13 @@ def open_shards(root: str | Path, key: str = "config.data.source") -> Opened:
             key, f"{str(folder)!r} holds no {INDEX}: `wastejax shard --data=DIR --out={folder}` makes it"
         )
     try:
-        about = json.loads(parquet.read_metadata(path).metadata[_ABOUT])
+        index = parquet.ParquetFile(path)
+        about = json.loads(index.metadata.metadata[_ABOUT])
         if about["format"] != _FORMAT:
             raise ValueError(f"format {about['format']} of a later version")
-        table = parquet.read_table(path, columns=["label", "domain", "group", "split"], use_threads=False)
-        labels, domains, groups, splits = (column.to_numpy() for column in table.columns)
+        labels, domains, groups, splits = _columns(
+            index, {"label": np.int32, "domain": np.int8, "group": np.int32, "split": np.int8}
+        )
         files = [(folder / name, int(count)) for name, count in about["files"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
@@ -176,7 +178,7 @@ def open_shards(root: str | Path, key: str = "config.data.source") -> Opened:
     ends = np.cumsum([count for _, count in files])
     source = Source(
         names=_Names(path, len(labels)),  # type: ignore[arg-type]  # a sequence, of more than a tuple should hold
-        labels=labels.astype(np.int32),
+        labels=labels,
         classes=tuple(about["classes"]),
         domains=Coded(domains, about["domains"]),  # type: ignore[arg-type]
         splits=coded,  # type: ignore[arg-type]
@@ -184,7 +186,18 @@ def open_shards(root: str | Path, key: str = "config.data.source") -> Opened:
         stamps=_Stamps(about["digest"], len(labels)),  # type: ignore[arg-type]
         origin=str(folder.resolve()),
     )
-    return Opened(source, groups.astype(np.int32), coded, about["digest"], about["notes"], about["skipped"])
+    return Opened(source, groups, coded, about["digest"], about["notes"], about["skipped"])
+
+
+def _columns(index: Any, dtypes: dict[str, type[np.integer]]) -> list[np.ndarray]:
+    """Returns columns of a Parquet file; of the file itself, only some rows are in memory at a time."""
+    columns = [np.empty(index.metadata.num_rows, dtype) for dtype in dtypes.values()]
+    start = 0
+    for rows in index.iter_batches(columns=list(dtypes), use_threads=False):
+        for name, column in zip(dtypes, columns, strict=True):
+            column[start : start + len(rows)] = rows[name]
+        start += len(rows)
+    return columns
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -119,12 +119,11 @@ def group_duplicates(phash: np.ndarray, grey: np.ndarray, hamming: int = 8) -> n
         return np.empty(0, np.int32)
     first, inverse = exact_copies(phash, grey)  # a hundred copies of one image are 4,950 pairs
     phash, grey = phash[first], grey[first]
-    n = len(phash)
-    pairs = np.concatenate(
-        [np.empty((0, 2), np.int64), *(_confirmed(near, grey) for near in near_pairs(phash, hamming=hamming))]
-    )
-    edges = coo_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    groups = connected_components(edges, directed=False)[1][inverse]
+    # What neighbors show already spares most pairs where many images look alike, as those of a fixed camera do.
+    groups = _joined(np.arange(len(phash)), _neighbors(phash, hamming), grey)
+    for pairs in _gathered(near_pairs(phash, hamming=hamming, groups=groups), max(4096, len(phash) // 8)):
+        groups = _joined(groups, pairs, grey)
+    groups = groups[inverse]
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int32)
 
@@ -190,6 +189,48 @@ def scene_groups(groups: np.ndarray, looks: np.ndarray) -> np.ndarray:
     distinct = np.bincount(np.unique(np.stack([groups, looks]), axis=1)[0])
     found = np.flatnonzero((sizes >= max(SCENE_SIZE, SCENE_SHARE * len(groups))) & (2 * distinct >= sizes))
     return found[np.argsort(-sizes[found], kind="stable")]
+
+
+def _neighbors(phash: np.ndarray, hamming: int) -> np.ndarray:
+    """Returns int64 [P, 2], pairs i < j of near hashes (uint64 [N]) that are neighbors in one of four orders."""
+    found = [np.empty((0, 2), np.int64)]
+    for bits in np.arange(0, 64, 16, np.uint64):
+        order = np.argsort(phash << bits | phash >> np.uint64(64 - bits) if bits else phash)
+        near = np.bitwise_count(phash[order[1:]] ^ phash[order[:-1]]) <= hamming
+        found.append(np.sort(np.stack([order[:-1][near], order[1:][near]], 1), axis=1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _gathered(found: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """Yields pairs (int64 [P, 2]), at least so many at once but for the last."""
+    parts: list[np.ndarray] = []
+    for pairs in found:
+        parts.append(pairs)
+        if sum(map(len, parts)) >= count:
+            yield np.concatenate(parts)
+            parts = []
+    if parts:
+        yield np.concatenate(parts)
+
+
+def _joined(groups: np.ndarray, pairs: np.ndarray, grey: np.ndarray) -> np.ndarray:
+    """Joins groups where images of a pair agree; a pair whose images are in one group already is not compared.
+
+    Args:
+        groups: int [N], from 0.
+        pairs: int64 [P, 2].
+        grey: uint8 [N, g, g].
+
+    Returns:
+        int [N], from 0.
+    """
+    step = max(4096, len(groups) // 8)
+    while len(pairs := pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]]):
+        edges, n = groups[_confirmed(pairs[:step], grey)], int(groups.max()) + 1
+        graph = coo_matrix((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(n, n))
+        groups = connected_components(graph, directed=False)[1][groups]
+        pairs = pairs[step:]
+    return groups
 
 
 def _confirmed(pairs: np.ndarray, grey: np.ndarray, chunk: int = 128) -> np.ndarray:
