@@ -107,7 +107,6 @@ def killed(folder: Path, out: str, ray: bool, count: int) -> dict[str, Any]:
         "images_per_second_running": round(running, 1),
         "seconds_of_the_process": round(time.perf_counter() - start, 1),
         "peak_mib": round(most / 2**20),
-        "said": said.rpartition("/")[2],
     }
 
 
