@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from small_models import CLASSES, write_bundle
 
-from wastejax.bundle import load_bundle
+from wastejax.bundle import load_bundle, save_bundle
 from wastejax.deployment.engines import load_engine
 from wastejax.deployment.export import write_export
 from wastejax.deployment.formats import load_jax, load_predictor
@@ -19,6 +19,7 @@ from wastejax.deployment.heatmaps import heat_map
 from wastejax.deployment.predictor import softmax
 from wastejax.deployment.regions import find_regions
 from wastejax.errors import UserError
+from wastejax.training.heads import with_familiarity
 
 SIZE, WIDE = 64, (128, 192)
 NETWORK = "efficientnetv2_tiny"
@@ -81,6 +82,19 @@ def test_the_class_map_of_a_file_is_jaxs(written, name, suffix):
             found.dense(images(*WIDE))
     elif (name, suffix) != ("efficientnetv2_tiny_glu", ".tflite"):  # there halves are cut out of all axes
         assert found.any_side
+
+
+@pytest.mark.parametrize("suffix", [".onnx", pytest.param(".tflite", marks=pytest.mark.slow)])
+def test_a_file_that_knows_what_is_unfamiliar_takes_images_of_any_side(tmp_path, suffix):
+    pytest.importorskip(NEEDS[suffix])
+    plain = load_bundle(write_bundle(tmp_path / "plain", NETWORK, image_size=SIZE))
+    bundle = with_familiarity(plain, np.asarray(plain.features(images(SIZE, SIZE, 6))), most=2)
+    save_bundle(tmp_path / "known", bundle)
+    write_export(bundle, tmp_path / f"known{suffix}", class_map=True)
+    found, given = load_predictor(tmp_path / f"known{suffix}"), images(*WIDE)
+    assert found.any_side
+    maps = np.asarray(load_jax(tmp_path / "known").dense(given))
+    np.testing.assert_allclose(found.dense(given), maps, atol=1e-5 * np.abs(maps).max())
 
 
 def test_heat_maps_and_regions_of_a_file_are_those_of_its_bundle(written):

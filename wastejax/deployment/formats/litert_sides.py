@@ -7,15 +7,8 @@ import numpy as np
 # What computes each position from those around it by numbers that are no function of the sides.
 _EVERYWHERE = {"CONV_2D", "DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D", "MAX_POOL_2D", "PAD", "MEAN", "CAST"}
 _EVERYWHERE |= {"RELU", "RELU6", "LEAKY_RELU", "LOGISTIC", "HARD_SWISH", "GELU", "QUANTIZE", "DEQUANTIZE"}
-_ELEMENTWISE = {
-    "ADD",
-    "SUB",
-    "MUL",
-    "DIV",
-    "MINIMUM",
-    "MAXIMUM",
-}  # constants: one value, or one for each channel
-_POOLED = {"FULLY_CONNECTED", "SOFTMAX"}  # of what has no positions
+# With constants of one value, or one for each channel.
+_ELEMENTWISE = {"ADD", "SUB", "MUL", "DIV", "MINIMUM", "MAXIMUM"}
 
 
 def takes_any_side(network: bytes) -> bool:
@@ -46,7 +39,8 @@ def _shape(tensor: Any) -> list[int]:
 
 def _is_open(kind: str, stored: list[list[int]], computed: list[list[int]], operator: Any) -> bool:
     """Returns whether an operator computes the same function whatever the sides of the images."""
-    if kind in _EVERYWHERE:
+    # [B, C] has no positions, as in all of a classifier: what leads there pools them, or is not open itself.
+    if kind in _EVERYWHERE or (computed and all(len(shape) <= 2 for shape in computed)):
         return True
     if kind in _ELEMENTWISE:
         return all(sum(length != 1 for length in shape) <= 1 for shape in stored)
@@ -54,4 +48,4 @@ def _is_open(kind: str, stored: list[list[int]], computed: list[list[int]], oper
         return sum(length != 1 for length in computed[0]) <= 1
     if kind == "CONCATENATION":
         return operator.builtinOptions.axis in (3, -1) and all(len(shape) == 4 for shape in computed)
-    return kind in _POOLED and all(len(shape) == 2 for shape in computed)
+    return False

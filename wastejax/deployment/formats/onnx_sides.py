@@ -10,7 +10,6 @@ _EVERYWHERE |= {"Relu", "LeakyRelu", "Clip", "Sigmoid", "HardSwish", "Erf"}
 _ELEMENTWISE = {"Add", "Sub", "Mul", "Div"}  # with constants of one value, or one for each channel
 _RESHAPING = {"Reshape", "Squeeze", "Unsqueeze", "Flatten"}  # of what is one value for each channel
 _JOINING = {"Concat", "Split"}  # along channels
-_POOLED = {"Gemm", "Softmax"}  # of what has no positions
 
 
 def open_sides(model: Any) -> bool:
@@ -37,16 +36,18 @@ def open_sides(model: Any) -> bool:
 def _is_open(node: Any, shapes: dict[str, list[int | str]], stored: set[str]) -> bool:
     """Returns whether a node computes the same function whatever the sides of the images."""
     kind, shape = node.op_type, shapes.get(node.input[0]) if node.input else None
-    if kind in _EVERYWHERE:
+    computed = [shapes.get(name) for name in node.input if name not in stored]
+    # [B, C] has no positions, as in all of a classifier: what leads there pools them, or is not open itself.
+    if kind in _EVERYWHERE or (computed and all(sides is not None and len(sides) <= 2 for sides in computed)):
         return True
     if kind in _ELEMENTWISE:
         return all(_long(shapes[name]) <= 1 for name in node.input if name in stored)
     if kind in _RESHAPING:
         return shape is not None and _long(shape[1:]) <= 1
-    if kind in _JOINING:
+    if kind in _JOINING and shape is not None and len(shape) == 4:
         (axis,) = (attribute.i for attribute in node.attribute if attribute.name == "axis")
-        return shape is not None and len(shape) == 4 and _is_channels(axis % 4, shape)
-    return kind in _POOLED and shape is not None and len(shape) == 2
+        return _is_channels(axis % 4, shape)
+    return False
 
 
 def _is_channels(axis: int, shape: list[int | str]) -> bool:
