@@ -194,7 +194,7 @@ def scene_groups(groups: np.ndarray, looks: np.ndarray) -> np.ndarray:
 def _neighbors(phash: np.ndarray, hamming: int) -> np.ndarray:
     """Returns int64 [P, 2], pairs i < j of near hashes (uint64 [N]) that are neighbors in one of four orders."""
     found = [np.empty((0, 2), np.int64)]
-    for bits in np.arange(0, 64, 16, np.uint64):
+    for bits in np.arange(0, 64, 16, dtype=np.uint64):
         order = np.argsort(phash << bits | phash >> np.uint64(64 - bits) if bits else phash)
         near = np.bitwise_count(phash[order[1:]] ^ phash[order[:-1]]) <= hamming
         found.append(np.sort(np.stack([order[:-1][near], order[1:][near]], 1), axis=1))
