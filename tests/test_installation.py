@@ -117,3 +117,16 @@ def test_the_hint_of_an_installed_wheel_names_the_packages_themselves(monkeypatc
     listed = ["jax>=0.10", 'starlette>=1.10; extra == "serve"', 'uvicorn>=0.54; extra == "serve"']
     monkeypatch.setattr("importlib.metadata.requires", lambda name: listed)
     assert errors.install("serve").endswith(" -m pip install 'starlette>=1.10' 'uvicorn>=0.54'")
+
+
+def test_what_answers_from_an_exported_file_needs_none_of_what_trains():
+    modules = (
+        "deployment.engines",
+        "deployment.formats.onnx",
+        "deployment.formats.litert",
+        "deployment.server",
+    )
+    code = f"import sys; sys.modules.update(dict.fromkeys({FULL}))\n"
+    code += "\n".join(f"import wastejax.{module}" for module in modules)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from wastejax import config as configs
 from wastejax.data.transforms import Preprocessing
 
 _Rule = tuple[Callable[[Any], bool], str]
@@ -106,6 +105,8 @@ def read_config(stored: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError or ValueError: a key has an impossible value.
     """
+    from wastejax import config as configs  # needs ml_collections; an exported file is checked without
+
     if "model" not in stored:
         return dict(stored)
     tables = ("model", "data", "eval", "loss", "train", "optim", "distill")

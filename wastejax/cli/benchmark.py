@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from wastejax.cli.options import only
+from wastejax.cli import only
 from wastejax.errors import UserError, nearest
 from wastejax.files import check_folder, write_json
 from wastejax.progress import Say

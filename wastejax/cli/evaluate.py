@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wastejax.bundle import Bundle
-from wastejax.cli.options import only
+from wastejax.cli import only
 from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.split import shorten
 from wastejax.errors import UserError

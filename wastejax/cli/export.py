@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from wastejax import machine
-from wastejax.cli.options import only
+from wastejax.cli import only
 from wastejax.deployment.export import NEEDS, PRECISIONS, Comparison, Exported, Form, export_model
 from wastejax.evaluation.images import Asked
 from wastejax.files import check_file, write_json

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from wastejax.cli import only
 from wastejax.cli.many import predict as predict_parts
-from wastejax.cli.options import only
 from wastejax.data.formats.boxes import Reading
 from wastejax.data.images import MAX_PIXELS, BadImage
 from wastejax.data.sources import Source, open_data

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wastejax.cli.options import only
+from wastejax.cli import only
 from wastejax.deployment.engines import ENGINES, load_engine
 from wastejax.errors import MissingPackage, UserError
 from wastejax.files import check_folder

@@ -3,7 +3,7 @@
 import argparse
 import ast
 
-from wastejax.cli.options import only
+from wastejax.cli import only
 from wastejax.config import recipe_names, recipes_dir
 from wastejax.progress import Say
 from wastejax.runtime.stop import Stop

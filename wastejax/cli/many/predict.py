@@ -6,7 +6,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from wastejax.cli.options import only
+from wastejax.cli import only
 from wastejax.deployment.answers import printable
 from wastejax.deployment.many.job import PART_SIZE, Answerer, Asked, Done, predict_parts
 from wastejax.deployment.many.part_file import Counts, unreadable

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from wastejax import config as configs
-from wastejax.cli.options import only
+from wastejax.cli import only
 from wastejax.data.cache import cache_dir
 from wastejax.data.collections.shards import INDEX, PREFIX, SHARD_SIZE, Rows, write_shards
 from wastejax.data.prepare import prepare

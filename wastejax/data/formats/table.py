@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,11 +107,7 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
     if not found or not any(entry.labels for entry in found.values()):
         raise ConfigError(key, f"{paths[0]}: no row has both a {file} and a {label or 'class'}")
     notes = [f"rows {what}, left out: {count:,}" for what, count in counts.items()]
-    notes += [
-        f"column {name!r} is not read: 'split' (train, val, test) says who is where, 'group' what stays together"
-        for name in FOLD
-        if name in rows[0][1]
-    ]
+    notes += _unread(rows[0][1])
     if any(entry.split for entry in found.values()) and not all(entry.split for entry in found.values()):
         raise ConfigError(key, f"{paths[0]}: some files have a split and some have none; give all or none")
     source = _source(root, found, notes)
@@ -200,6 +196,15 @@ def read_rows(path: Path, key: str) -> list[Row]:
         return list(csv_reader(path.read_bytes(), _KNOWN, "\t" if ending == ".tsv" else ""))
     except (OSError, csv.Error, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(key, f"cannot read {path}: {error}") from None
+
+
+def _unread(row: Mapping[str, Any]) -> list[str]:
+    """Returns a note for each column that other tools read and this one does not."""
+    return [
+        f"column {name!r} is not read: 'split' (train, val, test) says who is where, 'group' what stays together"
+        for name in FOLD
+        if name in row
+    ]
 
 
 def _column(path: Path, row: Row, names: Sequence[str], key: str) -> str:
