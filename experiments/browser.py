@@ -174,7 +174,7 @@ def main() -> None:
         about = {
             **provenance(f"python experiments/browser.py {run.name}"),
             "browser": f"Chromium {driver.capabilities['browserVersion']}, WebAssembly, one thread",
-            "bytes": (site / website.MODEL).stat().st_size,
+            "bytes": (site / f"{website.MODEL}{website.PACKED}").stat().st_size,
             "folder_bytes": sum(path.stat().st_size for path in site.rglob("*") if path.is_file()),
             "other_hosts_asked": sorted(hosts),
         }

@@ -112,7 +112,7 @@ def test_without_a_place_for_the_cache_everything_works_and_says_so_once_each(fo
     assert len(said) == 3 and all(str(folder / "file") in line and "WASTEJAX_CACHE" in line for line in said)
 
 
-def test_a_image_that_cannot_be_read_is_not_taken_for_a_cache_that_cannot_be_written(tmp_path):
+def test_an_image_that_cannot_be_read_is_not_taken_for_a_cache_that_cannot_be_written(tmp_path):
     def make(item: int) -> np.ndarray:
         raise FileNotFoundError(2, "No such file or directory", "gone.jpg")
 

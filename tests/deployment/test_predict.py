@@ -84,7 +84,7 @@ def test_unreadable_images_are_named_and_the_rest_is_done(place, tmp_path):
     assert "absent.png: no such file or directory" in errors and "images/s (jax)" in errors
 
 
-def test_a_image_on_standard_input(place):
+def test_an_image_on_standard_input(place):
     path = next((place / "images").rglob("*.png"))
     piped = predict("-", "--model=bundle", "--format=csv", "--top=1", cwd=place, stdin=path.read_bytes())
     named = predict(path, "--model=bundle", "--format=csv", "--top=1", cwd=place)

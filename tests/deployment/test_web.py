@@ -80,7 +80,7 @@ def dark(tmp_path) -> str:
     return str(tmp_path / "dark.png")
 
 
-def test_a_image_in_both_languages(driver, served, dark):
+def test_an_image_in_both_languages(driver, served, dark):
     korea = load_taxonomy()
     item, bin_rule = korea.classes["eggshells"], korea.bins[korea.classes["eggshells"].bin]
     open_page(driver, served, "en")
