@@ -26,7 +26,7 @@ ENGINES = ("auto", "jax", "onnxruntime", "openvino", "litert")
 _SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".onnx", "litert": ".tflite"}
 _READERS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert"}
 _WRITERS = ("jax", "jax2onnx", "onnx", "onnxruntime")  # what deriving an .onnx file takes
-_FORMAT = 2  # count up when exported files change so that those kept before should not be used
+_FORMAT = 3  # count up when exported files change so that those kept before should not be used
 _CHECKED_IMAGES = 16
 
 
