@@ -1,10 +1,11 @@
 """Copies that a perceptual hash alone misses: mirrored, and cropped by about a tenth."""
 
+from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
 
-from wastejax.data.duplicates import agreement
+from wastejax.data.duplicates import agreements, in_threads
 from wastejax.data.duplicates.hamming import near_pairs
 
 # Smallest `agreement` of mirrored and cropped copies. Looking for them tries many more pairs than looking for plain
@@ -28,7 +29,7 @@ def mirrored_pairs(grey: np.ndarray, groups: np.ndarray, hamming: int) -> np.nda
     pairs = np.concatenate(
         [np.empty((0, 2), np.int64), *(found[found[:, 0] < found[:, 1]] for found in near)]
     )
-    return pairs[_agreements(grey, mirror, pairs) >= MIN_CHANGED_AGREEMENT]
+    return pairs[agreements(grey, mirror, pairs) >= MIN_CHANGED_AGREEMENT]
 
 
 def cropped_pairs(grey: np.ndarray, groups: np.ndarray, hamming: int) -> np.ndarray:
@@ -38,21 +39,25 @@ def cropped_pairs(grey: np.ndarray, groups: np.ndarray, hamming: int) -> np.ndar
     windows of two sizes. Arguments as for `mirrored_pairs`.
     """
     n, g, whole = len(grey), grey.shape[-1], _hashes(grey)
+
+    def through(window: tuple[int, int, int]) -> np.ndarray:
+        y, x, side = window
+        windows = _hashes(grey[:, y : y + side, x : x + side])
+        near = (pairs @ [n, 1] for pairs in near_pairs(windows, whole, hamming, groups))
+        return np.unique(np.concatenate([np.empty(0, np.int64), *near]))
+
     found = np.empty(0, np.int64)  # pairs i, j as i * n + j; most are found through several windows
+    for pairs in in_threads(through, _windows(g)):
+        found = np.union1d(found, pairs)
+    pairs = np.stack(np.divmod(found, n), 1)
+    return pairs[agreements(grey, grey, pairs) >= MIN_CHANGED_AGREEMENT]
+
+
+def _windows(g: int) -> Iterator[tuple[int, int, int]]:
+    """Yields upper edge, left edge and side of each window that a cropped copy may show, pixels of `g`."""
     for side in (round(g * share) for share in WINDOWS):
         for y, x in product((0, (g - side) // 2, g - side), repeat=2):
-            windows = _hashes(grey[:, y : y + side, x : x + side])
-            near = (pairs @ [n, 1] for pairs in near_pairs(windows, whole, hamming, groups))
-            found = np.unique(np.concatenate([found, *near]))
-    pairs = np.stack(np.divmod(found, n), 1)
-    return pairs[_agreements(grey, grey, pairs) >= MIN_CHANGED_AGREEMENT]
-
-
-def _agreements(a: np.ndarray, b: np.ndarray, pairs: np.ndarray, chunk: int = 128) -> np.ndarray:
-    """Returns float32 [P], how well the small gray images a[i] and b[j] of each pair agree."""
-    parts = [pairs[start : start + chunk] for start in range(0, len(pairs), chunk)]
-    agreements = [agreement(a[part[:, 0]], b[part[:, 1]]) for part in parts]
-    return np.concatenate([np.zeros(0, np.float32), *agreements])
+            yield y, x, side
 
 
 def _hashes(grey: np.ndarray) -> np.ndarray:

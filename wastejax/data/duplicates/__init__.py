@@ -2,10 +2,10 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import imagehash
 import numpy as np
@@ -34,9 +34,13 @@ _TEMPLATE = 0.8  # side of the middle part that is looked for, relative to the i
 _FLAT = 10.0  # norm of the detail, gray levels, below which an image counts as flat
 _SCALES = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15)
 _ROWS_AT_ONCE = 4096  # images whose gray versions are summed or compared in one step
+_PAIRS_AT_ONCE = 128
+_THREADS = 4  # each of which holds some 100 MB of temporary arrays
 SCENE_SHARE, SCENE_SIZE = 0.3, 10  # of a set, from which on a group of differing images is a scene
 _CACHE_FILE = f"scan-v3.{VERSION}.sqlite"  # count up when what is computed per image changes
 _DECODE_SIDE = 256  # JPEGs may be decoded down to this, in their own steps of two
+
+Item = TypeVar("Item")
 
 
 class Scan(NamedTuple):
@@ -126,6 +130,15 @@ def group_duplicates(phash: np.ndarray, grey: np.ndarray, hamming: int = 8) -> n
     groups = groups[inverse]
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int32)
+
+
+def in_threads(do: Callable[[Item], np.ndarray], items: Iterable[Item]) -> Iterator[np.ndarray]:
+    """Yields what `do` makes of each item, in their order; NumPy computes outside the interpreter lock."""
+    pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
+    try:
+        yield from pool.map(do, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def exact_copies(phash: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -233,13 +246,20 @@ def _joined(groups: np.ndarray, pairs: np.ndarray, grey: np.ndarray) -> np.ndarr
     return groups
 
 
-def _confirmed(pairs: np.ndarray, grey: np.ndarray, chunk: int = 128) -> np.ndarray:
+def _confirmed(pairs: np.ndarray, grey: np.ndarray) -> np.ndarray:
     """Returns those of the pairs (int64 [P, 2]) whose gray images agree."""
-    kept = [pairs[:0]]
-    for start in range(0, len(pairs), chunk):
-        part = pairs[start : start + chunk]
-        kept.append(part[agreement(grey[part[:, 0]], grey[part[:, 1]]) >= MIN_AGREEMENT])
-    return np.concatenate(kept)
+    return pairs[agreements(grey, grey, pairs) >= MIN_AGREEMENT]
+
+
+def agreements(a: np.ndarray, b: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Returns float32 [P], the `agreement` of a[i] and b[j] (uint8 [N, g, g]) of each pair (int64 [P, 2])."""
+
+    def of_part(start: int) -> np.ndarray:
+        i, j = pairs[start : start + _PAIRS_AT_ONCE].T
+        return agreement(a[i], b[j])
+
+    starts = range(0, len(pairs), _PAIRS_AT_ONCE)
+    return np.concatenate([np.zeros(0, np.float32), *in_threads(of_part, starts)])
 
 
 def agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
