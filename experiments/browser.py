@@ -123,11 +123,6 @@ def asked_hosts(driver: Any) -> set[str]:
     return {urlsplit(url).netloc for url in urls if urlsplit(url).scheme in ("http", "https", "ws", "wss")}
 
 
-def write_site(model: Path | None, folder: Path) -> Path:
-    """Writes the page with a model inside, as `make web` does."""
-    return website.write_site(model, folder)
-
-
 def agreement(
     driver: Any, address: str, predictor: Predictor, photos: list[bytes], labels: np.ndarray
 ) -> dict[str, Any]:
@@ -167,7 +162,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     run = parser.parse_args().run
     with tempfile.TemporaryDirectory() as folder, chromium(f"{folder}/profile") as driver:
-        site = write_site(run, Path(folder) / "site")
+        site = website.write_site(run, Path(folder) / "site")
         with web_host(site) as address:
             row = agreement(driver, address, load_predictor(run), *split_images(run, IMAGES))
             hosts = asked_hosts(driver) - {urlsplit(address).netloc}

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 from small_models import write_bundle
-from test_serve import server, stand_in
 
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.deployment import website
@@ -23,42 +22,28 @@ from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from web_page import answered, ask, capital, choose, open_page, status, text, texts, wait  # noqa: E402
 
-from experiments.browser import CHROMIUM, DRIVER, asked_hosts, chromium, web_host  # noqa: E402
+from experiments.browser import asked_hosts, web_host  # noqa: E402
 
 KEPT = """
 const done = arguments[0];
 navigator.serviceWorker.ready.then(() => caches.keys()).then(done);
 """
+KINDS_KEPT = """
+const [name, done] = arguments;
+(async () => {
+  const cache = await caches.open(name);
+  const replies = await cache.matchAll();
+  const requests = await cache.keys();
+  return requests.map(({ url }, i) => [url, replies[i].headers.get("content-type")]);
+})().then(done);
+"""
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    if not (CHROMIUM.is_file() and DRIVER.is_file()):
-        pytest.skip("no browser: apt-get install chromium chromium-driver")
-    with chromium(str(tmp_path_factory.mktemp("profile"))) as driver:
-        yield driver
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
+def site(npm, tmp_path_factory) -> Path:
     """The page with a small model inside."""
-    if not website.NPM.is_dir():
-        pytest.skip("no onnxruntime-web: npm ci --prefix web")
     folder = tmp_path_factory.mktemp("site")
     return website.write_site(write_bundle(folder / "bundle", image_size=64), folder / "site", reject_below=0)
-
-
-@pytest.fixture(scope="module")
-def served():
-    with server(stand_in()) as port:
-        yield f"http://127.0.0.1:{port}/"
-
-
-@pytest.fixture
-def dark(tmp_path) -> str:
-    """An image that the stand-in takes for the first class."""
-    Image.new("RGB", (60, 50)).save(tmp_path / "dark.png")
-    return str(tmp_path / "dark.png")
 
 
 def rewrite(site: Path, name: str, before: bytes, after: bytes) -> None:
@@ -82,6 +67,12 @@ def test_after_the_first_visit_it_answers_without_a_network_and_new_versions_rep
     with web_host(folder) as address:
         open_page(driver, address, "en")
         (first,) = driver.execute_async_script(KEPT)
+        kept = {
+            url.removeprefix(address): kind for url, kind in driver.execute_async_script(KINDS_KEPT, first)
+        }
+    # Unpacked, as files whose compiled form browsers keep.
+    assert kept["ort/ort-wasm-simd-threaded.wasm"] == "application/wasm" and "model.onnx" in kept
+    assert not any(path.endswith(website.PACKED) for path in kept)
     # The host is gone.
     open_page(driver, address, "ko")
     ask(driver, dark)

@@ -26,15 +26,7 @@ from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
-from experiments.browser import CHROMIUM, DRIVER, asked_hosts, chromium  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    if not (CHROMIUM.is_file() and DRIVER.is_file()):
-        pytest.skip("no browser: apt-get install chromium chromium-driver")
-    with chromium(str(tmp_path_factory.mktemp("profile"))) as driver:
-        yield driver
+from experiments.browser import asked_hosts  # noqa: E402
 
 
 @pytest.fixture
@@ -188,7 +180,7 @@ def test_for_screen_readers_and_in_the_dark(driver, page):
 
     def named(role: str) -> list[str]:
         nodes = [n for n in tree if n.get("role", {}).get("value") == role and not n["ignored"]]
-        return [node.get("name", {}).get("value", "") for node in nodes]
+        return [node.get("name", {}).get("value", "").strip() for node in nodes]  # Chromium 150 keeps a blank
 
     assert (
         all(named("button")) and len(named("button")) == 4 * 6 + 4 + 1 + 1

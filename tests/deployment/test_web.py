@@ -25,7 +25,7 @@ from wastejax.main import parser
 
 pytestmark = pytest.mark.slow  # a browser, npm's packages, and an export
 
-selenium = pytest.importorskip("selenium", reason="the page's tests need the extra browser: selenium")
+pytest.importorskip("selenium", reason="the page's tests need the extra browser: selenium")
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
@@ -42,42 +42,7 @@ from web_page import (  # noqa: E402
     wait,
 )
 
-from experiments.browser import (  # noqa: E402
-    CHROMIUM,
-    DRIVER,
-    agreement,
-    asked_hosts,
-    chromium,
-    web_host,
-    write_site,
-)
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    if not (CHROMIUM.is_file() and DRIVER.is_file()):
-        pytest.skip("no browser: apt-get install chromium chromium-driver")
-    with chromium(str(tmp_path_factory.mktemp("profile"))) as driver:
-        yield driver
-
-
-@pytest.fixture(scope="module")
-def npm():
-    if not website.NPM.is_dir():
-        pytest.skip("no onnxruntime-web: npm ci --prefix web")
-
-
-@pytest.fixture(scope="module")
-def served():
-    with server(stand_in()) as port:
-        yield f"http://127.0.0.1:{port}/"
-
-
-@pytest.fixture
-def dark(tmp_path) -> str:
-    """An image that the stand-in takes for the first class."""
-    Image.new("RGB", (60, 50)).save(tmp_path / "dark.png")
-    return str(tmp_path / "dark.png")
+from experiments.browser import agreement, asked_hosts, web_host  # noqa: E402
 
 
 def test_an_image_in_both_languages(driver, served, dark):
@@ -221,7 +186,7 @@ DOWNLOADED = ("model.onnx.gzip", "ort/ort-wasm-simd-threaded.wasm.gzip")
 
 def test_the_page_with_a_model_inside(driver, npm, tmp_path):
     model = write_bundle(tmp_path / "bundle", image_size=64, temperature=2.0)
-    site = write_site(model, tmp_path / "site")
+    site = website.write_site(model, tmp_path / "site")
     predictor = load_predictor(model)
     paths = sorted(draw_images(tmp_path / "images").rglob("*.*"))
     with web_host(site) as address:
@@ -249,7 +214,7 @@ def test_a_float_model_and_turned_images(driver, npm, tmp_path):
 
     model = write_bundle(tmp_path / "bundle", image_size=64)
     write_export(load_bundle(model), tmp_path / "float.onnx", "float32")
-    site = write_site(tmp_path / "float.onnx", tmp_path / "site")
+    site = website.write_site(tmp_path / "float.onnx", tmp_path / "site")
     wide = Image.effect_mandelbrot((150, 90), (-3, -2.5, 2, 2.5), 100).convert("RGB")
     turned = []
     for orientation in range(1, 9):
@@ -274,7 +239,7 @@ def test_a_float_model_and_turned_images(driver, npm, tmp_path):
 def test_200_images_get_predicts_class(driver, npm, real_data_dir, tmp_path):
     source = open_folder(real_data_dir / "household_waste")
     chosen = np.random.default_rng(5).permutation(len(source))[:200]
-    site = write_site(None, tmp_path / "site")
+    site = website.write_site(None, tmp_path / "site")
     with web_host(site) as address:
         photos = [source.read(int(i)) for i in chosen]
         found = agreement(driver, address, load_predictor(None), photos, np.zeros(len(chosen)))

@@ -36,7 +36,7 @@ export async function localModel(showProgress) {
   worker.addEventListener("error", (event) => {
     for (const { fail } of waiting.values()) fail({ reason: event.message });
   });
-  await send({ labels: now.labels }, [], showProgress);
+  await send({ labels: now.labels, kept: Boolean(navigator.serviceWorker?.controller) }, [], showProgress);
   const ask = async (image) => {
     const { probabilities, map } = await send({ image }, image instanceof ImageBitmap ? [image] : []);
     return { ...interpret(probabilities, now.labels), map };

@@ -4,20 +4,24 @@ import { decode, isNearlyBlack, pixelsOf } from "./files.js";
 import { findRegions } from "./regions.js";
 import { centre, margin, resizeSquare } from "./resize.js";
 
+const PACKED = ".gzip";
 const GZIP = [0x1f, 0x8b];
 
 /**
  * Loads the model of labels.json. Returns { answer, regions }: of an image, a blob or a bitmap, its probabilities and its
  * class map (null where the file has none), and the objects in it, see `findRegions`.
+ * `kept`: whether our service worker answers, which has the files unpacked.
  * `progress` is called with the bytes loaded and those in all, 0 where the host does not say.
  */
-export async function loadModel(labels, progress = () => {}) {
-  const [ort, [wasm, model]] = await Promise.all([
+export async function loadModel(labels, kept = false, progress = () => {}) {
+  const files = [`./${labels.onnx.file}`, "./ort/ort-wasm-simd-threaded.wasm.gzip"];
+  const [ort, [model, wasm]] = await Promise.all([
     import("./ort/ort.wasm.min.mjs"),
-    download(["./ort/ort-wasm-simd-threaded.wasm.gzip", `./${labels.onnx.file}`], progress),
+    download(kept ? [files[0].slice(0, -PACKED.length)] : files, progress),
   ]);
   ort.env.wasm.wasmPaths = new URL("./ort/", import.meta.url).href;
-  ort.env.wasm.wasmBinary = wasm.buffer;
+  // Where it is unpacked, ONNX Runtime fetches it: the browser compiles what it fetches once for all visits.
+  if (wasm) ort.env.wasm.wasmBinary = wasm.buffer;
   ort.env.wasm.numThreads = 1; // more would need headers that plain web hosts do not send
   const session = await ort.InferenceSession.create(model);
   const [probabilities, classMap] = session.outputNames;

@@ -1,5 +1,6 @@
 // Keeps the page for use without a network. Each version has a cache of its own, filled before it takes over, so that
-// a page is never made of two versions.
+// a page is never made of two versions. What is sent packed is kept unpacked: it is used at every visit, and the browser
+// compiles WebAssembly while it arrives and keeps what it compiled, if it comes as a file of its kind.
 
 // Path below this one -> hash; '' is the page itself. Written in by website.py.
 const FILES = {};
@@ -16,13 +17,34 @@ function digest(text) {
 }
 
 const nameOf = () => ours + version;
+const PACKED = ".gzip";
+const GZIP = [0x1f, 0x8b];
+
+/** What is in a packed file, as a reply of its own; `path` is its own path, without the ending. */
+async function unpack(reply, path) {
+  const bytes = await reply.arrayBuffer();
+  const [first, second] = new Uint8Array(bytes, 0, 2);
+  const { body } = new Response(bytes);
+  // A host that says that the file is encoded has had the browser unpack it.
+  const plain = first === GZIP[0] && second === GZIP[1] ? body.pipeThrough(new DecompressionStream("gzip")) : body;
+  const type = path.endsWith(".wasm") ? "application/wasm" : "application/octet-stream";
+  return new Response(plain, { headers: { "content-type": type } });
+}
+
+/** Fetches one of our files; [the path that the page asks for, the reply]. */
+async function load(file, options) {
+  const reply = await fetch(new URL(file, scope), options);
+  if (!reply.ok) throw new Error(`${reply.url}: ${reply.status}`);
+  if (!file.endsWith(PACKED)) return [file, reply];
+  const path = file.slice(0, -PACKED.length);
+  return [path, await unpack(reply, path)];
+}
 
 async function install() {
   const cache = await caches.open(nameOf());
-  await Promise.all(Object.entries(FILES).map(async ([path, integrity]) => {
+  await Promise.all(Object.entries(FILES).map(async ([file, integrity]) => {
     // Asks the host whether what the browser has is still right; a file of another version does not match.
-    const reply = await fetch(new URL(path, scope), { cache: "no-cache", integrity });
-    if (!reply.ok) throw new Error(`${reply.url}: ${reply.status}`);
+    const [path, reply] = await load(file, { cache: "no-cache", integrity });
     await cache.put(new URL(path, scope), reply);
   }));
 }
@@ -34,16 +56,17 @@ async function activate() {
   await self.clients.claim();
 }
 
-/** The path of one of our files that a request asks for, null for all else. */
-function pathOf({ method, url }) {
+/** Which of our files a request asks for, null for all else. */
+function fileOf({ method, url }) {
   if (method !== "GET" || !url.startsWith(scope)) return null;
   const path = url.slice(scope.length).replace(/[?#].*$/, "").replace(/^index\.html$/, "");
-  return Object.hasOwn(FILES, path) ? path : null;
+  return [path, path + PACKED].find((file) => Object.hasOwn(FILES, file)) ?? null;
 }
 
-async function answer(path, request) {
+async function answer(file) {
   const cache = await caches.open(nameOf());
-  return await cache.match(new URL(path, scope)) ?? fetch(request);
+  const path = file.endsWith(PACKED) ? file.slice(0, -PACKED.length) : file;
+  return await cache.match(new URL(path, scope)) ?? (await load(file))[1];
 }
 
 self.addEventListener("install", (event) => event.waitUntil(install()));
@@ -52,6 +75,6 @@ self.addEventListener("message", ({ data }) => {
   if (data === "take over") self.skipWaiting();
 });
 self.addEventListener("fetch", (event) => {
-  const path = pathOf(event.request);
-  if (path !== null) event.respondWith(answer(path, event.request));
+  const file = fileOf(event.request);
+  if (file !== null) event.respondWith(answer(file));
 });

@@ -4,10 +4,10 @@ import { loadModel } from "./local.js";
 
 let model = null;
 
-async function answer({ id, labels, image, several }) {
+async function answer({ id, labels, kept, image, several }) {
   const progress = (...steps) => postMessage({ id, progress: steps });
   if (labels) {
-    model = await loadModel(labels, progress);
+    model = await loadModel(labels, kept, progress);
     return { id };
   }
   return several ? { id, regions: await model.regions(image, progress) } : { id, ...(await model.answer(image)) };
