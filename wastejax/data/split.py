@@ -130,13 +130,13 @@ def save_manifest(
         phash: uint64 [N], perceptual hashes, which become another column; by them the images are known again
             under other names.
     """
-    path, labels = Path(path), source.label_names
+    path = Path(path)
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("w", newline="", encoding="utf-8") as text:  # row by row: there may be millions
         writer = csv.writer(text)
         writer.writerow(_COLUMNS if phash is None else (*_COLUMNS, "phash"))
         for i, name in enumerate(source.names):
-            row = (name, labels[i], source.domains[i], int(groups[i]), splits[i])
+            row = (name, source.label_name(i), source.domains[i], int(groups[i]), splits[i])
             writer.writerow(row if phash is None else (*row, f"{int(phash[i]):016x}"))
     partial.replace(path)
 

@@ -38,16 +38,23 @@ class Workers(Generic[T]):
         self._turn = 0
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
-        for maker in makers:
+        asked = []
+        for _ in makers:
             here, there = context.Pipe(duplex=False)
+            asks, asking = context.Pipe(duplex=False)
             _widen(here)
-            process = context.Process(target=_work, args=(there, cloudpickle.dumps(maker)), daemon=True)
+            process = context.Process(target=_work, args=(asks, there), daemon=True)
             process.start()
             there.close()  # the process holds the only other end
+            asks.close()
             self._pipes.append(here)
             self._processes.append(process)
+            asked.append(asking)
         # Before multiprocessing's own end, which waits for processes that it asked by SIGTERM.
         atexit.register(self.close)
+        for maker, asking in zip(makers, asked, strict=True):
+            with asking, suppress(BrokenPipeError):  # a process that ended is noticed when its turn comes
+                _send(asking, maker)
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -99,13 +106,30 @@ def _widen(pipe: Connection) -> None:
             fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
-def _work(pipe: Connection, maker: bytes) -> None:
+def _send(pipe: Connection, maker: Any) -> None:
+    """Sends a maker by cloudpickle, its arrays without a copy of them: of millions of images they are large."""
+    arrays: list[memoryview] = []
+    rest = cloudpickle.dumps(maker, protocol=5, buffer_callback=lambda array: arrays.append(array.raw()))
+    pipe.send(len(arrays))
+    for part in (rest, *arrays):
+        pipe.send_bytes(part)
+
+
+def _receive(pipe: Connection) -> Any:
+    """Returns a maker, whose arrays can only be read."""
+    rest, *arrays = [pipe.recv_bytes() for _ in range(1 + pipe.recv())]
+    return cloudpickle.loads(rest, buffers=arrays)
+
+
+def _work(asks: Connection, pipe: Connection) -> None:
     # Ctrl-C, and a cluster's wish to stop, reach this process too; a run still needs the batch of its last step.
     for asked in (signal.SIGINT, signal.SIGTERM):
         signal.signal(asked, signal.SIG_IGN)
     try:
         try:
-            for value in cloudpickle.loads(maker)():
+            with asks:
+                maker = _receive(asks)
+            for value in maker():
                 pipe.send(("made", value))
             pipe.send(("ended", None))
         except BrokenPipeError:

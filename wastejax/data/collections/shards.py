@@ -154,7 +154,7 @@ def open_shards(root: str | Path, key: str = "config.data.source") -> Opened:
             key, f"{str(folder)!r} holds no {INDEX}: `wastejax shard --data=DIR --out={folder}` makes it"
         )
     try:
-        index = parquet.ParquetFile(path)
+        index = parquet.ParquetFile(path, pre_buffer=False)  # or it holds all of the columns at once
         about = json.loads(index.metadata.metadata[_ABOUT])
         if about["format"] != _FORMAT:
             raise ValueError(f"format {about['format']} of a later version")
@@ -191,12 +191,15 @@ def open_shards(root: str | Path, key: str = "config.data.source") -> Opened:
 
 def _columns(index: Any, dtypes: dict[str, type[np.integer]]) -> list[np.ndarray]:
     """Returns columns of a Parquet file; of the file itself, only some rows are in memory at a time."""
+    import pyarrow
+
     columns = [np.empty(index.metadata.num_rows, dtype) for dtype in dtypes.values()]
     start = 0
     for rows in index.iter_batches(columns=list(dtypes), use_threads=False):
         for name, column in zip(dtypes, columns, strict=True):
             column[start : start + len(rows)] = rows[name]
         start += len(rows)
+    pyarrow.default_memory_pool().release_unused()  # or it keeps as much again
     return columns
 
 

@@ -114,10 +114,14 @@ class Source:
 
     @property
     def label_names(self) -> list[str]:
-        """N names: the class of each image; those that it shows between semicolons, where it has several labels."""
+        """N names: the `label_name` of each image."""
+        return [self.label_name(i) for i in range(len(self))]
+
+    def label_name(self, index: int) -> str:
+        """Returns the class of an image; those that it shows between semicolons, where it has several labels."""
         if self.shown is None:
-            return [self.classes[label] for label in self.labels]
-        return [SEPARATOR.join(self.classes[i] for i in np.flatnonzero(row)) for row in self.shown]
+            return self.classes[self.labels[index]]
+        return SEPARATOR.join(self.classes[i] for i in np.flatnonzero(self.shown[index]))
 
     def with_several(self, sets: Sequence[Collection[str]] | None = None) -> "Source":
         """Returns the images with any number of labels each.
