@@ -24,7 +24,7 @@ from experiments.provenance import ROOT, provenance
 from experiments.regions import cut_out, ground
 from wastejax.data.images import decode
 from wastejax.data.sources import open_folder
-from wastejax.deployment.formats import load_predictor
+from wastejax.deployment.engines import load_engine
 from wastejax.deployment.regions import Region, find_regions
 from wastejax.deployment.regions.tracking import track
 
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=6)
     args = parser.parse_args()
-    predictor = load_predictor(None)
+    predictor = load_engine(None)
     rows = []
     for number in range(args.clips):
         speed = SPEEDS[number % len(SPEEDS)]
