@@ -356,7 +356,7 @@ def test_a_fixed_camera_is_named_and_empties_no_manifest(tmp_path, monkeypatch):
     audit_folder(tmp_path / "data", tmp_path / "out", write_manifest=True, listener=Listener(lines.append))
     said = "\n".join(lines)
     assert "31 images look like copies of each other but differ: a fixed camera" in said
-    assert "left out: 1 .psd" in said
+    assert "files left out by their ending: 1 .psd" in said
     facts = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert len(facts["fixed_camera"]) == 31 and facts["label_conflicts"] == []
     assert facts["near_duplicates"]["groups"] == [["can/00.png", "can/copy.png"]]

@@ -11,6 +11,7 @@ from file_kinds import dark_grey, display_p3, png_of, press, srgb_profile
 from PIL import Image
 
 from wastejax.data import images
+from wastejax.data.formats.walk import by_ending
 from wastejax.data.images import BadImage, decode, formats
 from wastejax.data.transforms import Preprocessing
 
@@ -365,7 +366,23 @@ def test_files_without_end_are_not_read_for_ever(monkeypatch):
 def test_endings_of_formats():
     assert {".jpe", ".jfif", ".avif", ".tif", ".gif", ".jp2", ".mpo"} <= formats.extensions()
     assert not formats.extensions() & formats.KNOWN_UNREADABLE
-    assert "JPEG" in formats.why_unreadable(".JXL") and formats.why_unreadable(".txt") == ""
+
+
+@pytest.mark.parametrize(
+    ("ending", "what"),
+    [
+        (".heic", "pip install pillow-heif"),
+        (".dng", "develop"),
+        (".mov", "wastejax predict FILE"),
+        (".jxl", "JPEG or PNG"),
+        (".txt", None),
+    ],
+)
+def test_what_is_left_out_is_named_with_what_to_do(ending, what):
+    assert by_ending({ending: 25}) == f"25 {ending}" + (
+        f" ({formats.why_unreadable(ending)})" if what else ""
+    )
+    assert (what or "") in by_ending({ending: 25})
 
 
 def test_floats_that_are_no_numbers_leave_the_others_as_they_are():

@@ -75,7 +75,7 @@ def test_class_folders_behind_a_url_are_those_of_the_folder(folder):
         memory.pipe("/bucket/data/can/about.txt", b"")
         source, plain = open_path("memory://bucket/data", "--data"), open_path("data", "--data")
         assert source.names == plain.names and content(source) == content(plain)
-        assert source.notes == ("files that are no images by their ending, left out: 1 .txt",)
+        assert source.notes == ("files left out by their ending: 1 .txt",)
         with tarfile.open("all.tar", "w") as archive:
             archive.add("data")
         memory.pipe("/tars/all.tar", Path("all.tar").read_bytes())

@@ -223,7 +223,7 @@ def test_what_is_left_out_is_counted_by_ending(tmp_path):
         "metal/a.TXT",
         "metal/x",
     )
-    note = "files that are no images by their ending, left out: 3 .psd, 1 without an ending, 1 .txt"
+    note = "files left out by their ending: 3 .psd (convert them to JPEG or PNG), 1 without an ending, 1 .txt"
     assert open_folder(tmp_path).notes == (note,)
     assert open_images(tmp_path, "--ood").notes == (note,)
     said = []
@@ -233,11 +233,11 @@ def test_what_is_left_out_is_counted_by_ending(tmp_path):
 
 def test_a_class_of_unreadable_endings_is_named_with_them(tmp_path):
     fill(tmp_path, "glass/1.png", "metal/1.png", "cans/1.psd", "cans/deep/2.psd", "@eaDir/3.png")
-    assert open_folder(tmp_path).empty_folders == ("cans (2 .psd)",)
+    assert open_folder(tmp_path).empty_folders == ("cans (2 .psd (convert them to JPEG or PNG))",)
     shutil.rmtree(tmp_path / "glass")
     shutil.rmtree(tmp_path / "metal")
     message = refused(tmp_path)
-    assert "no images" in message and "there are 2 .psd files" in message
+    assert "no images" in message and "but 2 .psd (convert them" in message
 
 
 @pytest.mark.parametrize("other", ["Cardboard", "card board", "cardboard (1)", "cardboard - Copy"])

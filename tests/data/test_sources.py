@@ -134,7 +134,7 @@ def test_links(tmp_path):
     "names, words",
     [
         ((), "no images (JPEG, PNG, WebP, AVIF,"),
-        (("a/notes.txt",), "there are 1 .txt files"),
+        (("a/notes.txt",), "but 1 .txt"),
         (("1.png", "2.png"), "one subfolder per class"),
         (("train/a/1.png", "test/a/2.png", "extra/a/3.png"), "extra"),
         (("train/a/1.png", "test/2.png"), "test/<class>/2.png"),

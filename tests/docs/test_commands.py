@@ -27,9 +27,10 @@ BLOCK = re.compile(
 SHELL = """
 trap 'echo "failed: $BASH_COMMAND" >&2' ERR
 wastejax() { python -m wastejax.main "$@"; }
-make() { command make --dry-run "$@" > /dev/null; }
 pip() { echo "pip $*"; }
 """
+IN_CHECKOUT = 'make() { command make --dry-run "$@" > /dev/null; }\n'
+ELSEWHERE = 'make() { [ "$1" != train ] || wastejax --config=mobilevit_ir --config.train.epochs=1; }\n'
 
 
 def blocks(page: str, run: bool) -> list[str]:
@@ -61,16 +62,21 @@ def copy(tmp_path_factory) -> Path:
         if name and (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, root / name)
+    return with_images(root)
+
+
+def with_images(folder: Path) -> Path:
+    """Puts the images that pages speak of into a folder, and an environment that leaves the test's own active."""
     for name in ("aluminum_soda_cans", "glass_beverage_bottles", "shoes"):
-        (root / "my_images" / name).mkdir(parents=True)
+        (folder / "my_images" / name).mkdir(parents=True)
         for i in range(8):
-            draw(name, i, "default").save(root / "my_images" / name / f"{i}.jpg")
-    (root / "photos").mkdir()
-    draw("shoes", 20, "real_world").save(root / "photos" / "a.jpg")
-    draw("shoes", 21, "real_world").save(root / "photo.jpg")
-    (root / ".venv" / "bin").mkdir(parents=True)
-    (root / ".venv" / "bin" / "activate").write_text("")  # the test's own environment is active
-    return root
+            draw(name, i, "default").save(folder / "my_images" / name / f"{i}.jpg")
+    (folder / "photos").mkdir()
+    draw("shoes", 20, "real_world").save(folder / "photos" / "a.jpg")
+    draw("shoes", 21, "real_world").save(folder / "photo.jpg")
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "activate").write_text("")
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -81,18 +87,43 @@ def copy(tmp_path_factory) -> Path:
         if blocks(page, run=True)
     ],
 )
-def test_the_commands_of_a_page_run_in_their_order(copy, page, tmp_path, monkeypatch):
-    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+def test_the_commands_of_a_page_run_in_their_order(copy, page, tmp_path):
+    run_page(page, copy, IN_CHECKOUT, WASTEJAX_CACHE=str(tmp_path / "cache"))
+
+
+def run_page(page: str, folder: Path, make: str, **env: str) -> None:
+    """Runs the commands of a page in a folder; `make` says what that command does there."""
     done = subprocess.run(
-        ["bash", "-e", "-o", "pipefail", "-c", SHELL + "\n".join(blocks(page, run=True))],
-        cwd=copy,
+        ["bash", "-e", "-o", "pipefail", "-c", SHELL + make + "\n".join(blocks(page, run=True))],
+        cwd=folder,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | env,
         capture_output=True,
         text=True,
         timeout=1800,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """A folder with what a wheel installs, without what it asks for."""
+    scratch = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", f"--wheel-dir={scratch}", str(ROOT)], check=True)
+    (built,) = scratch.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", f"--target={scratch / 'site'}", str(built)], check=True)
+    return scratch / "site"
+
+
+@pytest.mark.slow  # pip fetches what builds a wheel; and the commands take minutes
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, run=True)])
+def test_they_run_where_a_wheel_is_installed_and_no_checkout_is_near(wheel, page, tmp_path):
+    place = {"PYTHONPATH": str(wheel), "WASTEJAX_CACHE": str(tmp_path / "cache")}
+    where = [sys.executable, "-c", "import wastejax; print(wastejax.__file__)"]
+    found = subprocess.run(where, cwd=tmp_path, env=os.environ | place, capture_output=True, text=True)
+    assert Path(found.stdout.strip()).is_relative_to(wheel)
+    run_page(page, with_images(tmp_path / "mine"), ELSEWHERE, **place)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -108,8 +108,8 @@ def test_what_was_trained_on_what(tmp_path):
     assert "`shoes/9.png` (truncated), and 2 more." in text
     assert "could not be read: 3 files.\n" in written(tmp_path, facts={"skipped": 3})
     assert "could not be read" not in written(tmp_path, facts={"skipped": 0})
-    notes = ["files that are no images by their ending, left out: 3 .psd"]
-    assert "left out: 3 .psd" in written(tmp_path, facts={"notes": notes})
+    notes = ["files left out by their ending: 3 .psd"]
+    assert "by their ending: 3 .psd" in written(tmp_path, facts={"notes": notes})
 
 
 @pytest.mark.parametrize(

@@ -90,5 +90,5 @@ def open_images(root: str | Path, key: str) -> Source:
         read=ReadFiles(found.root, raw),
         stamps=found.stamps,
         origin=str(found.root.resolve()),
-        notes=(f"files that are no images by their ending, left out: {left_out}",) if left_out else (),
+        notes=(f"files left out by their ending: {left_out}",) if left_out else (),
     )

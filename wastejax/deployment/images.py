@@ -71,7 +71,7 @@ def _below(folder: Path, say: Say) -> list[str]:
     if not found.images:
         raise UserError(no_images(found, str(folder)))
     if left_out := by_ending(found.left_out()):
-        say(f"{folder}: files that are no images by their ending, left out: {left_out}")
+        say(f"{folder}: files left out by their ending: {left_out}")
     return [str(folder.joinpath(*path)) for path in found.images]
 
 

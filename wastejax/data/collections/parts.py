@@ -146,7 +146,7 @@ def _listed(argument: str, say: Callable[[str], None]) -> Iterator[tuple[str, st
         for (_, ending), number in counts.items():
             left_out[ending] = left_out.get(ending, 0) + number
     if left_out:
-        say(f"{argument}: files that are no images by their ending, left out: {by_ending(left_out)}")
+        say(f"{argument}: files left out by their ending: {by_ending(left_out)}")
 
 
 def _members(place: str) -> Iterator[tuple[str, Load]]:

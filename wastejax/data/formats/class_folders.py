@@ -106,7 +106,7 @@ def from_walk(
     left_out = by_ending(found.left_out())
     notes = [
         *([f"images beside the class folders, left out: {loose:,}"] if loose else []),
-        *([f"files that are no images by their ending, left out: {left_out}"] if left_out else []),
+        *([f"files left out by their ending: {left_out}"] if left_out else []),
         *(f"no other split beside {name!r}: its images are taken as undivided" for name in alone),
         *layout.notes,
         *_notes_on_names(classes),

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wastejax.data.images.formats import NAMES, extensions
+from wastejax.data.images.formats import NAMES, extensions, why_unreadable
 from wastejax.errors import ConfigError
 
 Parts = tuple[str, ...]  # a path below the root
@@ -140,9 +140,13 @@ def readable(path: str) -> str:
 
 
 def by_ending(counts: Mapping[str, int], most: int = 8) -> str:
-    """Returns '12 .heic, 3 .txt' for counts of endings, the commonest first; '' for none."""
+    """Returns '12 .heic (what to do), 3 .txt' for counts of endings, the commonest first; '' for none."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    named = [f"{count:,} {ending or 'without an ending'}" for ending, count in ordered[:most]]
+    named = [
+        f"{count:,} {ending or 'without an ending'}"
+        + (f" ({what})" if (what := why_unreadable(ending)) else "")
+        for ending, count in ordered[:most]
+    ]
     rest = sum(count for _, count in ordered[most:])
     return ", ".join([*named, f"{rest:,} of other endings"] if rest else named)
 
@@ -150,7 +154,7 @@ def by_ending(counts: Mapping[str, int], most: int = 8) -> str:
 def no_images(found: Walk, root: str) -> str:
     """Returns what to say of a folder without images."""
     others = by_ending(found.left_out())
-    return f"no images ({NAMES}) below {root!r}" + (f"; there are {others} files" if others else "")
+    return f"no images ({NAMES}) below {root!r}" + (f", but {others}" if others else "")
 
 
 def listed(names: Iterable[str], most: int = 4) -> str:

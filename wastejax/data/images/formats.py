@@ -87,15 +87,14 @@ def extensions() -> frozenset[str]:
 
 
 def why_unreadable(ending: str) -> str:
-    """Returns what to do about files of an ending that is not in `extensions`, or '' where they show nothing."""
-    ending = ending.lower()
+    """Returns what to do about files of an ending (lower case) that is not in `extensions`, '' where nothing is."""
     if ending in ENDINGS[HEIF]:
-        return "needs pillow-heif: pip install pillow-heif"
+        return "to read them: pip install pillow-heif"
     if ending in _RAW:
-        return "raw files of a camera: develop them to JPEG or PNG"
+        return "raw files of a camera: develop them to JPEG"
     if ending in _VIDEO:
-        return "videos: `predict` reads one at a time, other commands none"
-    return "not read: convert them to JPEG or PNG" if ending in KNOWN_UNREADABLE else ""
+        return "videos: `wastejax predict FILE` reads one"
+    return "convert them to JPEG or PNG" if ending in KNOWN_UNREADABLE else ""
 
 
 def heif_brand(data: bytes) -> str:
