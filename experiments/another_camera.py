@@ -27,7 +27,8 @@ from configs import efficientnet_lite2
 from experiments.final_fit import mostly_train
 from experiments.provenance import provenance
 from experiments.ship import card
-from wastejax.bundle import DEFAULT, Bundle, keep_calibration, load_bundle, save_bundle
+from wastejax.bundle import Bundle, keep_calibration, load_bundle, save_bundle
+from wastejax.bundled import FOLDER
 from wastejax.data import images
 from wastejax.data.cache import cache_dir
 from wastejax.data.description.label_map import load_label_map
@@ -327,14 +328,14 @@ def promise(
 
 def ship_fitted(path: Path, result: dict[str, Any]) -> None:
     """Makes the bundle at `path` the bundled model; `evaluation.json` keeps how its forerunner was made."""
-    before = json.loads((DEFAULT / "evaluation.json").read_text())
+    before = json.loads((FOLDER / "evaluation.json").read_text())
     for name in ("robustness", "float32_test_top1", "note"):  # of other weights
         before.pop(name, None)
     about = json.loads((path / "bundle.json").read_text())
     (weights,) = (file for file in path.glob("weights-*") if file.name == about["weights"])
-    for old in DEFAULT.glob("weights-*"):
+    for old in FOLDER.glob("weights-*"):
         old.unlink()
-    shutil.copy(weights, DEFAULT / weights.name)
+    shutil.copy(weights, FOLDER / weights.name)
     test = result["test"]
     for name, of_bin in test["per_bin"].items():
         of_bin["name"] = load_bundle(path).taxonomy.bins[name].name()
@@ -342,7 +343,7 @@ def ship_fitted(path: Path, result: dict[str, Any]) -> None:
     kept |= {
         f"test_{name}": test[name] for name in ("top1", "ci95", "top5", "macro_f1", "bin_top1", "bin_ci95")
     }
-    write_json(DEFAULT / "bundle.json", about | {"metrics": kept})
+    write_json(FOLDER / "bundle.json", about | {"metrics": kept})
     report = before | result
     report |= {
         **provenance("python experiments/another_camera.py --blended --ship"),
@@ -350,8 +351,8 @@ def ship_fitted(path: Path, result: dict[str, Any]) -> None:
         "weights_sha256": about["sha256"],
         "note": "",
     }
-    write_json(DEFAULT / "evaluation.json", report)
-    write_text(DEFAULT / "MODEL_CARD.md", card(report))
+    write_json(FOLDER / "evaluation.json", report)
+    write_text(FOLDER / "MODEL_CARD.md", card(report))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.provenance import named, provenance
-from wastejax.bundle import DEFAULT, Bundle, load_bundle, save_bundle
+from wastejax.bundle import Bundle, load_bundle, save_bundle
+from wastejax.bundled import FOLDER
 from wastejax.data.pipeline import EvalBatches
 from wastejax.evaluation import robustness
 from wastejax.evaluation.evaluate import evaluate
@@ -47,16 +48,16 @@ def main() -> None:
         raise SystemExit(f"{args.run} started from {whole.config['init']['weights']}, not from {args.recipe}")
     origin = {"init": first.config["init"]["weights"], "data": Path(whole.config["data"]["dir"]).name}
     if origin != LICENSED_FOR:
-        raise SystemExit(f"{DEFAULT / 'LICENSE-MODEL'} speaks of {LICENSED_FOR}, not of {origin}: mend both")
+        raise SystemExit(f"{FOLDER / 'LICENSE-MODEL'} speaks of {LICENSED_FOR}, not of {origin}: mend both")
     store(whole)
-    result = measure(args.run, load_bundle(DEFAULT)) | {"recipe": recipe(args.recipe), "note": args.note}
-    write_json(DEFAULT / "evaluation.json", result)
-    write_text(DEFAULT / "MODEL_CARD.md", card(result))
-    size = sum(file.stat().st_size for file in DEFAULT.iterdir())
+    result = measure(args.run, load_bundle(FOLDER)) | {"recipe": recipe(args.recipe), "note": args.note}
+    write_json(FOLDER / "evaluation.json", result)
+    write_text(FOLDER / "MODEL_CARD.md", card(result))
+    size = sum(file.stat().st_size for file in FOLDER.iterdir())
     if size > LARGEST:
-        raise SystemExit(f"{DEFAULT}: {size:,} bytes, more than the {LARGEST:,} allowed")
+        raise SystemExit(f"{FOLDER}: {size:,} bytes, more than the {LARGEST:,} allowed")
     top1, (low, high) = result["test"]["top1"], result["test"]["ci95"]
-    print(f"{DEFAULT}: {size / 1e6:.1f} MB, test top-1 {top1:.1%} ({low:.1%} to {high:.1%})")
+    print(f"{FOLDER}: {size / 1e6:.1f} MB, test top-1 {top1:.1%} ({low:.1%} to {high:.1%})")
 
 
 def store(bundle: Bundle) -> None:
@@ -66,7 +67,7 @@ def store(bundle: Bundle) -> None:
         config[section][key] = Path(config[section][key]).name
     config["data"]["split"]["manifest"] = Path(config["data"]["split"]["manifest"]).name
     shipped = replace(bundle, config=config, licence=LICENCE, temperature=1.0, thresholds={})
-    save_bundle(DEFAULT, shipped, "int8")
+    save_bundle(FOLDER, shipped, "int8")
 
 
 def recipe(run: Path) -> dict[str, Any]:
@@ -100,12 +101,12 @@ def measure(run: Path, stored: Bundle) -> dict[str, Any]:
     # Of each bin the scores, and what people call it.
     for name, of_bin in scores["per_bin"].items():
         of_bin["name"] = stored.taxonomy.bins[name].name()
-    about = json.loads((DEFAULT / "bundle.json").read_bytes())
+    about = json.loads((FOLDER / "bundle.json").read_bytes())
     kept = {"test_pictures": scores["num_images"]}
     kept |= {
         f"test_{name}": scores[name] for name in ("top1", "ci95", "top5", "macro_f1", "bin_top1", "bin_ci95")
     }
-    write_json(DEFAULT / "bundle.json", about | {"metrics": stored.metrics | kept})
+    write_json(FOLDER / "bundle.json", about | {"metrics": stored.metrics | kept})
     report = json.loads((run / "report.json").read_text())
     return {
         **provenance(

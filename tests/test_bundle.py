@@ -1,13 +1,16 @@
 import json
 import platform
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from wastejax import bundle as bundles
+from wastejax import bundled
 from wastejax.bundle import Bundle, default_bundle, keep_calibration, load_bundle, save_bundle
 from wastejax.data.transforms import Preprocessing
+from wastejax.deployment.engines import place_of
 from wastejax.errors import UserError
 
 PREPROCESSING = Preprocessing(96, mean=(0.5, 0.25, 0.125), channels="bgr")
@@ -146,11 +149,20 @@ def test_eight_bits_round_each_output_channel_to_its_own_127_steps(tmp_path):
 
 
 def test_the_default_model_is_looked_up_inside_the_package(tmp_path, monkeypatch):
-    monkeypatch.setattr(bundles, "DEFAULT", tmp_path)
+    monkeypatch.setattr(bundles, "FOLDER", tmp_path)
     with pytest.raises(UserError, match="--model: this copy of wastejax comes without a trained model"):
         default_bundle()
     save(tmp_path)
     assert load_bundle(default_bundle()).classes == ("종이", "can")
+
+
+def test_the_bundled_model_has_a_name_wherever_it_is_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundled, "FOLDER", tmp_path / "installed")
+    save(tmp_path / "installed")
+    monkeypatch.chdir(tmp_path)
+    assert load_bundle("bundled").path == place_of("bundled") == place_of(None) == tmp_path / "installed"
+    save(tmp_path / "bundled")  # one's own of that name comes first
+    assert load_bundle("bundled").path == Path("bundled")
 
 
 def test_a_calibration_is_kept_in_one_move_and_changes_nothing_else(tmp_path, monkeypatch):

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from experiments import final_fit, ship
-from wastejax.bundle import DEFAULT, load_bundle
+from wastejax.bundle import load_bundle
+from wastejax.bundled import FOLDER
 from wastejax.data import images
 from wastejax.data.drawing import dataset as synthetic
 from wastejax.deployment.formats import load_predictor
 
 ROOT = Path(__file__).resolve().parents[1]
-EVALUATION = json.loads((DEFAULT / "evaluation.json").read_text())
+EVALUATION = json.loads((FOLDER / "evaluation.json").read_text())
 
 OFFLINE = """
 import socket, sys
@@ -45,7 +46,7 @@ def offline(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def test_it_is_small_and_holds_no_pickle():
-    files = {file.name: file for file in DEFAULT.iterdir()}
+    files = {file.name: file for file in FOLDER.iterdir()}
     weights = [name for name in files if name.endswith(".safetensors")]
     assert len(weights) == 1
     assert set(files) == {"bundle.json", "evaluation.json", "MODEL_CARD.md", "LICENSE-MODEL", *weights}
@@ -61,7 +62,7 @@ def test_it_is_small_and_holds_no_pickle():
 
 
 def test_it_knows_the_classes_of_the_study_and_says_what_it_may_be_used_for():
-    bundle = load_bundle(DEFAULT)
+    bundle = load_bundle(FOLDER)
     assert bundle.classes == tuple(sorted(synthetic.CLASSES)) and len(bundle.classes) == 30
     assert bundle.bins is not None
     assert "LICENSE-MODEL" in bundle.licence
@@ -69,7 +70,7 @@ def test_it_knows_the_classes_of_the_study_and_says_what_it_may_be_used_for():
 
 
 def test_its_scores_are_those_of_these_weights_and_its_card_says_them():
-    about = json.loads((DEFAULT / "bundle.json").read_text())
+    about = json.loads((FOLDER / "bundle.json").read_text())
     test = EVALUATION["test"]
     assert about["sha256"] == EVALUATION["weights_sha256"]
     assert about["temperature"] == test["calibration"]["temperature"]
@@ -79,7 +80,7 @@ def test_its_scores_are_those_of_these_weights_and_its_card_says_them():
     assert confusion.sum() == test["num_images"] == about["metrics"]["test_pictures"] > 500
     assert test["top1"] == pytest.approx(np.trace(confusion) / confusion.sum())
     assert test["ci95"][0] < test["top1"] < test["ci95"][1]
-    assert (DEFAULT / "MODEL_CARD.md").read_text() == ship.card(EVALUATION)
+    assert (FOLDER / "MODEL_CARD.md").read_text() == ship.card(EVALUATION)
     assert f"right for {100 * test['top1']:.1f} % of {test['num_images']:,} test images" in ship.card(
         EVALUATION
     )
@@ -150,7 +151,7 @@ def test_the_wheel_carries_it(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        for file in DEFAULT.iterdir():
+        for file in FOLDER.iterdir():
             assert archive.read(f"wastejax/default_model/{file.name}") == file.read_bytes()
     licences = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license-files"]
     assert "wastejax/default_model/LICENSE-MODEL" in licences

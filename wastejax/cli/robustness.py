@@ -15,7 +15,7 @@ from wastejax.progress import Bars, Say
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument(
-        "--model", required=True, metavar="RUN_OR_BUNDLE", help="a run, or with --data a bundle"
+        "--model", metavar="RUN_OR_BUNDLE", help="a run, or with --data a bundle (default: the bundled model)"
     )
     parser.add_argument(
         "--data",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wastejax import __version__
+from wastejax.bundled import model_path
 from wastejax.data.cache import cache_dir
 from wastejax.errors import MissingPackage, UserError, nearest
 from wastejax.progress import Say
@@ -110,7 +111,7 @@ def load_engine(
 
 def place_of(model: str | Path | None) -> Path:
     """Returns the exported file, or the folder of the bundle, that an option names; None for the bundled one."""
-    path = Path(__file__).parents[1] / "default_model" if model is None else Path(model)
+    path = model_path(model)
     return path / "bundle" if (path / "bundle" / "bundle.json").is_file() else path
 
 

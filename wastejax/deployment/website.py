@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from wastejax.bundle import default_bundle
+from wastejax.bundled import model_path
 from wastejax.deployment import icons
 from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.formats.about import ABOUT, parse_about
@@ -103,7 +103,7 @@ def write_site(
     folder = Path(out)
     check_folder(folder, "--out")
     (folder / "ort").mkdir(parents=True, exist_ok=True)
-    source = Path(model or default_bundle())
+    source = model_path(model)
     _write_model(source, folder / MODEL)
     predictor = load_predictor(folder / MODEL, taxonomy=taxonomy)
     predictor, least = predictor.naming(None, reject_below)

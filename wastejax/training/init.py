@@ -9,6 +9,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from wastejax.bundle import load_bundle
+from wastejax.bundled import model_path
 from wastejax.errors import ConfigError, UserError
 from wastejax.models import Model
 from wastejax.models.weights.published import find_weights, load_pretrained
@@ -16,8 +17,12 @@ from wastejax.progress import Say
 
 
 def is_run(weights: str) -> bool:
-    """Returns whether `config.init.weights` names a run or bundle of one's own."""
-    return Path(weights).expanduser().is_dir()
+    """Returns whether `config.init.weights` names a run or a bundle."""
+    return _folder(weights).is_dir()
+
+
+def _folder(weights: str) -> Path:
+    return model_path(weights).expanduser()
 
 
 def follow_preprocessing(config: ConfigDict, given: set[str], say: Say) -> None:
@@ -35,7 +40,7 @@ def follow_preprocessing(config: ConfigDict, given: set[str], say: Say) -> None:
     if not weights:
         return
     if is_run(weights):
-        wanted: dict[str, Any] | None = load_bundle(Path(weights).expanduser()).preprocessing.to_dict()
+        wanted: dict[str, Any] | None = load_bundle(_folder(weights)).preprocessing.to_dict()
     else:
         try:
             wanted = find_weights(weights)[1]
@@ -77,7 +82,7 @@ def initial_variables(config: ConfigDict, model: Model, classes: tuple[str, ...]
 
 
 def _of_run(weights: str, variables: dict[str, Any], classes: tuple[str, ...], say: Say) -> dict[str, Any]:
-    bundle = load_bundle(Path(weights).expanduser())
+    bundle = load_bundle(_folder(weights))
     learned = {name: bundle.variables[name] for name in ("params", "batch_stats")}
     ours, theirs = flatten_dict(variables, sep="/"), flatten_dict(learned, sep="/")
     head = {name for name in ours if name.startswith("params/classifier/")}

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from wastejax.bundle import default_bundle, load_bundle
+from wastejax.bundled import model_path
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.deployment.formats.litert import load_litert
 from wastejax.deployment.formats.onnx import load_onnx, load_openvino
@@ -53,7 +54,7 @@ def load_predictor(
         rules = load_taxonomy(taxonomy, "--taxonomy")
         predictor = load_predictor(model, runtime, threads=threads)
         return replace(predictor, taxonomy=rules.only(predictor.classes))
-    path = default_bundle() if model is None else Path(model)
+    path = default_bundle() if model is None else model_path(model)
     if threads is not None:
         if not path.is_file() or path.suffix == ".stablehlo":
             raise UserError(f"--threads={threads}: only for an .onnx or .tflite file; --model={path} is none")
