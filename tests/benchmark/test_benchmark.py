@@ -4,6 +4,7 @@ import argparse
 import json
 import statistics
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,7 @@ def test_a_peer_answers_from_its_own_process(tmp_path, monkeypatch):
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
     monkeypatch.setattr(peers, "WORKER", script)
-    with peers.Peer(A, threads=3) as peer:
+    with peers.Peer(replace(A, runtime="timm"), threads=3) as peer:
         assert peer.forms == ["x"]
         assert peer.run("x", 2) == [0.03, 0.03]
         with pytest.raises(peers.PeerError, match="ended with code 1: out of luck"):
@@ -165,7 +166,7 @@ def arguments(*given: str) -> argparse.Namespace:
         (["--against=tim"], "did you mean 'timm'?"),
         (["--batch-sizes=0"], "--batch-sizes=0: give positive whole numbers"),
         (["--models=mobilevit_s", "--sizes=100"], "config.data.image_size"),
-        (["--reports=a"], "is not MODEL=report.json"),
+        (["--reports=a", "--out=b"], "is not MODEL=report.json"),
         (["--threads=1000"], "--threads=1000: this process has"),
     ],
 )

@@ -134,7 +134,7 @@ def test_what_is_in_the_onnx_file(onnx_file):
     model = onnx.load(onnx_file)
     entry = model.graph.input[0].type.tensor_type
     assert entry.elem_type == onnx.TensorProto.UINT8
-    assert [d.dim_param or d.dim_value for d in entry.shape.dim] == ["B", SIZE, SIZE, 3]
+    assert [d.dim_param or d.dim_value for d in entry.shape.dim] == ["B", "H", "W", 3]
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     assert len(convolutions) > 10 and all(
         len(node.input) == 3 for node in convolutions
@@ -327,7 +327,7 @@ def test_the_command_exports_checks_and_reports(place, tmp_path):
         f"--model={place / 'bundle'}",
         "--format=stablehlo",
         f"--out={tmp_path / 'm.stablehlo'}",
-        f"--data={place / 'photos'}",
+        f"--data={place / 'images'}",
         f"--report={tmp_path / 'report.json'}",
     )
     assert "same class in 100.0%" in lines[1] and lines[2].startswith("top-1 ")
@@ -406,7 +406,7 @@ def test_damaged_and_foreign_files_are_refused(onnx_file, stablehlo_file, litert
         (["--format=onnx", "--out=model.tflite"], r"--out=model\.tflite: must end with \.onnx"),
         (["--format=onnx", "--out=/nowhere/m.onnx"], "there is no folder /nowhere"),
         (["--format=onnx", "--images=0"], "--images: must be >= 1"),
-        (["--format=stablehlo", "--profile"], "--profile: only for --format=onnx"),
+        (["--format=stablehlo", "--profile"], "--profile: only with --format=onnx"),
         (["--format=onnx", "--quantize=int8"], "--quantize=int8: .* give --calibrate=DIR"),
         (["--format=onnx", "--quantize=int8", "--calibrate=nowhere"], "--calibrate=nowhere: is no folder"),
         (["--format=bundle", "--out=."], r"--out=\.: is a folder of other files"),

@@ -213,6 +213,10 @@ def test_the_table_of_all_forms(files, tmp_path, monkeypatch, browser):
     if os.environ.get("WASTEJAX_WRITE_DOCS"):
         TABLE.write_text(text)
     committed = [row for row in TABLE.read_text().splitlines() if row.startswith("| ")]
+    if (
+        version not in TABLE.read_text()
+    ):  # browsers mend their decoders: what the page sees is told of one of them
+        committed, rows = ([row.rsplit(" | ", 1)[0] for row in part] for part in (committed, rows))
     assert [row for row in rows if row not in committed] == []
 
 

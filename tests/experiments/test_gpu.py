@@ -111,7 +111,8 @@ def test_a_row_that_fails_is_named_and_the_next_one_measured(tmp_path, monkeypat
 
 @pytest.mark.slow
 def test_all_of_it_in_miniature(tmp_path):
-    gpu.main(["--tiny", f"--out={tmp_path}", "--peer-python=/bin/false", "--commit=abc"])
+    # When its minutes are over it ends the process, which here is the tests'.
+    gpu.main(["--tiny", f"--out={tmp_path}", "--peer-python=/bin/false", "--commit=abc", "--minutes=120"])
     kept = json.loads((tmp_path / "gpu.json").read_text())
     names = [name for name, _ in gpu.rows(gpu.tiny("/bin/false"), True, print)]
     assert list(kept["rows"]) == names

@@ -402,4 +402,4 @@ def test_classes_left_out_are_foreign_images_at_the_end(place, tmp_path):
     without = subprocess.run(
         [*evaluate, f"--data={place / 'data'}", "--calibrate"], env=env, capture_output=True, text=True
     )
-    assert without.returncode == 2 and without.stderr.count("\n") == 1
+    assert without.returncode == 2 and without.stderr.count("\n") == 1, without.stdout

@@ -15,8 +15,8 @@ import numpy as np
 from wastejax.cli import only
 from wastejax.cli.many import predict as predict_parts
 from wastejax.data.formats.boxes import Reading
+from wastejax.data.formats.source import Source
 from wastejax.data.images import MAX_PIXELS, BadImage
-from wastejax.data.sources import Source, open_data
 from wastejax.deployment import summary
 from wastejax.deployment.answers import WRITERS, Answer, answers, interpret, printable
 from wastejax.deployment.camera import only_stream, stream
@@ -205,6 +205,8 @@ def _rows(
         return *_frames(args, predictor, video), [f"{video}{mark}"]
     if not args.data:
         return *(_regions if args.regions else _answers)(args, predictor, names), names
+    from wastejax.data.sources import open_data  # needs what compares images, which exported files do without
+
     source = open_data(args.data, "--data", _reading(predictor))
     for note in source.notes:
         _warn(note)
