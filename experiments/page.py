@@ -178,7 +178,8 @@ def measure_bytes(site: Path, before: Path | None) -> dict[str, Any]:
 def measure_speed(site: Path) -> dict[str, Any]:
     """From navigation to the first answer with everything in the browser's caches; and the live view's rate.
 
-    An earlier visit has answered an image and lasted `VISIT` seconds: so long a browser takes to keep what it compiled.
+    An earlier visit has answered an image and lasted `VISIT` seconds, which a browser takes to keep what it
+    compiled.
     """
     script = DROPS.replace("IMAGE", base64.b64encode(drawn(KNOWN, 5)).decode())
     seconds, load = [], round(os.getloadavg()[0], 1)
