@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results" / "speed"
 
 NETWORKS = ("mobilevit_s", "mobilevit_s_ir", "efficientnetv2_s", "efficientnetv2_s_eca", "efficientnetv2_b0")
+TIMMS = ("efficientnetv2_b0", "mobilevit_s", "efficientnetv2_s")  # that timm has too
 EVERY_RECIPE = (
     "mobilevit_s,mobilevit_s_ir,mobilevit_s_conv5,efficientnetv2_s,efficientnetv2_s_eca,efficientnetv2_s_glu,"
     "efficientnet_lite0,pyramidnet_110_a48,swin_t"
@@ -36,6 +37,20 @@ ROWS: dict[str, list[tuple[str, list[str]]]] = {
             [f"--models={name}", "--mode=train", "--batch_sizes=16", "--against=stock,timm", "--seconds=4"],
         )
         for name in NETWORKS
+    ],
+    # Beside timm alone, eager and by torch.compile: the best of its forms counts.
+    "compiled": [
+        *(
+            (f"compiled_{name}", [f"--models={name}", "--batch_sizes=1,32", "--against=timm"])
+            for name in TIMMS
+        ),
+        *(
+            (
+                f"compiled_train_{name}",
+                [f"--models={name}", "--mode=train", "--batch_sizes=16", "--against=timm"],
+            )
+            for name in TIMMS
+        ),
     ],
     "study": [
         ("study_mobilevit", ["--models=mobilevit_s,mobilevit_s_ir,mobilevit_s_conv5", "--batch_sizes=1,32"]),
