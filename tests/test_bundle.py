@@ -11,7 +11,10 @@ from wastejax import bundled
 from wastejax.bundle import Bundle, default_bundle, keep_calibration, load_bundle, save_bundle
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.engines import place_of
+from wastejax.deployment.export import Form, check_request
+from wastejax.deployment.formats import load_predictor
 from wastejax.errors import UserError
+from wastejax.evaluation.images import Asked
 
 PREPROCESSING = Preprocessing(96, mean=(0.5, 0.25, 0.125), channels="bgr")
 
@@ -163,6 +166,33 @@ def test_the_bundled_model_has_a_name_wherever_it_is_installed(tmp_path, monkeyp
     assert load_bundle("bundled").path == place_of("bundled") == place_of(None) == tmp_path / "installed"
     save(tmp_path / "bundled")  # one's own of that name comes first
     assert load_bundle("bundled").path == Path("bundled")
+
+
+def test_a_path_like_the_bundled_models_name_is_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("./bundled", "bundled/", Path("./bundled")):
+        with pytest.raises(UserError, match="bundled: no such run or bundle"):
+            load_bundle(path)
+        with pytest.raises(UserError, match="bundled: no such run or bundle"):
+            load_predictor(place_of(path))
+    Path("bundled").write_text("no model")
+    assert load_bundle("bundled").path == bundled.FOLDER
+
+
+def test_an_export_replaces_no_model_that_it_was_not_written_as(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    save(run / "bundle")
+    (run / "config.json").write_text("{}")
+    monkeypatch.chdir(run)
+    for model, out, problem in (
+        (None, "bundle", "is the model of a run"),
+        (str(run), "bundle", "is the model itself"),
+        (str(run / "bundle"), str(run / "bundle"), "is the model itself"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            check_request(Asked(model), Form("bundle"), Path(out))
+    save(tmp_path / "earlier")
+    check_request(Asked(str(run)), Form("bundle"), tmp_path / "earlier")
 
 
 def test_a_calibration_is_kept_in_one_move_and_changes_nothing_else(tmp_path, monkeypatch):

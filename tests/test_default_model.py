@@ -17,6 +17,9 @@ from wastejax.bundled import FOLDER
 from wastejax.data import images
 from wastejax.data.drawing import dataset as synthetic
 from wastejax.deployment.formats import load_predictor
+from wastejax.errors import UserError
+from wastejax.evaluation.images import Asked
+from wastejax.evaluation.run import evaluate_model
 
 ROOT = Path(__file__).resolve().parents[1]
 EVALUATION = json.loads((FOLDER / "evaluation.json").read_text())
@@ -156,3 +159,8 @@ def test_the_wheel_carries_it(tmp_path):
     licences = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license-files"]
     assert "wastejax/default_model/LICENSE-MODEL" in licences
     assert any(name.endswith("licenses/wastejax/default_model/LICENSE-MODEL") for name in names)
+
+
+def test_calibrating_does_not_change_it():
+    with pytest.raises(UserError, match="--calibrate: would change the bundled model"):
+        evaluate_model(Asked(None, data="images"), calibrate=True)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from wastejax import main
+from wastejax.auditing import run as audit_run
 from wastejax.auditing.findings import LabelError, audit, clean, leaks, summary
 from wastejax.auditing.label_errors import confident_disagreement, cross_validate, find_label_errors
 from wastejax.auditing.report import write_html
@@ -243,6 +244,31 @@ def test_confident_disagreement_by_hand():
     # thresholds: class 0 (0.9 + 0.7 + 0.1) / 3 = 0.567, class 1 (0.8 + 0.65 + 0.4) / 3 = 0.617
     rows, other = confident_disagreement(probabilities, labels)
     assert rows.tolist() == [2, 5] and other.tolist() == [1, 0]  # margins 0.8 and 0.2
+
+
+@pytest.mark.parametrize("counts", [(14, 1), (14, 1, 9)])
+def test_a_class_of_one_image_does_not_keep_the_others_from_being_looked_at(counts):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    features = np.random.default_rng(0).normal(size=(len(labels), 8)).astype(np.float32)
+    probabilities = cross_validate(features, labels, np.arange(len(labels)))
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+    assert probabilities[14, 1] == 0  # never seen without it
+
+
+def test_an_audit_is_written_where_label_errors_cannot_be_looked_for(messy, tmp_path, capsys, monkeypatch):
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(
+        "wastejax.auditing.label_errors.embed", lambda _, __, rows: rng.normal(size=(len(rows), 4))
+    )
+    monkeypatch.setattr(audit_run, "_check_model", lambda model: None)
+
+    def refuse(*_):
+        raise UserError("too few")
+
+    monkeypatch.setattr("wastejax.auditing.label_errors.find_label_errors", refuse)
+    command(f"--data={messy}", f"--out={tmp_path}", "--model=any")
+    assert "note: label errors were not looked for: too few" in capsys.readouterr().out
+    assert json.loads((tmp_path / "audit.json").read_text())["label_errors"] is None
 
 
 def test_flipped_labels_are_found_though_their_copies_agree():

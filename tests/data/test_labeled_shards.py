@@ -67,6 +67,25 @@ def test_webdataset_says_the_class_beside_each_image(folder, kind):
     assert source.names[:2] == ("train-0000/00000.png", "train-0000/00002.png")
 
 
+def test_what_a_tar_holds_beside_images_is_named(folder):
+    plain = open_path("data", "--data")
+    with tarfile.open("folders.tar", "w") as archive:
+        archive.add("data")
+        add(archive, "data/can/layers.psd", b"")
+    with tarfile.open("said.tar", "w") as archive:
+        for kind in ("png", "psd"):
+            add(archive, f"{kind}.{kind}", plain.read(0))
+            add(archive, f"{kind}.cls", b"can")
+    with tarfile.open("none.tar", "w") as archive:
+        add(archive, "psd.psd", b"")
+        add(archive, "psd.cls", b"can")
+    note = "files left out by their ending: 1 .psd (convert them to JPEG or PNG)"
+    for name in ("folders.tar", "said.tar"):
+        assert note in open_path(name, "--data").notes
+    with pytest.raises(ConfigError, match=r"no images .*, but 1 \.psd"):
+        open_path("none.tar", "--data")
+
+
 def test_class_folders_behind_a_url_are_those_of_the_folder(folder):
     memory = pytest.importorskip("fsspec").filesystem("memory")
     try:

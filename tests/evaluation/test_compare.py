@@ -15,7 +15,9 @@ from wastejax.data.sources import open_folder
 from wastejax.data.split import save_manifest
 from wastejax.deployment.formats import load_predictor
 from wastejax.errors import UserError
-from wastejax.evaluation.compare import compare, mcnemar, paired_interval
+from wastejax.evaluation.compare import SCORES, _compare_single, compare, mcnemar, paired_interval
+from wastejax.evaluation.evaluate import Evaluation
+from wastejax.evaluation.metrics import score
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (5, 5), (3, 12), (40, 21), (700, 800)])
@@ -48,6 +50,20 @@ def test_counts_and_difference():
     assert counts == [2, 1, 3, 1]
     assert compared["p_value"] == pytest.approx(2 * (1 + 4) / 16)
     assert compare(a, a)["p_value"] == 1.0 and compare(a, a)["difference_ci95"] == [0.0, 0.0]
+
+
+def test_probabilities_are_those_that_predict_gives():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(50, 3)), rng.integers(0, 3, 50)
+    names = ("a", "b", "c")
+    bundle = SimpleNamespace(temperature=0.3, classes=names, bins=["x", "x", "y"], taxonomy=None)
+    answer = SimpleNamespace(single=Evaluation(score(logits, labels, names), logits, labels, np.arange(50)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wastejax.evaluation.compare._rules", lambda bundle: None)
+        found = _compare_single([bundle, bundle], [answer, answer])
+    expected = score(logits / 0.3, labels, names, bins=bundle.bins)
+    assert {key: found["a"][key] for key in SCORES} == {key: expected[key] for key in SCORES}
+    assert found["bin_top1"]["both_right"] == round(50 * expected["bin_top1"])
 
 
 @pytest.fixture(scope="module")

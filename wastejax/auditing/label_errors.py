@@ -1,5 +1,6 @@
 """Likely label errors: images that a model which never saw their label confidently gives another class."""
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -104,6 +105,8 @@ def cross_validate(
     Raises:
         UserError: there are too few groups to hold some back.
     """
+    if len(np.unique(labels)) < 2:
+        raise UserError("--model: a single class has no label errors to look for")
     distinct = min(len(np.unique(groups[labels == label])) for label in np.unique(labels))
     folds = min(FOLDS, max(2, distinct))
     if len(np.unique(groups)) < 2 * folds:
@@ -112,9 +115,14 @@ def cross_validate(
     reduced = make_pipeline(StandardScaler(), PCA(dimensions, whiten=True, random_state=seed))
     features = reduced.fit_transform(features)
     probabilities = np.zeros((len(labels), int(labels.max()) + 1))
-    for fit, held_out in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(
-        features, labels, groups
-    ):
+    splits = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels, groups)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # see `labels`
+        splits = list(splits)
+    for fit, held_out in splits:
+        if len(known := np.unique(labels[fit])) == 1:  # all others are held out, and none can be predicted
+            probabilities[held_out, known] = 1
+            continue
         # Whitened features and a small C: probabilities that are not surer than they should be.
         model = LogisticRegression(C=0.1, max_iter=1000).fit(features[fit], labels[fit])
         probabilities[np.ix_(held_out, model.classes_)] = model.predict_proba(features[held_out])

@@ -119,13 +119,18 @@ def _check_model(model: str | None) -> None:
         load_bundle(model)
 
 
-def _label_errors(model: str, found: Audit, changes: Changes, say: Say) -> list[LabelError]:
+def _label_errors(model: str, found: Audit, changes: Changes, say: Say) -> list[LabelError] | None:
+    """Returns the likely label errors; None where they cannot be looked for, while all else was found already."""
     from wastejax.auditing.label_errors import embed, find_label_errors
 
     good = found.good
     say(f"looking at {len(good):,} images with {model}, and cross-validating their labels")
     features = embed(model, found.source, good)
-    errors = find_label_errors(features, found.source.labels[good], found.groups[good], good)
+    try:
+        errors = find_label_errors(features, found.source.labels[good], found.groups[good], good)
+    except UserError as error:
+        say(f"note: label errors were not looked for: {error}")
+        return None
     return [error for error in errors if found.source.names[error.image] not in changes.confirmed]
 
 

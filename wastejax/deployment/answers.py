@@ -144,7 +144,7 @@ def table(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
 
     A class that is not as sure as its bin stands among what it may be.
     """
-    width = max(len("file"), *(len(printable(name)) for name in names))
+    width = max([len("file"), *(len(printable(name)) for name in names)])
     headed = False
     for answer in rows:
         if not headed:

@@ -3,7 +3,7 @@
 import glob
 import os
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -15,7 +15,7 @@ from PIL import Image
 
 from wastejax.data import images
 from wastejax.data.collections.places import is_url
-from wastejax.data.formats.walk import by_ending, is_image, no_images, walk
+from wastejax.data.formats.walk import by_ending, ignored, is_image, no_images, walk
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
 from wastejax.progress import Say
@@ -60,9 +60,13 @@ def _expand(argument: str, say: Say) -> list[str]:
     if not glob.has_magic(argument):
         return [argument]
     found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - pathlib cannot take absolute globs
-    names = [str(p) for p in map(Path, found) if p.is_file() and is_image(p.name)]
+    files = [path for path in map(Path, found) if path.is_file() and not ignored(path.name)]
+    names = [str(path) for path in files if is_image(path.name)]
+    left_out = by_ending(Counter(path.suffix.lower() for path in files if not is_image(path.name)))
     if not names:
-        raise UserError(f"{argument}: matches no image")
+        raise UserError(f"{argument}: matches no image" + (f", but {left_out}" if left_out else ""))
+    if left_out:
+        say(f"{argument}: files left out by their ending: {left_out}")
     return names
 
 

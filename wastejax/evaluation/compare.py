@@ -19,7 +19,7 @@ from wastejax.errors import UserError
 from wastejax.evaluation.by_source import answers_to, right_of, score_meant
 from wastejax.evaluation.evaluate import Evaluation, evaluate
 from wastejax.evaluation.images import Asked, given_images, own_source, readable, run_changes
-from wastejax.evaluation.metrics import bin_answers, log_softmax
+from wastejax.evaluation.metrics import bin_answers, log_softmax, score
 from wastejax.progress import Say
 
 SCORES = ("top1", "bin_top1", "macro_f1", "loss", "ece")  # those of each model in the table
@@ -146,6 +146,7 @@ def _images(
         if not asked.data or asked.split:
             raise UserError("--labels: needs --data, the folder whose labels it explains, and no --split")
         source = open_labeled(asked.data, labels)
+        source.tell_notes(say)
         return source, np.arange(len(source))
     if not asked.data:
         return _shared(paths, bundles, say)
@@ -173,10 +174,12 @@ def _compare_single(bundles: Sequence[Bundle], answers: Sequence[_Answers]) -> d
     for bundle, answer in zip(bundles, answers, strict=True):
         result = answer.single
         assert result is not None
-        scores.append({key: result.scores[key] for key in SCORES if key in result.scores})
+        calibrated = result.logits / bundle.temperature  # as `predict` gives them
+        found = score(calibrated, result.labels, bundle.classes, bins=bundle.bins)
+        scores.append({key: found[key] for key in SCORES if key in found})
         correct.append(result.logits.argmax(axis=1) == result.labels)
         if same_bins and bundle.bins:
-            chosen, truth = bin_answers(log_softmax(result.logits), result.labels, bundle.bins)
+            chosen, truth = bin_answers(log_softmax(calibrated), result.labels, bundle.bins)
             right_bins.append(chosen == truth)
     return {
         "a": scores[0],

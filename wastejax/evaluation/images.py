@@ -136,8 +136,7 @@ def given_images(
     """
     folder, split, corrections = str(asked.data), asked.split, asked.corrections
     source = open_data(folder, "--data", Reading.of(config))
-    for note in source.notes:
-        say(f"note: {note}")
+    source.tell_notes(say)
     dropped = sorted(set(source.classes) & set(config["data"].get("leave_out", ())))
     if dropped:
         kept = ~np.isin(source.labels, [source.classes.index(name) for name in dropped])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from wastejax.bundle import Bundle, default_bundle, load_bundle
+from wastejax.bundled import FOLDER
 from wastejax.data.corrections import corrections_of_run, load_corrections
 from wastejax.data.description.meant import meant_by, open_labeled
 from wastejax.data.pipeline import EvalBatches
@@ -56,14 +57,14 @@ def evaluate_model(
     """
     bundle = load_bundle(asked.model or default_bundle(), taxonomy)
     if calibrate:
-        check_folder(bundle.path, "--calibrate: --model")
+        _check_own(bundle)
     if bundle.multilabel:
         if ood:
             bundle.needs_one_label("--ood")
         return _evaluate_several(bundle, asked, calibrate, say, review)
     source, indices = asked_images(replace(asked, partial=True), bundle.config, say)
     match_classes(bundle.classes, source.classes)
-    foreign, origin = _foreign(asked, ood, bundle.config)
+    foreign, origin = _foreign(asked, ood, bundle.config, say)
     calibration = Calibration(bundle.temperature, bundle.thresholds)
     if calibrate:
         calibration = _calibrate(asked, bundle, say)
@@ -150,6 +151,7 @@ def evaluate_labels(
     bundle = load_bundle(asked.model or default_bundle(), taxonomy)
     bundle.needs_one_label("--labels")
     source = open_labeled(asked.data, labels)
+    source.tell_notes(say)
     meant_by(source, bundle.classes, asked.data, labels)  # before anything slow
     indices = readable(source, np.arange(len(source)), asked, bundle, say)
     source = source.select(indices)
@@ -158,10 +160,14 @@ def evaluate_labels(
     return score_meant(logits, meant, bundle.temperature, bundle.thresholds, bundle.bins)
 
 
-def _foreign(asked: Asked, ood: str | Path | None, config: Mapping[str, Any]) -> tuple[Source | None, str]:
+def _foreign(
+    asked: Asked, ood: str | Path | None, config: Mapping[str, Any], say: Say
+) -> tuple[Source | None, str]:
     """Returns images that show none of the classes, if there are any, and what to call them."""
     if ood:
-        return open_images(ood, "--ood"), Path(ood).resolve().name
+        source = open_images(ood, "--ood")
+        source.tell_notes(say)
+        return source, Path(ood).resolve().name
     names = config["data"].get("leave_out", ())
     if not names:
         return None, ""
@@ -169,6 +175,16 @@ def _foreign(asked: Asked, ood: str | Path | None, config: Mapping[str, Any]) ->
     if not set(names) <= set(source.classes):
         return None, ""
     return source.select(images_of(source, names)), f"left out of training: {', '.join(names)}"
+
+
+def _check_own(bundle: Bundle) -> None:
+    """Raises a UserError where a bundle is not to be changed."""
+    if bundle.path.resolve() == FOLDER.resolve():
+        raise UserError(
+            "--calibrate: would change the bundled model; make it yours by `wastejax export --format=bundle "
+            "--out=mine`, and give --model=mine"
+        )
+    check_folder(bundle.path, "--calibrate: --model")
 
 
 def _calibrate(asked: Asked, bundle: Bundle, say: Say) -> Calibration:

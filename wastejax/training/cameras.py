@@ -84,6 +84,7 @@ def look(bundle: Bundle, data: str | Path, labels: str | Path | None, say: Say) 
     """
     mixture = open_description(data, "--data") if is_description(data) else None
     source = mixture.source if mixture and labels is None else open_labeled(data, labels)
+    source.tell_notes(say)
     meant_by(source, bundle.classes, data, labels)  # before anything slow
     found = scan(source, cache_dir())
     for index, reason in sorted(found.bad.items()):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from wastejax.training.devices import Cluster
 
 # What makes a full-size recipe end within minutes on two cores; a flag of the user's wins over each.
+SHARDS = "shards.txt"  # in a run: the digest of the shards that it began with
 DEMO = {
     "data.augmentation": "basic",
     "data.image_size": 64,
@@ -254,6 +255,11 @@ def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
             f"--workdir={folder}: holds a run whose images are not those of {data.dir}: {error.problem}; give "
             "another --workdir, or set --config.data.dir to the folder where the run's images are now"
         ) from None
+    if known and (folder / SHARDS).is_file() and (folder / SHARDS).read_text() != dataset.digest:
+        raise UserError(
+            f"--workdir={folder}: holds a run whose images are not those of {data.source}, which "
+            "were written anew; give another --workdir"
+        )
     counts = ", ".join(f"{len(dataset.indices(s)):,} {s}" for s in ("train", "val", "test"))
     say(f"{len(dataset.source):,} images, {len(dataset.source.classes)} classes: {counts}")
     for note in dataset.notes:
@@ -289,6 +295,8 @@ def _take(folder: Path, config: ConfigDict, dataset: Dataset) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     save_manifest(folder / "manifest.csv", dataset.source, dataset.groups, dataset.splits, dataset.phash)
+    if dataset.digest:
+        write_text(folder / SHARDS, dataset.digest)
     if dataset.corrections is not None:
         write_bytes(folder / NAME, dataset.corrections.content)
     write_text(folder / "config.json", configs.to_json(config))

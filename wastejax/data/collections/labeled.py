@@ -4,8 +4,8 @@ import json
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from wastejax.data.collections.places import below, is_url, opened, read_place, 
 from wastejax.data.formats.class_folders import from_walk
 from wastejax.data.formats.parquet import LABEL
 from wastejax.data.formats.source import Source
-from wastejax.data.formats.walk import Parts, Walk, is_image, no_images
+from wastejax.data.formats.walk import Parts, Walk, by_ending, ignored, is_image, no_images
 from wastejax.errors import ConfigError, UserError
 from wastejax.files import reason
 
@@ -56,30 +56,38 @@ def open_tars(places: Sequence[str], key: str) -> Source:
     """
     members: list[tuple[str, int, int, int]] = []  # name, shard, first byte, size
     said: dict[tuple[int, str], str] = {}
+    others: Counter[tuple[Parts, str]] = Counter()
     for shard, place in enumerate(places):
         if place.lower().endswith(COMPRESSED):
             raise ConfigError(
                 key, f"{place}: is compressed, so that its images cannot be read one by one; gunzip it"
             )
         try:
-            _read_members(place, shard, members, said)
+            _read_members(place, shard, members, said, others)
         except (OSError, tarfile.TarError) as error:
             why = reason(error) if isinstance(error, OSError) else str(error)
             raise ConfigError(key, f"cannot read {place}: {why}") from None
     origin = str(Path(places[0]).resolve().parent) if not is_url(places[0]) else places[0].rpartition("/")[0]
     stamps = [stamp_of(place) for place in places]
+    if not members:
+        raise ConfigError(key, no_images(_walk([], others), places[0]))
     if said:
-        return _with_labels(places, members, said, stamps, origin)
+        source = _with_labels(places, members, said, stamps, origin)
+        left_out = by_ending(_walk([], others).left_out())
+        note = f"files left out by their ending: {left_out}"
+        return replace(source, notes=(*source.notes, note)) if left_out else source
     entries = [(tuple(name.strip("/").split("/")), f"{stamps[s]}-{at}") for name, s, at, _ in members]
-    if not entries:
-        raise ConfigError(key, no_images(_walk([], Counter()), places[0]))
-    return from_walk(_walk(entries, Counter()), places[0], key, _reader(places, members), origin)
+    return from_walk(_walk(entries, others), places[0], key, _reader(places, members), origin)
 
 
 def _read_members(
-    place: str, shard: int, members: list[tuple[str, int, int, int]], said: dict[tuple[int, str], str]
+    place: str,
+    shard: int,
+    members: list[tuple[str, int, int, int]],
+    said: dict[tuple[int, str], str],
+    others: Counter[tuple[Parts, str]],
 ) -> None:
-    """Adds the images of a tar file, and the classes that it says, by the name of their sample."""
+    """Adds the images of a tar file, the classes that it says, by the name of their sample, and other files."""
     with opened(place) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
             name = member.name.removeprefix("./")
@@ -92,6 +100,9 @@ def _read_members(
                 label = _label(name, content.read() if content else b"")
                 if label is not None:
                     said[shard, _sample(name)] = label
+            elif not ignored(name.rpartition("/")[2]):
+                *folder, last = name.split("/")
+                others[tuple(folder), PurePosixPath(last).suffix.lower()] += 1
 
 
 def _sample(name: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from wastejax.data.images import read_file
+from wastejax.progress import Say
 
 DOMAINS = ("default", "real_world")
 SEPARATOR = ";"  # between the classes of one image, where it has several and they are written in one cell
@@ -111,6 +112,11 @@ class Source:
         """Int8 [N, C], where images have several labels: 1 for a class that is shown, 0 if not, -1 if unsaid."""
         truth = self.contents.astype(np.int8)
         return truth if self.unsaid is None else np.where(self.unsaid, np.int8(-1), truth)
+
+    def tell_notes(self, say: Say) -> None:
+        """Says what was decided about the images as they were opened."""
+        for note in self.notes:
+            say(f"note: {note}")
 
     @property
     def label_names(self) -> list[str]:

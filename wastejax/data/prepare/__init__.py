@@ -43,6 +43,7 @@ class Dataset:
         weights: source of a data description -> its share of the training batches; empty where there is none.
         corrections: what `config.data.corrections` names; None where it is empty.
         corrected: how many images these relabel, drop and confirm.
+        digest: of shards, what changes with any of their labels, groups and splits; else empty.
     """
 
     source: Source
@@ -55,6 +56,7 @@ class Dataset:
     weights: Mapping[str, float] = field(default_factory=dict)
     corrections: Corrections | None = None
     corrected: Mapping[str, int] = field(default_factory=dict)
+    digest: str = ""
 
     def indices(self, split: str) -> np.ndarray:
         """Returns int64 [M], the images of one split, in the order of the source.
@@ -157,7 +159,7 @@ def _from_shards(config: Any, several: bool) -> Dataset:
     for split in SPLITS:
         if split not in found.splits:
             raise ConfigError("config.data.source", f"the shards hold no image for {split}; write them again")
-    return Dataset(found.source, found.groups, found.splits, found.skipped, found.notes)
+    return Dataset(found.source, found.groups, found.splits, found.skipped, found.notes, digest=found.digest)
 
 
 def _corrections(source: Source, config: Any) -> tuple[Corrections | None, Changes]:

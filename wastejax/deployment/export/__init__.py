@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wastejax.bundle import Bundle, default_bundle, load_bundle, save_bundle
+from wastejax.bundled import model_path
 from wastejax.deployment.export.images import (
     Sample,
     calibration_images,
@@ -326,9 +327,7 @@ def check_request(
         forms = ", ".join(name for name, known in QUANTIZED.items() if precision in known)
         raise UserError(f"--quantize={precision}: only for --format={forms}")
     if form.name == "bundle":
-        check_folder(out, "--out")
-        if out.is_dir() and any(out.iterdir()) and not (out / "bundle.json").is_file():
-            raise UserError(f"--out={out}: is a folder of other files; name a new one")
+        _check_bundle(asked, out)
         return
     if (
         form.name == "litert"
@@ -353,6 +352,18 @@ def check_request(
     if out.suffix != suffix:
         raise UserError(f"--out={out}: must end with {suffix}")
     check_file(out, "--out")
+
+
+def _check_bundle(asked: Asked, out: Path) -> None:
+    """Raises a UserError where a folder is not for a new bundle: of the user's, only an export is replaced."""
+    check_folder(out, "--out")
+    if out.is_dir() and any(out.iterdir()) and not (out / "bundle.json").is_file():
+        raise UserError(f"--out={out}: is a folder of other files; name a new one")
+    model = model_path(asked.model)
+    if out.resolve() in (model.resolve(), (model / "bundle").resolve()):
+        raise UserError(f"--out={out}: is the model itself; name a new folder")
+    if out.resolve().name == "bundle" and (out.resolve().parent / "config.json").is_file():
+        raise UserError(f"--out={out}: is the model of a run; name a new folder")
 
 
 def _convert(bundle: Bundle, path: Path, form: Form, calibration: Sample | None) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wastejax.bundle import Bundle
+from wastejax.bundled import model_path
 from wastejax.data import images
 from wastejax.data.drawing import dataset as synthetic
 from wastejax.deployment.images import find
@@ -33,7 +34,7 @@ class Sample(NamedTuple):
 
 def has_images(asked: Asked) -> bool:
     """Returns whether there are photographs to check with: the user's, or a run's own."""
-    return bool(asked.data) or (Path(asked.model or "") / "manifest.csv").is_file()
+    return bool(asked.data) or (model_path(asked.model) / "manifest.csv").is_file()
 
 
 def drawn(bundle: Bundle, count: int) -> Sample:

@@ -1,12 +1,12 @@
 """Distillation: a trained model whose answers a smaller or a newer one learns beside the labels."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
 from wastejax.bundle import Bundle, load_bundle
+from wastejax.bundled import model_path
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import ConfigError, UserError
 from wastejax.models import Model, create_model
@@ -40,7 +40,7 @@ def open_teacher(distill: ConfigDict) -> Bundle:
         ConfigError: there is none.
     """
     try:
-        return load_bundle(Path(distill.teacher).expanduser())
+        return load_bundle(model_path(distill.teacher).expanduser())
     except UserError as error:
         raise ConfigError("config.distill.teacher", str(error)) from None
 
