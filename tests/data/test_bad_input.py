@@ -15,7 +15,7 @@ from PIL import Image
 from wastejax import main
 from wastejax.data.formats.any import open_path
 from wastejax.data.formats.boxes import Reading
-from wastejax.errors import UserError
+from wastejax.errors import ConfigError, UserError
 
 IMAGE = {"id": 1, "file_name": "a.png", "width": 64, "height": 48}
 BOX = {"id": 5, "image_id": 1, "category_id": 2, "bbox": [1, 2, 30, 20]}
@@ -59,6 +59,7 @@ def results(*entries) -> str:
     return tasks(annotations=[{"result": list(entries)}])
 
 
+UNREAD = r"is not read \(convert them to JPEG or PNG\)"
 # Format -> (what stands in its first file instead, what is said of it).
 BAD: dict[str, list[tuple[str | bytes, str]]] = {
     "COCO": [
@@ -70,6 +71,7 @@ BAD: dict[str, list[tuple[str | bytes, str]]] = {
         (coco(images=[{"id": 1, "width": 9, "height": 9}]), "lacks 'file_name'"),
         (coco(images=[7]), "is no COCO file"),
         (coco(images=[IMAGE | {"file_name": "gone.png"}]), "are not found"),
+        (coco(images=[IMAGE | {"file_name": "deep/a.psd"}]), UNREAD),
         (coco(images=[IMAGE | {"width": None}]), "has no width and height"),
         (coco(images=[IMAGE | {"width": -64, "height": -48}]), "has no width and height"),
         (coco(annotations=[]), "holds no box"),
@@ -88,6 +90,7 @@ BAD: dict[str, list[tuple[str | bytes, str]]] = {
         ("[{", "cannot read"),
         (tasks(data={"text": "hello"}), "names no image"),
         (tasks(data={"image": "gone.png"}), "is not found beside it"),
+        (tasks(data={"image": "gone.psd"}), UNREAD),
         (tasks(data={"image": "x" * 5000 + ".png"}), "task 0"),
         (tasks(annotations=[]), "without an annotation|no box"),
         (tasks(annotations=5), "task 0"),
@@ -103,6 +106,7 @@ BAD: dict[str, list[tuple[str | bytes, str]]] = {
         ('<annotations><track id="0" label="a"/></annotations>', "of a video"),
         ("<annotations/>", "holds no box"),
         (CVAT.replace("a.png", "gone.png"), "is not found beside it"),
+        (CVAT.replace("a.png", "gone.psd"), UNREAD),
         (CVAT.replace('width="64"', 'width="0"'), "no width and height"),
         (CVAT.replace('width="64"', 'width="wide"'), "invalid literal"),
         (CVAT.replace(' ytl="2"', ""), "lacks 'ytl'"),
@@ -186,6 +190,18 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, form, content, problem,
     said = capsys.readouterr().err
     assert stop.value.code == 2 and re.match(rf"error: --data: .*({problem})", said) and said.count("\n") == 1
     assert not out.exists()
+
+
+def test_photographs_of_another_kind_are_named_beside_labels(tmp_path):
+    path = write(tmp_path, "YOLO")
+    (tmp_path / "layers.psd").touch()
+    assert "files left out by their ending: 1 .psd (convert them to JPEG or PNG)" in open_path(path).notes
+    voc = tmp_path / "voc"
+    voc.mkdir()
+    write(voc, "VOC")
+    (voc / "c.xml").write_text(VOC.replace("a.png", "c.psd"))
+    with pytest.raises(ConfigError, match=f"c.psd' {UNREAD}"):
+        open_path(voc)
 
 
 OTHERS = {

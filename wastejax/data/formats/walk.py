@@ -151,6 +151,13 @@ def by_ending(counts: Mapping[str, int], most: int = 8) -> str:
     return ", ".join([*named, f"{rest:,} of other endings"] if rest else named)
 
 
+def not_read(name: str) -> str:
+    """Returns 'is not read (what to do)' for the name of a file whose ending is not, '' for others."""
+    ending = _ending(name)
+    what = "" if ending in EXTENSIONS else why_unreadable(ending)
+    return f"is not read ({what})" if what else ""
+
+
 def no_images(found: Walk, root: str) -> str:
     """Returns what to say of a folder without images."""
     others = by_ending(found.left_out())

@@ -9,7 +9,7 @@ from wastejax.data.formats.boxes import Box, Corners, Reading, Tag
 from wastejax.data.formats.boxes.find import Found, content_of
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
-from wastejax.data.formats.walk import walk
+from wastejax.data.formats.walk import not_read, walk
 from wastejax.errors import ConfigError
 
 IN_FOLDER = "_annotations.coco.json"  # Roboflow's name
@@ -121,6 +121,9 @@ def _places(file: Path, names: list[str], key: str) -> dict[str, Path]:
         if all(len(found.get(Path(name).name, ())) == 1 for name in names):
             return {name: found[Path(name).name][0] for name in names}
         found.clear()
+    for name in names:
+        if problem := not_read(name):
+            raise ConfigError(key, f"{file}: its image {name!r} {problem}")
     raise ConfigError(
         key, f"{file}: its images, such as {names[:1]}, are not found beside it; put them there"
     )

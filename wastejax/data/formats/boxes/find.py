@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wastejax.data.formats.boxes import Annotations, Box, Reading, Tag, as_source
 from wastejax.data.formats.source import Source
-from wastejax.data.formats.walk import walk
+from wastejax.data.formats.walk import not_read, walk
 from wastejax.errors import ConfigError
 
 # What Python says where content has another shape than its format: not there, of another type, no number, too deep.
@@ -104,7 +104,8 @@ class Finder:
             found = [path for path in called if path.parts[-len(parts) :] == parts] or called
             if len(found) == 1:
                 return found[0]
-        problem = f"is there {len(found)} times" if found else "is not found beside it; put it there"
+        missing = not_read(names[0]) or "is not found beside it; put it there"
+        problem = f"is there {len(found)} times" if found else missing
         raise ConfigError(self.key, f"{self.file}: its image {names[0][:200]!r} {problem}")
 
     @cached_property

@@ -7,7 +7,7 @@ from wastejax.data.formats.boxes import Annotations, Box, Corners, Reading, Tag,
 from wastejax.data.formats.boxes.find import content_of
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
-from wastejax.data.formats.walk import is_image, walk
+from wastejax.data.formats.walk import is_image, not_read, walk
 from wastejax.data.images import BadImage, decode, read_file
 from wastejax.errors import ConfigError
 
@@ -97,7 +97,7 @@ def _labels(
     places = images.get(name) or [p for n, ps in images.items() if Path(n).stem == file.stem for p in ps]
     beside = [p for p in places if (root / p).parent == file.parent]
     if len(beside or places) != 1:
-        problem = "is not there" if not places else f"is there {len(places)} times"
+        problem = f"is there {len(places)} times" if places else not_read(name) or "is not there"
         raise ConfigError(key, f"{file}: its image {name!r} {problem}")
     image = (beside or places)[0]
     split = listed.get(file.stem) or role_of(file.parent.name) or ""

@@ -1,5 +1,6 @@
 """YOLO: data.yaml, and for each image a text file of boxes or polygons in shares of its sides."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,12 +8,13 @@ from typing import Any
 from wastejax.data.formats.boxes import Annotations, Box, Reading, Tag, as_source
 from wastejax.data.formats.boxes.find import content_of
 from wastejax.data.formats.source import Source
-from wastejax.data.formats.walk import is_image, walk
+from wastejax.data.formats.walk import by_ending, is_image, walk
 from wastejax.errors import ConfigError, MissingPackage
 
 SPLITS = ("train", "val", "test")
 DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml")
 CLASSES = "classes.txt"
+_OWN = (".txt", ".yaml", ".yml", ".cache")  # endings of files that belong to the format
 
 
 def open_yolo(path: Path, key: str, reading: Reading) -> Source:
@@ -35,11 +37,12 @@ def open_yolo(path: Path, key: str, reading: Reading) -> Source:
     with content_of(f"{path}: `names` must be a list, or numbers and names", key):
         names = {int(number): str(name) for number, name in names.items()}
     found: list[tuple[Path, str]] = []
+    others: Counter[str] = Counter()
     for split in SPLITS:
         given = content.get(split) or (content.get("valid") if split == "val" else None)
         for place in given if isinstance(given, list) else [given] if given else []:
             with content_of(f"{path}: {split}", key):
-                found += [(image, split) for image in _images(path, content, str(place), key)]
+                found += [(image, split) for image in _images(path, content, str(place), key, others)]
     if not found:
         raise ConfigError(key, f"{path}: names no images under train, val or test")
     root = path.parent.resolve()
@@ -59,7 +62,9 @@ def open_yolo(path: Path, key: str, reading: Reading) -> Source:
             corners = (min(x), min(y), max(x), max(y))
             boxes.append(Box(path_below, label, corners, None, split))
     dropped = {"rotated": len(rotated)}
-    return as_source(Annotations(root, "YOLO", photographs, boxes, rotated, dropped), reading, key)
+    left_out = by_ending({ending: count for ending, count in others.items() if ending not in _OWN})
+    notes = [f"files left out by their ending: {left_out}"] if left_out else []
+    return as_source(Annotations(root, "YOLO", photographs, boxes, rotated, dropped, notes), reading, key)
 
 
 def yolo_file(folder: Path) -> Path | None:
@@ -100,8 +105,11 @@ def _read_yaml(path: Path, key: str) -> dict[str, Any]:
     return content
 
 
-def _images(path: Path, content: dict[str, Any], place: str, key: str) -> list[Path]:
-    """Returns the images of one split: those below a folder, or those that a text file lists."""
+def _images(path: Path, content: dict[str, Any], place: str, key: str, others: Counter[str]) -> list[Path]:
+    """Returns the images of one split: those below a folder, or those that a text file lists.
+
+    `others` is given the folder's other files by ending.
+    """
     base = path.parent / str(content.get("path") or "")
     # Roboflow writes ../train/images and means train/images.
     tried = [base / place, path.parent / place, path.parent / place.removeprefix("../")]
@@ -109,7 +117,9 @@ def _images(path: Path, content: dict[str, Any], place: str, key: str) -> list[P
     if where is None:
         raise ConfigError(key, f"{path}: there is no {tried[0]}")
     if where.is_dir():
-        return [where.joinpath(*parts) for parts in walk(where, key).images]
+        found = walk(where, key)
+        others.update(found.left_out())
+        return [where.joinpath(*parts) for parts in found.images]
     lines = [line.strip() for line in where.read_text(encoding="utf-8").splitlines() if line.strip()]
     return [(where.parent / line).resolve() for line in lines]
 
