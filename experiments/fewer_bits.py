@@ -137,6 +137,7 @@ def report(result: dict[str, Any]) -> str:
         ]
         for form, row in result["forms"].items()
     ]
+    multiplies = bool(machine.BYTE_PRODUCTS & set(result["instructions"]))
     known, versions = ", ".join(result["instructions"]), result["versions"]
     lines = "\n".join(table(head, rows))
     return f"""# One model in fewer bits
@@ -148,7 +149,7 @@ counts. The machine was shared: load {result["load"]} on two cores; forms take t
 
 {lines}
 
-8 bits are faster where a processor multiplies bytes (VNNI); one that has AVX2 alone does not.
+8 bits gain most on a processor that multiplies bytes (VNNI){"" if multiplies else ", which this one does not"}.
 """
 
 

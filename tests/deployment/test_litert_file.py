@@ -15,7 +15,7 @@ from wastejax.bundle import load_bundle
 from wastejax.cli import export as command
 from wastejax.data.taxonomy import LANGUAGES
 from wastejax.deployment.export import Form, check_request, write_export
-from wastejax.deployment.export.images import Sample, calibration_images
+from wastejax.deployment.export.images import Sample, calibration_images, drawn
 from wastejax.deployment.formats import load_jax, load_predictor
 from wastejax.errors import UserError
 from wastejax.evaluation.images import Asked
@@ -242,3 +242,15 @@ print(json.dumps(found))
         assert name == CLASSES[row.argmax()] and score == pytest.approx(row.max(), abs=1e-4)
         item = taxonomy.find(name)
         assert shown == (item.name("ko") if item else name)
+
+
+@pytest.mark.slow
+def test_a_network_whose_arrays_the_quantizer_puts_behind_its_tables(tmp_path):
+    pytest.importorskip("litert_converter")
+    pytest.importorskip("ai_edge_quantizer")
+    bundle = load_bundle("bundled")  # those of smaller networks lie within
+    sample = drawn(bundle, 8)
+    write_export(bundle, tmp_path / "integer.tflite", "uint8", "integer", sample)
+    found = load_predictor(tmp_path / "integer.tflite").probabilities(sample.images)
+    np.testing.assert_allclose(found.sum(1), 1, atol=0.05)
+    assert (tmp_path / "integer.tflite").stat().st_size > 4_000_000
