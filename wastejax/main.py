@@ -143,7 +143,9 @@ def _without_jax(args: argparse.Namespace) -> bool:
 
 def say(line: str) -> None:
     """Prints a line at once, so that a log file shows it as it happens."""
-    print(line, flush=True)
+    # In one piece: `print` writes the line's end by itself, and another thread's line may come between.
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def main() -> None:

@@ -19,9 +19,8 @@ def signalled(code: str, numbers: list[int]) -> tuple[int, list[str]]:
     start = f"""
 import hashlib, signal, sys, time
 sys.path.insert(0, {str(ROOT)!r})
+from wastejax.main import say
 from wastejax.runtime.stop import Stop
-def say(line):
-    print(line, flush=True)
 """
     process = subprocess.Popen([sys.executable, "-c", start + code], stdout=subprocess.PIPE, text=True)
     lines, left = [], list(numbers)
@@ -48,7 +47,6 @@ with Stop(say, exits=True) as stop, stop.after_the_step():
     say("now")
     while not stop.requested:
         time.sleep(0.01)
-    say("saved")
     {LONG}
     say("late")
 """
