@@ -14,9 +14,9 @@ from small_models import CLASSES, write_bundle
 from wastejax.bundle import load_bundle
 from wastejax.cli import export as command
 from wastejax.data.taxonomy import LANGUAGES
-from wastejax.deployment.export import Form, check_request, write_export
+from wastejax.deployment.export import Form, check_request, describe, write_export
 from wastejax.deployment.export.images import Sample, calibration_images, drawn
-from wastejax.deployment.formats import load_jax, load_predictor
+from wastejax.deployment.formats import litert, litert_quantize, load_jax, load_predictor
 from wastejax.errors import UserError
 from wastejax.evaluation.images import Asked
 from wastejax.main import parser
@@ -154,6 +154,20 @@ def test_fewer_bits_make_smaller_files_that_still_answer(
     if precision == "integer":
         assert entry["quantization"] == (1.0, 0)
         assert np.float32 not in {tensor["dtype"] for tensor in interpreter.get_tensor_details()}
+
+
+def test_ranges_reach_from_the_least_to_the_largest_value_of_any_image(bundle):
+    pytest.importorskip("ai_edge_quantizer")
+    pytest.importorskip("litert_converter")
+    text = describe(bundle, "float32", "int8")
+    network = litert.convert(lambda x: x.mean(axis=(1, 2)), (8, 8, 3), "float32", text)
+    images = (
+        np.ones((20, 8, 8, 3), np.float32) * np.linspace(-3, 5, 20, dtype=np.float32)[:, None, None, None]
+    )
+    found = litert_quantize._ranges(network, litert.SIGNATURE, litert.ENTRY, images[::-1])
+    ranges = np.array([[one["min"].item(), one["max"].item()] for one in found.values() if one])
+    assert len(ranges) >= 2  # of the images and of the answers
+    assert ranges == pytest.approx(np.tile([-3, 5], (len(ranges), 1)), abs=1e-5)
 
 
 def test_calibration_takes_any_folder_of_images(bundle, tmp_path):

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from wastejax import machine
-
 EVERYTHING = ".*"  # names of tensors
 
 
@@ -38,6 +36,10 @@ def halve(network: bytes) -> bytes:
 def quantize(network: bytes, signature: str, entry: str, images: np.ndarray, integer: bool = False) -> bytes:
     """Returns a network computed in 8 bits, kernels per channel, activations by the ranges that images give.
 
+    Ranges reach from the least to the largest value of any image. The quantizer's own are moving averages over the
+    images: where a tensor holds one number an image, as the familiarity of `models.familiarity`, nothing is left of
+    its range, and single probabilities of the bundled model moved by 0.67; with these by 0.13 (200 images).
+
     Args:
         network: in float32.
         signature: the name of its function.
@@ -54,13 +56,30 @@ def quantize(network: bytes, signature: str, entry: str, images: np.ndarray, int
     for kind in ("INPUT", "OUTPUT") if integer else ("OUTPUT", "SOFTMAX"):
         operation = qtyping.TFLOperationName[kind]
         work.update_quantization_recipe(EVERYTHING, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    given = {signature: [{entry: image[None]} for image in images]}
-    with _unwarned():
-        ranges = work.calibrate(given, num_threads=machine.cores())
+    ranges = _ranges(network, signature, entry, images)
     if integer:  # whatever these images hold, a byte stands for itself
         ranges[_entry_name(network)] |= {"min": np.zeros((1, 1, 1, 1)), "max": np.full((1, 1, 1, 1), 255.0)}
     made = _made(work, ranges)
     return _with_bytes_at_both_ends(made) if integer else made
+
+
+def _ranges(network: bytes, signature: str, entry: str, images: np.ndarray) -> dict[str, Any]:
+    """Returns name of a tensor -> its least and largest value over images."""
+    from ai_edge_quantizer.calibrator import CalibrationInterpreter, CalibrationMode
+
+    with _unwarned():
+        interpreter = CalibrationInterpreter(network, CalibrationMode.CALIBRATION, _widened)
+        run = interpreter.get_signature_runner(signature)
+        for image in images:
+            run(**{entry: image[None]})
+    return dict(interpreter.get_calibration_results())
+
+
+def _widened(before: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "min": np.minimum(before["min"], seen["min"]),
+        "max": np.maximum(before["max"], seen["max"]),
+    }
 
 
 def _entry_name(network: bytes) -> str:
