@@ -42,15 +42,15 @@ def beyond() -> None:
     """Draws the test accuracy of everything that was tried on MobileViT-IR, with 95 % intervals, at both sizes."""
     names = [PLAIN_NAMES.get(run, ROWS[run])[0] for run in TABLES["beyond"]]
     figure, panel = plt.subplots(figsize=(8, 0.45 * len(names) + 1), layout="constrained")
-    for shift, colour, (size, data_set) in zip(
+    for shift, color, (size, data_set) in zip(
         (0.12, -0.12), ("tab:blue", "tab:orange"), SIZES.items(), strict=True
     ):
         for y, run in enumerate(reversed(TABLES["beyond"])):
             if found := result(run, data_set):
                 low, high = found["test"]["ci95"]
-                panel.plot([100 * low, 100 * high], [y + shift] * 2, color=colour, linewidth=2)
-                panel.plot(100 * found["test"]["top1"], y + shift, "o", color=colour)
-        panel.plot([], [], "o-", color=colour, label=size)
+                panel.plot([100 * low, 100 * high], [y + shift] * 2, color=color, linewidth=2)
+                panel.plot(100 * found["test"]["top1"], y + shift, "o", color=color)
+        panel.plot([], [], "o-", color=color, label=size)
     panel.set_yticks(range(len(names)), names[::-1])
     panel.set_xlabel("test top-1 with its 95 % interval, %")
     panel.grid(axis="x", alpha=0.3)

@@ -16,6 +16,7 @@ import csv
 import json
 import platform
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +38,7 @@ from wastejax.evaluation.by_source import score_by_source
 from wastejax.evaluation.metrics import score
 from wastejax.evaluation.ood import bin_probability
 from wastejax.evaluation.report.sources import source_table
-from wastejax.evaluation.selective import ACCURACIES, choose_threshold_everywhere
+from wastejax.evaluation.selective import ACCURACIES
 from wastejax.evaluation.trust import Calibration, calibrate, score_trust
 from wastejax.files import write_json, write_text
 from wastejax.models.weights.published import load_pretrained
@@ -324,6 +325,38 @@ def promise(
     if not shown.all():  # of all sources together: single ones have a few dozen
         found.append(float(np.quantile(confidence[~shown], accuracy)))
     return None if None in found else max(value for value in found if value is not None)
+
+
+def choose_threshold_everywhere(
+    confidence: np.ndarray,
+    correct: np.ndarray,
+    members: Sequence[str],
+    accuracy: float,
+    least: int = 20,
+) -> float | None:
+    """Returns the lowest confidence from which on the answers are right often enough in every source.
+
+    Each source is one that the model did not learn from, so that the worst of them stands for a camera to come.
+
+    Args:
+        confidence: float [N], calibrated probability of each answer.
+        correct: bool [N].
+        members: N names of sources.
+        accuracy: the share of right answers that is wanted in each of them, in (0, 1).
+        least: answers that a source must keep to have a say; of fewer, one mistake decides.
+
+    Returns:
+        The threshold, a confidence that occurs; None where no threshold is good in every source that has a say.
+    """
+    which = np.array(members)
+    found = None
+    for threshold in np.unique(confidence)[::-1]:
+        kept = confidence >= threshold
+        counts = [(int(kept[which == name].sum()), correct[kept & (which == name)]) for name in set(members)]
+        heard = [right.mean() for count, right in counts if count >= least]
+        if heard and min(heard) >= accuracy:
+            found = float(threshold)
+    return found
 
 
 def ship_fitted(path: Path, result: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ def main() -> None:
     seen = scan(source)
     good = np.setdiff1d(np.arange(len(source)), list(seen.bad))
     features = label_errors.embed(args.model, source, good)
-    groups = group_duplicates(seen.phash[good], seen.grey[good])
+    groups = group_duplicates(seen.phash[good], seen.gray[good])
     rows = [measured(features, source.labels[good], groups, *draw) for draw in DRAWS]
     result = {
         **provenance(

@@ -58,7 +58,7 @@ def flipped(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
-def recoloured(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def recolored(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return ImageEnhance.Brightness(ImageEnhance.Color(image).enhance(0.6)).enhance(1.15)
 
 
@@ -68,7 +68,7 @@ def cropped(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return image.crop((left, top, left + w, top + h))
 
 
-CHANGES = {f.__name__: f for f in (resized, recompressed, flipped, recoloured, cropped)}
+CHANGES = {f.__name__: f for f in (resized, recompressed, flipped, recolored, cropped)}
 
 
 def plant(data: Path, to: Path, seed: int = 17) -> None:

@@ -67,8 +67,8 @@ def measure(folder: Path, count: int) -> dict[str, int]:
     found["hashes from the cache"], _ = peak(lambda: scan(source, folder / "cache"))
     rng = np.random.default_rng(1)
     phash = rng.integers(2**64, size=count, dtype=np.uint64)
-    grey = rng.integers(256, size=(count, 32, 32), dtype=np.uint8)
-    found["group near-duplicates"], _ = peak(lambda: group_duplicates(phash, grey))
+    gray = rng.integers(256, size=(count, 32, 32), dtype=np.uint8)
+    found["group near-duplicates"], _ = peak(lambda: group_duplicates(phash, gray))
     found["audit, all of it"], _ = peak(lambda: audit(source, folder / "cache"))
     splits = np.array(SPLITS)[np.arange(count) // 10 % 5 % 3]
     write_shards(folder / "shards", Rows(source, np.arange(count), splits))

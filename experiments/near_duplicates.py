@@ -4,7 +4,7 @@ Command: python experiments/near_duplicates.py [--largest=4000000] [--grouped=10
 Hashes are random, a twentieth of them copies with up to eight bits turned. Times are processor seconds of the whole
 process, which other programs on the machine disturb little. Comparing all pairs is measured up to 40,000 hashes and
 extrapolated from there by the square. faiss (pip install faiss-cpu) is measured where it is installed, on the sizes
-that end within minutes; both of its indexes are exact for eight bits. Groups (hashes and grey versions, as `train`
+that end within minutes; both of its indexes are exact for eight bits. Groups (hashes and gray versions, as `train`
 forms them) are measured in a process of their own for its peak memory.
 Writes experiments/results/near_duplicates.json and .png.
 """
@@ -80,12 +80,12 @@ def by_faiss(hashes: np.ndarray, kind: str) -> int:
 
 
 def grouped(count: int) -> dict[str, Any]:
-    """Groups hashes and grey versions in this process; returns seconds, peak memory and whether all is right."""
+    """Groups hashes and gray versions in this process; returns seconds, peak memory and whether all is right."""
     hashes, origin = planted(count)
-    grey = np.random.default_rng(1).integers(256, size=(count, 32, 32), dtype=np.uint8)
-    grey[: count // 20] = grey[origin[: count // 20]]
+    gray = np.random.default_rng(1).integers(256, size=(count, 32, 32), dtype=np.uint8)
+    gray[: count // 20] = gray[origin[: count // 20]]
     before = time.process_time()
-    groups = group_duplicates(hashes, grey, BITS)
+    groups = group_duplicates(hashes, gray, BITS)
     took = time.process_time() - before
     found, first = len(np.unique(groups)), np.unique(origin)
     return {
@@ -101,12 +101,12 @@ def grouped(count: int) -> dict[str, Any]:
 def same_groups(count: int = 50_000) -> dict[str, Any]:
     """Returns whether groups by parts of hashes are those of comparing all pairs."""
     hashes, origin = planted(count)
-    grey = np.random.default_rng(1).integers(256, size=(count, 32, 32), dtype=np.uint8)
-    grey[: count // 20] = grey[origin[: count // 20]]
-    by_parts = group_duplicates(hashes, grey, BITS)
+    gray = np.random.default_rng(1).integers(256, size=(count, 32, 32), dtype=np.uint8)
+    gray[: count // 20] = gray[origin[: count // 20]]
+    by_parts = group_duplicates(hashes, gray, BITS)
     chosen, hamming._best_parts = hamming._best_parts, lambda n, m, bits: 0
     try:
-        by_comparing = group_duplicates(hashes, grey, BITS)
+        by_comparing = group_duplicates(hashes, gray, BITS)
     finally:
         hamming._best_parts = chosen
     return {"images": count, "equal_to_comparing_all": bool(np.array_equal(by_parts, by_comparing))}

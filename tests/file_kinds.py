@@ -88,7 +88,7 @@ def adobe_rgb() -> bytes:
 
 
 @cache
-def dark_grey() -> bytes:
+def dark_gray() -> bytes:
     return _profile(b"GRAY", b"mntr", b"XYZ ", {b"kTRC": _curve(1.0)})
 
 
@@ -244,7 +244,7 @@ KINDS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "JPEG, Adobe RGB": (".jpg", lambda: _jpeg(icc_profile=adobe_rgb())),
     "JPEG, gray with a profile": (
         ".jpg",
-        lambda: encode(photo().convert("L"), "JPEG", icc_profile=dark_grey()),
+        lambda: encode(photo().convert("L"), "JPEG", icc_profile=dark_gray()),
     ),
     "JPEG, damaged profile": (".jpg", lambda: _jpeg(icc_profile=display_p3()[:200])),
     "JPEG, profile of another color space": (".jpg", lambda: _jpeg(icc_profile=press())),

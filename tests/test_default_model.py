@@ -131,7 +131,7 @@ def test_eval_scores_it_on_a_folder(tmp_path):
 
 
 @pytest.mark.real_data
-def test_it_recognises_real_images(real_data_dir):
+def test_it_recognizes_real_images(real_data_dir):
     predictor = load_predictor(None)
     folder = real_data_dir / "household_waste"
     files = [file for name in predictor.classes for file in sorted((folder / name).iterdir())[:4]]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corrections_file import to_csv
 from PIL import Image, ImageDraw, ImageOps
 
 from wastejax import main
@@ -17,7 +18,6 @@ from wastejax.auditing.findings import LabelError, audit, clean, leaks, summary
 from wastejax.auditing.label_errors import confident_disagreement, cross_validate, find_label_errors
 from wastejax.auditing.report import write_html
 from wastejax.auditing.run import audit_folder
-from wastejax.data.corrections import to_csv
 from wastejax.data.images import read_header
 from wastejax.data.sources import open_folder
 from wastejax.data.split import load_manifest, save_manifest
@@ -35,8 +35,8 @@ def photo(seed: int, side: int = 160) -> Image.Image:
         values = Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8))
         return np.asarray(values.resize((side, side), Image.Resampling.BICUBIC), float)
 
-    grey = sum(layer(size, size) for size in (3, 6, 12, 24, 48)) / 5
-    return Image.fromarray((0.7 * grey[..., None] + 0.3 * layer(2, 2, 3)).astype(np.uint8))
+    gray = sum(layer(size, size) for size in (3, 6, 12, 24, 48)) / 5
+    return Image.fromarray((0.7 * gray[..., None] + 0.3 * layer(2, 2, 3)).astype(np.uint8))
 
 
 def bottle(seed: int) -> Image.Image:
@@ -339,12 +339,12 @@ def test_a_header_tells_what_is_unusual():
 def test_two_errors_among_hard_images_are_named_and_hardly_anything_else():
     """Five overlapping classes, as real ones are: the confident joint names many images that are merely hard."""
     rng = np.random.default_rng(11)
-    centres = rng.normal(size=(5, 24))
+    centers = rng.normal(size=(5, 24))
     truth = np.repeat(np.arange(5), 75)
-    features = (centres[truth] + rng.normal(scale=2.5, size=(375, 24))).astype(np.float32)
+    features = (centers[truth] + rng.normal(scale=2.5, size=(375, 24))).astype(np.float32)
     # Two that are as clear as an image can be, with a wrong label.
     planted = np.array([10, 200])
-    features[planted] = centres[truth[planted]] * 1.2
+    features[planted] = centers[truth[planted]] * 1.2
     labels = truth.copy()
     labels[planted] = (truth[planted] + 2) % 5
     groups = np.arange(375)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corrections_file import to_csv
 from PIL import ImageEnhance
 from test_prepare import config_for, fails, folder, photo, ready, save  # noqa: F401 - a fixture
 
-from wastejax.data.corrections import Corrections, Row, load_corrections, to_csv
+from wastejax.data.corrections import Corrections, Row, load_corrections
 from wastejax.data.prepare import prepare
 from wastejax.data.sources import open_folder
 from wastejax.data.split import save_manifest

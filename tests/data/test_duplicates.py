@@ -32,7 +32,7 @@ def groups_of(tmp_path: Path, images: list[Image.Image]) -> list[int]:
         save(image, tmp_path / "a" / f"{i:03d}.png")
     found = scan(open_folder(tmp_path))
     assert not found.bad
-    return group_duplicates(found.phash, found.grey).tolist()
+    return group_duplicates(found.phash, found.gray).tolist()
 
 
 def test_changed_copies_are_one_group(tmp_path):
@@ -52,10 +52,10 @@ def test_changed_copies_are_one_group(tmp_path):
     assert groups_of(tmp_path, copies + [photo(i) for i in range(1, 20)]) == [0] * 8 + list(range(1, 20))
 
 
-def disc(grey: str, *holes: tuple[int, int]) -> Image.Image:
+def disc(gray: str, *holes: tuple[int, int]) -> Image.Image:
     image = Image.new("RGB", (256, 256), "white")
     draw = ImageDraw.Draw(image)
-    draw.ellipse((58, 58, 198, 198), fill=grey)
+    draw.ellipse((58, 58, 198, 198), fill=gray)
     for x, y in holes:
         draw.ellipse((x, y, x + 20, y + 20), fill="white")
     return image
@@ -67,7 +67,7 @@ def test_plain_drawings_are_not_joined_although_their_hashes_are(tmp_path):
         save(image, tmp_path / "a" / f"{i}.png")
     found = scan(open_folder(tmp_path))
     assert np.bitwise_count(found.phash[0] ^ found.phash[1]) <= 8
-    assert group_duplicates(found.phash, found.grey).tolist() == [0, 1]
+    assert group_duplicates(found.phash, found.gray).tolist() == [0, 1]
 
 
 def small(image: Image.Image) -> np.ndarray:
@@ -84,33 +84,33 @@ def test_a_banner_does_not_hide_a_twin():
     original = photo(3)
     framed = Image.new("RGB", (256, 256), "black")
     framed.paste(original.resize((240, 240)), (8, 0))
-    grey = np.stack([small(image) for image in (original, framed, photo(4))])
-    forth, back, other = agreement(grey[[0, 1, 0]], grey[[1, 0, 2]])
+    gray = np.stack([small(image) for image in (original, framed, photo(4))])
+    forth, back, other = agreement(gray[[0, 1, 0]], gray[[1, 0, 2]])
     assert min(forth, back) > 0.8
     assert other < 0.5
 
 
-def test_the_same_shape_in_another_grey_agrees_only_where_it_lies_the_same():
+def test_the_same_shape_in_another_gray_agrees_only_where_it_lies_the_same():
     """A darker copy of an image is a copy; a darker object somewhere else is another object."""
     light, dark = disc("#a0a0a0", (100, 100)), disc("#202020", (100, 100))
     moved = Image.new("RGB", (256, 256), "white")
     moved.paste(dark.resize((230, 230)), (20, 8))
-    same_grey = Image.new("RGB", (256, 256), "white")
-    same_grey.paste(light.resize((230, 230)), (20, 8))
-    grey = np.stack([small(image) for image in (light, dark, moved, same_grey)])
-    in_place, elsewhere, aligned = agreement(grey[[0, 0, 0]], grey[[1, 2, 3]])
+    same_gray = Image.new("RGB", (256, 256), "white")
+    same_gray.paste(light.resize((230, 230)), (20, 8))
+    gray = np.stack([small(image) for image in (light, dark, moved, same_gray)])
+    in_place, elsewhere, aligned = agreement(gray[[0, 0, 0]], gray[[1, 2, 3]])
     assert in_place > 0.95
     assert elsewhere == 0
     assert aligned > 0.8
 
 
 def test_groups_are_transitive_and_numbered_by_first_appearance():
-    grey = np.broadcast_to(np.arange(32 * 32).reshape(1, 32, 32) % 251, (5, 32, 32)).astype(np.uint8)
+    gray = np.broadcast_to(np.arange(32 * 32).reshape(1, 32, 32) % 251, (5, 32, 32)).astype(np.uint8)
     chain = np.array([0xFFFF << 40, 0b0, 0b111111, 0b111111 << 6 | 0b111111, 0xFFFF << 20], np.uint64)
     # 1-2 and 2-3 are 6 bits apart, 1-3 are 12.
-    assert group_duplicates(chain, grey, hamming=6).tolist() == [0, 1, 1, 1, 2]
-    assert group_duplicates(chain, grey, hamming=5).tolist() == [0, 1, 2, 3, 4]
-    assert group_duplicates(chain[:0], grey[:0]).tolist() == []
+    assert group_duplicates(chain, gray, hamming=6).tolist() == [0, 1, 1, 1, 2]
+    assert group_duplicates(chain, gray, hamming=5).tolist() == [0, 1, 2, 3, 4]
+    assert group_duplicates(chain[:0], gray[:0]).tolist() == []
 
 
 def test_hash_is_that_of_imagehash(tmp_path):
@@ -124,13 +124,13 @@ def test_hash_is_that_of_imagehash(tmp_path):
 def test_fifteen_thousand_images_take_seconds():
     rng = np.random.default_rng(0)
     phash = rng.integers(0, 2**64, 15_000, dtype=np.uint64)
-    grey = rng.integers(0, 256, (15_000, 32, 32), dtype=np.uint8)
+    gray = rng.integers(0, 256, (15_000, 32, 32), dtype=np.uint8)
     phash[10_000:] = phash[:5_000]  # a third are copies, as in the household waste set
-    grey[10_000:] = grey[:5_000]
+    gray[10_000:] = gray[:5_000]
     phash[9_000:10_000] = phash[:1_000] ^ np.uint64(0b1011)
-    grey[9_000:10_000] = grey[:1_000] // 2 + 40
+    gray[9_000:10_000] = gray[:1_000] // 2 + 40
     start = time.monotonic()
-    groups = group_duplicates(phash, grey)
+    groups = group_duplicates(phash, gray)
     assert time.monotonic() - start < 30
     np.testing.assert_array_equal(groups[10_000:], groups[:5_000])
     np.testing.assert_array_equal(groups[9_000:10_000], groups[:1_000])
@@ -175,7 +175,7 @@ def test_second_scan_reads_nothing_but_what_changed(folder, tmp_path, monkeypatc
     second = scan(open_folder(folder), cache)
     assert set(seen) == bad  # they may have been mended meanwhile
     np.testing.assert_array_equal(first.phash, second.phash)
-    np.testing.assert_array_equal(first.grey, second.grey)
+    np.testing.assert_array_equal(first.gray, second.gray)
     assert first.bad == second.bad
 
     seen.clear()
@@ -221,7 +221,7 @@ def test_what_a_killed_scan_has_seen_is_kept_and_nothing_written_twice(folder, t
     assert 0 < len(kept) < len(good) and len(seen) == len(kept) + len(whole.bad)
     plain = scan(open_folder(folder))
     np.testing.assert_array_equal(whole.phash, plain.phash)
-    np.testing.assert_array_equal(whole.grey, plain.grey)
+    np.testing.assert_array_equal(whole.gray, plain.gray)
 
 
 def test_progress_counts_to_the_end(folder):
@@ -248,7 +248,7 @@ def test_known_twins_and_look_alikes(real_data_dir):
     wanted = sorted({name for pair in twins + others for name in pair})
     source = source.select([source.names.index(name) for name in wanted])
     found = scan(source)
-    groups = group_duplicates(found.phash, found.grey)
+    groups = group_duplicates(found.phash, found.gray)
     for pairs, joined in ((twins, True), (others, False)):
         for a, b in pairs:
             i, j = source.names.index(a), source.names.index(b)

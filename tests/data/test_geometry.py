@@ -29,12 +29,12 @@ CROPS = st.floats(0.1, 1)
 SHORT_SIDES_THAT_FELL = (49, 98, 206, 425, 498, 850, 998, 1002, 1700, 3400)
 
 PAGE = """
-import {{ centre }} from {module};
+import {{ center }} from {module};
 import {{ createInterface }} from "node:readline";
 let input = "";
 for await (const line of createInterface({{ input: process.stdin }})) input += line;
 const rows = JSON.parse(input).map(([width, height, image_size, crop]) => {{
-  const {{ left, top, side }} = centre(width, height, {{ image_size, crop }});
+  const {{ left, top, side }} = center(width, height, {{ image_size, crop }});
   return [left, top, left + side, top + side];
 }});
 console.log(JSON.stringify(rows));

@@ -96,15 +96,15 @@ def test_groups_of_many_images_are_those_that_were_planted():
     rng = np.random.default_rng(3)
     count, copies = 6000, 900
     phash = rng.integers(2**64, size=count, dtype=np.uint64)
-    grey = rng.integers(256, size=(count, 8, 8), dtype=np.uint8)
+    gray = rng.integers(256, size=(count, 8, 8), dtype=np.uint8)
     truth = np.arange(count)
     for copy, original in enumerate(rng.choice(np.arange(copies, count), copies, replace=False)):
         turned = rng.choice(64, copy % 9, replace=False)
         phash[copy] = phash[original] ^ np.uint64(sum(1 << int(bit) for bit in turned))
-        grey[copy] = grey[original]
+        gray[copy] = gray[original]
         truth[original] = copy
     _, first, inverse = np.unique(truth, return_index=True, return_inverse=True)
-    assert group_duplicates(phash, grey).tolist() == np.argsort(np.argsort(first))[inverse].tolist()
+    assert group_duplicates(phash, gray).tolist() == np.argsort(np.argsort(first))[inverse].tolist()
 
 
 def frames(count: int, scenes: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -112,10 +112,10 @@ def frames(count: int, scenes: int, noise: float, seed: int = 0) -> tuple[np.nda
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (scenes, 8, 8)).astype(float).repeat(4, 1).repeat(4, 2)
     scene = rng.integers(scenes, size=count)
-    grey = coarse[scene] + rng.normal(0, noise, (count, 32, 32))
+    gray = coarse[scene] + rng.normal(0, noise, (count, 32, 32))
     hashes = rng.integers(2**64, size=scenes, dtype=np.uint64)[scene]
     hashes ^= np.uint64(1) << rng.integers(64, size=count, dtype=np.uint64)
-    return hashes, grey.clip(0, 255).astype(np.uint8)
+    return hashes, gray.clip(0, 255).astype(np.uint8)
 
 
 @settings(max_examples=15, deadline=None)
@@ -127,21 +127,21 @@ def frames(count: int, scenes: int, noise: float, seed: int = 0) -> tuple[np.nda
     one_hash=st.booleans(),
 )
 def test_groups_are_those_of_comparing_every_near_pair(seed, count, scenes, noise, one_hash):
-    hashes, grey = frames(count, scenes, noise, seed)
+    hashes, gray = frames(count, scenes, noise, seed)
     hashes = hashes if not one_hash else np.full_like(hashes, hashes[0])
     groups = np.arange(count)
     pairs = np.array([(i, j) for i, j in by_brute_force(hashes, hashes, 8) if i < j], int).reshape(-1, 2)
-    for i, j in pairs[agreement(grey[pairs[:, 0]], grey[pairs[:, 1]]) >= MIN_AGREEMENT]:
+    for i, j in pairs[agreement(gray[pairs[:, 0]], gray[pairs[:, 1]]) >= MIN_AGREEMENT]:
         groups[groups == groups[j]] = groups[i]
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
-    assert group_duplicates(hashes, grey).tolist() == np.argsort(np.argsort(first))[inverse].tolist()
+    assert group_duplicates(hashes, gray).tolist() == np.argsort(np.argsort(first))[inverse].tolist()
 
 
 def test_frames_of_a_fixed_camera_are_not_all_compared_with_each_other(monkeypatch):
     """3,000 frames are 4.5 million pairs; what joins them takes a few times as many comparisons as frames."""
-    hashes, grey = frames(3000, 2, 1)
+    hashes, gray = frames(3000, 2, 1)
     compared = []
     agree = duplicates.agreement
     monkeypatch.setattr(duplicates, "agreement", lambda a, b: compared.append(len(a)) or agree(a, b))
-    assert len(np.unique(group_duplicates(hashes, grey))) == 2
+    assert len(np.unique(group_duplicates(hashes, gray))) == 2
     assert sum(compared) < 20 * len(hashes)

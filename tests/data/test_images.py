@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from file_kinds import dark_grey, display_p3, png_of, press, srgb_profile
+from file_kinds import dark_gray, display_p3, png_of, press, srgb_profile
 from PIL import Image
 
 from wastejax.data import images
@@ -50,10 +50,10 @@ def test_lossy_kinds_give_nearly_the_pixels():
     np.testing.assert_array_equal(pixels(encode(photo(), "WEBP", lossless=True)), np.asarray(photo()))
 
 
-def test_grey_bilevel_and_palette():
-    grey = photo().convert("L")
-    np.testing.assert_array_equal(pixels(encode(grey)), np.asarray(grey)[..., None].repeat(3, -1))
-    np.testing.assert_array_equal(np.unique(pixels(encode(grey.convert("1")))), [0, 255])
+def test_gray_bilevel_and_palette():
+    gray = photo().convert("L")
+    np.testing.assert_array_equal(pixels(encode(gray)), np.asarray(gray)[..., None].repeat(3, -1))
+    np.testing.assert_array_equal(np.unique(pixels(encode(gray.convert("1")))), [0, 255])
     palette = photo().quantize(256)
     np.testing.assert_array_equal(pixels(encode(palette)), np.asarray(palette.convert("RGB")))
 
@@ -71,7 +71,7 @@ def test_transparency_lies_on_white(image, expected):
     assert np.all(np.abs(pixels(encode(image)).astype(int) - expected) <= 1)
 
 
-def test_transparent_colors_of_palette_grey_and_rgb():
+def test_transparent_colors_of_palette_gray_and_rgb():
     palette = Image.new("P", (2, 1))
     palette.putpalette([10, 20, 30, 40, 50, 60])
     palette.putdata([0, 1])
@@ -315,7 +315,7 @@ def test_profiles_cost_nothing_where_they_say_nothing():
     assert images.to_rgb(plain) is plain
 
 
-@pytest.mark.parametrize("profile", [b"", b"junk", bytes(200), display_p3()[:150], press(), dark_grey()])
+@pytest.mark.parametrize("profile", [b"", b"junk", bytes(200), display_p3()[:150], press(), dark_gray()])
 def test_profiles_that_do_not_fit_are_left_alone(profile):
     data = encode(photo(), "PNG", icc_profile=profile)
     np.testing.assert_array_equal(pixels(data), np.asarray(photo()))

@@ -156,9 +156,9 @@ synthetic.write(sys.argv[1], 2, progress=lambda done, total: done == 5 and os.ki
 
 
 def test_no_group_of_near_duplicates_above_three(drawn):
-    source, (phash, grey, bad) = drawn
+    source, (phash, gray, bad) = drawn
     assert len(source.names) == 30 * PER_CLASS and not bad
-    assert np.bincount(group_duplicates(phash, grey)).max() <= 3
+    assert np.bincount(group_duplicates(phash, gray)).max() <= 3
     # Not even by hashes alone, without the gray versions that confirm a pair.
     group = np.arange(len(phash))
     for i, j in np.argwhere(np.bitwise_count(phash[:, None] ^ phash) <= 8):
@@ -168,8 +168,8 @@ def test_no_group_of_near_duplicates_above_three(drawn):
 
 def test_neither_trivial_nor_hopeless(drawn):
     """On 16x16 pixels a forest is far above chance (1/30) and far from perfect; on wrong labels it is at chance."""
-    source, (_, grey, _) = drawn
-    pixels = [decode(source.read(i)).resize((16, 16), Image.Resampling.BOX) for i in range(len(grey))]
+    source, (_, gray, _) = drawn
+    pixels = [decode(source.read(i)).resize((16, 16), Image.Resampling.BOX) for i in range(len(gray))]
     features = np.array([np.asarray(image).ravel() for image in pixels])
 
     def accuracy(labels: np.ndarray) -> float:

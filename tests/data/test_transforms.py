@@ -15,7 +15,7 @@ def gradient(width=320, height=240) -> Image.Image:
     )
 
 
-def test_evaluation_is_resize_of_the_short_side_and_centre_crop():
+def test_evaluation_is_resize_of_the_short_side_and_center_crop():
     image = gradient(320, 240)
     ours = Preprocessing(96, crop=0.8, interpolation="bilinear")(image)
     whole = np.asarray(image.resize((160, 120), Image.Resampling.BILINEAR))
@@ -80,12 +80,12 @@ def test_rotation_keeps_the_size_and_turns():
 
 
 def test_the_strong_augmentation_grows_with_its_strength():
-    grey = np.full((64, 64, 3), 120, np.uint8)
+    gray = np.full((64, 64, 3), 120, np.uint8)
 
     def changed(strength: float) -> float:
         augment = AUGMENTATIONS["strong"](Preprocessing(32), 0.5, strength)
         rng = random.Random(0)
-        return float(np.mean([np.abs(augment(grey, rng).astype(int) - 120).mean() for _ in range(60)]))
+        return float(np.mean([np.abs(augment(gray, rng).astype(int) - 120).mean() for _ in range(60)]))
 
     assert changed(0.0) == 0.0
     assert 0.0 < changed(0.5) < 0.8 * changed(1.0)

@@ -148,7 +148,7 @@ def test_a_lower_level_joins_and_a_higher_one_parts():
     assert len(high) == 4 and high[0, 2] < 0.5 < high[1, 0]
 
 
-def test_neighbours_of_two_classes_come_apart():
+def test_neighbors_of_two_classes_come_apart():
     logits = np.zeros((1, 4, 3))
     logits[0, :2, 1] = logits[0, 2:, 2] = 5
     boxes = propose(logits, levels=(0.5,), prominence=0.5).tolist()

@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from corrections_file import to_csv
 from PIL import Image
 from small_models import CLASSES, draw_images
 from test_serve import ask, server, stand_in
 
-from wastejax.data.corrections import Corrections, Row, load_corrections, to_csv
+from wastejax.data.corrections import Corrections, Row, load_corrections
 from wastejax.data.sources import open_folder
 from wastejax.deployment.server.collecting import Collector, Keep
 from wastejax.evaluation.report.review import Doubt, write_review

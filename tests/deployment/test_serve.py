@@ -114,9 +114,9 @@ def form(*files: tuple[str, bytes]) -> tuple[bytes, str]:
     return b"".join(parts) + b"--edge--\r\n", "multipart/form-data; boundary=edge"
 
 
-def image(grey: int, side: int = 40, kind: str = "PNG") -> bytes:
+def image(gray: int, side: int = 40, kind: str = "PNG") -> bytes:
     data = io.BytesIO()
-    Image.new("RGB", (side, side), (grey,) * 3).save(data, kind)
+    Image.new("RGB", (side, side), (gray,) * 3).save(data, kind)
     return data.getvalue()
 
 

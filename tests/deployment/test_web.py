@@ -247,11 +247,11 @@ def test_200_images_get_predicts_class(driver, npm, real_data_dir, tmp_path):
 
 
 RESIZE = """
-import { centre, resizeSquare } from "RESIZE";
+import { center, resizeSquare } from "RESIZE";
 import { readFileSync } from "node:fs";
 const { width, height, preprocessing: p } = JSON.parse(process.argv[1]);
 const part = { data: readFileSync(0), columns: width, x0: 0, y0: 0 };
-const box = centre(width, height, p);
+const box = center(width, height, p);
 process.stdout.write(resizeSquare(part, width, height, box, p.image_size, p.interpolation));
 """
 

@@ -17,7 +17,7 @@ from wastejax.evaluation.compare import compare_models
 from wastejax.evaluation.images import Asked
 from wastejax.evaluation.report.sources import source_table
 from wastejax.evaluation.run import evaluate_labels, evaluate_model
-from wastejax.evaluation.selective import choose_threshold_everywhere, choose_threshold_surely
+from wastejax.evaluation.selective import choose_threshold_surely
 
 
 def test_scores_by_source_by_hand():
@@ -42,16 +42,6 @@ def test_no_threshold_keeps_nothing():
     logits, allowed = np.array([[9.0, 0], [0, 9.0]]), np.array([[True, False], [False, False]])
     scores = score_by_source(logits, allowed, ["a", "a"])["a"]
     assert scores["kept"] == 0 and scores["right_of_kept"] is None and scores["outliers_kept"] == 0
-
-
-def test_a_threshold_holds_in_every_source_that_has_a_say():
-    confidence = np.array([0.9, 0.8, 0.7, 0.6, 0.95, 0.85, 0.75, 0.65, 0.99])
-    correct = np.array([1, 1, 1, 1, 1, 1, 0, 1, 0], bool)
-    members = ["a"] * 4 + ["b"] * 4 + ["c"]
-    # All of b from 0.85 on are right, three in four of all; c has too few images to be heard.
-    assert choose_threshold_everywhere(confidence, correct, members, 0.9, least=2) == pytest.approx(0.8)
-    assert choose_threshold_everywhere(confidence, correct, members, 0.75, least=2) == pytest.approx(0.6)
-    assert choose_threshold_everywhere(confidence, ~correct, members, 0.9, least=2) is None
 
 
 def test_a_threshold_of_few_answers_is_not_lowered_by_luck():

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corrections_file import to_csv
 from PIL import Image, ImageOps
 from small_models import CLASSES, draw_images
 
-from wastejax.data.corrections import Changes, to_csv
+from wastejax.data.corrections import Changes
 from wastejax.data.duplicates import scan
 from wastejax.data.sources import open_folder
 from wastejax.data.split import save_manifest

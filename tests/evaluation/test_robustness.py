@@ -43,7 +43,7 @@ def test_a_square_turned_by_right_angles_keeps_every_pixel(side):
     np.testing.assert_array_equal(corruptions.rotate(photo, 90, turn(-1)), np.rot90(pixels, -1))
 
 
-def test_an_oblong_image_turns_around_its_centre_and_is_mirrored_at_its_edges():
+def test_an_oblong_image_turns_around_its_center_and_is_mirrored_at_its_edges():
     photo = random_image(60, 40)
     pixels = np.asarray(photo)
     turned = np.asarray(corruptions.rotate(photo, 90, turn(1)))
@@ -98,8 +98,8 @@ def test_blur_spreads_a_point_by_the_share_of_the_short_side():
 
 
 def test_noise_has_the_standard_deviation_that_is_asked_for():
-    grey = Image.new("RGB", (200, 200), (128, 128, 128))
-    noise = np.asarray(corruptions.add_noise(grey, 0.1, rng()), float) - 128
+    gray = Image.new("RGB", (200, 200), (128, 128, 128))
+    noise = np.asarray(corruptions.add_noise(gray, 0.1, rng()), float) - 128
     assert noise.std() == pytest.approx(25.5, rel=0.02)
     assert noise.mean() == pytest.approx(0, abs=0.3)
 

@@ -273,7 +273,7 @@ def test_classifier_is_the_mean_of_its_logits_per_position():
 
 
 @pytest.mark.parametrize("host", [False, True])
-def test_initialisers_have_the_widths_of_their_papers(host):
+def test_initializers_have_the_widths_of_their_papers(host):
     def std(init, shape):
         key = jax.random.key(0)
         if not host:

@@ -23,7 +23,7 @@ def test_parameters_are_those_of_timm(name, parameters):
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == parameters
 
 
-def test_windows_hold_neighbours_and_come_back():
+def test_windows_hold_neighbors_and_come_back():
     x = np.arange(2 * 4 * 6).reshape(2, 4, 6, 1)
     windows = to_windows(x, 2)
     assert windows.shape == (2, 6, 4, 1)
@@ -40,7 +40,7 @@ def test_relative_positions_of_a_2x2_window():
 @pytest.mark.parametrize(
     ("height", "width", "shifts"), [(8, 12, (2, 2)), (8, 4, (2, 0)), (6, 10, (2, 2)), (3, 3, (0, 0))]
 )
-def test_mask_lets_neighbours_attend_and_no_padding(height, width, shifts):
+def test_mask_lets_neighbors_attend_and_no_padding(height, width, shifts):
     window = 4
     padded_height, padded_width = -(-height // window) * window, -(-width // window) * window
     rows, columns = np.indices((padded_height, padded_width))

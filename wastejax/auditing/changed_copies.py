@@ -16,33 +16,33 @@ _ROWS_AT_ONCE = 4096  # images that are hashed in one step
 WINDOWS = (0.94, 0.88)  # sides of the windows that a cropped copy may show, relative to the image
 
 
-def mirrored_pairs(grey: np.ndarray, groups: np.ndarray, hamming: int) -> np.ndarray:
+def mirrored_pairs(gray: np.ndarray, groups: np.ndarray, hamming: int) -> np.ndarray:
     """Returns int64 [P, 2], pairs i < j from different groups of which one looks like the other mirrored.
 
     Args:
-        grey: uint8 [N, g, g], small gray images.
+        gray: uint8 [N, g, g], small gray images.
         groups: int [N].
         hamming: largest number of differing bits of two hashes whose images are compared.
     """
-    mirror = grey[:, :, ::-1]
-    near = near_pairs(_hashes(grey), _hashes(mirror), hamming, groups)
+    mirror = gray[:, :, ::-1]
+    near = near_pairs(_hashes(gray), _hashes(mirror), hamming, groups)
     pairs = np.concatenate(
         [np.empty((0, 2), np.int64), *(found[found[:, 0] < found[:, 1]] for found in near)]
     )
-    return pairs[agreements(grey, mirror, pairs) >= MIN_CHANGED_AGREEMENT]
+    return pairs[agreements(gray, mirror, pairs) >= MIN_CHANGED_AGREEMENT]
 
 
-def cropped_pairs(grey: np.ndarray, groups: np.ndarray, hamming: int) -> np.ndarray:
+def cropped_pairs(gray: np.ndarray, groups: np.ndarray, hamming: int) -> np.ndarray:
     """Returns int64 [P, 2], pairs from different groups of which the second looks like a window of the first.
 
     A crop of a tenth changes a perceptual hash beyond recognition, so that each image is also hashed through nine
     windows of two sizes. Arguments as for `mirrored_pairs`.
     """
-    n, g, whole = len(grey), grey.shape[-1], _hashes(grey)
+    n, g, whole = len(gray), gray.shape[-1], _hashes(gray)
 
     def through(window: tuple[int, int, int]) -> np.ndarray:
         y, x, side = window
-        windows = _hashes(grey[:, y : y + side, x : x + side])
+        windows = _hashes(gray[:, y : y + side, x : x + side])
         near = (pairs @ [n, 1] for pairs in near_pairs(windows, whole, hamming, groups))
         return np.unique(np.concatenate([np.empty(0, np.int64), *near]))
 
@@ -50,7 +50,7 @@ def cropped_pairs(grey: np.ndarray, groups: np.ndarray, hamming: int) -> np.ndar
     for pairs in in_threads(through, _windows(g)):
         found = np.union1d(found, pairs)
     pairs = np.stack(np.divmod(found, n), 1)
-    return pairs[agreements(grey, grey, pairs) >= MIN_CHANGED_AGREEMENT]
+    return pairs[agreements(gray, gray, pairs) >= MIN_CHANGED_AGREEMENT]
 
 
 def _windows(g: int) -> Iterator[tuple[int, int, int]]:
@@ -60,14 +60,14 @@ def _windows(g: int) -> Iterator[tuple[int, int, int]]:
             yield y, x, side
 
 
-def _hashes(grey: np.ndarray) -> np.ndarray:
+def _hashes(gray: np.ndarray) -> np.ndarray:
     """Returns uint64 [N], pHash (as `imagehash.phash`) of small gray images (uint8 [N, g, g])."""
-    g = grey.shape[-1]
+    g = gray.shape[-1]
     waves = np.cos(np.pi * np.outer(np.arange(8), 2 * np.arange(g) + 1) / (2 * g)).astype(np.float32)
-    found = np.empty(len(grey), np.uint64)
-    for start in range(0, len(grey), _ROWS_AT_ONCE):
+    found = np.empty(len(gray), np.uint64)
+    for start in range(0, len(gray), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
-        low = (waves @ grey[rows].astype(np.float32) @ waves.T).reshape(-1, 64)
+        low = (waves @ gray[rows].astype(np.float32) @ waves.T).reshape(-1, 64)
         bits = low > np.median(low, axis=1, keepdims=True)
         found[rows] = np.packbits(bits, axis=1).view(">u8")[:, 0]
     return found

@@ -100,13 +100,13 @@ def audit(
     seen = scan(source, cache_dir, lambda done, total: progress("decoding", done, total))
     headers, exact = _read_headers(source, lambda done, total: progress("reading headers", done, total))
     good = np.setdiff1d(np.arange(len(source)), list(seen.bad)).astype(np.int64)
-    grey = seen.grey[good]
+    gray = seen.gray[good]
     progress("comparing", 0, 3)
-    twins = group_duplicates(seen.phash[good], grey, hamming)
+    twins = group_duplicates(seen.phash[good], gray, hamming)
     progress("comparing", 1, 3)
-    mirrored = mirrored_pairs(grey, twins, hamming)
+    mirrored = mirrored_pairs(gray, twins, hamming)
     progress("comparing", 2, 3)
-    cropped = cropped_pairs(grey, twins, hamming)
+    cropped = cropped_pairs(gray, twins, hamming)
     progress("comparing", 3, 3)
 
     groups = np.arange(len(source), dtype=np.int32)

@@ -20,7 +20,7 @@ from wastejax.evaluation.evaluate import predict_logits
 
 DIMENSIONS = 128  # of the features that are classified: as good as all of them, and many times faster
 FOLDS = 5
-NEIGHBOURS = 10
+NEIGHBORS = 10
 RATIO = 5.0
 _BATCH = 64
 
@@ -38,7 +38,7 @@ def find_label_errors(
         seed: of the folds.
 
     Off the diagonal of the confident joint most images are merely hard, in small folders nearly all. So a suspect's
-    suggested class is also to be `RATIO` times as probable as its own, and its `NEIGHBOURS` nearest images are to
+    suggested class is also to be `RATIO` times as probable as its own, and its `NEIGHBORS` nearest images are to
     bear the suggested label, half of them, and its own, hardly any. Classes too small to have neighbors are left
     alone.
 
@@ -48,14 +48,14 @@ def find_label_errors(
     """
     probabilities = cross_validate(features, labels, groups, seed)
     rows, suggested = confident_disagreement(probabilities, labels)
-    votes = neighbours_votes(features, labels, groups, rows)
+    votes = neighbors_votes(features, labels, groups, rows)
     sizes = np.array([len(np.unique(groups[labels == label])) for label in range(probabilities.shape[1])])
     theirs, own = votes[np.arange(len(rows)), suggested], votes[np.arange(len(rows)), labels[rows]]
     clear = (
         (probabilities[rows, suggested] > RATIO * probabilities[rows, labels[rows]])
-        & (theirs >= NEIGHBOURS / 2)
-        & (own <= NEIGHBOURS / 10)
-        & (np.minimum(sizes[suggested], sizes[labels[rows]]) > NEIGHBOURS)
+        & (theirs >= NEIGHBORS / 2)
+        & (own <= NEIGHBORS / 10)
+        & (np.minimum(sizes[suggested], sizes[labels[rows]]) > NEIGHBORS)
     )
     rows, suggested = rows[clear], suggested[clear]
     return [
@@ -69,7 +69,7 @@ def find_label_errors(
     ]
 
 
-def neighbours_votes(
+def neighbors_votes(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, rows: np.ndarray
 ) -> np.ndarray:
     """Returns how many of the nearest images bear each label, int [K, C].
@@ -86,7 +86,7 @@ def neighbours_votes(
     votes = np.zeros((len(rows), int(labels.max()) + 1), np.int64)
     for at, row in enumerate(rows):
         closeness = np.where(groups == groups[row], -np.inf, unit @ unit[row])
-        nearest = np.argsort(-closeness, kind="stable")[:NEIGHBOURS]
+        nearest = np.argsort(-closeness, kind="stable")[:NEIGHBORS]
         votes[at] = np.bincount(labels[nearest], minlength=votes.shape[1])
     return votes
 

@@ -13,8 +13,7 @@ becomes one that is learned.
 
 import csv
 import hashlib
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -250,12 +249,3 @@ def corrections_of_run(run: Path) -> Corrections | None:
     """Returns those that a run (its folder) was trained with; None where there were none."""
     path = run / NAME
     return load_corrections(path, str(run)) if path.is_file() else None
-
-
-def to_csv(rows: Iterable[Row | Sequence[str]]) -> str:
-    """Returns rows as the text of a file of corrections."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    writer.writerows(rows)
-    return text.getvalue()

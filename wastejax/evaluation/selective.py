@@ -1,6 +1,6 @@
 """The reject option: answering only where the model is sure enough, and what that buys."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -62,38 +62,6 @@ def choose_threshold_surely(
     where = np.flatnonzero(complete & (kept >= np.log(1 - level) / np.log(accuracy)))
     passed = np.cumprod(bound[where] >= accuracy).astype(bool)
     return float(tried[where[passed][-1]]) if passed.any() else None
-
-
-def choose_threshold_everywhere(
-    confidence: np.ndarray,
-    correct: np.ndarray,
-    members: Sequence[str],
-    accuracy: float,
-    least: int = 20,
-) -> float | None:
-    """Returns the lowest confidence from which on the answers are right often enough in every source.
-
-    Each source is one that the model did not learn from, so that the worst of them stands for a camera to come.
-
-    Args:
-        confidence: float [N], calibrated probability of each answer.
-        correct: bool [N].
-        members: N names of sources.
-        accuracy: the share of right answers that is wanted in each of them, in (0, 1).
-        least: answers that a source must keep to have a say; of fewer, one mistake decides.
-
-    Returns:
-        The threshold, a confidence that occurs; None where no threshold is good in every source that has a say.
-    """
-    which = np.array(members)
-    found = None
-    for threshold in np.unique(confidence)[::-1]:
-        kept = confidence >= threshold
-        counts = [(int(kept[which == name].sum()), correct[kept & (which == name)]) for name in set(members)]
-        heard = [right.mean() for count, right in counts if count >= least]
-        if heard and min(heard) >= accuracy:
-            found = float(threshold)
-    return found
 
 
 def choose_thresholds(confidence: np.ndarray, correct: np.ndarray) -> dict[str, float | None]:

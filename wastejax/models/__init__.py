@@ -228,8 +228,3 @@ def create_model(model_config: Mapping[str, Any], num_classes: int) -> Model:
     """
     config = complete(model_config)
     return Model(FAMILIES[config["name"]].build(config, num_classes), config, num_classes)
-
-
-def count_parameters(variables: Variables) -> int:
-    """Returns the number of trainable parameters: batch statistics do not count."""
-    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

@@ -91,7 +91,7 @@ def look(bundle: Bundle, data: str | Path, labels: str | Path | None, say: Say) 
         say(f"left out: {source.names[index]}: {reason}")
     good = np.setdiff1d(np.arange(len(source)), list(found.bad))
     source = source.select(good)
-    groups = group_duplicates(found.phash[good], found.grey[good])
+    groups = group_duplicates(found.phash[good], found.gray[good])
     groups = mixture.joined(groups, source) if mixture else groups
     meant = meant_by(source, bundle.classes, data, labels)
     say(f"looking at {len(source):,} images")

@@ -12,13 +12,13 @@ from wastejax.data.drawing.pen import (
     BLACK,
     GLINT,
     GOLD,
-    GREY,
+    GRAY,
     KRAFT,
     RED,
     SHADE,
     SILVER,
     WHITE,
-    Colour,
+    Color,
     Pen,
     Points,
     tone,
@@ -28,8 +28,8 @@ from wastejax.data.drawing.pen import (
 
 
 def _aerosol_can(p: Pen) -> None:
-    r, colour = p.u(0.24, 0.34), p.pick([p.hue(), p.hue(), SILVER, WHITE])
-    p.lathe([(-0.55, r), (0.9, r)], colour, "gloss")
+    r, color = p.u(0.24, 0.34), p.pick([p.hue(), p.hue(), SILVER, WHITE])
+    p.lathe([(-0.55, r), (0.9, r)], color, "gloss")
     p.label(p.u(-0.3, -0.1), p.u(0.5, 0.75), r, "gloss")
     p.lathe([(-0.7, 0.55 * r), (-0.62, 0.85 * r), (-0.55, r)], SILVER, "metal")
     if p.chance(0.5):
@@ -39,24 +39,24 @@ def _aerosol_can(p: Pen) -> None:
         p.blob(0.1 * r, -0.82, 0.03, 0.03, RED)
 
 
-def _can_top(p: Pen, y: float, r: float, colour: Colour, tab: bool) -> None:
+def _can_top(p: Pen, y: float, r: float, color: Color, tab: bool) -> None:
     for inset, gain in ((1, 1.15), (0.88, 0.75), (0.82, 1.0)):
-        p.disc(y, inset * r, tone(colour, gain))
-    p.ring(y, 0.6 * r, tone(colour, 0.8), 0.02, turns=1)
+        p.disc(y, inset * r, tone(color, gain))
+    p.ring(y, 0.6 * r, tone(color, 0.8), 0.02, turns=1)
     if tab:
-        p.blob(0, y + 0.2 * r * p.tilt, 0.16 * r, 0.36 * r * p.tilt, tone(colour, 0.6))
-        p.blob(0, y + 0.28 * r * p.tilt, 0.09 * r, 0.18 * r * p.tilt, tone(colour, 1.3))
+        p.blob(0, y + 0.2 * r * p.tilt, 0.16 * r, 0.36 * r * p.tilt, tone(color, 0.6))
+        p.blob(0, y + 0.28 * r * p.tilt, 0.09 * r, 0.18 * r * p.tilt, tone(color, 1.3))
 
 
 def _soda_can(p: Pen) -> None:
-    r, h, colour = p.u(0.38, 0.5), p.u(0.72, 0.85), p.pick([p.hue(), p.hue(), p.hue(), SILVER])
+    r, h, color = p.u(0.38, 0.5), p.u(0.72, 0.85), p.pick([p.hue(), p.hue(), p.hue(), SILVER])
     p.tilt = max(p.tilt, 0.2)
     if p.chance(0.3):  # crushed
         dents = [(y, r * p.u(0.72, 1)) for y in np.linspace(-h + 0.2, h - 0.15, 6)]
-        p.lathe([(-h, 0.8 * r), *dents, (h, 0.76 * r)], colour, "gloss")
+        p.lathe([(-h, 0.8 * r), *dents, (h, 0.76 * r)], color, "gloss")
         p.folds(4, (-0.5 * h, 0.6 * r), (0.5 * h, 0.2 * r), SHADE)
     else:
-        p.lathe([(-h + 0.12, r), (h - 0.12, r)], colour, "gloss")
+        p.lathe([(-h + 0.12, r), (h - 0.12, r)], color, "gloss")
         p.label(-0.6 * h, 0.6 * h, r, "gloss")
         p.lathe([(-h, 0.8 * r), (-h + 0.12, r)], SILVER, "metal")
         p.lathe([(h - 0.12, r), (h, 0.76 * r)], SILVER, "metal")
@@ -64,20 +64,20 @@ def _soda_can(p: Pen) -> None:
     p.blob(0, -h - 0.35 * r * p.tilt, 0.25 * r, 0.2 * r * p.tilt, BLACK)  # drunk up
 
 
-def _food_can(p: Pen, r: float, h: float, colour: Colour, ribs: int, tab: bool) -> None:
+def _food_can(p: Pen, r: float, h: float, color: Color, ribs: int, tab: bool) -> None:
     if p.chance(0.3):  # opened: the lid stands up behind, and one looks in
-        p.blob(p.u(-0.1, 0.1), -h - r * (p.tilt + 0.5), 0.85 * r, 0.6 * r, tone(colour, 1.1))
-        p.drum(-h, h, r, colour, "metal")
+        p.blob(p.u(-0.1, 0.1), -h - r * (p.tilt + 0.5), 0.85 * r, 0.6 * r, tone(color, 1.1))
+        p.drum(-h, h, r, color, "metal")
         p.disc(-h + 0.02, 0.92 * r, p.pick([(60, 60, 64), (90, 50, 30), (110, 40, 30)]))
     else:
-        p.drum(-h, h, r, colour, "metal")
-        _can_top(p, -h, r, colour, tab)
+        p.drum(-h, h, r, color, "metal")
+        _can_top(p, -h, r, color, tab)
     for y in np.linspace(-0.5 * h, 0.5 * h, ribs):
         p.ring(y, r, (70, 70, 75, 150), 0.025)
         p.ring(y + 0.03, r, GLINT, 0.02)
     if p.chance(0.45):
         p.label(-0.8 * h, 0.8 * h, r)
-    p.ring(h - 0.03, r, tone(colour, 0.7), 0.04)
+    p.ring(h - 0.03, r, tone(color, 0.7), 0.04)
 
 
 def _aluminum_food_can(p: Pen) -> None:
@@ -91,11 +91,11 @@ def _steel_food_can(p: Pen) -> None:
 
 
 def _bottle(
-    p: Pen, profile: Points, colour: Colour, opacity: float, label: tuple[float, float], cap: Colour
+    p: Pen, profile: Points, color: Color, opacity: float, label: tuple[float, float], cap: Color
 ) -> None:
     r = profile[-1][1]
     with p.glaze(opacity):
-        p.lathe(profile, colour, "glass", rounds=2)
+        p.lathe(profile, color, "glass", rounds=2)
     p.line([(-0.55 * r, label[1]), (-0.55 * r, 0.85)], GLINT, 0.05)
     p.label(*label, r * 1.02)
     p.drum(-1.0, -0.87, 1.15 * profile[0][1], cap)
@@ -103,18 +103,18 @@ def _bottle(
 
 def _glass_beverage_bottle(p: Pen) -> None:
     r, shoulder, clear = p.u(0.25, 0.34), p.u(-0.35, -0.05), p.chance(0.3)
-    colour = (195, 210, 205) if clear else p.pick([(34, 92, 48), (96, 52, 20), (60, 110, 150)])
+    color = (195, 210, 205) if clear else p.pick([(34, 92, 48), (96, 52, 20), (60, 110, 150)])
     profile = [(-0.98, 0.09), (-0.6, 0.1), (shoulder, r), (0.5, r), (0.92, r)]
     label = (max(shoulder + 0.2, 0.1), 0.65)
-    _bottle(p, profile, colour, 0.6 if clear else 0.92, label, p.pick([GOLD, SILVER, RED, p.hue()]))
+    _bottle(p, profile, color, 0.6 if clear else 0.92, label, p.pick([GOLD, SILVER, RED, p.hue()]))
     if p.chance(0.6):
         p.lathe([(-0.72, 0.105), (-0.55, 0.115)], p.hue())
 
 
 def _plastic_water_bottle(p: Pen) -> None:
-    r, colour = p.u(0.26, 0.34), p.pick([(170, 205, 230), (200, 220, 228), (150, 200, 235)])
+    r, color = p.u(0.26, 0.34), p.pick([(170, 205, 230), (200, 220, 228), (150, 200, 235)])
     profile = [(-0.9, 0.12), (-0.72, 0.12), (-0.35, r), (0.3, 0.93 * r), (0.6, r), (0.93, r)]
-    _bottle(p, profile, colour, p.u(0.45, 0.65), (-0.2, p.u(0.0, 0.15)), p.pick([WHITE, p.hue(0.55, 0.65)]))
+    _bottle(p, profile, color, p.u(0.45, 0.65), (-0.2, p.u(0.0, 0.15)), p.pick([WHITE, p.hue(0.55, 0.65)]))
     for y in np.linspace(0.3, 0.8, p.pick([4, 5, 6])):
         p.ring(y, 0.96 * r, (90, 130, 160, 150), 0.02)
 
@@ -129,16 +129,16 @@ def _plastic_soda_bottle(p: Pen) -> None:
 
 
 def _plastic_detergent_bottle(p: Pen) -> None:
-    colour, w, top = p.pick([p.hue(), p.hue(), WHITE]), p.u(0.42, 0.55), p.u(-0.45, -0.25)
-    p.line([(0, -0.62), (w, -0.55), (w, 0.1), (w - 0.15, 0.3)], tone(colour, 0.8), 0.16, rounds=2)
+    color, w, top = p.pick([p.hue(), p.hue(), WHITE]), p.u(0.42, 0.55), p.u(-0.45, -0.25)
+    p.line([(0, -0.62), (w, -0.55), (w, 0.1), (w - 0.15, 0.3)], tone(color, 0.8), 0.16, rounds=2)
     body = [(-0.18, -0.7), (0.14, -0.7), (0.16, top), (0.2, 0), (w, 0.2), (w, 0.9), (-w, 0.9), (-w, top)]
-    p.shape(body, colour, rounds=2)
+    p.shape(body, color, rounds=2)
     p.shape([(0.2, 0.1), (w, 0.25), (w, 0.9), (0.3, 0.88)], SHADE, rounds=2)
     p.shape([(-w + 0.06, top + 0.1), (-w + 0.2, top), (-w + 0.16, 0.8), (-w + 0.07, 0.8)], GLINT, rounds=2)
     p.blob(
         -0.05, 0.42, 0.75 * w, p.u(0.2, 0.34), p.pick([WHITE, p.hue(), p.hue(0.1, 0.17)]), p.pick([0, 0.25])
     )
-    p.text(-0.25, 0.34, 0.42, 0.18, 2, tone(colour, 0.6))
+    p.text(-0.25, 0.34, 0.42, 0.18, 2, tone(color, 0.6))
     p.drum(-1.0, -0.68, 0.18, p.pick([p.hue(), WHITE, RED]))
 
 
@@ -166,7 +166,7 @@ def _glass_cosmetic_container(p: Pen) -> None:
     ]
     with p.glaze(0.85):
         p.lathe([(top, 0.88 * r), (top + 0.1, r), (foot - 0.05, r), (foot, 0.9 * r)], glass, "glass")
-    p.text(-0.4 * r, (top + foot) / 2 + p.tilt * r - 0.1, 0.8 * r, 0.2, 2, p.pick([BLACK, GOLD, GREY]))
+    p.text(-0.4 * r, (top + foot) / 2 + p.tilt * r - 0.1, 0.8 * r, 0.2, 2, p.pick([BLACK, GOLD, GRAY]))
     if kind == "cream":
         p.drum(-0.36, 0.02, 0.97 * r, cap, "metal")
     elif kind == "dropper":
@@ -177,11 +177,11 @@ def _glass_cosmetic_container(p: Pen) -> None:
         p.drum(-0.9, -0.45, 0.2, cap, "metal")
 
 
-def _cup(p: Pen, top: float, foot: float, h: float, colour: Colour, lip: float) -> None:
+def _cup(p: Pen, top: float, foot: float, h: float, color: Color, lip: float) -> None:
     p.tilt = max(p.tilt, 0.15)
-    p.lathe([(-h, top), (h, foot)], colour)
-    p.drum(-h - lip, -h + lip, 1.06 * top, colour, "matte")
-    p.disc(-h - lip + 0.01, 0.96 * top, tone(colour, 0.62))
+    p.lathe([(-h, top), (h, foot)], color)
+    p.drum(-h - lip, -h + lip, 1.06 * top, color, "matte")
+    p.disc(-h - lip + 0.01, 0.96 * top, tone(color, 0.62))
 
 
 def _paper_cup(p: Pen) -> None:
@@ -204,65 +204,65 @@ def _styrofoam_cup(p: Pen) -> None:
 
 
 def _plastic_cup_lid(p: Pen) -> None:
-    p.tilt, r, colour = p.u(0.4, 0.9), p.u(0.7, 0.9), p.pick([WHITE, BLACK, (120, 80, 55), (205, 215, 220)])
+    p.tilt, r, color = p.u(0.4, 0.9), p.u(0.7, 0.9), p.pick([WHITE, BLACK, (120, 80, 55), (205, 215, 220)])
     dome = p.chance(0.35)
     with p.glaze(0.65 if dome else 0.93):
-        p.drum(0, 0.14, r, colour)
-        p.disc(0.02, 0.88 * r, tone(colour, 0.75))
+        p.drum(0, 0.14, r, color)
+        p.disc(0.02, 0.88 * r, tone(color, 0.75))
         if dome:  # level circles upon each other
             for k in range(8):
-                p.disc(-0.08 * k, 0.86 * r * (1 - (k / 8) ** 3), tone(colour, 0.8 + 0.06 * k))
+                p.disc(-0.08 * k, 0.86 * r * (1 - (k / 8) ** 3), tone(color, 0.8 + 0.06 * k))
         else:
-            p.drum(-0.12, 0.02, 0.78 * r, colour)
-            p.ring(-0.12, 0.6 * r, tone(colour, 0.7), 0.025, turns=1)
+            p.drum(-0.12, 0.02, 0.78 * r, color)
+            p.ring(-0.12, 0.6 * r, tone(color, 0.7), 0.025, turns=1)
     hole = (-0.58, 0.15 * r, 0.15 * r * p.tilt) if dome else (-0.12 + 0.45 * r * p.tilt, 0.13, 0.05)
-    p.blob(0, *hole, GREY if colour == BLACK else tone(colour, 0.3))
+    p.blob(0, *hole, GRAY if color == BLACK else tone(color, 0.3))
 
 
 # Boxes, trays and bags
 
 
 def _cardboard_box(p: Pen) -> None:
-    w, h, colour = p.u(0.45, 0.65), p.u(0.3, 0.5), p.pick(KRAFT)
-    top = p.prism(w, h, p.u(0.5, 0.9), colour)
+    w, h, color = p.u(0.45, 0.65), p.u(0.3, 0.5), p.pick(KRAFT)
+    top = p.prism(w, h, p.u(0.5, 0.9), color)
     if p.chance(0.5):  # open: a dark inside and four flaps
-        top.rect(-1, -1, 2, 2, tone(colour, 0.4))
+        top.rect(-1, -1, 2, 2, tone(color, 0.4))
         lift = p.u(1.5, 2.1)
-        top.shape([(-1, -1), (1, -1), (0.9, -lift), (-0.9, -lift)], colour)
-        top.shape([(-1, -1), (-1, 1), (-1.4, 1.2), (-1.4, -0.7)], tone(colour, 1.1))
-        top.shape([(1, -1), (1, 1), (1.4, 0.8), (1.4, -1.1)], tone(colour, 0.85))
-        top.shape([(-1, 1), (1, 1), (0.95, lift), (-0.95, lift)], tone(colour, 1.15))
+        top.shape([(-1, -1), (1, -1), (0.9, -lift), (-0.9, -lift)], color)
+        top.shape([(-1, -1), (-1, 1), (-1.4, 1.2), (-1.4, -0.7)], tone(color, 1.1))
+        top.shape([(1, -1), (1, 1), (1.4, 0.8), (1.4, -1.1)], tone(color, 0.85))
+        top.shape([(-1, 1), (1, 1), (0.95, lift), (-0.95, lift)], tone(color, 1.15))
     else:  # closed with tape
-        top.rect(-0.16, -1, 0.32, 2, tone(colour, 1.25))
-        p.rect(-0.16 * w, -h, 0.32 * w, 0.4 * h, tone(colour, 1.15))
-    p.text(-0.8 * w, 0.4 * h, 0.6 * w, 0.4 * h, p.pick([0, 2, 3]), tone(colour, 0.5))
+        top.rect(-0.16, -1, 0.32, 2, tone(color, 1.25))
+        p.rect(-0.16 * w, -h, 0.32 * w, 0.4 * h, tone(color, 1.15))
+    p.text(-0.8 * w, 0.4 * h, 0.6 * w, 0.4 * h, p.pick([0, 2, 3]), tone(color, 0.5))
 
 
-def _egg_tray(p: Pen, colour: Colour) -> None:
-    tray, n = p.sheet(0.85, 0.65, tone(colour, 0.8)), p.pick([3, 4, 5])
+def _egg_tray(p: Pen, color: Color) -> None:
+    tray, n = p.sheet(0.85, 0.65, tone(color, 0.8)), p.pick([3, 4, 5])
     for y in np.linspace(-0.66, 0.66, 3):
         for x in np.linspace(-1, 1, n) * (1 - 1 / n):
-            tray.blob(x, y, 0.85 / n, 0.26, tone(colour, 1.15))
-            tray.blob(x, y + 0.04, 0.6 / n, 0.18, tone(colour, 0.55))
+            tray.blob(x, y, 0.85 / n, 0.26, tone(color, 1.15))
+            tray.blob(x, y + 0.04, 0.6 / n, 0.18, tone(color, 0.55))
 
 
-def _carton(p: Pen, colour: Colour) -> None:
+def _carton(p: Pen, color: Color) -> None:
     ink, w, h = p.hue(), p.u(0.28, 0.5), p.u(0.45, 0.65)
-    top = p.prism(w, h, p.u(0.3, 0.5), colour)
-    top.shape([(-1, -1), (1, -1), (0.85, -2.2), (-0.85, -2.2)], tone(colour, 1.1))
-    top.rect(-0.95, -0.9, 1.9, 1.8, tone(colour, 0.45))
+    top = p.prism(w, h, p.u(0.3, 0.5), color)
+    top.shape([(-1, -1), (1, -1), (0.85, -2.2), (-0.85, -2.2)], tone(color, 1.1))
+    top.rect(-0.95, -0.9, 1.9, 1.8, tone(color, 0.45))
     p.rect(-w, -0.2 * h, 2 * w, p.u(0.5, 0.9) * h, ink)
     p.blob(0, -0.55 * h, 0.5 * w, 0.2 * h, ink, 0.1)
     p.text(-0.7 * w, -0.1 * h, 1.4 * w, 0.35 * h, 3, WHITE)
 
 
-def _corrugated_sheets(p: Pen, colour: Colour) -> None:
+def _corrugated_sheets(p: Pen, color: Color) -> None:
     x = np.linspace(-0.8, 0.8, 60)
     for k in range(p.pick([3, 4, 5])):
         s = p.at(p.u(-0.1, 0.1), 0.5 - 0.25 * k)
-        s.shape([(-0.8, 0), (0.8, 0), (0.98, -0.42), (-0.5, -0.42)], tone(colour, p.u(0.95, 1.15)))
-        s.rect(-0.8, 0, 1.6, 0.12, tone(colour, 0.55))
-        s.line(np.stack([x, 0.06 + 0.045 * np.sin(40 * x)], 1), tone(colour, 1.1), 0.025)
+        s.shape([(-0.8, 0), (0.8, 0), (0.98, -0.42), (-0.5, -0.42)], tone(color, p.u(0.95, 1.15)))
+        s.rect(-0.8, 0, 1.6, 0.12, tone(color, 0.55))
+        s.line(np.stack([x, 0.06 + 0.045 * np.sin(40 * x)], 1), tone(color, 1.1), 0.025)
 
 
 def _cardboard_packaging(p: Pen) -> None:
@@ -283,30 +283,30 @@ def _plastic_food_container(p: Pen) -> None:
 
 
 def _styrofoam_food_container(p: Pen) -> None:
-    colour, w, d = p.pick([(242, 242, 238), (242, 242, 238), (232, 226, 205)]), p.u(0.6, 0.75), p.u(0.6, 0.9)
+    color, w, d = p.pick([(242, 242, 238), (242, 242, 238), (232, 226, 205)]), p.u(0.6, 0.75), p.u(0.6, 0.9)
     if p.chance(0.35):  # closed
-        p.at(0, 0.2).prism(w, 0.16, d, colour, foot=0.88)
-        p.at(0, -0.1).prism(0.86 * w, 0.14, 0.9 * d, colour, foot=1.16)
-        p.line([(-w, 0.04), (w, 0.04)], tone(colour, 0.6), 0.03)
+        p.at(0, 0.2).prism(w, 0.16, d, color, foot=0.88)
+        p.at(0, -0.1).prism(0.86 * w, 0.14, 0.9 * d, color, foot=1.16)
+        p.line([(-w, 0.04), (w, 0.04)], tone(color, 0.6), 0.03)
         return
     lid = p.on((0.25 * d, -0.28 * d - 0.2), (w, 0), (p.u(-0.1, 0.2), 0.42))
-    lid.shape([(-1, 0.6), (1, 0.6), (0.95, -1), (-0.95, -1)], tone(colour, 0.95), rounds=1)
-    lid.shape([(-0.8, 0.5), (0.8, 0.5), (0.75, -0.75), (-0.75, -0.75)], tone(colour, 0.84), rounds=1)
-    top = p.at(0, 0.2).prism(w, 0.2, d, colour, foot=0.88)
+    lid.shape([(-1, 0.6), (1, 0.6), (0.95, -1), (-0.95, -1)], tone(color, 0.95), rounds=1)
+    lid.shape([(-0.8, 0.5), (0.8, 0.5), (0.75, -0.75), (-0.75, -0.75)], tone(color, 0.84), rounds=1)
+    top = p.at(0, 0.2).prism(w, 0.2, d, color, foot=0.88)
     halves = [(-0.9, 0.85), (0.05, 0.85)]
     for x, wide in p.pick([[(-0.9, 1.8)], halves, halves]):
-        top.rect(x, -0.85, wide, 1.7, tone(colour, 0.72), rounds=1)
-        top.rect(x + 0.08, -0.6, wide - 0.16, 1.45, tone(colour, 0.86), rounds=1)
+        top.rect(x, -0.85, wide, 1.7, tone(color, 0.72), rounds=1)
+        top.rect(x + 0.08, -0.6, wide - 0.16, 1.45, tone(color, 0.86), rounds=1)
 
 
 def _plastic_shopping_bag(p: Pen) -> None:
-    colour, w, top = p.pick([WHITE, p.hue(), p.hue(), (60, 60, 64)]), p.u(0.5, 0.65), p.u(-1.05, -0.85)
+    color, w, top = p.pick([WHITE, p.hue(), p.hue(), (60, 60, 64)]), p.u(0.5, 0.65), p.u(-1.05, -0.85)
     with p.glaze(0.9):
         for x in (-0.32, 0.32):
             handle = [(x - 0.16, -0.3), (x - 0.12, top), (x + 0.12, top), (x + 0.16, -0.3)]
-            p.line(handle, colour, 0.12, rounds=2)
+            p.line(handle, color, 0.12, rounds=2)
         mouth, out = [(-w, -0.35), (-0.2, -0.25), (0.2, -0.25), (w, -0.35)], w + p.u(0, 0.12)
-        p.shape([*mouth, (out, 0.3), (w, 0.9), (0, 0.98), (-w, 0.9), (-out, 0.3)], colour, rounds=1)
+        p.shape([*mouth, (out, 0.3), (w, 0.9), (0, 0.98), (-w, 0.9), (-out, 0.3)], color, rounds=1)
     p.folds(8, (-0.3, 0.45), (0.9, w), SHADE)
     p.folds(5, (-0.3, 0.45), (0.8, w), GLINT)
     ink = p.pick([p.hue(), WHITE, RED])
@@ -315,7 +315,7 @@ def _plastic_shopping_bag(p: Pen) -> None:
 
 
 def _plastic_trash_bag(p: Pen) -> None:
-    w, colour = p.u(0.65, 0.85), p.pick([BLACK, BLACK, (44, 48, 56), WHITE, (40, 70, 45), (40, 60, 110)])
+    w, color = p.u(0.65, 0.85), p.pick([BLACK, BLACK, (44, 48, 56), WHITE, (40, 70, 45), (40, 60, 110)])
     tuft = [
         (-0.1, -0.55),
         (-0.3, -0.95),
@@ -325,14 +325,14 @@ def _plastic_trash_bag(p: Pen) -> None:
         (0.32, -0.92),
         (0.1, -0.55),
     ]
-    p.shape(tuft, tone(colour, 0.9))
+    p.shape(tuft, tone(color, 0.9))
     right = [(0.12, -0.6), (0.7 * w, -0.2), (w, 0.4), (0.85 * w, 0.88)]
     left = [(-x, y) for x, y in right[::-1]]
-    p.shape([(x * p.u(0.9, 1.1), y) for x, y in right + left], colour, rounds=2)
+    p.shape([(x * p.u(0.9, 1.1), y) for x, y in right + left], color, rounds=2)
     p.folds(9, (-0.55, 0.1), (0.8, 0.8 * w), SHADE)
     p.folds(7, (-0.5, 0.1), (0.5, 0.8 * w), (255, 255, 255, 70))
     p.folds(6, (0.1, 0.7 * w), (0.7, 0.4 * w), (255, 255, 255, 60))
-    p.line([(-0.14, -0.57), (0.14, -0.57)], p.pick([RED, GREY, WHITE]), 0.07)
+    p.line([(-0.14, -0.57), (0.14, -0.57)], p.pick([RED, GRAY, WHITE]), 0.07)
 
 
 CONTAINERS: dict[str, Callable[[Pen], None]] = {

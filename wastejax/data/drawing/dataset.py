@@ -56,9 +56,9 @@ def _grass(p: Pen) -> None:
 
 
 def _gravel(p: Pen) -> None:
-    grey = p.pick([(128, 126, 122), (150, 138, 120), (92, 92, 96), (120, 96, 72)])
-    p.rect(-2, -2, 4, 4, grey)
-    p.grains(400, 1.7, 1.7, [tone(grey, gain) for gain in (0.65, 0.8, 0.9, 1.1, 1.25)], p.u(0.03, 0.08))
+    gray = p.pick([(128, 126, 122), (150, 138, 120), (92, 92, 96), (120, 96, 72)])
+    p.rect(-2, -2, 4, 4, gray)
+    p.grains(400, 1.7, 1.7, [tone(gray, gain) for gain in (0.65, 0.8, 0.9, 1.1, 1.25)], p.u(0.03, 0.08))
 
 
 def _tiles(p: Pen) -> None:
@@ -86,17 +86,17 @@ def _litter(p: Pen, n: int) -> None:
     """Leaves, twigs, pebbles and scraps, which belong to no class."""
     for _ in range(n):
         s = p.at(p.u(-1.1, 1.1), p.u(-1.1, 1.1), p.u(0.06, 0.22), p.u(0, 6.3))
-        colour = p.pick([p.hue(0.05, 0.3, 0.6, 0.55), p.hue(saturation=0.5), (140, 138, 134), WHITE])
+        color = p.pick([p.hue(0.05, 0.3, 0.6, 0.55), p.hue(saturation=0.5), (140, 138, 134), WHITE])
         kind = p.pick(["leaf", "twig", "pebble", "scrap"])
         if kind == "leaf":
-            s.shape([(-1, 0), (-0.3, -0.5), (1, 0), (-0.3, 0.5)], colour, rounds=2)
-            s.line([(-1, 0), (0.9, 0)], tone(colour, 0.6), 0.08)
+            s.shape([(-1, 0), (-0.3, -0.5), (1, 0), (-0.3, 0.5)], color, rounds=2)
+            s.line([(-1, 0), (0.9, 0)], tone(color, 0.6), 0.08)
         elif kind == "twig":
             s.line([(-1.5, 0), (0, 0.2), (1.5, -0.1)], (86, 62, 42), 0.16)
         elif kind == "pebble":
-            s.blob(0, 0, 0.6, 0.45, colour, 0.1)
+            s.blob(0, 0, 0.6, 0.45, color, 0.1)
         else:
-            s.shape([(-0.8, -0.5), (0.7, -0.7), (0.9, 0.6), (-0.5, 0.8)], colour)
+            s.shape([(-0.8, -0.5), (0.7, -0.7), (0.9, 0.6), (-0.5, 0.8)], color)
 
 
 def _object(p: Pen, class_name: str) -> None:

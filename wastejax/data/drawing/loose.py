@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from wastejax.data.drawing.pen import BLACK, GLINT, GREY, RED, SHADE, WHITE, Colour, Pen, rounded, tone
+from wastejax.data.drawing.pen import BLACK, GLINT, GRAY, RED, SHADE, WHITE, Color, Pen, rounded, tone
 
 # Paper and cloth
 
@@ -24,7 +24,7 @@ def _magazine(p: Pen) -> None:
     s.shape([(-0.2, -1), (0.15, -1), (-0.5, 1), (-0.85, 1)], (255, 255, 255, 40))
 
 
-def _pile(p: Pen, n: int, w: float, h: float, paper: Colour) -> Pen:
+def _pile(p: Pen, n: int, w: float, h: float, paper: Color) -> Pen:
     """Some sheets thrown upon each other; returns a pen for the uppermost."""
     for _ in range(n - 1):
         p.at(p.u(-0.1, 0.1), p.u(-0.1, 0.1), 1, p.u(-0.3, 0.3)).sheet(w, h, tone(paper, p.u(0.9, 0.98)))
@@ -70,13 +70,13 @@ _TROUSERS = [(0.45, -0.9), (0.62, 0.9), (0.2, 0.92), (0.02, -0.25)]
 
 
 def _clothing(p: Pen) -> None:
-    colour, ink = p.pick([p.hue(), p.hue(saturation=0.4), (50, 60, 95), GREY, WHITE]), p.hue()
+    color, ink = p.pick([p.hue(), p.hue(saturation=0.4), (50, 60, 95), GRAY, WHITE]), p.hue()
     right, w = p.pick([(_SHIRT, 0.47), (_DRESS, 0.3), (_TROUSERS, 0.45)])
-    p.shape(right + [(-x, y) for x, y in right[::-1]], colour)
+    p.shape(right + [(-x, y) for x, y in right[::-1]], color)
     if right is _TROUSERS:
-        p.rect(-w, -0.9, 2 * w, 0.1, tone(colour, 0.7))
+        p.rect(-w, -0.9, 2 * w, 0.1, tone(color, 0.7))
     else:
-        p.blob(0, right[0][1], 0.2, 0.12, tone(colour, 0.5))
+        p.blob(0, right[0][1], 0.2, 0.12, tone(color, 0.5))
         for k in range(p.pick([0, 0, 1, 5])):  # stripes
             p.rect(-w, 0.2 * k - 0.2, 2 * w, 0.09, ink)
     p.folds(7, (-0.6, 0.3), (0.8, 0.5), SHADE)
@@ -84,13 +84,13 @@ def _clothing(p: Pen) -> None:
 
 
 def _shoe(p: Pen) -> None:
-    colour = p.pick([p.hue(), p.hue(saturation=0.4), BLACK, (110, 70, 40), WHITE])
+    color = p.pick([p.hue(), p.hue(saturation=0.4), BLACK, (110, 70, 40), WHITE])
     sole, top = p.pick([WHITE, BLACK, (150, 100, 60)]), p.pick([-0.85, -0.45, -0.4])
-    p.blob(-0.52, top + 0.04, 0.28, 0.08, tone(colour, 0.4))
+    p.blob(-0.52, top + 0.04, 0.28, 0.08, tone(color, 0.4))
     heel = [(-0.88, 0.45), (-0.86, 0.1), (-0.85, top), (-0.25, top)]
-    p.shape([*heel, (-0.2, -0.15), (0.25, 0.02), (0.75, 0.05), (1.0, 0.25), (0.98, 0.45)], colour, rounds=2)
+    p.shape([*heel, (-0.2, -0.15), (0.25, 0.02), (0.75, 0.05), (1.0, 0.25), (0.98, 0.45)], color, rounds=2)
     toe = [(0.55, 0.06), (0.8, 0.08), (0.98, 0.25), (0.96, 0.45), (0.5, 0.45)]
-    p.shape(toe, p.pick([sole, tone(colour, 0.7)]), rounds=1)
+    p.shape(toe, p.pick([sole, tone(color, 0.7)]), rounds=1)
     p.line([(-0.6, 0.3), (-0.25, 0.3), (0.1, p.u(0, 0.2))], p.pick([sole, p.hue()]), 0.1, rounds=1)
     lace = p.pick([WHITE, BLACK, p.hue()])
     for x in np.linspace(-0.2, 0.25, 4):
@@ -103,35 +103,35 @@ def _shoe(p: Pen) -> None:
 
 
 def _cutlery(p: Pen) -> None:
-    colour, n = p.pick([WHITE, WHITE, BLACK, p.hue(saturation=0.4)]), p.pick([1, 2, 3, 3])
+    color, n = p.pick([WHITE, WHITE, BLACK, p.hue(saturation=0.4)]), p.pick([1, 2, 3, 3])
     for k, kind in enumerate(p.rng.sample(["fork", "spoon", "knife"], n)):
         x = k - (n - 1) / 2
         s = p.at(0.5 * x, 0, 1, p.u(-0.2, 0.2) + 0.15 * x)
-        s.shape([(-0.06, -0.5), (0.06, -0.5), (0.09, 0.95), (-0.09, 0.95)], colour, rounds=1)
+        s.shape([(-0.06, -0.5), (0.06, -0.5), (0.09, 0.95), (-0.09, 0.95)], color, rounds=1)
         if kind == "spoon":
-            s.blob(0, -0.64, 0.18, 0.3, colour)
-            s.blob(0, -0.64, 0.12, 0.22, tone(colour, 0.75))
+            s.blob(0, -0.64, 0.18, 0.3, color)
+            s.blob(0, -0.64, 0.12, 0.22, tone(color, 0.75))
         elif kind == "knife":
             s.shape(
-                [(-0.07, -0.2), (-0.07, -0.9), (0.02, -0.98), (0.14, -0.6), (0.07, -0.2)], colour, rounds=1
+                [(-0.07, -0.2), (-0.07, -0.9), (0.02, -0.98), (0.14, -0.6), (0.07, -0.2)], color, rounds=1
             )
         else:
-            s.shape([(-0.17, -0.7), (0.17, -0.7), (0.12, -0.4), (-0.12, -0.4)], colour, rounds=1)
+            s.shape([(-0.17, -0.7), (0.17, -0.7), (0.12, -0.4), (-0.12, -0.4)], color, rounds=1)
             for tine in (-0.13, -0.043, 0.043, 0.13):
-                s.line([(tine, -0.6), (tine, -0.96)], colour, 0.05)
-        s.line([(0, -0.3), (0, 0.85)], tone(colour, 0.75 if colour != BLACK else 2), 0.03)
+                s.line([(tine, -0.6), (tine, -0.96)], color, 0.05)
+        s.line([(0, -0.3), (0, 0.85)], tone(color, 0.75 if color != BLACK else 2), 0.03)
 
 
 def _plastic_straw(p: Pen) -> None:
     n, bend, striped = p.pick([2, 3, 5, 8]), p.chance(0.5), p.chance(0.4)
     for k in range(n):
-        colour, w = p.pick([p.hue(value=0.95), p.hue(value=0.95), WHITE, BLACK]), p.u(0.07, 0.1)
+        color, w = p.pick([p.hue(value=0.95), p.hue(value=0.95), WHITE, BLACK]), p.u(0.07, 0.1)
         s = p.at(1.1 * (k + 0.5) / n - 0.55, p.u(-0.1, 0.1), 1, p.u(-0.35, 0.35))
-        s.line([(0, 0.95), (0, -0.55), (0.3, -0.85)] if bend else [(0, 0.95), (0, -0.95)], colour, w)
+        s.line([(0, 0.95), (0, -0.55), (0.3, -0.85)] if bend else [(0, 0.95), (0, -0.95)], color, w)
         for y in np.arange(-0.35, 0.9, 0.16) if striped else ():
-            s.line([(-w / 2, y + 0.05), (w / 2, y - 0.05)], tone(colour, 0.5), 0.05)
+            s.line([(-w / 2, y + 0.05), (w / 2, y - 0.05)], tone(color, 0.5), 0.05)
         for y in (-0.5, -0.45, -0.4) if bend else ():
-            s.line([(-w / 2, y), (w / 2, y)], tone(colour, 0.5), 0.02)
+            s.line([(-w / 2, y), (w / 2, y)], tone(color, 0.5), 0.02)
         s.line([(-0.25 * w, 0.9), (-0.25 * w, -0.5)], GLINT, 0.02)
         s.line([(0.42 * w, 0.95), (0.42 * w, -0.5)], SHADE, 0.02)
 
@@ -149,18 +149,18 @@ def _coffee_grounds(p: Pen) -> None:
 
 
 def _eggshell(p: Pen) -> None:
-    colour = p.pick([(240, 228, 210), (215, 160, 120), (246, 244, 238), (196, 138, 98)])
+    color = p.pick([(240, 228, 210), (215, 160, 120), (246, 244, 238), (196, 138, 98)])
     spots = [(0, 0.3), (-0.45, -0.35), (0.45, -0.3)][: p.pick([1, 2, 2, 3])]
     a, b = np.linspace(0, 2 * np.pi, 22), np.linspace(0, np.pi, 16)
     for x, y in spots:
         s = p.at(x, y, p.u(0.5, 0.7), p.u(-0.8, 0.8))
         rim = np.stack([0.75 * np.cos(a), 0.22 * np.sin(a) + [p.u(-0.12, 0.12) for _ in a]], axis=1)
-        s.shape(np.concatenate([np.stack([0.76 * np.cos(b), 0.95 * np.sin(b)], 1), rim[11:]]), colour)
+        s.shape(np.concatenate([np.stack([0.76 * np.cos(b), 0.95 * np.sin(b)], 1), rim[11:]]), color)
         s.shape([(0.1, 0.9), (0.6, 0.55), (0.74, 0.1), (0.4, 0.45)], SHADE, rounds=2)
         s.blob(-0.3, 0.45, 0.12, 0.2, GLINT)
         s.shape(rim, (250, 244, 230))
         s.blob(0.05, 0.04, 0.5, 0.12, (170, 150, 130, 130))
-    p.at(0, 0.5).grains(p.pick([4, 9, 14]), 0.95, 0.4, [colour, tone(colour, 1.2)], 0.07)
+    p.at(0, 0.5).grains(p.pick([4, 9, 14]), 0.95, 0.4, [color, tone(color, 1.2)], 0.07)
 
 
 def _peel(s: Pen) -> None:

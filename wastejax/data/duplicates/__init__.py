@@ -19,7 +19,7 @@ from wastejax.data.formats.source import Source
 from wastejax.data.images import VERSION, BadImage, decode
 from wastejax.progress import Count
 
-GREY = 32  # side of the small gray versions, pixels
+GRAY = 32  # side of the small gray versions, pixels
 # Smallest `agreement` of near-duplicates, found by looking at the pairs with near hashes in TrashNet and the
 # household waste set: above 0.8 nearly all are one image, below 0.55 few (cropped by more than is searched), and
 # between lie near-duplicates with another banner and look-alikes. A missed near-duplicate leaks into the
@@ -48,12 +48,12 @@ class Scan(NamedTuple):
 
     Attributes:
         phash: uint64 [N], 64-bit perceptual hash (0 for unreadable files).
-        grey: uint8 [N, GREY, GREY], small gray version.
+        gray: uint8 [N, GRAY, GRAY], small gray version.
         bad: index -> reason, of the files that cannot be decoded.
     """
 
     phash: np.ndarray
-    grey: np.ndarray
+    gray: np.ndarray
     bad: dict[int, str]
 
 
@@ -66,7 +66,7 @@ def scan(source: Source, cache_dir: Path | None = None, progress: Count | None =
         progress: called with (images done, images to read) as reading goes on, if any must be read.
     """
     phash = np.zeros(len(source), np.uint64)
-    grey = np.zeros((len(source), GREY, GREY), np.uint8)
+    gray = np.zeros((len(source), GRAY, GRAY), np.uint8)
     known = np.zeros(len(source), bool)
     cache = ScanCache(None if cache_dir is None else Path(cache_dir) / _CACHE_FILE)
     for part in _parts(len(source)):
@@ -74,7 +74,7 @@ def scan(source: Source, cache_dir: Path | None = None, progress: Count | None =
         place = dict(zip(keys, part, strict=True))
         for key, of_image, small in cache.find(keys):
             i = place[key]
-            phash[i], grey[i], known[i] = of_image, small.reshape(GREY, GREY), True
+            phash[i], gray[i], known[i] = of_image, small.reshape(GRAY, GRAY), True
 
     bad: dict[int, str] = {}
     todo = np.flatnonzero(~known)
@@ -89,22 +89,22 @@ def scan(source: Source, cache_dir: Path | None = None, progress: Count | None =
                 if isinstance(look, str):
                     bad[i] = look
                 else:
-                    phash[i], grey[i] = look
-                    fresh.append(Look(_cache_key(source, i), phash[i], grey[i]))
+                    phash[i], gray[i] = look
+                    fresh.append(Look(_cache_key(source, i), phash[i], gray[i]))
                 if progress is not None:
                     progress(done, len(todo))
             cache.add(fresh)
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for thousands of files
         cache.close()
-    return Scan(phash, grey, bad)
+    return Scan(phash, gray, bad)
 
 
 def _parts(count: int) -> Iterator[range]:
     return (range(start, min(start + _ROWS_AT_ONCE, count)) for start in range(0, count, _ROWS_AT_ONCE))
 
 
-def group_duplicates(phash: np.ndarray, grey: np.ndarray, hamming: int = 8) -> np.ndarray:
+def group_duplicates(phash: np.ndarray, gray: np.ndarray, hamming: int = 8) -> np.ndarray:
     """Groups images that are near-duplicates of each other, directly or over others.
 
     Two images are near-duplicates where their hashes differ in at most `hamming` of 64 bits and their small
@@ -113,7 +113,7 @@ def group_duplicates(phash: np.ndarray, grey: np.ndarray, hamming: int = 8) -> n
 
     Args:
         phash: uint64 [N].
-        grey: uint8 [N, g, g].
+        gray: uint8 [N, g, g].
         hamming: largest number of differing bits.
 
     Returns:
@@ -121,12 +121,12 @@ def group_duplicates(phash: np.ndarray, grey: np.ndarray, hamming: int = 8) -> n
     """
     if not len(phash):
         return np.empty(0, np.int32)
-    first, inverse = exact_copies(phash, grey)  # a hundred copies of one image are 4,950 pairs
-    phash, grey = phash[first], grey[first]
+    first, inverse = exact_copies(phash, gray)  # a hundred copies of one image are 4,950 pairs
+    phash, gray = phash[first], gray[first]
     # What neighbors show already spares most pairs where many images look alike, as those of a fixed camera do.
-    groups = _joined(np.arange(len(phash)), _neighbors(phash, hamming), grey)
+    groups = _joined(np.arange(len(phash)), _neighbors(phash, hamming), gray)
     for pairs in _gathered(near_pairs(phash, hamming=hamming, groups=groups), max(4096, len(phash) // 8)):
-        groups = _joined(groups, pairs, grey)
+        groups = _joined(groups, pairs, gray)
     groups = groups[inverse]
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int32)
@@ -141,24 +141,24 @@ def in_threads(do: Callable[[Item], np.ndarray], items: Iterable[Item]) -> Itera
         pool.shutdown(cancel_futures=True)
 
 
-def exact_copies(phash: np.ndarray, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def exact_copies(phash: np.ndarray, gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns int64 [M], one image of each look (hash and gray version), and int64 [N], which of them each is.
 
     Images are sorted by a sum of their grays that fits 64 bits, and neighbors compared, so that memory stays that
     of a few numbers an image.
     """
-    factors = np.random.default_rng(0).integers(2**64, size=grey[0].size, dtype=np.uint64)
+    factors = np.random.default_rng(0).integers(2**64, size=gray[0].size, dtype=np.uint64)
     sums = phash.copy()
-    for start in range(0, len(grey), _ROWS_AT_ONCE):
+    for start in range(0, len(gray), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
-        sums[rows] += grey[rows].reshape(-1, len(factors)).astype(np.uint64) @ factors
+        sums[rows] += gray[rows].reshape(-1, len(factors)).astype(np.uint64) @ factors
     order = np.argsort(sums, kind="stable")
     new = np.ones(len(order), bool)
     candidates = np.flatnonzero(sums[order[1:]] == sums[order[:-1]]) + 1
     for start in range(0, len(candidates), _ROWS_AT_ONCE):
         at = candidates[start : start + _ROWS_AT_ONCE]
         i, j = order[at - 1], order[at]
-        new[at] = (phash[i] != phash[j]) | (grey[i] != grey[j]).any((1, 2))
+        new[at] = (phash[i] != phash[j]) | (gray[i] != gray[j]).any((1, 2))
     inverse = np.empty(len(order), np.int64)
     inverse[order] = np.cumsum(new) - 1
     return order[new], inverse
@@ -226,29 +226,29 @@ def _gathered(found: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
         yield np.concatenate(parts)
 
 
-def _joined(groups: np.ndarray, pairs: np.ndarray, grey: np.ndarray) -> np.ndarray:
+def _joined(groups: np.ndarray, pairs: np.ndarray, gray: np.ndarray) -> np.ndarray:
     """Joins groups where images of a pair agree; a pair whose images are in one group already is not compared.
 
     Args:
         groups: int [N], from 0.
         pairs: int64 [P, 2].
-        grey: uint8 [N, g, g].
+        gray: uint8 [N, g, g].
 
     Returns:
         int [N], from 0.
     """
     step = max(4096, len(groups) // 8)
     while len(pairs := pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]]):
-        edges, n = groups[_confirmed(pairs[:step], grey)], int(groups.max()) + 1
+        edges, n = groups[_confirmed(pairs[:step], gray)], int(groups.max()) + 1
         graph = coo_matrix((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(n, n))
         groups = connected_components(graph, directed=False)[1][groups]
         pairs = pairs[step:]
     return groups
 
 
-def _confirmed(pairs: np.ndarray, grey: np.ndarray) -> np.ndarray:
+def _confirmed(pairs: np.ndarray, gray: np.ndarray) -> np.ndarray:
     """Returns those of the pairs (int64 [P, 2]) whose gray images agree."""
-    return pairs[agreements(grey, grey, pairs) >= MIN_AGREEMENT]
+    return pairs[agreements(gray, gray, pairs) >= MIN_AGREEMENT]
 
 
 def agreements(a: np.ndarray, b: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -287,8 +287,8 @@ def agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     best = np.full((len(todo), 4), -1, np.float32)  # agreement, center y, center x, side
     for side in np.multiply(_SCALES, _TEMPLATE * g):
         reach = np.arange(0, (g - side) / 2, 2)
-        centres = g / 2 + np.concatenate([-reach[:0:-1], reach])[None]
-        _search(a_coarse, b_coarse, centres, centres, np.full(1, side), g // 2, best)
+        centers = g / 2 + np.concatenate([-reach[:0:-1], reach])[None]
+        _search(a_coarse, b_coarse, centers, centers, np.full(1, side), g // 2, best)
     close = best[:, 0] >= _MIN_COARSE_AGREEMENT
     _, y, x, side = best[close].T
     fine = np.full((len(y), 4), -1, np.float32)
@@ -336,16 +336,16 @@ def _search(
     scores = np.einsum("piyjx,pyx->pij", windows, target) / np.maximum(np.sqrt(energy), 1e-6)
     at = scores.reshape(count, k * k).argmax(1)
     i, j, every = at // k, at % k, np.arange(count)
-    y, x = (np.broadcast_to(centres, (count, k)) for centres in (y, x))
+    y, x = (np.broadcast_to(centers, (count, k)) for centers in (y, x))
     found = np.stack([scores[every, i, j], y[every, i], x[every, j], np.broadcast_to(side, count)], 1)
     better = found[:, 0] > best[:, 0]
     best[better] = found[better]
 
 
-def _sampling(centre: np.ndarray, side: np.ndarray, n: int, g: int) -> np.ndarray:
+def _sampling(center: np.ndarray, side: np.ndarray, n: int, g: int) -> np.ndarray:
     """Returns float32 [..., n, g], what samples n points along `side` pixels around `center` from g pixels."""
-    centre, side = centre[..., None, None], side[..., None, None]
-    points = np.clip(centre + ((np.arange(n)[:, None] + 0.5) / n - 0.5) * side - 0.5, 0, g - 1)
+    center, side = center[..., None, None], side[..., None, None]
+    points = np.clip(center + ((np.arange(n)[:, None] + 0.5) / n - 0.5) * side - 0.5, 0, g - 1)
     weights = np.maximum(0, 1 - np.abs(points - np.arange(g)) / np.maximum(1, side / n))
     return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
 
@@ -373,7 +373,7 @@ def _look(source: Source, index: int) -> tuple[np.uint64, np.ndarray] | str:
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
     bits = imagehash.phash(image).hash.ravel()
-    small = image.convert("L").resize((GREY, GREY), Image.Resampling.BOX)
+    small = image.convert("L").resize((GRAY, GRAY), Image.Resampling.BOX)
     return np.packbits(bits).view(">u8")[0], np.asarray(small)
 
 

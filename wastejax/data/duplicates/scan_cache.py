@@ -19,7 +19,7 @@ class Look(NamedTuple):
 
     key: bytes
     phash: np.uint64
-    grey: np.ndarray
+    gray: np.ndarray
 
 
 class ScanCache:
@@ -38,8 +38,8 @@ class ScanCache:
             for start in range(0, len(keys), _ASKED_AT_ONCE):
                 some = keys[start : start + _ASKED_AT_ONCE]
                 query = f"SELECT key, phash, grey FROM looks WHERE key IN ({','.join('?' * len(some))})"
-                for key, phash, grey in self._connection().execute(query, some):
-                    yield key, np.int64(phash).view(np.uint64), np.frombuffer(grey, np.uint8)
+                for key, phash, gray in self._connection().execute(query, some):
+                    yield key, np.int64(phash).view(np.uint64), np.frombuffer(gray, np.uint8)
         except sqlite3.DatabaseError as error:
             if not isinstance(error, sqlite3.OperationalError) or "no such table" in str(error):
                 self._remove()  # damaged: it is only a cache
@@ -49,7 +49,7 @@ class ScanCache:
         """Keeps looks; where that cannot be, `go_without` says so and the others are not kept either."""
         if self._path is None:
             return
-        rows = [(key, int(phash.view(np.int64)), grey.tobytes()) for key, phash, grey in looks]
+        rows = [(key, int(phash.view(np.int64)), gray.tobytes()) for key, phash, gray in looks]
         if not rows:
             return
         try:

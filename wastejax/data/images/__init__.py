@@ -169,7 +169,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Returns an image of any mode as RGB: transparency on white, more than 8 bits scaled, its profile applied."""
     profile, gamma = image.info.get("icc_profile"), image.info.get("gamma")
     if image.mode.startswith("I") or image.mode == "F":
-        image = depth.grey_to_8bit(image)
+        image = depth.gray_to_8bit(image)
     if image.mode == "LAB":
         image = profiles.lab_to_srgb(image)
     if "transparency" in image.info or image.mode in ("PA", "RGBa", "La"):

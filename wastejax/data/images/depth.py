@@ -10,7 +10,7 @@ _BITS = (8, 10, 12, 14, 16)  # of sensors, whose samples often lie unscaled in 1
 _OTHER_HALF = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
 
 
-def grey_to_8bit(image: Image.Image) -> Image.Image:
+def gray_to_8bit(image: Image.Image) -> Image.Image:
     """Returns an image of mode I, I;16 or F as one of mode L.
 
     Integers of 16 bits are scaled from as many bits as they use, larger ones by the largest, floats up to 1 by 255.

@@ -118,7 +118,7 @@ def prepare(
         if manifest.phash is not None:
             notes += check_content(source, phash, manifest.phash[good])
     else:
-        groups, scene = _groups(phash, seen.grey[good], data_config.split.hamming if compared else None)
+        groups, scene = _groups(phash, seen.gray[good], data_config.split.hamming if compared else None)
         groups = mixture.joined(groups, source) if mixture else _joined(groups, source)
         splits = _deal(source, groups, data_config.split, seed, scene, notes)
     if corrections is not None:
@@ -299,12 +299,12 @@ def _on_held_out(left_out: Source) -> str:
     return f"{of} are kept out of training, to test with as out-of-distribution images"
 
 
-def _groups(phash: np.ndarray, grey: np.ndarray, hamming: int | None) -> tuple[np.ndarray, str]:
+def _groups(phash: np.ndarray, gray: np.ndarray, hamming: int | None) -> tuple[np.ndarray, str]:
     """Returns near-duplicate groups, int32 [N], of one image each without a distance; and what tells of a scene."""
     if hamming is None:
         return np.arange(len(phash), dtype=np.int32), ""
-    groups = group_duplicates(phash, grey, hamming)
-    return groups, describe_scene(phash, grey, groups)
+    groups = group_duplicates(phash, gray, hamming)
+    return groups, describe_scene(phash, gray, groups)
 
 
 def _joined(groups: np.ndarray, source: Source) -> np.ndarray:

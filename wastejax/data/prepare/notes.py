@@ -12,15 +12,15 @@ LARGE_GROUP = 0.05  # share of the set above which a group of near-duplicates is
 _FINE = 2  # Hamming distance that is advised where a scene makes all images alike
 
 
-def describe_scene(phash: np.ndarray, grey: np.ndarray, twins: np.ndarray) -> str:
+def describe_scene(phash: np.ndarray, gray: np.ndarray, twins: np.ndarray) -> str:
     """Returns what to say where most images look alike and yet differ, with the ways out; '' elsewhere."""
     if not len(twins):
         return ""
-    scenes = scene_groups(twins, exact_copies(phash, grey)[1])
+    scenes = scene_groups(twins, exact_copies(phash, gray)[1])
     if not len(scenes):
         return ""
     count = int(np.sum(np.isin(twins, scenes)))
-    finer = len(np.unique(group_duplicates(phash, grey, _FINE)))
+    finer = len(np.unique(group_duplicates(phash, gray, _FINE)))
     return (
         f"{count:,} of {len(twins):,} images look like copies of each other but differ: a fixed camera, or the "
         f"same background behind small objects? config.data.split.hamming={_FINE} is stricter ({finer:,} groups "

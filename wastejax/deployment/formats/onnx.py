@@ -63,7 +63,7 @@ def write_onnx(
 def tidy(model: Any, path: Path, about: str, any_side: bool = False) -> None:
     """Writes an ONNX model without what need not be computed anew, in operators of the default domain alone.
 
-    ONNX Runtime's basic optimisations fold constants and take out transposes; they use standard operators only, so
+    ONNX Runtime's basic optimizations fold constants and take out transposes; they use standard operators only, so
     the file stays one for every runtime, though they declare domains that nothing in it is of.
 
     Args:

@@ -6,8 +6,8 @@ const LIKELY = 0.6; // of the first class: it is that, or something that the mod
 const ALIKE = 0.6; // two classes hold at least so much between them, and
 const CLOSE = 0.4; // the second has at least so much of the first: the image looks like both
 const SIDE = 64; // of the small image that `seeing` looks at
-const DARK = 28; // mean grey level, of 255
-const BLANK = 5; // standard deviation of grey levels
+const DARK = 28; // mean gray level, of 255
+const BLANK = 5; // standard deviation of gray levels
 
 /** What probabilities say. */
 export function interpret(probabilities, { classes, reject_below: least, multilabel }) {
@@ -46,10 +46,10 @@ export function reasonOf({ top: [first, second], classes }, seen = "") {
   return both && second.probability >= CLOSE * first.probability ? "alike" : "strange";
 }
 
-/** What keeps anyone from seeing anything in grey levels: "dark", "blank", or "". */
-export function obstacle(greys) {
-  const mean = greys.reduce((sum, grey) => sum + grey, 0) / greys.length;
-  const spread = Math.sqrt(greys.reduce((sum, grey) => sum + (grey - mean) ** 2, 0) / greys.length);
+/** What keeps anyone from seeing anything in gray levels: "dark", "blank", or "". */
+export function obstacle(grays) {
+  const mean = grays.reduce((sum, gray) => sum + gray, 0) / grays.length;
+  const spread = Math.sqrt(grays.reduce((sum, gray) => sum + (gray - mean) ** 2, 0) / grays.length);
   if (mean < DARK) return "dark";
   return spread < BLANK ? "blank" : "";
 }

@@ -1,6 +1,6 @@
 // What is drawn on an image: what speaks for its class, and the boxes of several objects.
 
-import { centre } from "./resize.js";
+import { center } from "./resize.js";
 import { lookOf } from "./signs.js";
 
 const LARGEST = 800; // pixels of the longer side
@@ -24,7 +24,7 @@ export function evidence({ data, height, width, classes }, index) {
 /** Draws an image with the evidence for a class laid over the square that the network saw; returns a JPEG. */
 export async function drawHeatMap(blob, map, index, preprocessing) {
   const { canvas, context } = await copy(blob);
-  const { left, top, side } = centre(canvas.width, canvas.height, preprocessing);
+  const { left, top, side } = center(canvas.width, canvas.height, preprocessing);
   const pixels = evidence(map, index).reduce((all, share) => [...all, ...colorOf(share)], []);
   const small = new OffscreenCanvas(map.width, map.height);
   small.getContext("2d").putImageData(new ImageData(Uint8ClampedArray.from(pixels), map.width, map.height), 0, 0);

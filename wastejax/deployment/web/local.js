@@ -2,7 +2,7 @@
 
 import { decode, isNearlyBlack, pixelsOf } from "./files.js";
 import { findRegions } from "./regions.js";
-import { centre, margin, resizeSquare } from "./resize.js";
+import { center, margin, resizeSquare } from "./resize.js";
 
 const PACKED = ".gzip";
 const GZIP = [0x1f, 0x8b];
@@ -106,7 +106,7 @@ export async function squareOf(image, preprocessing) {
   const upright = orientation < 5 ? bitmap : { width: bitmap.height, height: bitmap.width };
   const { width, height } = upright;
   const { image_size: size, interpolation } = preprocessing;
-  const box = centre(width, height, preprocessing);
+  const box = center(width, height, preprocessing);
   const extra = margin(box.side, size, interpolation);
   const x0 = Math.max(0, Math.floor(box.left) - extra);
   const y0 = Math.max(0, Math.floor(box.top) - extra);

@@ -5,7 +5,7 @@
 const STEP = 64; // pixels: sides that the network takes
 const FINER = 4; // positions are interpolated this many times before boxes are drawn around them
 const SMALLEST = 0.03; // of the longer side of the image: less is no object
-const FLAT = 3; // grey levels, standard deviation in each channel: an empty table or sky
+const FLAT = 3; // gray levels, standard deviation in each channel: an empty table or sky
 const LARGEST = 2048; // pixels of the longer side: no crop needs more
 const LOOKED = 512; // the same for `isFlat`
 

@@ -18,8 +18,8 @@ const FILTERS = {
   lanczos: { reach: 3, weight: (x) => (-3 <= x && x < 3 ? sinc(x) * sinc(x / 3) : 0) },
 };
 
-/** The centre square that a model sees, in the image's pixels: {left, top, side}. */
-export function centre(width, height, { image_size: size, crop }) {
+/** The center square that a model sees, in the image's pixels: {left, top, side}. */
+export function center(width, height, { image_size: size, crop }) {
   const side = (size * Math.min(width, height)) / roundHalfEven(size / crop);
   return { left: (width - side) / 2, top: (height - side) / 2, side };
 }
@@ -86,7 +86,7 @@ function reach(wanted) {
  *
  * part: {data, columns, x0, y0}: RGBA bytes of a part of the image that is `columns` wide and whose corner is
  *   (x0, y0); it must hold the square and a `margin` around it, as far as the image goes.
- * box: of `centre`.
+ * box: of `center`.
  * Returns RGB bytes, size x size x 3.
  */
 export function resizeSquare({ data, columns, x0, y0 }, width, height, box, size, interpolation) {

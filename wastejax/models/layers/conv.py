@@ -295,7 +295,7 @@ class Conv(nn.Module):
         use_bias: add a bias; batch normalization after it makes one idle.
         lowering: see `conv2d`.
         dtype: of the computation and the result; parameters stay float32.
-        kernel_init: initialiser of the kernel (He et al. 2015, eq. 10, by default).
+        kernel_init: initializer of the kernel (He et al. 2015, eq. 10, by default).
     """
 
     features: int

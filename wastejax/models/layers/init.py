@@ -1,6 +1,6 @@
 """How parameters start: He's normal for convolutions, a narrow normal for linear layers.
 
-An initialiser is called as Flax calls it and draws with the key it is given. Inside `on_host` it draws with numpy
+An initializer is called as Flax calls it and draws with the key it is given. Inside `on_host` it draws with numpy
 instead: XLA compiles a program for each shape drawn, half a minute for an EfficientNetV2 on two CPU cores.
 """
 
@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-Initialiser = Callable[..., Any]
+Initializer = Callable[..., Any]
 
 _generator: ContextVar[np.random.Generator | None] = ContextVar("generator", default=None)
 
 
 @contextmanager
 def on_host(key: Array) -> Iterator[None]:
-    """Makes the initialisers called inside draw numpy arrays, one after the other from this key."""
+    """Makes the initializers called inside draw numpy arrays, one after the other from this key."""
     token = _generator.set(np.random.default_rng(np.asarray(jax.random.key_data(key))))
     try:
         yield
@@ -42,8 +42,8 @@ def he_normal(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> A
     return _draw(key, shape, dtype, sqrt(2 / prod(shape[:-1])))
 
 
-def normal(std: float) -> Initialiser:
-    """Returns an initialiser that draws from a normal distribution of this width around 0."""
+def normal(std: float) -> Initializer:
+    """Returns an initializer that draws from a normal distribution of this width around 0."""
 
     def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:
         return _draw(key, shape, dtype, std)

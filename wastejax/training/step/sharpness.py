@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 
 def ascend(params: Any, grads: Any, sharpness: ConfigDict) -> Any:
-    """Returns the parameters moved to where the loss is about highest in a small neighbourhood.
+    """Returns the parameters moved to where the loss is about highest in a small neighborhood.
 
     Args:
         params: w.
@@ -17,7 +17,7 @@ def ascend(params: Any, grads: Any, sharpness: ConfigDict) -> Any:
         sharpness: name, rho and eta.
 
     SAM (Foret et al. 2021, eq. 2) moves by rho * g / ||g||. ASAM (Kwon et al. 2021, eq. 9) by
-    rho * T^2 g / ||T g|| with T = |w| + eta, so that the neighbourhood scales with the weights; T is 1 for
+    rho * T^2 g / ||T g|| with T = |w| + eta, so that the neighborhood scales with the weights; T is 1 for
     biases and normalization parameters, which are no weights in its sense.
     """
     if sharpness.name == "asam":

@@ -1,0 +1,14 @@
+import numpy as np
+import pytest
+
+from experiments.another_camera import choose_threshold_everywhere
+
+
+def test_a_threshold_holds_in_every_source_that_has_a_say():
+    confidence = np.array([0.9, 0.8, 0.7, 0.6, 0.95, 0.85, 0.75, 0.65, 0.99])
+    correct = np.array([1, 1, 1, 1, 1, 1, 0, 1, 0], bool)
+    members = ["a"] * 4 + ["b"] * 4 + ["c"]
+    # All of b from 0.85 on are right, three in four of all; c has too few images to be heard.
+    assert choose_threshold_everywhere(confidence, correct, members, 0.9, least=2) == pytest.approx(0.8)
+    assert choose_threshold_everywhere(confidence, correct, members, 0.75, least=2) == pytest.approx(0.6)
+    assert choose_threshold_everywhere(confidence, ~correct, members, 0.9, least=2) is None
