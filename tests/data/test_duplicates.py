@@ -7,7 +7,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from wastejax.data import duplicates
-from wastejax.data.duplicates import agreement, group_duplicates, scan
+from wastejax.data.duplicates import comparing, group_duplicates, scan
+from wastejax.data.duplicates.comparing import agreement
 from wastejax.data.duplicates.scan_cache import ScanCache
 from wastejax.data.sources import Source, open_folder
 
@@ -102,6 +103,28 @@ def test_the_same_shape_in_another_gray_agrees_only_where_it_lies_the_same():
     assert in_place > 0.95
     assert elsewhere == 0
     assert aligned > 0.8
+
+
+def test_the_coarse_search_finds_the_best_window_of_every_scale_and_shift():
+    rng = np.random.default_rng(3)
+    a, b = (comparing._detail(rng.integers(0, 256, (5, 32, 32), np.uint8), radius=4) for _ in range(2))
+    found = comparing._search_all_over(a, b)
+
+    def sampled(image: np.ndarray, y: float, x: float, side: float) -> np.ndarray:
+        rows, columns = (comparing._sampling(np.array(at), np.array(side), 16, 32) for at in (y, x))
+        values = rows @ image @ columns.T
+        return values / np.linalg.norm(values)
+
+    for one, other, (score, y, x, side) in zip(a, b, found, strict=True):
+        target = sampled(other, 16, 16, 0.8 * 32)
+        best = max(
+            (float((sampled(one, 16 + v, 16 + u, scale * 32 * 0.8) * target).sum()), 16 + v, 16 + u, scale)
+            for scale in (0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15)
+            for v in (-4, -2, 0, 2, 4)
+            for u in (-4, -2, 0, 2, 4)
+            if max(abs(v), abs(u)) < (32 - scale * 32 * 0.8) / 2
+        )
+        assert (score, y, x, side) == pytest.approx((*best[:3], best[3] * 25.6), abs=1e-5)
 
 
 def test_groups_are_transitive_and_numbered_by_first_appearance():

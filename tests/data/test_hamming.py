@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wastejax.data import duplicates
-from wastejax.data.duplicates import MIN_AGREEMENT, agreement, group_duplicates, hamming
+from wastejax.data.duplicates import MIN_AGREEMENT, comparing, group_duplicates, hamming
 
 
 def planted(count: int, seed: int, most_bits: int) -> np.ndarray:
@@ -131,7 +130,7 @@ def test_groups_are_those_of_comparing_every_near_pair(seed, count, scenes, nois
     hashes = hashes if not one_hash else np.full_like(hashes, hashes[0])
     groups = np.arange(count)
     pairs = np.array([(i, j) for i, j in by_brute_force(hashes, hashes, 8) if i < j], int).reshape(-1, 2)
-    for i, j in pairs[agreement(gray[pairs[:, 0]], gray[pairs[:, 1]]) >= MIN_AGREEMENT]:
+    for i, j in pairs[comparing.agreement(gray[pairs[:, 0]], gray[pairs[:, 1]]) >= MIN_AGREEMENT]:
         groups[groups == groups[j]] = groups[i]
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     assert group_duplicates(hashes, gray).tolist() == np.argsort(np.argsort(first))[inverse].tolist()
@@ -141,7 +140,7 @@ def test_frames_of_a_fixed_camera_are_not_all_compared_with_each_other(monkeypat
     """3,000 frames are 4.5 million pairs; what joins them takes a few times as many comparisons as frames."""
     hashes, gray = frames(3000, 2, 1)
     compared = []
-    agree = duplicates.agreement
-    monkeypatch.setattr(duplicates, "agreement", lambda a, b: compared.append(len(a)) or agree(a, b))
+    agree = comparing.agreement
+    monkeypatch.setattr(comparing, "agreement", lambda a, b: compared.append(len(a)) or agree(a, b))
     assert len(np.unique(group_duplicates(hashes, gray))) == 2
     assert sum(compared) < 20 * len(hashes)

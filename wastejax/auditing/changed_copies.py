@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 
-from wastejax.data.duplicates import agreements, in_threads
+from wastejax.data.duplicates.comparing import agreements, in_threads
 from wastejax.data.duplicates.hamming import near_pairs
 
 # Smallest `agreement` of mirrored and cropped copies. Looking for them tries many more pairs than looking for plain
