@@ -149,7 +149,7 @@ def test_the_wheel_carries_it(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={tmp_path}", str(ROOT)],
         check=True,
-        timeout=300,
+        timeout=900,
     )
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:

@@ -38,7 +38,7 @@ def wastejax(*arguments: str, cwd: Path, env: dict[str, str] | None = None, limi
         text=True,
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | (env or {}),
-        timeout=300,
+        timeout=900,
     )
 
 

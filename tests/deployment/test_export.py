@@ -284,7 +284,7 @@ HEAVY += [
 def bare(blocked: list[str], *arguments: object) -> list[dict]:
     code = BARE.format(blocked=blocked, arguments=[str(argument) for argument in arguments])
     env = os.environ | {"WASTEJAX_HUGEPAGES": "0"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=900)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -351,7 +351,7 @@ def test_ray_answers_as_one_process_does_and_uses_both_of_two_nodes(folder):
         command = [sys.executable, "-c", RAY, str(here.parents[2]), str(here.parent), address, out]
         environment = os.environ | {"PYTHONPATH": str(here.parents[2]), "RAY_AUTH_MODE": "disabled"}
         done = subprocess.run(
-            command, cwd=folder, env=environment, text=True, capture_output=True, timeout=300
+            command, cwd=folder, env=environment, text=True, capture_output=True, timeout=900
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()[-1]

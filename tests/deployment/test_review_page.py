@@ -268,7 +268,7 @@ def test_from_what_a_server_kept_to_a_better_model(driver, tmp_path, monkeypatch
 
 def run(*arguments: str, code: int = 0) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "wastejax.main", *arguments], capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "wastejax.main", *arguments], capture_output=True, text=True, timeout=900
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -340,6 +340,21 @@ def test_a_port_that_is_taken():
             meet("127.0.0.1", port, 2, 0, patience=1)
 
 
+def test_a_signal_reaches_a_run_of_several_processes():
+    code = f"""
+import os, signal, time
+from wastejax.main import say
+from wastejax.runtime.stop import Stop
+from wastejax.training.devices import Cluster, connect
+with Stop(say, exits=True):
+    connect(Cluster("127.0.0.1:{free_port()}", 1, 0))
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HERE.parent)
+    assert (done.returncode, done.stdout.splitlines()[-1][:9]) == (143, "stopped; ")
+
+
 def pair(place: Path, workdir: str) -> list[subprocess.Popen]:
     flags = (f"--coordinator=127.0.0.1:{free_port()}", "--processes=2")
     return [start(place, workdir, *flags, f"--process={k}") for k in range(2)]

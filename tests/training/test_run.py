@@ -90,7 +90,7 @@ def command(place: Path, workdir: str, *options: str) -> subprocess.Popen:
 
 
 def finished(process: subprocess.Popen, code: int = 0) -> str:
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == code, out + err
     return out + err
 

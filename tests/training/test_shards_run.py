@@ -23,7 +23,7 @@ TINY = [
 def wastejax(*arguments: str, cwd: Path) -> str:
     environment = os.environ | {"WASTEJAX_CACHE": str(cwd / "cache"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "wastejax.main", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

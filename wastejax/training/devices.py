@@ -64,6 +64,8 @@ def connect(cluster: Cluster) -> None:
             "num_processes": processes,
             "process_id": process,
         }
+    # Or it would take SIGTERM from `runtime.stop`, and the run would go on.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         # The test images are scored by process 0 alone; the others wait for it at the end.
         jax.distributed.initialize(**arguments, shutdown_timeout_seconds=24 * 3600)
