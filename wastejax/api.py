@@ -226,9 +226,9 @@ def audit(
         >>> found["num_files"], found["unreadable"]
         (20, {})
     """
-    from wastejax.auditing.run import audit_folder
+    from wastejax.auditing.run import Options, audit_folder
 
-    return audit_folder(data_dir, out, manifest, model, write_manifest, corrections)
+    return audit_folder(data_dir, out, Options(manifest, model, write_manifest, corrections))
 
 
 def export(

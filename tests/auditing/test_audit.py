@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shutil
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -11,13 +12,15 @@ import numpy as np
 import pytest
 from corrections_file import to_csv
 from PIL import Image, ImageDraw, ImageOps
+from pyarrow import parquet
 
 from wastejax import main
 from wastejax.auditing import run as audit_run
 from wastejax.auditing.findings import LabelError, audit, clean, leaks, summary
 from wastejax.auditing.label_errors import confident_disagreement, cross_validate, find_label_errors
 from wastejax.auditing.report import write_html
-from wastejax.auditing.run import audit_folder
+from wastejax.auditing.run import Options, audit_folder
+from wastejax.data.duplicates import scan
 from wastejax.data.images import read_header
 from wastejax.data.sources import open_folder
 from wastejax.data.split import load_manifest, save_manifest
@@ -379,7 +382,7 @@ def test_a_fixed_camera_is_named_and_empties_no_manifest(tmp_path, monkeypatch):
     (tmp_path / "data" / "can" / "copy.png").write_bytes(first)
     (tmp_path / "data" / "jar" / "notes.psd").touch()
     lines: list[str] = []
-    audit_folder(tmp_path / "data", tmp_path / "out", write_manifest=True, listener=Listener(lines.append))
+    audit_folder(tmp_path / "data", tmp_path / "out", Options(write_manifest=True), Listener(lines.append))
     said = "\n".join(lines)
     assert "31 images look like copies of each other but differ: a fixed camera" in said
     assert "files left out by their ending: 1 .psd" in said
@@ -399,8 +402,55 @@ def test_an_audit_with_corrections_is_of_the_data_as_they_then_are(tmp_path):
     gone = sorted(str(path.relative_to(root)) for path in root.rglob("*.*"))[0]
     file = tmp_path / "corrections.csv"
     file.write_text(to_csv([(wrong, right), (gone, "drop")]), encoding="utf-8")
-    corrected = audit_folder(root, tmp_path / "out", corrections=file)
+    corrected = audit_folder(root, tmp_path / "out", Options(corrections=file))
     assert len(plain["label_conflicts"]) == 1 and corrected["label_conflicts"] == []
     assert corrected["num_files"] == plain["num_files"] - 1
     assert corrected["corrections"]["relabeled"] == corrected["corrections"]["dropped"] == 1
     assert corrected["corrections"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.slow
+def test_ray_finds_what_one_process_finds(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    rng = np.random.default_rng(4)
+    for i in range(90):  # two tasks, of which the first need not be the first to end
+        folder = tmp_path / "data" / f"class{i % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        grid = rng.integers(0, 256, (6, 6, 3), np.uint8)
+        Image.fromarray(grid).resize((90, 60), Image.Resampling.BICUBIC).save(folder / f"{i:03}.png")
+    (tmp_path / "data" / "class1" / "bad.png").write_bytes(b"no image")
+    shutil.copy(tmp_path / "data" / "class0" / "000.png", tmp_path / "data" / "class1" / "copy.png")
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+    ray = audit_folder(tmp_path / "data", tmp_path / "ray", Options(workers="ray"))
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "other"))
+    assert audit_folder(tmp_path / "data", tmp_path / "local") == ray
+    assert ray["num_files"] == 92 and list(ray["unreadable"]) == ["class1/bad.png"]
+    assert len(ray["exact_copies"]["groups"]) == 1
+    assert parquet.read_table(tmp_path / "ray" / "images.parquet") == parquet.read_table(
+        tmp_path / "local" / "images.parquet"
+    )
+
+
+def test_a_table_holds_a_row_for_each_image(tmp_path):
+    for name in ("a/1.png", "a/2.png", "b/3.png"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        photo(int(name[2])).save(tmp_path / "data" / name)
+    shutil.copy(tmp_path / "data" / "a" / "1.png", tmp_path / "data" / "b" / "copy.png")
+    (tmp_path / "data" / "b" / "bad.png").write_bytes(b"no image")
+    audit_folder(tmp_path / "data", tmp_path / "out")
+    rows = {row["file"]: row for row in parquet.read_table(tmp_path / "out" / "images.parquet").to_pylist()}
+    assert list(rows) == ["a/1.png", "a/2.png", "b/3.png", "b/bad.png", "b/copy.png"]
+    assert [row["label"] for row in rows.values()] == ["a", "a", "b", "b", "b"]
+    one, copy, bad = rows["a/1.png"], rows["b/copy.png"], rows["b/bad.png"]
+    assert all(one[key] == copy[key] for key in ("group", "exact", "hash", "gray"))
+    assert len({row["group"] for row in rows.values()}) == 4 and one["reason"] is None
+    assert (bad["hash"], bad["gray"]) == (None, None) and bad["reason"]
+    seen = scan(open_folder(tmp_path / "data"))
+    assert one["hash"] == int(seen.phash[0]) and one["gray"] == seen.gray[0].tobytes()
+
+
+def test_a_cluster_that_is_not_there_is_told_before_the_data_are_read(tmp_path):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(UserError, match=r"no Ray cluster there|\[ray\]"):
+        audit_folder(tmp_path / "data", tmp_path / "out", Options(workers="ray", address="127.0.0.1:9"))
+    assert not (tmp_path / "out").exists()

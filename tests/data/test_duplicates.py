@@ -10,7 +10,7 @@ from wastejax.data import duplicates
 from wastejax.data.duplicates import comparing, group_duplicates, scan
 from wastejax.data.duplicates.comparing import agreement
 from wastejax.data.duplicates.scan_cache import ScanCache
-from wastejax.data.sources import Source, open_folder
+from wastejax.data.sources import open_folder
 
 
 def photo(seed: int, side: int = 256) -> Image.Image:
@@ -172,11 +172,11 @@ def folder(tmp_path) -> Path:
     return tmp_path / "data"
 
 
-def reads(source: Source, monkeypatch) -> list[str]:
+def reads(monkeypatch) -> list[str]:
     """Returns a list that fills with the names of the files that a scan looks at."""
     seen: list[str] = []
     look = duplicates._look
-    monkeypatch.setattr(duplicates, "_look", lambda s, i: (seen.append(s.names[i]), look(s, i))[1])
+    monkeypatch.setattr(duplicates, "_look", lambda read, i: (seen.append(read.paths[i]), look(read, i))[1])
     return seen
 
 
@@ -193,7 +193,7 @@ def test_unreadable_files_are_found_with_their_reasons(folder):
 def test_second_scan_reads_nothing_but_what_changed(folder, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     first = scan(open_folder(folder), cache)
-    seen = reads(open_folder(folder), monkeypatch)
+    seen = reads(monkeypatch)
     bad = {"a/empty.jpg", "a/half.jpg", "b/link.png"}
     second = scan(open_folder(folder), cache)
     assert set(seen) == bad  # they may have been mended meanwhile
@@ -216,7 +216,7 @@ def test_damaged_cache_is_made_anew(folder, tmp_path, monkeypatch):
     (file,) = cache.iterdir()
     for content in (b"", b"PK\x03\x04 rubbish", file.read_bytes()[:300]):
         file.write_bytes(content)
-        seen = reads(open_folder(folder), monkeypatch)
+        seen = reads(monkeypatch)
         scan(open_folder(folder), cache)
         assert len(set(seen)) == 9
     assert len(list(cache.iterdir())) == 1
@@ -227,16 +227,16 @@ def test_what_a_killed_scan_has_seen_is_kept_and_nothing_written_twice(folder, t
     monkeypatch.setattr(duplicates, "_ROWS_AT_ONCE", 2)
     look = duplicates._look
 
-    def killed(source, index):
+    def killed(read, index):
         if index >= 5:
             raise KeyboardInterrupt
-        return look(source, index)
+        return look(read, index)
 
     monkeypatch.setattr(duplicates, "_look", killed)
     with pytest.raises(KeyboardInterrupt):
         scan(open_folder(folder), cache)
     monkeypatch.setattr(duplicates, "_look", look)
-    seen = reads(open_folder(folder), monkeypatch)
+    seen = reads(monkeypatch)
     kept = []
     monkeypatch.setattr(ScanCache, "add", lambda self, looks: kept.extend(looks))
     whole = scan(open_folder(folder), cache)

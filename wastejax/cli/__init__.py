@@ -5,6 +5,8 @@ from typing import Any
 
 from wastejax.errors import UserError
 
+WORKERS = ("local", "ray")
+
 
 def only(args: argparse.Namespace, holds: bool, where: str, **unused: Any) -> None:
     """Refuses options that would be ignored.
@@ -21,3 +23,24 @@ def only(args: argparse.Namespace, holds: bool, where: str, **unused: Any) -> No
     for name, value in unused.items():
         if not holds and getattr(args, name) != value:
             raise UserError(f"--{name.replace('_', '-')}: only {where}; leave it out")
+
+
+def add_ray_arguments(parser: argparse.ArgumentParser, where: str, work: str) -> None:
+    """Adds the options of what a Ray cluster can do.
+
+    Args:
+        parser: of the command.
+        where: begins the help where they need another option, as 'with --out: '.
+        work: what is done there.
+    """
+    parser.add_argument(
+        "--workers",
+        choices=WORKERS,
+        default="local",
+        help=f"{where}{work} in this process, or with Ray (extra `ray`)",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help="with --workers=ray: address of a running cluster, auto or HOST:PORT",
+    )

@@ -3,7 +3,8 @@
 import argparse
 
 from wastejax.auditing.collected import review_collected
-from wastejax.auditing.run import audit_folder
+from wastejax.auditing.run import Options, audit_folder
+from wastejax.cli import add_ray_arguments, only
 from wastejax.errors import UserError
 from wastejax.progress import Bars, Listener, Say
 
@@ -22,7 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of --data: images collected by `serve --collect=DIR`; writes a review page for them",
     )
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="folder for audit.json, report.html and manifest.csv"
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="folder for audit.json, images.parquet, report.html and manifest.csv",
     )
     parser.add_argument("--split", metavar="CSV", help="a manifest whose split is checked for leaks")
     parser.add_argument(
@@ -41,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CSV",
         help="corrected labels, as the review page saves them, to use in the audit",
     )
+    add_ray_arguments(parser, "", "read and decode the images")
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
@@ -49,19 +54,16 @@ def run(args: argparse.Namespace, say: Say) -> None:
     Raises:
         UserError: the data, the manifest or the model is not there, or `out` lies in the data.
     """
+    only(args, args.workers == "ray", "with --workers=ray", address=None)
     if args.collected:
+        only(args, False, "with --data", workers="local")
         for name in ("split", "model", "write_manifest"):
             if getattr(args, name):
                 raise UserError(f"--{name.replace('_', '-')}: not with --collected")
         review_collected(args.collected, args.out, args.corrections, say)
         return
     with Bars() as progress:
-        audit_folder(
-            args.data,
-            args.out,
-            args.split,
-            args.model,
-            args.write_manifest,
-            args.corrections,
-            Listener(say, progress),
+        given = Options(
+            args.split, args.model, args.write_manifest, args.corrections, args.workers, args.address
         )
+        audit_folder(args.data, args.out, given, Listener(say, progress))

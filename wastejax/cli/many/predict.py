@@ -6,14 +6,13 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from wastejax.cli import only
+from wastejax.cli import add_ray_arguments, only
 from wastejax.deployment.answers import printable
 from wastejax.deployment.many.job import PART_SIZE, Answerer, Asked, Done, predict_parts
 from wastejax.deployment.many.part_file import Counts, unreadable
 from wastejax.errors import UserError
 from wastejax.files import check_folder
 
-WORKERS = ("local", "ray")
 NAMED = 20  # unreadable images that are named on standard error
 
 
@@ -32,17 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"with --out: images per file ({PART_SIZE:,})",
     )
-    parser.add_argument(
-        "--workers",
-        choices=WORKERS,
-        default="local",
-        help="with --out: compute in this process, or with Ray (extra `ray`)",
-    )
-    parser.add_argument(
-        "--address",
-        metavar="ADDRESS",
-        help="with --workers=ray: address of a running cluster, auto or HOST:PORT",
-    )
+    add_ray_arguments(parser, "with --out: ", "compute")
     parser.add_argument(
         "--cores",
         type=int,

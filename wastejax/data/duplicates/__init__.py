@@ -1,9 +1,7 @@
 """Near-duplicate images: one pass over the files, perceptual hashes, and groups of the same image."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from wastejax.data.duplicates.comparing import agreements
 from wastejax.data.duplicates.hamming import near_pairs
 from wastejax.data.duplicates.scan_cache import Look, ScanCache
+from wastejax.data.each import Each, Read, in_threads
 from wastejax.data.formats.source import Source
 from wastejax.data.images import VERSION, BadImage, decode
 from wastejax.progress import Count
@@ -46,13 +45,19 @@ class Scan(NamedTuple):
     bad: dict[int, str]
 
 
-def scan(source: Source, cache_dir: Path | None = None, progress: Count | None = None) -> Scan:
+def scan(
+    source: Source,
+    cache_dir: Path | None = None,
+    progress: Count | None = None,
+    each: Each = in_threads,
+) -> Scan:
     """Decodes every image once; what was seen before under the same name and stamp comes from the cache.
 
     Args:
         source: N images.
         cache_dir: where the cache is kept; None for no cache. Unreadable files are never cached.
         progress: called with (images done, images to read) as reading goes on, if any must be read.
+        each: where images are read.
     """
     phash = np.zeros(len(source), np.uint64)
     gray = np.zeros((len(source), GRAY, GRAY), np.uint8)
@@ -67,13 +72,12 @@ def scan(source: Source, cache_dir: Path | None = None, progress: Count | None =
 
     bad: dict[int, str] = {}
     todo = np.flatnonzero(~known)
-    pool = ThreadPoolExecutor(os.cpu_count())  # PIL decodes outside the interpreter lock
     try:
-        # In parts: what is done is kept although the rest is not, and as few images are waited for at once.
+        # In parts: what is done is kept although the rest is not.
         for part in _parts(len(todo)):
             fresh = []
             indices = todo[part.start : part.stop].tolist()
-            looks = pool.map(lambda i: _look(source, i), indices)
+            looks = each(_look, source.read, indices)
             for done, (i, look) in enumerate(zip(indices, looks, strict=True), part.start + 1):
                 if isinstance(look, str):
                     bad[i] = look
@@ -84,7 +88,6 @@ def scan(source: Source, cache_dir: Path | None = None, progress: Count | None =
                     progress(done, len(todo))
             cache.add(fresh)
     finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for thousands of files
         cache.close()
     return Scan(phash, gray, bad)
 
@@ -231,10 +234,10 @@ def _confirmed(pairs: np.ndarray, gray: np.ndarray) -> np.ndarray:
     return pairs[agreements(gray, gray, pairs) >= MIN_AGREEMENT]
 
 
-def _look(source: Source, index: int) -> tuple[np.uint64, np.ndarray] | str:
+def _look(read: Read, index: int) -> tuple[np.uint64, np.ndarray] | str:
     """Returns hash and small gray version of one image, or why it cannot be read."""
     try:
-        image = decode(source.read(index), min_side=_DECODE_SIDE)
+        image = decode(read(index), min_side=_DECODE_SIDE)
     except BadImage as error:
         return str(error)
     except OSError as error:
