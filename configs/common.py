@@ -100,7 +100,7 @@ KEYS: dict[str, Key] = {
     ),
     "data.taxonomy": Key(
         default="",
-        text="A TOML file of sorting bins, such as wastejax/data/taxonomies/korea.toml, the default.",
+        text="Sorting bins: korea (the default), england, germany, japan, france, or a TOML file.",
     ),
     "data.cache": Key(
         default=True,

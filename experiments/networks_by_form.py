@@ -23,7 +23,8 @@ from experiments.provenance import head
 from wastejax.bundle import Bundle, load_bundle, save_bundle
 from wastejax.config import apply_overrides, load_recipe
 from wastejax.data.transforms import Preprocessing
-from wastejax.deployment.export import LIMITS, SUFFIXES, Sample, write_export
+from wastejax.deployment.export import SUFFIXES, Sample, write_export
+from wastejax.deployment.export.checking import LIMITS
 from wastejax.deployment.formats import load_jax, load_predictor
 from wastejax.models import MODELS, create_model
 from wastejax.models.structure import layer_index, parts

@@ -34,7 +34,7 @@ from wastejax.data.drawing import dataset as synthetic
 from wastejax.data.sources import open_folder
 from wastejax.data.taxonomy import LANGUAGES
 from wastejax.deployment.engines import load_engine
-from wastejax.deployment.export import Form, export_model
+from wastejax.deployment.export import Check, Form, export_model
 from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.regions import find_regions, iou
 from wastejax.deployment.website import write_site
@@ -321,7 +321,9 @@ def main() -> None:
         scratch = Path(folder)
         model = (
             args.model
-            or export_model(Asked(default_bundle()), Form("onnx"), scratch / "model.onnx", count=32).path
+            or export_model(
+                Asked(default_bundle()), Form("onnx"), scratch / "model.onnx", checked=Check(32)
+            ).path
         )
         site = write_site(model, scratch / "site")
         measures = {

@@ -29,7 +29,7 @@ def numbers(result: dict[str, Any]) -> list[str]:
         f"- **Loaded** before the first answer: {size['bytes'] / 1e6:.1f} MB, "
         f"{percent(size['bytes'] / size['before'])} of the {size['before'] / 1e6:.1f} MB of the page before "
         "(01b5c07), whether or not the host compresses.",
-        "- **First answer** after the page is called, with an image waiting and all in the browser's caches, from "
+        "- **First answer** after the page is opened, with an image waiting and everything cached, from "
         "an earlier visit in which it had answered an image: "
         f"median {first['median']:.1f} s, at most {first['max']:.1f} s in {first['loads']} loads.",
         f"- **Live view**: {result['speed']['live']}. Both were timed"

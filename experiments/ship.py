@@ -145,7 +145,7 @@ def card(result: dict[str, Any]) -> str:
             "",
             "[Recyclable and Household Waste Classification](https://www.kaggle.com/datasets/alistairking/"
             "recyclable-and-household-waste-classification), a copy without exact duplicates, with "
-            "near-duplicates kept on one side of every split. A few per cent of the labels are wrong. Training "
+            "near-duplicates kept on one side of every split. A few percent of the labels are wrong. Training "
             "started from EfficientNet-Lite2 with ImageNet weights. License: `LICENSE-MODEL`.",
             "",
             f"1. `{first['trained_with']}` was trained on {first['splits']['train']:,} images, "
@@ -154,8 +154,7 @@ def card(result: dict[str, Any]) -> str:
             f"{_with_interval(first['bin_top1'], first['bin_ci95'])}. This is how good the recipe is.",
             f"2. `{result['trained_with']}` (`experiments/final_fit.py`) continued from there with "
             f"{splits['train']:,} images, {splits['val']:,} of the first's validation images to calibrate on, "
-            f"and {splits['test']:,} of the first's test images, new to both, to test on. All numbers below "
-            "are for these.",
+            f"and {splits['test']:,} of the first's test images, new to both, to test on.",
             *(_carried_over(result) if "never_learned" in result else []),
         ],
         ["## How good it is", "", *_numbers(result)],
@@ -215,7 +214,7 @@ def _carried_over(result: dict[str, Any]) -> list[str]:
         "4. `experiments/mixed_fit.py` trained that for two epochs on all training images of these sources, with "
         f"the first eleven blocks frozen, and took the weights between ({result['mixed_alpha']:.0%} of the new).",
         f"5. `{result['command']}` fitted the classifier once more, and kept 256 centers of the features of what "
-        "was learned from: the less an image is like any of them, the less sure is the answer.",
+        "was learned from: the less an image is like any of them, the less sure the answer.",
     ]
 
 

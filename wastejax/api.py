@@ -246,7 +246,8 @@ def export(
         model: a run or bundle; None for the bundled model.
         format: 'onnx', 'stablehlo', 'litert' or 'bundle'.
         out: where to write it; None for wastejax.<suffix> or bundle.
-        quantize: kernels in 'fp16' or 'int8', for 'onnx' and 'bundle'; 'none' for float32.
+        quantize: kernels in 'fp16' or 'int8', for 'onnx', 'litert' and 'bundle', or 'integer' for 'litert'; 'none'
+            for float32.
         input: 'uint8', or 'float32' for images that the caller normalizes.
         data_dir: class folders to check and calibrate with; None for the images of the run, or drawn ones.
         taxonomy: see `load`.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -18,11 +19,13 @@ from small_models import CLASSES, draw_images, write_bundle
 from wastejax.bundle import load_bundle
 from wastejax.cli import export as command
 from wastejax.deployment import export
-from wastejax.deployment.export import Comparison, Sample, check, compare, write_export
+from wastejax.deployment.export import Check, Form, Sample, export_model, write_export
+from wastejax.deployment.export.checking import Comparison, check, compare
 from wastejax.deployment.formats import load_jax, load_predictor
 from wastejax.deployment.formats.about import ABOUT
 from wastejax.deployment.formats.onnx import tidy
 from wastejax.errors import UserError
+from wastejax.evaluation.images import Asked
 from wastejax.main import parser
 from wastejax.models import MODELS, create_model
 from wastejax.models.folding import apply_folded, fold_batch_norm
@@ -335,6 +338,23 @@ def test_the_command_exports_checks_and_reports(place, tmp_path):
     assert report["images"] == 6 and report["agreement"] == 1.0 and report["difference"] < 1e-4
     assert report["bytes"] == (tmp_path / "m.stablehlo").stat().st_size
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.stablehlo", "report.json"]
+
+
+@pytest.mark.filterwarnings("ignore:.*os.fork")
+def test_ray_checks_as_one_process_does(place, tmp_path):
+    pytest.importorskip("ray")
+    (tmp_path / "images").mkdir()
+    for folder in (place / "images").iterdir():
+        shutil.copytree(folder, tmp_path / "images" / folder.name)
+    (tmp_path / "images" / CLASSES[0] / "bad.png").write_bytes(b"no image")
+    asked = Asked(str(place / "bundle"), str(tmp_path / "images"))
+    one, other = (
+        export_model(asked, Form("onnx"), tmp_path / f"{workers}.onnx", Check(9, workers)).comparison
+        for workers in ("local", "ray")
+    )
+    assert (one.images, one.agreement, one.accuracy) == (other.images, other.agreement, other.accuracy)
+    assert other.difference == pytest.approx(one.difference, abs=1e-5)
+    assert (tmp_path / "ray.onnx").is_file()
 
 
 def test_a_form_that_answers_otherwise_is_not_written(place, tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ from wastejax.errors import UserError
 from wastejax.main import parser
 from wastejax.runtime import ray_cluster
 
-CLASSES = ("cans", "glass", "paper")
+CLASSES = ("aluminum_soda_cans", "steel_food_cans", "paper_cups")  # of which two share a bin
 
 
 def mean_colors(pause: float = 0.0) -> predictors.Predictor:
@@ -81,8 +81,12 @@ def test_answers_are_those_of_the_command_without_parts(folder):
             continue
         best = answer.guesses[0]
         assert (row["answer"], row["bin"], row["kept"]) == (best.label, best.bin, not answer.rejected)
+        assert (row["bin_probability"], row["class_sure"]) == (
+            pytest.approx(answer.bin_probability),
+            answer.class_sure,
+        )
         assert sorted(row["probabilities"])[::-1] == [guess.probability for guess in answer.guesses]
-    assert {row["kept"] for row in rows} == {True, False}
+    assert {(row["kept"], row["class_sure"]) for row in rows} == {(True, True), (True, False), (False, False)}
     sizes = [parquet.read_metadata(file).num_rows for file in sorted((folder / "out").glob("part-*"))]
     assert sizes == [5, 5, 3]
     assert json.loads((folder / "out" / ABOUT).read_text())["finished"]["images"] == 13

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from wastejax import machine
-from wastejax.cli import only
-from wastejax.deployment.export import NEEDS, PRECISIONS, Comparison, Exported, Form, export_model
+from wastejax.cli import add_ray_arguments, only
+from wastejax.deployment.export import NEEDS, PRECISIONS, Check, Comparison, Exported, Form, export_model
 from wastejax.evaluation.images import Asked
 from wastejax.files import check_file, write_json
 from wastejax.progress import Say
@@ -23,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--model", metavar="MODEL", help="run or bundle (default: the bundled model)")
     add("--format", required=True, choices=NEEDS, help="file format")
-    add("--out", metavar="FILE", help="file to write (default: wastejax.<format>)")
+    add(
+        "--out",
+        metavar="FILE",
+        help="file to write (default: wastejax.onnx, .tflite or .stablehlo, or the folder bundle)",
+    )
     add(
         "--quantize",
         choices=PRECISIONS,
@@ -60,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="number of images to check with (200)",
     )
+    add_ray_arguments(parser, "", "check the file")
     add("--report", metavar="JSON", help="also write the comparison to this file")
     add("--profile", action="store_true", help="onnx: also show which operators take the time, in percent")
 
@@ -79,13 +84,16 @@ def run(args: argparse.Namespace, say: Say) -> None:
         "data": None,
         "calibrate": None,
         "report": None,
+        "workers": "local",
     }
     only(args, args.format != "bundle", f"with --format={file}", **checked)
+    only(args, args.workers == "ray", "with --workers=ray", address=None)
     if args.report:
         check_file(args.report, "--report")
     asked = Asked(args.model, args.data)
     form = Form(args.format, args.quantize, args.input, args.class_map)
-    written = export_model(asked, form, args.out, args.images, args.taxonomy, args.calibrate)
+    how = Check(args.images, args.workers, args.address)
+    written = export_model(asked, form, args.out, how, args.taxonomy, args.calibrate)
     say(f"written: {written.path}, {written.bytes / 1e6:.1f} MB")
     if written.comparison is None or written.checked_on is None:
         return

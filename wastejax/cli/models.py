@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, say: Say) -> None:
     """Prints the table."""
     say(
-        f"parameters at {NUM_CLASSES} classes, multiply-adds at the usual size, published weights it can take"
+        f"parameters for {NUM_CLASSES} classes, multiply-adds at the default size, published weights that fit"
     )
     say(f"{'name':28} {'parameters':>12} {'size':>5} {'GMACs':>7}  weights")
     for name, config in MODELS.items():

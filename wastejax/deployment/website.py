@@ -136,10 +136,10 @@ def _write_model(source: Path, path: Path) -> None:
         pack(source, path)
         return
     # Here, because a server of an exported file does without all that these bring in.
-    from wastejax.deployment.export import Form, export_model
+    from wastejax.deployment.export import Check, Form, export_model
     from wastejax.evaluation.images import Asked
 
-    export_model(Asked(source), Form("onnx"), path, count=32)
+    export_model(Asked(source), Form("onnx"), path, checked=Check(32))
     pack(path, path)
 
 

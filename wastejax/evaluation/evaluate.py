@@ -160,7 +160,8 @@ def match_classes(model_classes: Sequence[str], data_classes: Sequence[str]) -> 
     if unknown:
         raise UserError(
             f"class folders that the model does not know: {_with_hints(unknown, model_classes)}; "
-            f"rename or remove them (the model knows: {', '.join(model_classes)})"
+            f"rename or remove them, or say with --labels=CSV what they can mean "
+            f"(the model knows: {', '.join(model_classes)})"
         )
     return np.array([position[_composed(name)] for name in data_classes], dtype=np.int32)
 

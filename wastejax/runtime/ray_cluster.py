@@ -2,6 +2,7 @@
 
 import os
 import socket
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -66,11 +67,15 @@ def _connect(ray: Any, address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # ours tells nobody
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # a busy machine takes more than its 60
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Of arguments that an actor could not be restarted with if this process were gone, and with it the work.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     common = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
     # 'local', or Ray would join a cluster that this machine runs already.
     own = {"num_cpus": machine.cores(), "object_store_memory": _STORE, "include_dashboard": False}
     try:
-        ray.init(**({"address": "local", **own} if address is None else {"address": address}), **common)
+        with warnings.catch_warnings():  # JAX's, of forks; these become other programs at once
+            warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+            ray.init(**({"address": "local", **own} if address is None else {"address": address}), **common)
     except Exception as error:  # of no kind of its own where a node does not start in time
         why = str(error).strip().partition("\n")[0]
         if address is None:

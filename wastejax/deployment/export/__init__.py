@@ -1,11 +1,10 @@
 """A trained model as one file that other programs run, checked against the model itself."""
 
 import importlib.util
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,18 +12,21 @@ import numpy as np
 
 from wastejax.bundle import Bundle, default_bundle, load_bundle, save_bundle
 from wastejax.bundled import model_path
+from wastejax.deployment.export.checking import Comparison, check, compare
 from wastejax.deployment.export.images import (
     Sample,
     calibration_images,
     checking_images,
+    chosen_images,
     has_images,
 )
+from wastejax.deployment.export.on_ray import compare_on_ray
 from wastejax.deployment.formats import load_jax, load_predictor
 from wastejax.deployment.formats.about import STRIDE, describe
-from wastejax.deployment.predictor import Predictor
 from wastejax.errors import MissingPackage, UserError, nearest
 from wastejax.evaluation.images import Asked
 from wastejax.files import check_file, check_folder
+from wastejax.runtime.ray_cluster import ray_module, reach
 
 SUFFIXES = {"onnx": ".onnx", "stablehlo": ".stablehlo", "litert": ".tflite"}
 # What writes and reads each form, and the extra of ours that brings it.
@@ -37,30 +39,7 @@ NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
 PRECISIONS = ("none", "fp16", "int8", "integer")
 QUANTIZED = {"onnx": PRECISIONS[:3], "litert": PRECISIONS, "bundle": PRECISIONS[:3]}
 STORED = {"none": "float32", "fp16": "float16", "int8": "int8"}  # of a bundle's kernels
-BATCH = 8
 MAPPED = 100  # classes: a class map of more costs over one per cent of EfficientNetV2-B0
-LATENCY_RUNS = 15
-# At least this share of images must get the same class, and no probability may differ by more.
-LIMITS = {"none": (1.0, 1e-4), "fp16": (0.98, 0.02), "int8": (0.93, 0.4), "integer": (0.93, 0.4)}
-
-
-class Comparison(NamedTuple):
-    """An exported model against the model it was made from, on the same images.
-
-    Attributes:
-        images: how many.
-        agreement: share of them with the same likeliest class; with the same classes where they show any number.
-        difference: the largest between two probabilities.
-        accuracy: top-1 before and after, or the share of images with exactly the right classes where they show any
-            number; None where the classes of the images are not known.
-        latency: seconds for one image, before and after, on this machine.
-    """
-
-    images: int
-    agreement: float
-    difference: float
-    accuracy: tuple[float, float] | None
-    latency: tuple[float, float]
 
 
 def forward_function(
@@ -184,60 +163,6 @@ def _write_litert(
     litert.write_litert(path, network, text, class_map and side % STRIDE == 0)
 
 
-def compare(reference: Predictor, exported: Predictor, sample: Sample) -> Comparison:
-    """Runs two forms of a model over the same images, and times both on one image."""
-    before, after = (_probabilities(predictor, sample.images) for predictor in (reference, exported))
-    accuracy = None
-    one, other = (_named(predictor, rows) for predictor, rows in ((reference, before), (exported, after)))
-    if sample.labels is not None:
-        truth = sample.labels
-        truth = truth if truth.ndim == 2 else truth[:, None] == np.arange(before.shape[1])
-        hits = [float((named == truth).all(axis=1).mean()) for named in (one, other)]
-        accuracy = (hits[0], hits[1])
-    return Comparison(
-        len(before),
-        float((one == other).all(axis=1).mean()),
-        float(np.abs(before - after).max()) if np.isfinite(after).all() else float("inf"),
-        accuracy,
-        (_latency(reference, sample.images[:1]), _latency(exported, sample.images[:1])),
-    )
-
-
-def _probabilities(predictor: Predictor, squares: np.ndarray) -> np.ndarray:
-    filled = np.concatenate([squares, squares[: -len(squares) % BATCH]]) if len(squares) >= BATCH else squares
-    step = min(BATCH, len(squares))
-    rows = [predictor.probabilities(filled[i : i + step]) for i in range(0, len(filled), step)]
-    return np.concatenate(rows)[: len(squares)]
-
-
-def _named(predictor: Predictor, rows: np.ndarray) -> np.ndarray:
-    """Returns bool [N, C], the classes that probabilities name."""
-    if predictor.class_thresholds is not None:
-        return rows >= np.asarray(predictor.class_thresholds, np.float32)
-    return np.asarray(rows.argmax(axis=1)[:, None] == np.arange(rows.shape[1]))
-
-
-def _latency(predictor: Predictor, image: np.ndarray) -> float:
-    predictor.probabilities(image)
-    seconds = []
-    for _ in range(LATENCY_RUNS):
-        start = time.perf_counter()
-        predictor.probabilities(image)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
-
-
-def check(comparison: Comparison, precision: str, origin: str) -> None:
-    """Raises a UserError where an exported model does not answer as the model it was made from."""
-    least, most = LIMITS[precision]
-    if comparison.agreement < least or not comparison.difference <= most:
-        raise UserError(
-            f"the exported model is not the model it was made from: on {comparison.images} {origin} the same"
-            f" class in {comparison.agreement:.1%} (needed: {least:.0%}), probabilities differ by up to"
-            f" {comparison.difference:.2g} (allowed: {most:g}); nothing was written"
-        )
-
-
 class Exported(NamedTuple):
     """What `export_model` wrote.
 
@@ -254,12 +179,27 @@ class Exported(NamedTuple):
     checked_on: Sample | None = None
 
 
+@dataclass(frozen=True)
+class Check:
+    """How an exported model is checked.
+
+    Attributes:
+        count: images to check with, at most.
+        workers: 'local', or 'ray': the images are read and answered on a cluster.
+        address: of a running Ray cluster; None to start one on this machine meanwhile.
+    """
+
+    count: int = 200
+    workers: str = "local"
+    address: str | None = None
+
+
 class Form(NamedTuple):
     """What to export a model as.
 
     Attributes:
         name: a key of `NEEDS`.
-        precision: of the kernels, one of `PRECISIONS`; for 'onnx' and 'bundle'.
+        precision: of the kernels, one of `PRECISIONS` that `QUANTIZED` has for the form.
         entry: 'uint8', or 'float32' for images that the caller normalizes.
         class_map: see `write_export`.
     """
@@ -274,7 +214,7 @@ def export_model(
     asked: Asked,
     form: Form,
     out: str | Path | None = None,
-    count: int = 200,
+    checked: Check = Check(),
     taxonomy: str | Path | None = None,
     calibrate: str | Path | None = None,
 ) -> Exported:
@@ -284,7 +224,7 @@ def export_model(
         asked: the model; and class folders to check and calibrate with, None for the images of the run.
         form: what as.
         out: where to write it; None for wastejax.<suffix> or bundle.
-        count: images to check with.
+        checked: how it is checked.
         taxonomy: see `load_taxonomy`; None for the model's.
         calibrate: a folder of images to calibrate 8 bits with; None for validation images of `asked`.
 
@@ -295,25 +235,31 @@ def export_model(
         if value not in choices:
             raise UserError(f"--{name}={value}: no such choice{nearest(value, choices)}")
     target = Path(out or (f"wastejax{SUFFIXES[form.name]}" if form.name in SUFFIXES else "bundle"))
-    check_request(asked, form, target, count, calibrate)
+    check_request(asked, form, target, checked, calibrate)
     bundle = load_bundle(asked.model or default_bundle(), taxonomy)
     if form.name == "bundle":
         _copy(bundle, target, form.precision)
         return Exported(target, sum(file.stat().st_size for file in target.iterdir()))
     eight = form.precision in ("int8", "integer")
     calibration = calibration_images(asked, bundle, calibrate) if eight else None
-    sample = checking_images(asked, bundle, "test", count)
+    on_ray = checked.workers == "ray"
+    sample = checking_images(asked, bundle, "test", 1 if on_ray else checked.count)
     with tempfile.TemporaryDirectory(prefix=".export.", dir=target.parent) as scratch:
         fresh = Path(scratch) / f"model{target.suffix}"
         _convert(bundle, fresh, form, calibration)
-        comparison = compare(load_jax(bundle.path), load_predictor(fresh), sample)
+        pair = (load_jax(bundle.path), load_predictor(fresh))
+        if on_ray:
+            chosen = chosen_images(asked, bundle, "test", checked.count)
+            comparison = compare_on_ray(pair, bundle, fresh, chosen, checked.address)
+        else:
+            comparison = compare(*pair, sample)
         check(comparison, form.precision, sample.origin)
         fresh.replace(target)
     return Exported(target, target.stat().st_size, comparison, sample)
 
 
 def check_request(
-    asked: Asked, form: Form, out: Path, count: int = 1, calibrate: str | Path | None = None
+    asked: Asked, form: Form, out: Path, checked: Check = Check(), calibrate: str | Path | None = None
 ) -> None:
     """Raises a UserError where what is asked for cannot be written, before anything is loaded."""
     precision, (packages, extra) = form.precision, NEEDS[form.name]
@@ -346,8 +292,13 @@ def check_request(
             f"--quantize={precision}: the ranges of 8 bits are taken from images like yours: give --calibrate=DIR,"
             " or --data=DIR, class folders (a run finds its own); --quantize=fp16 needs none"
         )
-    if count < 1:
-        raise UserError(f"--images: must be >= 1, is {count}")
+    if checked.count < 1:
+        raise UserError(f"--images: must be >= 1, is {checked.count}")
+    if checked.workers == "ray":
+        if not has_images(asked):
+            raise UserError("--workers=ray: there are no images to check with; give --data=DIR")
+        ray_module()
+        reach(checked.address)
     suffix = SUFFIXES[form.name]
     if out.suffix != suffix:
         raise UserError(f"--out={out}: must end with {suffix}")

@@ -1,5 +1,6 @@
 """Images that an exported file is checked and calibrated with."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,8 @@ from wastejax.bundle import Bundle
 from wastejax.bundled import model_path
 from wastejax.data import images
 from wastejax.data.drawing import dataset as synthetic
+from wastejax.data.sources import Source
+from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.images import find
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import match_classes
@@ -49,6 +52,31 @@ def checking_images(asked: Asked, bundle: Bundle, split: str, count: int) -> Sam
     size = bundle.preprocessing
     if not has_images(asked):
         return drawn(bundle, min(count, 64))
+    chosen = chosen_images(asked, bundle, split, count)
+    squares, good = readable(chosen.source.read, chosen.indices, size)
+    if not len(good):
+        raise UserError(f"--data: no readable images in the {split} split")
+    return Sample(squares, chosen.labels[good], chosen.origin)
+
+
+class Chosen(NamedTuple):
+    """Images for a network to be checked with, not read yet.
+
+    Attributes:
+        source: where they are from.
+        indices: int64 [N], which of it.
+        labels: bool [N, C], the classes of the network that they show.
+        origin: in words.
+    """
+
+    source: Source
+    indices: np.ndarray
+    labels: np.ndarray
+    origin: str
+
+
+def chosen_images(asked: Asked, bundle: Bundle, split: str, count: int) -> Chosen:
+    """Returns up to `count` images of a split of `asked.data`, or of the run's, always the same ones."""
     asked = replace(asked, split=split)
     try:
         source, indices = asked_images(asked, bundle.config)
@@ -59,17 +87,28 @@ def checking_images(asked: Asked, bundle: Bundle, split: str, count: int) -> Sam
         source, indices = asked_images(replace(asked, split=None), bundle.config)
     known = match_classes(bundle.classes, source.classes)
     chosen = np.random.default_rng(17).permutation(indices)[:count]
-    squares, contents = [], source.contents
-    labels: list[np.ndarray] = []
-    for i in chosen:
+    shown = source.contents[chosen]
+    labels = np.stack([np.isin(np.arange(len(bundle.classes)), known[row]) for row in shown])
+    return Chosen(source, chosen, labels, f"images of {asked.data or f'the {split} split'}")
+
+
+def readable(
+    read: Callable[[int], bytes], indices: Iterable[int], preprocessing: Preprocessing
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads images; those that cannot be are left out, for `eval` and `predict` report them.
+
+    Returns:
+        uint8 [M, S, S, 3] and int64 [M], which of the indices these are, from 0.
+    """
+    squares, good = [], []
+    for at, i in enumerate(indices):
         try:
-            squares.append(size.of_file(source.read(int(i))))
-            labels.append(np.isin(np.arange(len(bundle.classes)), known[contents[i]]))
+            squares.append(preprocessing.of_file(read(int(i))))
         except (images.BadImage, OSError):
-            continue  # `eval` and `predict` report them
-    if not squares:
-        raise UserError(f"--data: no readable images in the {split} split")
-    return Sample(np.stack(squares), np.stack(labels), f"images of {asked.data or f'the {split} split'}")
+            continue
+        good.append(at)
+    side = preprocessing.image_size
+    return np.array(squares, np.uint8).reshape(-1, side, side, 3), np.array(good, np.int64)
 
 
 def calibration_images(asked: Asked, bundle: Bundle, folder: str | Path | None) -> Sample:

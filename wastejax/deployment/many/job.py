@@ -197,7 +197,7 @@ def _about(inputs: Sequence[str], asked: Asked, part_size: int) -> dict[str, Any
     if asked.taxonomy and Path(asked.taxonomy).is_file():
         options["taxonomy"] = _digest([Path(asked.taxonomy)])
     return {
-        "format": 1,
+        "format": 2,  # of the parts: count up when what they hold changes
         "inputs": list(inputs),
         "part_size": part_size,
         "model": _digest(_files_of(asked.model)),

@@ -1,7 +1,8 @@
 """The answers for one part of the images as a Parquet file: written as they come, and recognized again.
 
-Columns: file, answer (the likeliest class), bin, probability (its), probabilities (of all classes, in the order of
-`classes` in the file's metadata), kept (at or above the threshold), reason (why the image cannot be read, else '').
+Columns: file, answer (the likeliest class), bin, probability (its), bin_probability (its bin's),
+kept (the bin is at or above the threshold), class_sure (the class is too), probabilities (of all classes, in the
+order of `classes` in the file's metadata), reason (why the image cannot be read, else '').
 """
 
 import json
@@ -15,6 +16,7 @@ import numpy as np
 
 from wastejax.data.collections.parts import Part, images
 from wastejax.data.images import MAX_PIXELS, BadImage
+from wastejax.deployment.answers import interpret
 from wastejax.deployment.images import squares_of
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import MissingPackage
@@ -94,8 +96,10 @@ def _schema(pa: Any, classes: int) -> Any:
             ("answer", pa.string()),
             ("bin", pa.string()),
             ("probability", pa.float32()),
+            ("bin_probability", pa.float32()),
             ("probabilities", pa.list_(pa.float32(), classes)),
             ("kept", pa.bool_()),
+            ("class_sure", pa.bool_()),
             ("reason", pa.string()),
         ]
     )
@@ -119,17 +123,19 @@ def _rows(
                 "file": name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
             }
             if isinstance(square, BadImage):
-                yield row | {"kept": False, "reason": str(square)}
+                yield row | {"kept": False, "class_sure": False, "reason": str(square)}
                 continue
             probabilities = next(answers)
-            best = int(np.argsort(-probabilities, kind="stable")[0])
-            label, probability = predictor.classes[best], float(probabilities[best])
+            answer = interpret(predictor, name, probabilities, 1, reject_below)
+            (best,) = answer.guesses
             yield row | {
-                "answer": label,
-                "bin": predictor.bin_of(label),
-                "probability": probability,
+                "answer": best.label,
+                "bin": best.bin,
+                "probability": best.probability,
+                "bin_probability": answer.bin_probability,
                 "probabilities": probabilities,
-                "kept": probability >= reject_below,
+                "kept": not answer.rejected,
+                "class_sure": answer.class_sure,
                 "reason": "",
             }
 
