@@ -262,9 +262,14 @@ print(json.dumps(found))
 def test_a_network_whose_arrays_the_quantizer_puts_behind_its_tables(tmp_path):
     pytest.importorskip("litert_converter")
     pytest.importorskip("ai_edge_quantizer")
+    from ai_edge_litert.interpreter import Interpreter
+
     bundle = load_bundle("bundled")  # those of smaller networks lie within
     sample = drawn(bundle, 8)
     write_export(bundle, tmp_path / "integer.tflite", "uint8", "integer", sample)
     found = load_predictor(tmp_path / "integer.tflite").probabilities(sample.images)
     np.testing.assert_allclose(found.sum(1), 1, atol=0.05)
     assert (tmp_path / "integer.tflite").stat().st_size > 4_000_000
+    interpreter = Interpreter(model_path=str(tmp_path / "integer.tflite"))
+    # How familiar an image is included, which asks for a largest value and an exp.
+    assert np.float32 not in {tensor["dtype"] for tensor in interpreter.get_tensor_details()}

@@ -15,6 +15,9 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
+from jax.nn import sigmoid
+
+from wastejax.models.layers.plain import has_composites
 
 COLLECTION = "familiarity"  # of the variables
 
@@ -27,5 +30,10 @@ def familiarity(known: Mapping[str, Any], features: Array) -> Array:
         features: what the classifier sees of each image, float32 [B, D].
     """
     length = jnp.sqrt(jnp.sum(features * features, axis=-1, keepdims=True))
+    if has_composites():
+        # The same in operators that LiteRT also has in 8 bits, which a largest value and exp are not.
+        opposite = jnp.min(features @ -known["prototypes"], axis=-1, keepdims=True)
+        share = sigmoid(-known["slope"] * (opposite / jnp.maximum(length, 1e-6) + known["usual"]))
+        return share / (1 - share)
     nearest = jnp.max(features @ known["prototypes"], axis=-1, keepdims=True) / jnp.maximum(length, 1e-6)
     return jnp.exp(known["slope"] * (nearest - known["usual"]))
