@@ -58,6 +58,7 @@ def measure(folder: Path, count: int) -> dict[str, int]:
     sys.path.insert(0, str(ROOT / "tests"))
     import test_many
 
+    from wastejax.deployment.images import find
     from wastejax.deployment.many import job
 
     data = draw(folder, count)
@@ -71,7 +72,13 @@ def measure(folder: Path, count: int) -> dict[str, int]:
     found["group near-duplicates"], _ = peak(lambda: group_duplicates(phash, gray))
     found["audit, all of it"], _ = peak(lambda: audit(source, folder / "cache"))
     splits = np.array(SPLITS)[np.arange(count) // 10 % 5 % 3]
-    write_shards(folder / "shards", Rows(source, np.arange(count), splits))
+    rows = Rows(source, np.arange(count), splits)
+    found["shard, without looking for near-duplicates"], _ = peak(
+        lambda: write_shards(folder / "shards", rows)
+    )
+    config = load_recipe("mobilevit_ir")
+    apply_overrides(config, [f"--config.data.dir={data}", "--config.data.split.group=none"])
+    found["start training from a folder"], _ = peak(lambda: prepare(config.data, 17, None))
     config = load_recipe("mobilevit_ir")
     apply_overrides(config, [f"--config.data.source={PREFIX}{folder / 'shards'}"])
 
@@ -82,9 +89,10 @@ def measure(folder: Path, count: int) -> dict[str, int]:
         order = images.order()
         return opened, images, order, order[0]
 
-    found["train from shards"], _ = peak(start)
+    found["start training from shards"], _ = peak(start)
     job.load_engine = lambda *arguments: test_many.mean_colors()
     (folder / "model.onnx").write_bytes(b"a model")
+    found["predict: names"], _ = peak(lambda: find([str(data)], lambda _: None))
     asked = job.Asked(str(folder / "model.onnx"), reject_below=0.5)
     found["predict --out"], _ = peak(
         lambda: job.predict_parts([str(data)], folder / "out", asked, part_size=1000)

@@ -31,6 +31,7 @@ _LARGEST_JPEG = (
 )
 _LARGEST_PROGRESSIVE = 1.5  # times the limit: keeps the coefficients of the whole image, whatever the scale
 
+_PIECE = 1 << 20  # bytes
 _LARGEST_FILE = 2**30  # bytes; no photograph, but a video, or a device that never ends
 
 _ORIENTATION_TAG = 0x0112
@@ -89,7 +90,12 @@ def read_file(path: str | Path) -> bytes:
         OSError: it cannot be read, or is larger than any image.
     """
     with Path(path).open("rb") as file:
-        data = file.read(_LARGEST_FILE + 1)
+        # Memory for all that is asked for is taken before anything is read, so no more than the file has.
+        size = min(os.fstat(file.fileno()).st_size, _LARGEST_FILE)
+        data = file.read(size + 1)
+        while size < len(data) <= _LARGEST_FILE:  # it grows, or is none that says its size
+            size = len(data)
+            data += file.read(max(_PIECE, size))
     if len(data) > _LARGEST_FILE:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
     return data
