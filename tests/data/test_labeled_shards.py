@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from wastejax.auditing.run import audit_folder
+from wastejax.data.collections.parts import images, parts_of
 from wastejax.data.sources import open_path
 from wastejax.errors import ConfigError
 
@@ -63,7 +64,10 @@ def test_webdataset_says_the_class_beside_each_image(folder, kind):
     assert [(label, data) for label, _, data in content(source)] == [
         (label, data) for label, _, data in sorted((a, "", c) for a, _, c in content(plain))
     ]
-    assert source.notes == ("images without a .cls or .json beside them, left out: 2",)
+    assert source.notes == (
+        "images without a .cls or .json beside them, left out: 2",
+        "no other split beside 'train': its images are taken as undivided",
+    )
     assert source.names[:2] == ("train-0000/00000.png", "train-0000/00002.png")
 
 
@@ -127,3 +131,94 @@ def test_what_is_wrong_with_a_tar_is_one_line(folder):
     Path("cut.tar").write_bytes(Path("cut.tar").read_bytes()[:2000])
     with pytest.raises(OSError, match=r"cut\.tar"):
         source.read(len(source) - 1)
+
+
+def shard(name: str, *members: str, label: str = "") -> None:
+    """Writes a tar of images, with their class beside each where there is one."""
+    with tarfile.open(name, "w") as archive:
+        for member in members:
+            add(archive, member, f"{name} {member}".encode())
+            if label:
+                add(archive, f"{member.rpartition('.')[0]}.cls", label.encode())
+
+
+@pytest.mark.parametrize("label", ["", "can"])
+@pytest.mark.parametrize(
+    "train, test, notes",
+    [
+        ("train-0000", "test-0000", ()),
+        (
+            "waste-train-00000-of-00001",
+            "waste-test-00000-of-00001",
+            ("splits by the names of the files: 'waste-test' is test, 'waste-train' is train",),
+        ),
+    ],
+)
+def test_shards_named_as_splits_are_these_splits(folder, label, train, test, notes):
+    Path("shards").mkdir()
+    shard(f"shards/{train}.tar", "can/0.png", "jar/0.png", label=label)
+    shard(f"shards/{test}.tar", "can/1.png", "jar/1.png", label=label)
+    source = open_path("shards", "--data")
+    for i, split in enumerate(source.splits):
+        assert source.read(i).decode().startswith(f"shards/{train if split == 'train' else test}.tar")
+    assert sorted(source.splits) == ["test", "test", "train", "train"]
+    assert source.notes == notes
+
+
+@pytest.mark.parametrize("label", ["", "can"])
+def test_a_shard_of_no_split_beside_those_of_splits_is_refused_by_name(folder, label):
+    Path("shards").mkdir()
+    for name in ("train-0000", "test-0000", "extra-0000"):
+        shard(f"shards/{name}.tar", "can/0.png", "jar/0.png", label=label)
+    with pytest.raises(ConfigError, match=r"'extra-0000' is of none"):
+        open_path("shards", "--data")
+
+
+def test_shards_of_one_split_are_undivided_and_that_is_told(folder):
+    Path("shards").mkdir()
+    for name in ("test-0000", "test-0001"):
+        shard(f"shards/{name}.tar", "can/0.png", "jar/0.png")
+    source = open_path("shards", "--data")
+    assert source.splits is None
+    assert source.notes == ("no other split beside 'test': its images are taken as undivided",)
+
+
+def test_names_that_repeat_across_shards_begin_with_their_shard(folder):
+    Path("shards").mkdir()
+    shard("shards/mon.tar", "glass/0.png", "metal/0.png")
+    shard("shards/tue.tar", "glass/0.png", "종이/0.png")
+    source = open_path("shards", "--data")
+    assert set(source.names) == {"mon/glass/0.png", "mon/metal/0.png", "tue/glass/0.png", "tue/종이/0.png"}
+    assert all(source.read(i).decode()[7:10] == name[:3] for i, name in enumerate(source.names))
+
+
+def test_a_name_that_repeats_within_a_tar_is_refused(folder):
+    shard("twice.tar", "glass/0.png", "./glass/0.png")
+    with pytest.raises(ConfigError, match=r"twice\.tar: holds glass/0\.png twice"):
+        open_path("twice.tar", "--data")
+
+
+JUNK = ("can/@eaDir/0.png/thumb.jpg", "__MACOSX/can/._0.png", "__MACOSX/jar/0.png", ".cache/can/0.png")
+
+
+def test_a_tar_is_walked_as_a_folder_is(folder):
+    Path("shards/@eaDir").mkdir(parents=True)
+    shard("shards/all.tar", "../data/can/0.png", "../data/jar/0.png", *(f"../data/{name}" for name in JUNK))
+    shard("shards/._all.tar")
+    source = open_path("shards", "--data")
+    assert source.classes == ("can", "jar") and len(source) == 2 and source.notes == ()
+    (part,) = parts_of(["shards/all.tar"], 10)
+    assert [name[-9:] for name, _ in images(part)] == ["can/0.png", "jar/0.png"]
+
+
+def test_a_url_is_walked_as_a_folder_is(folder):
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    try:
+        for name in ("can/0.png", "jar/0.png", *JUNK):
+            memory.pipe(f"/.hidden/{name}", b"")
+        source = open_path("memory://.hidden", "--data")
+        assert source.classes == ("can", "jar") and len(source) == 2
+        (part,) = parts_of(["memory://.hidden"], 10)
+        assert len(part.places) == 2
+    finally:
+        memory.store.clear()

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from wastejax.data.collections.places import below, is_url, opened, read_place, stamp_of
+from wastejax.data.collections.places import below, is_url, opened, part_below, read_place, stamp_of
 from wastejax.data.formats.parquet import column_of_images
-from wastejax.data.formats.walk import EXTENSIONS, by_ending, each_image, ignored, is_image
+from wastejax.data.formats.walk import EXTENSIONS, by_ending, each_image, is_image, passed_over
 from wastejax.data.images import read_file
 from wastejax.errors import MissingPackage, UserError
 from wastejax.files import reason
@@ -117,7 +117,9 @@ def _listed(argument: str, say: Callable[[str], None]) -> Iterator[tuple[str, st
         others: Counter[str] = Counter()
         for url, stamp in below(argument):
             name = url.rstrip("/").rpartition("/")[2].partition("?")[0]
-            if is_image(name) or (_kind(name) != "files" and not ignored(name)) or url == argument:
+            if passed_over(part_below(argument, url)):
+                continue
+            if is_image(name) or _kind(name) != "files" or url == argument:
                 yield url, stamp
             else:
                 others[Path(name).suffix.lower()] += 1
@@ -153,7 +155,7 @@ def _members(place: str) -> Iterator[tuple[str, Load]]:
     """Yields the images of a tar archive, which is read once from its beginning to its end."""
     with opened(place) as file, tarfile.open(fileobj=file, mode="r|*") as archive:
         for member in archive:
-            if member.isfile() and is_image(member.name.rpartition("/")[2]):
+            if member.isfile() and is_image(member.name.rpartition("/")[2]) and not passed_over(member.name):
                 content = archive.extractfile(member)
                 data = content.read() if content else b""
                 yield f"{place}/{member.name}", partial(bytes, data)

@@ -87,6 +87,12 @@ def below(url: str) -> Iterator[tuple[str, str]]:
         raise UserError(f"{url}: {'there is nothing at this address' if why == url else why}") from None
 
 
+def part_below(url: str, place: str) -> str:
+    """Returns the path of a place below the URL that it was found at; file systems write the slashes their way."""
+    tail = url.partition("://")[2].strip("/")
+    return place[place.find(tail) + len(tail) :].lstrip("/")
+
+
 def stamp_of(place: str) -> str:
     """Returns what changes with the content of a file or URL; raises OSError where it is not there."""
     if not is_url(place):

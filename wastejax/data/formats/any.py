@@ -17,6 +17,7 @@ from wastejax.data.formats.class_folders import open_folder
 from wastejax.data.formats.parquet import image_column, open_parquet, parquet_files
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.table import metadata_files, open_tables
+from wastejax.data.formats.walk import ignored
 from wastejax.errors import ConfigError
 
 _ARCHIVES = (".zip", ".gz", ".tgz", ".7z", ".rar")
@@ -64,7 +65,7 @@ def _open(path: str | Path, key: str, reading: Reading) -> Source:
         return open_yolo(file, key, reading)
     if coco_files(path):
         return open_coco(path, key, reading)
-    if (tars := tar_files(path)) and not any(entry.is_dir() for entry in path.iterdir()):
+    if (tars := tar_files(path)) and not any(p.is_dir() and not ignored(p.name) for p in path.iterdir()):
         return open_tars(tars, key)
     if (path / CVAT_IN_FOLDER).is_file():
         return open_cvat(path / CVAT_IN_FOLDER, key, reading)

@@ -1,7 +1,7 @@
 """Class folders as they turn up: wrapped, already split, with domains, or as a copy beside a copy."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,6 +77,7 @@ def from_walk(
     key: str,
     read: Callable[[int], bytes] | None = None,
     origin: str = "",
+    shards: Sequence[str] = (),
 ) -> Source:
     """Returns the source of class folders, however they were found; see `open_folder`.
 
@@ -86,6 +87,7 @@ def from_walk(
         key: what to call the option in them.
         read: index in `found.images` -> bytes; None where they are files below `found.root`.
         origin: see `Source`; '' for that root.
+        shards: the archive that each image lies in; its name begins the images', where these repeat.
 
     Raises:
         ConfigError: the layout is not understood.
@@ -99,7 +101,6 @@ def from_walk(
     classes = tuple(sorted(set(layout.classes)))
     index = {name: i for i, name in enumerate(classes)}
     raw = tuple("/".join(path) for path in paths)
-    names = tuple(readable(path) for path in raw)
     wrapper = found.images[inside[0]][:depth]
     alone = [readable(part) for part in wrapper if role_of(part)]
     loose = len(found.images) - len(inside)
@@ -112,8 +113,7 @@ def from_walk(
         *_notes_on_names(classes),
     ]
     return Source(
-        # Two files whose names differ in their normal form alone keep apart by escapes.
-        names=names if len(set(names)) == len(names) else tuple(ascii(path)[1:-1] for path in raw),
+        names=_unique_names(raw, [shards[i] for i in inside] if shards else ()),
         labels=np.array([index[name] for name in layout.classes], np.int32),
         classes=classes,
         domains=layout.domains,
@@ -126,6 +126,15 @@ def from_walk(
         notes=tuple(notes),
         empty_folders=_empty_folders(found, wrapper, layout, set(classes)),
     )
+
+
+def _unique_names(paths: Sequence[str], shards: Sequence[str]) -> tuple[str, ...]:
+    """Returns readable names, behind those of the shards where paths repeat across these."""
+    if shards and len(set(paths)) < len(paths):
+        paths = [f"{shard}/{path}" for shard, path in zip(shards, paths, strict=True)]
+    names = tuple(readable(path) for path in paths)
+    # Two files whose names differ in their normal form alone keep apart by escapes.
+    return names if len(set(names)) == len(names) else tuple(ascii(path)[1:-1] for path in paths)
 
 
 def _layout(paths: list[Parts], key: str) -> _Layout:

@@ -134,6 +134,11 @@ def ignored(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM
 
 
+def passed_over(path: str) -> bool:
+    """Returns whether a file in an archive or behind a URL is, or lies in, what a walk passes over."""
+    return any(ignored(part) for part in path.split("/") if part not in ("", ".", ".."))
+
+
 def readable(path: str) -> str:
     """NFC, with bytes that are not UTF-8 (old Korean archives) written as escapes: printable everywhere."""
     return unicodedata.normalize("NFC", os.fsencode(path).decode("utf-8", "backslashreplace"))

@@ -1,0 +1,69 @@
+"""Splits that come with the data: said for all of it or for none, and by the names of shards."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from wastejax.data.formats.class_folders import ROLES, role_of
+from wastejax.data.formats.walk import readable
+from wastejax.errors import ConfigError
+
+_NUMBER = re.compile(r"[-_. ]?\d+([-_. ]of[-_. ]\d+)?$")  # train-00000-of-00002
+_ROLE_OF = {word: role for role, words in ROLES.items() for word in words}
+
+
+def all_or_none(splits: Iterable[tuple[str, str]], where: str, key: str) -> None:
+    """Refuses data of which a part has a split: to deal anew would train on what is there to test with.
+
+    Args:
+        splits: names with their splits, '' for none.
+        where: what holds them, for the message.
+        key: what to call its place there.
+
+    Raises:
+        ConfigError: some have a split and some have none; one of each is named.
+    """
+    first: dict[bool, tuple[str, str]] = {}
+    for name, split in splits:
+        first.setdefault(bool(split), (name, split))
+    if len(first) > 1:
+        (name, split), (without, _) = first[True], first[False]
+        raise ConfigError(
+            key,
+            f"{where}: {name!r} is of the split {split}, and {without!r} is of none; give a split to all or "
+            "none, or move the rest away",
+        )
+
+
+def splits_of_shards(names: Sequence[str], where: str, key: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Finds the splits that names of shards say: `train-0000`, `waste-test-00000-of-00002`, `val/0000`.
+
+    Unlike a class folder, a shard may say the name of its set beside the split.
+
+    Args:
+        names: of the shards, without their endings, below the folder that all of them lie in.
+        where: that folder, for the message.
+        key: what to call its place there.
+
+    Returns:
+        The split of each shard, '' for all where there are not several; and notes on what was decided.
+
+    Raises:
+        ConfigError: some names say a split and some do not.
+    """
+    said = {name: _role_of_shard(name) for name in names}
+    all_or_none(said.items(), where, key)
+    plain = sorted({(role, readable(_NUMBER.sub("", name)) or role) for name, role in said.items() if role})
+    if len(set(said.values())) > 1:
+        unusual = ", ".join(f"{name!r} is {role}" for role, name in plain if name.lower() != role)
+        return said, ((f"splits by the names of the files: {unusual}",) if unusual else ())
+    notes = [f"no other split beside {plain[0][1]!r}: its images are taken as undivided"] if plain else []
+    return dict.fromkeys(said, ""), tuple(notes)
+
+
+def _role_of_shard(name: str) -> str:
+    folder, _, stem = name.rpartition("/")
+    words = re.findall(r"[^\W\d_]+", readable(stem).lower())
+    roles = {_ROLE_OF[word] for word in words if word in _ROLE_OF}
+    if len(roles) == 1:
+        return roles.pop()
+    return next((role for part in reversed(folder.split("/")) if (role := role_of(part))), "")
