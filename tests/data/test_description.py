@@ -151,6 +151,20 @@ def test_what_is_wrong_with_a_description_is_said(description):
         load_label_map(bad)
 
 
+def test_splits_that_only_some_sources_come_with_are_refused(tmp_path):
+    draw(tmp_path / "home" / "Training", {"can": 2, "jar": 2}, 1)
+    draw(tmp_path / "home" / "Testing", {"can": 2, "jar": 2}, 2)
+    draw(tmp_path / "street", {"can": 2, "jar": 2}, 3)
+    path = tmp_path / "data.toml"
+    path.write_text('classes = "home"\n[sources.home]\npath = "home"\n[sources.street]\npath = "street"\n')
+    with pytest.raises(
+        ConfigError, match=r"data\.toml: the images of home come with splits and those of street"
+    ):
+        open_description(path)
+    path.write_text('classes = "home"\n[sources.home]\npath = "home"\n')
+    assert set(open_description(path).source.splits) == {"train", "test"}
+
+
 def test_a_class_is_of_the_materials_that_all_its_labels_allow(tmp_path):
     path = tmp_path / "map.csv"
     path.write_text("label,classes,material\nmetal,can,metal\nnot paper,can;jar,metal;glass\nground,,none\n")

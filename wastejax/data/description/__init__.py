@@ -31,6 +31,7 @@ from wastejax.data.formats.any import open_path
 from wastejax.data.formats.boxes import CROPS, Reading
 from wastejax.data.formats.csv_file import csv_reader
 from wastejax.data.formats.source import Source, rarest
+from wastejax.data.formats.walk import listed
 from wastejax.errors import ConfigError, UserError, nearest
 
 KEY = "config.data.dir"
@@ -74,7 +75,8 @@ def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS)
         reading: how boxes become crops, or what photographs show.
 
     Raises:
-        ConfigError: the file or a source is missing or malformed, or a label has no meaning.
+        ConfigError: the file or a source is missing or malformed, a label has no meaning, or some of the sources
+            come with splits and some do not.
     """
     path = Path(path).expanduser()
     content = _read(path, key)
@@ -203,6 +205,15 @@ def _joined(opened: Mapping[str, Source], classes: tuple[str, ...], path: Path) 
     """Returns the images of all sources as one, without what they show."""
     sources = list(opened.values())
     has_splits = all(source.splits is not None for source in sources)
+    if with_splits := [
+        name for name, source in opened.items() if source.splits is not None and not has_splits
+    ]:
+        without = listed(set(opened) - set(with_splits))
+        raise ConfigError(
+            KEY,
+            f"{path}: the images of {listed(with_splits)} come with splits and those of {without} without; give "
+            "splits to all or none of the sources, with folders train, val and test or a table's column 'split'",
+        )
     return Source(
         names=tuple(f"{name}/{image}" for name, source in opened.items() for image in source.names),
         labels=np.zeros(sum(map(len, sources)), np.int32),

@@ -155,6 +155,7 @@ def _layout(paths: list[Parts], key: str) -> _Layout:
                 _said(set(zip((path[1] for path in paths), splits, strict=True))),
             )
         _refuse_copies(heads, key)
+    _refuse_partly_split(paths, key)
     _refuse_nested_copy(heads, flat, key)
     below = [path[1] if len(path) > 2 else "" for path in paths]
     return _Layout(
@@ -218,6 +219,27 @@ def _split_within(heads: Mapping[str, list[Parts]]) -> bool:
     return (
         None not in roles and len(roles) > 1 and all(len(p) == 2 for below in heads.values() for p in below)
     )
+
+
+def _refuse_partly_split(paths: Sequence[Parts], key: str) -> None:
+    """Raises where some class folders hold split folders, and images lie beside these: of which split are they?"""
+    inner: dict[str, set[str]] = {}
+    for path in paths:
+        inner.setdefault(path[0], set()).update(path[1:2] if len(path) > 2 else ())
+    roles = {head: {role_of(name) for name in names} - {None} for head, names in inner.items()}
+    every = {name for names in inner.values() for name in names}
+    if not any(len(of_head) > 1 for of_head in roles.values()) and (
+        None in map(role_of, every) or len(set().union(*roles.values())) < 2
+    ):
+        return
+    outside = next((path for path in paths if len(path) != 3 or not role_of(path[1])), None)
+    if outside:
+        split = next(path for path in paths if len(path) > 2 and role_of(path[1]))
+        raise ConfigError(
+            key,
+            f"{readable('/'.join(split[:2]))!r} is a split and {readable('/'.join(outside))!r} lies in none; "
+            "expected <class>/train/<image> and so on for every image: move it there, or out of the data",
+        )
 
 
 def _refuse_copies(heads: Mapping[str, list[Parts]], key: str) -> None:

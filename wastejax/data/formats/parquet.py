@@ -11,7 +11,8 @@ import numpy as np
 
 from wastejax.data.formats.boxes import stamp_of
 from wastejax.data.formats.class_folders import role_of
-from wastejax.data.formats.source import Source
+from wastejax.data.formats.source import GROUP, Source
+from wastejax.data.formats.splits import all_or_none, splits_of_shards
 from wastejax.data.images import read_file
 from wastejax.errors import ConfigError, MissingPackage
 
@@ -66,7 +67,9 @@ def read_schema(path: Path, key: str) -> "pyarrow.Schema":
 
 
 def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Source:
-    """Opens Parquet files with a column of images and one of labels; names such as train-00000-of-2 give the split.
+    """Opens Parquet files with a column of images and one of labels.
+
+    A column `split` gives the split, or names such as train-00000-of-2 do; a column `group` what stays together.
 
     Args:
         paths: the files.
@@ -74,11 +77,10 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
         several: images have any number of labels: the column holds lists.
 
     Raises:
-        ConfigError: a file cannot be read or lacks a column.
+        ConfigError: a file cannot be read or lacks a column, or some images have a split and some have none.
     """
     names: list[str] = []
     labels: list[list[str]] = []
-    splits: list[str] = []
     rows: list[tuple[int, int]] = []
     column = ""
     for number, path in enumerate(paths):
@@ -100,11 +102,9 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
             if not several and len(values_of_row) != 1:
                 hint = "; several an image: --config.loss.kind=multilabel"
                 raise ConfigError(key, f"{path}: row {at} has {len(values_of_row)} labels{hint}")
-            labels.append(
-                [of_number[v] if of_number and isinstance(v, int) else str(v) for v in values_of_row]
-            )
+            cells = [of_number[v] if of_number and isinstance(v, int) else str(v) for v in values_of_row]
+            labels.append(cells)
             names.append(f"{path.stem}/{at:06d}")
-            splits.append(role_of(path.stem.split("-")[0]) or "")
             rows.append((number, at))
     if not names:
         raise ConfigError(key, f"{paths[0]}: no image has a label")
@@ -112,18 +112,59 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
     classes = tuple(sorted(set(firsts)))
     index = {name: i for i, name in enumerate(classes)}
     stamps = [stamp_of(path) for path in paths]
+    splits, said = _splits(paths, rows, key)
     source = Source(
         names=tuple(names),
         labels=np.array([index[label] for label in firsts], np.int32),
         classes=classes,
         domains=("",) * len(names),
-        splits=tuple(splits) if all(splits) and len(set(splits)) > 1 else None,
+        splits=splits,
         read=ReadRows(tuple(map(str, paths)), column, np.array(rows)),
         stamps=tuple(f"{stamps[number]}-{at}" for number, at in rows),
         origin=str(paths[0].parent.resolve()),
-        notes=(f"read as Parquet: {len(paths)} files",),
+        groups=_cells(paths, rows, GROUP, key) or None,
+        notes=(f"read as Parquet: {len(paths)} files", *said),
     )
     return source.with_several(labels) if several else source
+
+
+def _splits(
+    paths: Sequence[Path], rows: Sequence[tuple[int, int]], key: str
+) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """Returns the split of each row, of a column or else of the files' names, and notes."""
+    cells = _cells(paths, rows, ("split",), key)
+    if cells:
+        for (number, at), cell in zip(rows, cells, strict=True):
+            if cell and not role_of(cell):
+                raise ConfigError(
+                    key, f"{paths[number]}: row {at} has split {cell!r}; must be train, val or test"
+                )
+        given = tuple(role_of(cell) or "" for cell in cells)
+        places = (f"{paths[number].name}, row {at}" for number, at in rows)
+        all_or_none(zip(places, given, strict=True), str(paths[0].parent), key)
+        return given, ()
+    used = sorted({paths[number].stem for number, _ in rows})
+    of_file, notes = splits_of_shards(used, str(paths[0].parent), key)
+    splits = tuple(of_file[paths[number].stem] for number, _ in rows)
+    return splits if any(splits) else None, notes
+
+
+def _cells(
+    paths: Sequence[Path], rows: Sequence[tuple[int, int]], columns: Sequence[str], key: str
+) -> tuple[str, ...]:
+    """Returns what the first of the columns that a file has says of each row; nothing where all are empty."""
+    found: dict[int, list[str]] = {}
+    for number in sorted({number for number, _ in rows}):
+        schema = read_schema(paths[number], key)
+        if column := next((name for name in columns if name in schema.names), None):
+            names = _class_names(schema, column)
+            values = read_table(paths[number], key, [column])[column].to_pylist()
+            found[number] = [
+                "" if v is None else names[v] if names and isinstance(v, int) else str(v).strip()
+                for v in values
+            ]
+    cells = tuple(found[number][at] if number in found else "" for number, at in rows)
+    return cells if any(cells) else ()
 
 
 def _class_names(schema: "pyarrow.Schema", label: str) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from wastejax.data.images import read_file
 from wastejax.progress import Say
 
+GROUP = ("group", "group_id", "photo")  # columns of what stays on one side of every split
 DOMAINS = ("default", "real_world")
 SEPARATOR = ";"  # between the classes of one image, where it has several and they are written in one cell
 

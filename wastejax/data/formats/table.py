@@ -15,7 +15,7 @@ from wastejax.data.collections.places import is_url
 from wastejax.data.formats.boxes import stamp_of
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.csv_file import csv_reader
-from wastejax.data.formats.source import ReadFiles, Source
+from wastejax.data.formats.source import GROUP, ReadFiles, Source
 from wastejax.errors import ConfigError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # Hugging Face's names
@@ -24,7 +24,6 @@ LABEL = ("label", "class", "category", "label_name", "class_name", "target")
 LABELS = ("labels", "classes", "tags", *LABEL)  # where an image has several
 BETWEEN = re.compile("[;|]")  # the labels of one cell
 IN_FOLDER = "_classes.csv"  # Roboflow's name for a column of 0 and 1 per class
-GROUP = ("group", "group_id", "photo")  # images of one value stay on one side of every split
 FOLD = ("fold", "folds", "kfold", "fold_id")  # of cross-validation; not read
 _KNOWN = frozenset((*FILE, *LABELS, *GROUP, *FOLD, "split", "domain", "source"))
 Row = dict[str, Any]

@@ -9,6 +9,7 @@ from wastejax.data.formats.boxes import Box, Corners, Reading, Tag
 from wastejax.data.formats.boxes.find import Found, content_of
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
+from wastejax.data.formats.splits import all_or_none
 from wastejax.data.formats.walk import not_read, walk
 from wastejax.errors import ConfigError
 
@@ -25,16 +26,19 @@ def open_coco(path: Path, key: str, reading: Reading) -> Source:
         reading: what becomes of the boxes.
 
     Raises:
-        ConfigError: it is no COCO file, or has no box that can be used.
+        ConfigError: it is no COCO file, has no box that can be used, or is of no split beside those of splits.
     """
     if path.is_dir():
         files, root = coco_files(path), path
     else:
         files, root = [path], path.parent
     found = Found()
-    for file in files:
-        name = file.parent.name if file.name == IN_FOLDER else file.stem.removeprefix(_PREFIX)
-        _read(file, role_of(name) or "" if len(files) > 1 else "", found, key)
+    splits = {file: _split(file) if len(files) > 1 else "" for file in files}
+    all_or_none(
+        ((file.relative_to(root).as_posix(), split) for file, split in splits.items()), str(root), key
+    )
+    for file, split in splits.items():
+        _read(file, split, found, key)
     return found.as_source("COCO", root, reading, key)
 
 
@@ -42,6 +46,11 @@ def coco_files(folder: Path) -> list[Path]:
     """Returns the COCO files of a folder: as Roboflow exports them, or as COCO itself has them; none of others."""
     top = [folder / IN_FOLDER] if (folder / IN_FOLDER).is_file() else sorted(folder.glob(f"*/{IN_FOLDER}"))
     return top or sorted((folder / "annotations").glob(f"{_PREFIX}*.json"))
+
+
+def _split(file: Path) -> str:
+    name = file.parent.name if file.name == IN_FOLDER else file.stem.removeprefix(_PREFIX)
+    return role_of(name) or ""
 
 
 def _read(file: Path, split: str, found: Found, key: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wastejax.data.formats.boxes import Annotations, Box, Reading, Tag, as_source
 from wastejax.data.formats.source import Source
+from wastejax.data.formats.splits import all_or_none
 from wastejax.data.formats.walk import not_read, walk
 from wastejax.errors import ConfigError
 
@@ -52,7 +53,7 @@ class Found:
         self.counts: Counter[str] = Counter()
 
     def as_source(self, kind: str, root: Path, reading: Reading, key: str) -> Source:
-        """Returns the images; splits count where every photograph has one.
+        """Returns the images, with the splits that they were found with.
 
         Args:
             kind: the format, for the notes.
@@ -61,13 +62,13 @@ class Found:
             key: what to call their place in error messages.
 
         Raises:
-            ConfigError: there is nothing that can be used.
+            ConfigError: there is nothing that can be used, or some photographs have a split and some have none.
         """
         while not all(path.is_relative_to(root) for path in self.photographs):
             root = root.parent
         below = {str(path): path.relative_to(root).as_posix() for path in self.photographs}
-        given = all(self.photographs.values())
-        splits = {below[str(path)]: split if given else "" for path, split in self.photographs.items()}
+        splits = {below[str(path)]: split for path, split in self.photographs.items()}
+        all_or_none(splits.items(), str(root), key)
         things = [thing._replace(path=below[thing.path]) for thing in self.things]
         boxes = [box._replace(split=splits[box.path]) for box in things if isinstance(box, Box)]
         tags = [thing for thing in things if isinstance(thing, Tag)]

@@ -7,7 +7,9 @@ from wastejax.data.formats.boxes import Annotations, Box, Corners, Reading, Tag,
 from wastejax.data.formats.boxes.find import content_of
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
+from wastejax.data.formats.splits import all_or_none
 from wastejax.data.formats.walk import is_image, not_read, walk
+from wastejax.data.formats.walk import listed as names_of
 from wastejax.data.images import BadImage, decode, read_file
 from wastejax.errors import ConfigError
 
@@ -15,7 +17,8 @@ from wastejax.errors import ConfigError
 def open_voc(path: Path, key: str, reading: Reading) -> Source:
     """Opens a folder with Annotations/*.xml and JPEGImages/, or with XML files beside the images.
 
-    Splits are those of ImageSets/Main/train.txt, val.txt and test.txt, or of folders that are named so.
+    Splits are those of ImageSets/Main/train.txt (or trainval.txt), val.txt and test.txt, or of folders that are
+    named so. What the lists do not name is left out, as the VOC devkit does, and noted.
 
     Corners are pixels, counted from 1, and belong to the box, as the VOC devkit defines them. Where a corner of the
     set is 0, its tool counts from 0 instead.
@@ -26,7 +29,8 @@ def open_voc(path: Path, key: str, reading: Reading) -> Source:
         reading: what becomes of the boxes.
 
     Raises:
-        ConfigError: a file is malformed, names no image that is there, or there is no box that can be used.
+        ConfigError: a file is malformed, names no image that is there, or there is no box that can be used;
+            or some folders are splits and some are not.
     """
     images: dict[str, list[str]] = {}
     for parts in walk(path, key).images:
@@ -39,12 +43,25 @@ def open_voc(path: Path, key: str, reading: Reading) -> Source:
     boxes = [thing for thing in found if isinstance(thing, Box)]
     if all(min(box.corners[:2]) > 0 for box in boxes):
         boxes = [box._replace(corners=_from_zero(box)) for box in boxes]
-    if not all(photographs.values()):
-        photographs = dict.fromkeys(photographs, "")
-    boxes = [box._replace(split=photographs[box.path]) for box in boxes]
-    rotated = [thing for thing in found if isinstance(thing, Tag)]
+    notes = _leave_out_unlisted(photographs) if listed else []
+    all_or_none(photographs.items(), str(path), key)
+    boxes = [box for box in boxes if box.path in photographs]
+    rotated = [thing for thing in found if isinstance(thing, Tag) and thing.path in photographs]
     dropped = {"rotated": len(rotated)}
-    return as_source(Annotations(path, "Pascal VOC", photographs, boxes, rotated, dropped), reading, key)
+    return as_source(
+        Annotations(path, "Pascal VOC", photographs, boxes, rotated, dropped, notes), reading, key
+    )
+
+
+def _leave_out_unlisted(photographs: dict[str, str]) -> list[str]:
+    """Takes away the photographs that no list of splits names, and returns a note on them."""
+    unlisted = [name for name, split in photographs.items() if not split]
+    for name in unlisted:
+        del photographs[name]
+    said = (
+        f"photographs that ImageSets/Main does not list, left out: {len(unlisted):,} ({names_of(unlisted)})"
+    )
+    return [said] if unlisted else []
 
 
 def xml_files(path: Path) -> list[Path]:
@@ -68,8 +85,9 @@ def _from_zero(box: Box) -> Corners:
 def _listed(path: Path, key: str) -> dict[str, str]:
     """Returns the split of each image, by its name without ending, of ImageSets/Main."""
     found: dict[str, str] = {}
-    for split in ("train", "val", "test"):
-        file = path / "ImageSets" / "Main" / f"{split}.txt"
+    for name in ("trainval", "train", "val", "test"):  # the later ones say more
+        split = name.removesuffix("val") or name
+        file = path / "ImageSets" / "Main" / f"{name}.txt"
         if not file.is_file():
             continue
         with content_of(f"cannot read {file}", key):

@@ -1,0 +1,123 @@
+"""Splits that the data come with are kept as they are, or refused in one line: never dropped in silence."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from wastejax.data.formats.any import open_path
+from wastejax.errors import ConfigError
+
+
+def save(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 6)).save(path)
+    return path
+
+
+def refused(root: Path, match: str) -> None:
+    with pytest.raises(ConfigError, match=match) as error:
+        open_path(root)
+    assert "\n" not in str(error.value)
+
+
+def voc(root: Path, *names: str) -> None:
+    for name in names:
+        save(root / f"{name}.png")
+        (root / f"{name}.xml").write_text(
+            f"<annotation><filename>{Path(name).name}.png</filename><size><width>8</width><height>6</height></size>"
+            "<object><name>can</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>8</xmax><ymax>6</ymax></bndbox>"
+            "</object></annotation>"
+        )
+
+
+@pytest.mark.parametrize("train", ["train", "trainval"])
+def test_what_the_lists_of_voc_do_not_name_is_left_out(tmp_path, train):
+    (tmp_path / "Annotations").mkdir()
+    voc(tmp_path, "a", "b", "c")
+    for file in tmp_path.glob("*.xml"):
+        file.rename(tmp_path / "Annotations" / file.name)
+    main = tmp_path / "ImageSets" / "Main"
+    main.mkdir(parents=True)
+    (main / f"{train}.txt").write_text("a\n")
+    (main / "test.txt").write_text("b\n")
+    source = open_path(tmp_path)
+    assert dict(zip(source.names, source.splits, strict=True)) == {"a.png#0": "train", "b.png#0": "test"}
+    assert "photographs that ImageSets/Main does not list, left out: 1 (c.png)" in source.notes
+
+
+def test_annotations_of_voc_beside_the_folders_of_splits_are_refused(tmp_path):
+    voc(tmp_path, "train/a", "test/b", "c")
+    refused(tmp_path, r"'c\.png' is of none")
+
+
+def coco(file: Path, image: str) -> None:
+    save(file.parent.parent / "images" / image)
+    file.parent.mkdir(exist_ok=True)
+    content = {
+        "images": [{"id": 1, "file_name": image, "width": 8, "height": 6}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 8, 6]}],
+        "categories": [{"id": 1, "name": "can"}],
+    }
+    file.write_text(json.dumps(content))
+
+
+def test_a_file_of_coco_beside_those_of_splits_is_refused_by_name(tmp_path):
+    for name in ("train2017", "val2017"):
+        coco(tmp_path / "annotations" / f"instances_{name}.json", f"{name}.png")
+    assert set(open_path(tmp_path).splits) == {"train", "val"}
+    coco(tmp_path / "annotations" / "instances_extra.json", "extra.png")
+    refused(tmp_path, r"'annotations/instances_extra\.json' is of none")
+
+
+def test_images_of_cvat_in_no_subset_beside_those_of_splits_are_refused(tmp_path):
+    images = ""
+    for name, subset in (("a", 'subset="train"'), ("b", 'subset="test"'), ("c", "")):
+        save(tmp_path / f"{name}.png")
+        box = '<box label="can" xtl="0" ytl="0" xbr="8" ybr="6"/>'
+        images += f'<image name="{name}.png" {subset} width="8" height="6">{box}</image>'
+    (tmp_path / "annotations.xml").write_text(f"<annotations>{images}</annotations>")
+    refused(tmp_path, r"'c\.png' is of none")
+
+
+def parquet(path: Path, **columns) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"label": ["can", "jar"], **columns}
+    images = [{"bytes": b"", "path": ""}] * len(columns["label"])
+    parquet.write_table(pyarrow.table({"image": images, **columns}), path)
+
+
+def test_a_parquet_file_of_no_split_beside_those_of_splits_is_refused_by_name(tmp_path):
+    for name in ("train", "test"):
+        parquet(tmp_path / f"waste-{name}-00000-of-00001.parquet")
+    assert sorted(open_path(tmp_path).splits) == ["test", "test", "train", "train"]
+    parquet(tmp_path / "unlabeled-00000-of-00001.parquet", label=[-1, -1])
+    assert sorted(open_path(tmp_path).splits) == ["test", "test", "train", "train"]
+    parquet(tmp_path / "unlabeled-00000-of-00001.parquet")
+    refused(tmp_path, "'unlabeled-00000-of-00001' is of none")
+
+
+def test_columns_of_parquet_give_splits_and_groups(tmp_path):
+    file = tmp_path / "all.parquet"
+    parquet(file, split=["Training", "testing"], group=[3, None])
+    source = open_path(file)
+    assert source.splits == ("train", "test") and source.groups == ("3", "")
+    parquet(file, split=["train", None])
+    refused(file, r"'all\.parquet, row 1' is of none")
+    parquet(file, split=["train", "east"])
+    refused(file, r"row 1 has split 'east'; must be train, val or test")
+
+
+@pytest.mark.parametrize(
+    "loose", ["glass/cover.png", "metal/more/1.png", "paper/1.png", "glass/train/in/1.png"]
+)
+def test_an_image_beside_the_splits_of_its_class_is_refused_by_name(tmp_path, loose):
+    for name in ("glass", "metal"):
+        for split in ("train", "test"):
+            save(tmp_path / name / split / "0.png")
+    assert set(open_path(tmp_path).splits) == {"train", "test"}
+    save(tmp_path / loose)
+    refused(tmp_path, f"'{loose}' lies in none|'glass' and 'metal' hold folders of the same names")
