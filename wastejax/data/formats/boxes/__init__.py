@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from wastejax.data.formats.source import ReadFiles, Source
+from wastejax.data.formats.splits import all_or_none
 from wastejax.data.formats.walk import readable
 from wastejax.data.images import BadImage, decode, read_file
 from wastejax.errors import ConfigError
@@ -100,8 +101,9 @@ def as_source(found: Annotations, reading: Reading, key: str) -> Source:
         key: what to call their place in error messages.
 
     Raises:
-        ConfigError: there is no box, or no label, left.
+        ConfigError: there is no box, or no label, left; or some photographs have a split and some have none.
     """
+    all_or_none(found.photographs.items(), str(found.root), key)
     whole = [tag for tag in found.tags if tag.whole]
     if reading.several:
         source = _whole(found, key)

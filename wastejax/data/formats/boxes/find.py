@@ -8,7 +8,6 @@ from pathlib import Path
 
 from wastejax.data.formats.boxes import Annotations, Box, Reading, Tag, as_source
 from wastejax.data.formats.source import Source
-from wastejax.data.formats.splits import all_or_none
 from wastejax.data.formats.walk import not_read, walk
 from wastejax.errors import ConfigError
 
@@ -68,7 +67,6 @@ class Found:
             root = root.parent
         below = {str(path): path.relative_to(root).as_posix() for path in self.photographs}
         splits = {below[str(path)]: split for path, split in self.photographs.items()}
-        all_or_none(splits.items(), str(root), key)
         things = [thing._replace(path=below[thing.path]) for thing in self.things]
         boxes = [box._replace(split=splits[box.path]) for box in things if isinstance(box, Box)]
         tags = [thing for thing in things if isinstance(thing, Tag)]

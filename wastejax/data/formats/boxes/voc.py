@@ -7,7 +7,6 @@ from wastejax.data.formats.boxes import Annotations, Box, Corners, Reading, Tag,
 from wastejax.data.formats.boxes.find import content_of
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
-from wastejax.data.formats.splits import all_or_none
 from wastejax.data.formats.walk import is_image, not_read, walk
 from wastejax.data.formats.walk import listed as names_of
 from wastejax.data.images import BadImage, decode, read_file
@@ -44,7 +43,6 @@ def open_voc(path: Path, key: str, reading: Reading) -> Source:
     if all(min(box.corners[:2]) > 0 for box in boxes):
         boxes = [box._replace(corners=_from_zero(box)) for box in boxes]
     notes = _leave_out_unlisted(photographs) if listed else []
-    all_or_none(photographs.items(), str(path), key)
     boxes = [box for box in boxes if box.path in photographs]
     rotated = [thing for thing in found if isinstance(thing, Tag) and thing.path in photographs]
     dropped = {"rotated": len(rotated)}
