@@ -7,13 +7,13 @@ import threading
 import time
 
 import pytest
+from corrections_file import to_csv
 from PIL import Image
 from small_models import CLASSES, draw_images
 from test_serve import ask, server, stand_in
 
 from wastejax.auditing.collected import add_collected, review_collected
 from wastejax.cli import serve as command
-from wastejax.data.corrections import to_csv
 from wastejax.deployment.answers import Answer, Guess
 from wastejax.deployment.server import collecting
 from wastejax.deployment.server.collecting import Collector, Keep
@@ -78,11 +78,12 @@ def test_a_share_of_the_others_is_kept(tmp_path):
 
 def test_the_oldest_go_by_size_and_by_age_also_those_of_an_earlier_server(tmp_path):
     for day in ("20200101", "20200102"):
+        name = f"{day}-{'0' * 16}"
         (tmp_path / "glass").mkdir(exist_ok=True)
         (tmp_path / "answers").mkdir(exist_ok=True)
-        (tmp_path / "glass" / f"{day}-00.jpg").write_bytes(b"x" * 100)
-        (tmp_path / "answers" / f"{day}-00.json").write_bytes(b"x")
-    (tmp_path / "glass" / "20990101-00.jpg.partial").write_bytes(b"x")  # a kill
+        (tmp_path / "glass" / f"{name}.jpg").write_bytes(b"x" * 100)
+        (tmp_path / "answers" / f"{name}.json").write_text(json.dumps({"file": f"glass/{name}.jpg"}))
+    (tmp_path / "glass" / f"20990101-{'0' * 16}.jpg.partial").write_bytes(b"x")  # a kill
     working = collector(tmp_path, days=30)
     working.offer(encoded(1), UNSURE)
     working.close()
@@ -96,6 +97,39 @@ def test_the_oldest_go_by_size_and_by_age_also_those_of_an_earlier_server(tmp_pa
     working.close()
     assert sum(path.stat().st_size for path in tmp_path.glob("*/2*")) <= 2.5 * size
     assert working.counts["removed"] >= 4 and len(kept(tmp_path)) == 2
+
+
+def test_of_the_files_in_its_folder_a_collector_removes_only_its_own(tmp_path):
+    name = f"20200101-{'a' * 16}"
+    own = ["glass/001-front.jpg", "glass/2024-05-01.jpg", "notes/1-plan.json", "notes/a-b.partial"]
+    own += [f"glass/{name}.jpg", f"glass/{name}.png", "answers/20200102-00.json", f"../{'b' * 8}.jpg"]
+    files = [tmp_path / "kept" / file for file in own]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"mine" * 100)  # an image under our name has no answer of ours beside it
+    (tmp_path / "kept" / "answers" / f"20200103-{'c' * 16}.json").write_text(
+        '{"file": "glass/001-front.jpg"}'
+    )
+    working = collector(tmp_path / "kept", bytes=1, days=1)
+    working.offer(encoded(1), UNSURE)
+    working.close()
+    assert all(file.read_bytes() == b"mine" * 100 for file in files)
+    assert working.counts["removed"] == working.counts["kept"] == 1
+    assert not list((tmp_path / "kept").glob(f"*/{time.strftime('%Y%m')}*"))
+
+
+def test_a_folder_of_other_files_is_no_place_to_collect_in(tmp_path):
+    args = parser("serve").parse_args(["serve", f"--collect={tmp_path / 'kept'}"])
+    (tmp_path / "kept" / "lost+found").mkdir(parents=True)
+    (tmp_path / "kept" / ".DS_Store").touch()
+    assert command.collecting(args)
+    working = collector(tmp_path / "kept")
+    working.offer(encoded(1), UNSURE)
+    working.close()
+    assert command.collecting(args)
+    (tmp_path / "kept" / "answers" / "model.json").unlink()
+    with pytest.raises(UserError, match=r"^--collect=.*: is a folder of other files.*; name a new one$"):
+        command.collecting(args)
 
 
 def test_a_full_disk_breaks_no_answer_and_is_said_once(tmp_path, monkeypatch):
@@ -171,7 +205,9 @@ def test_the_page_is_told_that_images_may_be_kept(tmp_path):
 )
 def test_what_cannot_be_is_said_before_the_model_is_loaded(tmp_path, options, message):
     (tmp_path / "file").touch()
-    options = [o.replace("DIR", str(tmp_path)).replace("FILE", str(tmp_path / "file")) for o in options]
+    options = [
+        o.replace("DIR", str(tmp_path / "new")).replace("FILE", str(tmp_path / "file")) for o in options
+    ]
     args = parser("serve").parse_args(["serve", *options])
     with pytest.raises(UserError, match=message):
         command.collecting(args)

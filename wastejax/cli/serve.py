@@ -158,13 +158,13 @@ def collecting(args: argparse.Namespace) -> "Keep | None":
     """Returns which images are to be kept; None for none.
 
     Raises:
-        UserError: the folder cannot be written, or a number is none.
+        UserError: the folder cannot be written or holds other files, or a number is none.
     """
     given = {name: getattr(args, f"collect_{name}") for name in ("sample", "most", "days")}
     if not args.collect:
         only(args, False, "with --collect=DIR", **dict.fromkeys(f"collect_{name}" for name in given))
         return None
-    from wastejax.deployment.server.collecting import Keep
+    from wastejax.deployment.server.collecting import Keep, check_place
 
     sample, days = given["sample"] or 0.0, 30.0 if given["days"] is None else given["days"]
     if not 0 <= sample <= 1:
@@ -172,6 +172,7 @@ def collecting(args: argparse.Namespace) -> "Keep | None":
     if not days > 0:
         raise UserError(f"--collect-days: must be > 0, is {days:g}")
     check_folder(args.collect, "--collect")
+    check_place(Path(args.collect))
     return Keep(Path(args.collect), sample, number_of_bytes(given["most"] or "1GB"), days)
 
 

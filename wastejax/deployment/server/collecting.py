@@ -8,6 +8,9 @@ The images lie as class folders do, and `wastejax audit --collected=DIR` makes a
 upright, at most `SIDE` pixels long and carry no metadata: neither place nor time nor camera. Everything is done by
 a thread of its own behind a short queue, so that no answer waits for a disk, and nothing that fails there reaches a
 client.
+
+A folder may hold the user's own files too: only pairs of an image and its answer, under names as above, are counted
+and removed.
 """
 
 import hashlib
@@ -15,6 +18,7 @@ import io
 import json
 import queue
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -22,10 +26,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wastejax.data import images
 from wastejax.deployment.answers import Answer
+from wastejax.errors import UserError
 from wastejax.files import reason, write_bytes
 
 SIDE = 1024  # longest side of a kept image, pixels
@@ -35,6 +40,24 @@ WAITING = 8  # images that may wait to be written; more are not kept
 _QUALITY = 90
 _DAY = 86_400.0  # seconds
 _PRUNE_EVERY = 60.0  # seconds, at most
+_NAME = re.compile(r"\d{8}-[0-9a-f]{16}")  # <day>-<hash>
+_PARTIAL = re.compile(_NAME.pattern + r"\.(jpg|json)\.partial")
+_OF_DISKS = "lost+found"  # of a volume that is empty otherwise
+
+
+def check_place(folder: Path) -> None:
+    """Checks that a folder is new, empty or an earlier collection; hidden files do not count.
+
+    Raises:
+        UserError: it holds other files, among which images would come and go.
+    """
+    if not folder.is_dir() or (folder / ANSWERS / MODEL).is_file():
+        return
+    # A server that was killed at its first image may have left an empty folder of answers.
+    if any(not p.name.startswith(".") and p.name not in (ANSWERS, _OF_DISKS) for p in folder.iterdir()):
+        raise UserError(
+            f"--collect={folder}: is a folder of other files, there is no {ANSWERS}/{MODEL} in it; name a new one"
+        )
 
 
 @dataclass(frozen=True)
@@ -52,6 +75,20 @@ class Keep:
     sample: float = 0.0
     bytes: int = 10**9
     days: float = 30.0
+
+
+class _Kept(NamedTuple):
+    """An image in the folder, with its answer.
+
+    Attributes:
+        photo: the image's file.
+        note: the answer's.
+        bytes: of both.
+    """
+
+    photo: Path
+    note: Path
+    bytes: int
 
 
 class Collector:
@@ -85,7 +122,7 @@ class Collector:
         self._random = random.Random(seed)
         self._queue: queue.Queue[tuple[bytes, Answer, str] | None] = queue.Queue(WAITING)
         self._failing = False
-        self._sizes: dict[str, int] = {}  # name without ending -> bytes of its files
+        self._kept: dict[str, _Kept] = {}  # by the name without ending
         self._pruned = 0.0
         self._thread = threading.Thread(target=self._work, name="collect", daemon=True)
         self._thread.start()
@@ -134,15 +171,26 @@ class Collector:
 
     def _look(self) -> None:
         """Finds what is there from before."""
-        for path in self.keep.folder.glob("*/*-*.*"):
-            if path.suffix == ".partial":
+        for path in self.keep.folder.glob("*/*.partial"):
+            if _PARTIAL.fullmatch(path.name):
                 path.unlink()  # of a process that was killed
-            elif path.suffix in (".jpg", ".json"):
-                self._sizes[path.stem] = self._sizes.get(path.stem, 0) + path.stat().st_size
+        for note in self.keep.folder.glob(f"{ANSWERS}/*.json"):
+            photo = self._photo(note) if _NAME.fullmatch(note.stem) else None
+            if photo is not None:
+                self._kept[note.stem] = _Kept(photo, note, note.stat().st_size + photo.stat().st_size)
+
+    def _photo(self, note: Path) -> Path | None:
+        """Returns the image that an answer says it is of; None where it is not there, or the file is no answer."""
+        try:
+            folder, name = str(json.loads(note.read_bytes())["file"]).split("/")
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        photo = self.keep.folder / folder / name
+        return photo if name == f"{note.stem}.jpg" and folder != ".." and photo.is_file() else None
 
     def _write(self, data: bytes, answer: Answer, why: str) -> None:
         digest = hashlib.sha256(data).hexdigest()[:16]
-        if any(name.endswith(digest) for name in self._sizes):
+        if any(name.endswith(digest) for name in self._kept):
             return  # the same bytes, sent again
         name = f"{time.strftime('%Y%m%d', time.gmtime())}-{digest}"
         image = images.decode(data, min_side=SIDE)
@@ -157,33 +205,35 @@ class Collector:
         }
         text = json.dumps(about, ensure_ascii=False).encode()
         photo, note = self.keep.folder / about["file"], self.keep.folder / ANSWERS / f"{name}.json"
-        for path in (note, photo):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        about_model = note.parent / MODEL
+        if not about_model.is_file():  # first, as it makes the folder a collection
+            write_bytes(about_model, self._about)
+        photo.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(note, text)
         try:
             write_bytes(photo, encoded.getvalue())
         except OSError:
             note.unlink(missing_ok=True)
             raise
-        about_model = self.keep.folder / ANSWERS / MODEL
-        if not about_model.is_file():
-            write_bytes(about_model, self._about)
-        self._sizes[name] = len(text) + len(encoded.getvalue())
+        self._kept[name] = _Kept(photo, note, len(text) + len(encoded.getvalue()))
         self.counts["kept"] += 1
 
     def _prune(self, always: bool = False) -> None:
         """Removes what is too old, and of the rest the oldest while there is too much."""
-        now, total = time.time(), sum(self._sizes.values())
+        now, total = time.time(), sum(kept.bytes for kept in self._kept.values())
         if not always and total <= self.keep.bytes and now - self._pruned < _PRUNE_EVERY:
             return
         self._pruned = now
         last = time.strftime("%Y%m%d", time.gmtime(now - self.keep.days * _DAY))
-        for name in sorted(self._sizes):  # names begin with the day
+        for name in sorted(self._kept):  # names begin with the day
             if name[:8] >= last and total <= self.keep.bytes:
                 break
-            for path in self.keep.folder.glob(f"*/{name}.*"):
+            kept = self._kept[name]
+            for path in (kept.photo, kept.note):
                 path.unlink(missing_ok=True)
-            total -= self._sizes.pop(name)
+            total -= kept.bytes
+            del self._kept[name]
             self.counts["removed"] += 1
 
 
