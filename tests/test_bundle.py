@@ -191,8 +191,6 @@ def test_an_export_replaces_no_model_that_it_was_not_written_as(tmp_path, monkey
     ):
         with pytest.raises(UserError, match=problem):
             check_request(Asked(model), Form("bundle"), Path(out))
-    save(tmp_path / "earlier")
-    check_request(Asked(str(run)), Form("bundle"), tmp_path / "earlier")
 
 
 def test_a_calibration_is_kept_in_one_move_and_changes_nothing_else(tmp_path, monkeypatch):

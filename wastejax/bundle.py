@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,6 +35,8 @@ from wastejax.metadata import check_metadata, read_config
 PRECISIONS = ("float32", "float16", "int8")
 FORMATS = (1, 2, 3)  # 2 has scales; 3 has several labels per image or `familiarity`, and scales perhaps
 SCALE = ":scale"
+_ORIGIN = "exported_from"  # of an export, until it is calibrated
+_WEIGHTS = re.compile(r"weights-[0-9a-f]{12}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class Bundle:
         return lambda images: forward(variables, images)
 
 
-def save_bundle(path: Path, bundle: Bundle, precision: str = "float32") -> None:
+def save_bundle(path: Path, bundle: Bundle, precision: str = "float32", exported_from: str = "") -> None:
     """Writes a bundle over what is at `path`, if anything.
 
     Of its taxonomy the rules for its classes are kept; its versions become those that save it.
@@ -158,6 +161,12 @@ def save_bundle(path: Path, bundle: Bundle, precision: str = "float32") -> None:
     Kernels are stored in one of `PRECISIONS`: float16 halves the file and changes logits by about 1e-3, int8
     quarters it. Vectors stay float32: they weigh nothing, and a variance may not fit. Scores are those of the
     weights as stored only where they were taken from the loaded bundle.
+
+    Args:
+        path: the folder.
+        bundle: the model.
+        precision: of its kernels.
+        exported_from: the SHA-256 of the weights that it is an export of; empty for a model of its own.
 
     Raises:
         UserError: a kernel has a value that float16 cannot hold, or one that is no number.
@@ -189,10 +198,19 @@ def save_bundle(path: Path, bundle: Bundle, precision: str = "float32") -> None:
         "config": bundle.config,
         "versions": versions(),
     }
-    write_json(path / "bundle.json", about)
+    write_json(path / "bundle.json", about | ({_ORIGIN: exported_from} if exported_from else {}))
     for old in path.glob("weights-*.safetensors"):
-        if old != weights:
+        if old != weights and _WEIGHTS.fullmatch(old.name):
             old.unlink()
+
+
+def digests(path: Path) -> tuple[str, str]:
+    """Returns the SHA-256 of a bundle's weights, and of those that it is an unchanged export of; '' for none."""
+    try:
+        about = json.loads((path / "bundle.json").read_bytes())
+        return str(about["sha256"]), str(about.get(_ORIGIN, ""))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "", ""
 
 
 def keep_calibration(
@@ -209,15 +227,19 @@ def keep_calibration(
         thresholds: see `Bundle`.
         confusion: counts [C][C] on these images, rows are the true classes; None leaves what is there.
     """
-    about = json.loads((path / "bundle.json").read_bytes())
     kept = {"temperature": temperature, "thresholds": thresholds}
-    write_json(path / "bundle.json", about | kept | ({} if confusion is None else {"confusion": confusion}))
+    _keep(path, kept | ({} if confusion is None else {"confusion": confusion}))
 
 
 def keep_class_thresholds(path: Path, thresholds: Sequence[float]) -> None:
     """Replaces the probabilities from which on the bundle in `path` names its classes, and nothing else."""
+    _keep(path, {"class_thresholds": list(thresholds)})
+
+
+def _keep(path: Path, changed: dict[str, Any]) -> None:
     about = json.loads((path / "bundle.json").read_bytes())
-    write_json(path / "bundle.json", about | {"class_thresholds": list(thresholds)})
+    about.pop(_ORIGIN, None)  # another export would not bring it back
+    write_json(path / "bundle.json", about | changed)
 
 
 def parse_thresholds(stored: Any) -> dict[str, float | None]:

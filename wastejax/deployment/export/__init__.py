@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wastejax.bundle import Bundle, default_bundle, load_bundle, save_bundle
+from wastejax.bundle import Bundle, default_bundle, digests, load_bundle, save_bundle
 from wastejax.bundled import model_path
 from wastejax.deployment.export.checking import Comparison, check, compare
 from wastejax.deployment.export.images import (
@@ -306,7 +306,11 @@ def check_request(
 
 
 def _check_bundle(asked: Asked, out: Path) -> None:
-    """Raises a UserError where a folder is not for a new bundle: of the user's, only an export is replaced."""
+    """Raises a UserError where a folder is not for a new bundle: only an export of the same model is replaced.
+
+    It is known by the digest of the model's weights in its bundle.json. The copy of a bundle, one from `adapt` and
+    an export that was calibrated since have none: they may be all that there is of a model.
+    """
     check_folder(out, "--out")
     if out.is_dir() and any(out.iterdir()) and not (out / "bundle.json").is_file():
         raise UserError(f"--out={out}: is a folder of other files; name a new one")
@@ -315,6 +319,12 @@ def _check_bundle(asked: Asked, out: Path) -> None:
         raise UserError(f"--out={out}: is the model itself; name a new folder")
     if out.resolve().name == "bundle" and (out.resolve().parent / "config.json").is_file():
         raise UserError(f"--out={out}: is the model of a run; name a new folder")
+    if (out / "bundle.json").is_file():
+        own, _ = digests(load_bundle(asked.model or default_bundle()).path)
+        if digests(out)[1] != own:
+            raise UserError(
+                f"--out={out}: holds a model that is no export of this one; name a new folder, or remove it first"
+            )
 
 
 def _convert(bundle: Bundle, path: Path, form: Form, calibration: Sample | None) -> None:
@@ -331,4 +341,4 @@ def _convert(bundle: Bundle, path: Path, form: Form, calibration: Sample | None)
 
 def _copy(bundle: Bundle, out: Path, precision: str) -> None:
     """Writes the bundle anew, with smaller kernels where asked for."""
-    save_bundle(out, bundle, STORED[precision])
+    save_bundle(out, bundle, STORED[precision], digests(bundle.path)[0])

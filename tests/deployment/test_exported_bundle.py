@@ -1,0 +1,29 @@
+"""A bundle that is exported as a bundle: which folders it may replace."""
+
+import shutil
+
+import pytest
+from small_models import CLASSES, write_bundle
+
+from wastejax.bundle import keep_calibration, load_bundle
+from wastejax.deployment.export import Form, export_model
+from wastejax.errors import UserError
+from wastejax.evaluation.images import Asked
+
+
+def test_of_the_bundles_there_are_an_export_replaces_only_one_of_the_same_model(tmp_path):
+    model, out = write_bundle(tmp_path / "model"), tmp_path / "out"
+    export_model(Asked(model), Form("bundle"), out)
+    (out / "weights-mine.safetensors").write_text("mine")
+    export_model(Asked(model), Form("bundle", "int8"), out)
+    assert load_bundle(out).classes == CLASSES
+    assert len(list(out.iterdir())) == 3 and (out / "weights-mine.safetensors").read_text() == "mine"
+    write_bundle(tmp_path / "other", "efficientnetv2_tiny_eca")
+    shutil.copytree(model, tmp_path / "copy")
+    shutil.copytree(out, tmp_path / "calibrated")
+    keep_calibration(tmp_path / "calibrated", 2.0, {})
+    for given, held in (("other", "out"), ("model", "copy"), ("model", "other"), ("model", "calibrated")):
+        before = {path: path.read_bytes() for path in (tmp_path / held).iterdir()}
+        with pytest.raises(UserError, match=r"^--out=.*: holds a model that is no export of this one; name"):
+            export_model(Asked(tmp_path / given), Form("bundle"), tmp_path / held)
+        assert {path: path.read_bytes() for path in (tmp_path / held).iterdir()} == before
