@@ -114,6 +114,15 @@ def test_a_stopped_writing_continues_and_a_finished_one_is_kept(folder):
     assert lost.is_file() and Path("shards/index.parquet").read_bytes() == index
 
 
+def test_of_partial_files_only_those_of_shards_are_removed(folder):
+    Path("shards").mkdir()
+    left = [f"shards/images-00000-{'a' * 12}.array_record.partial", "shards/index.parquet.partial"]
+    for path in (*left, "shards/film.partial"):
+        Path(path).write_text("cut")
+    shard("--out=shards", "--skip-bad")
+    assert [path.name for path in Path("shards").glob("*.partial")] == ["film.partial"]
+
+
 @pytest.mark.parametrize("share", [0, 0.3, 0.9, 0.9999])
 def test_a_shard_that_is_cut_is_told_before_anything_is_read_from_it(folder, share):
     shard("--out=shards", "--skip-bad")

@@ -9,6 +9,7 @@ Opening reads a few bytes an image, however large the images are; names are look
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ SHARD_SIZE = 10_000  # images of one file
 PREFIX = "shards:"  # of config.data.source
 _ABOUT = b"wastejax"  # the key of the JSON text in the index's metadata
 _FORMAT = 1
+_PARTIAL = re.compile(r"(images-\d{5,}-[0-9a-f]{12}\.array_record|index\.parquet)\.partial")
 _OPEN = 256  # shards that are open at once
 _AHEAD = 64  # images that are read before they are written
 # Each image can be read by itself; what is compressed already is not compressed again.
@@ -128,7 +130,8 @@ def write_shards(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob("*.partial"):
-        left.unlink()
+        if _PARTIAL.fullmatch(left.name):
+            left.unlink()
     files: list[tuple[str, int]] = []
     for start in range(0, len(source), shard_size):
         stop = min(start + shard_size, len(source))
