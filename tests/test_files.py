@@ -16,7 +16,8 @@ from wastejax.data.pipeline import EvalBatches, reader
 from wastejax.data.sources import open_folder
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
-from wastejax.files import check_file, check_folder, write_bytes, write_json
+from wastejax.files import check_file, check_folder, check_unread, write_bytes, write_json
+from wastejax.main import dispatch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -74,6 +75,44 @@ def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UserError, match="is a folder"):
         check_file(tmp_path, "--out")
+
+
+def test_a_file_that_is_read_is_not_written(folder):
+    file, link = folder / "file", folder / "link"
+    link.symlink_to(file)
+    read = {"--labels": None, "--data": str(file)}
+    for path in (file, link, folder / "data" / ".." / "file"):
+        with pytest.raises(
+            UserError, match=r"^--out=.*: is the file of --data, which it would replace; name"
+        ):
+            check_unread(path, "--out", read)
+    with pytest.raises(UserError, match=r"^--out=.*: is a file in --data, which it would replace"):
+        check_unread(folder / "data" / "can" / "0.png", "--out", {"--data": folder / "data"})
+    for path in (folder / "new", folder / "data" / "new"):
+        check_unread(
+            path, "--out", read | {"--calibrate": folder / "data", "--ood": "s3://b/c", "--split": "\0"}
+        )
+
+
+READING = {
+    "--out": "eval --data=boxes.json",
+    "--review": "eval --data=images --corrections=boxes.json",
+    "--report": "export --format=onnx --data=boxes.json",
+}
+READING |= {
+    "--out ": "eval --data=images --labels=boxes.json",
+    "--out  ": "compare a b --data=boxes.json",
+    "--out   ": "crossval --data=boxes.json",
+}
+
+
+@pytest.mark.parametrize("option", READING)
+def test_no_command_writes_over_what_it_is_given(folder, monkeypatch, option):
+    monkeypatch.chdir(folder)
+    Path("boxes.json").write_text("mine")
+    with pytest.raises(UserError, match=rf"^{option.strip()}=boxes\.json: is the file of --"):
+        dispatch([*READING[option].split(), f"{option.strip()}=boxes.json"])
+    assert Path("boxes.json").read_text() == "mine"
 
 
 COMMANDS = {

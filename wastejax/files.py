@@ -7,6 +7,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,34 @@ def check_file(path: str | Path, option: str) -> None:
     except (OSError, ValueError) as error:
         raise UserError(f"{option}={path}: cannot be written ({reason(error)}); name another file") from None
     check_folder(path.parent, option)
+
+
+def check_unread(path: str | Path, option: str, inputs: Mapping[str, str | Path | None]) -> None:
+    """Checks that a file to be written is none of those that the same command is given to read.
+
+    Args:
+        path: the file.
+        option: what named it, for the message: '--out'.
+        inputs: what is read, by the options that name it: files, or folders of which no file is to be replaced.
+
+    Raises:
+        UserError: it would replace one of them.
+    """
+    path = Path(path)
+    for name, given in inputs.items():
+        if not given:
+            continue
+        read = Path(given).expanduser()
+        try:
+            same = path.resolve() == read.resolve() or (
+                path.exists() and read.exists() and path.samefile(read)
+            )
+            inside = path.exists() and path.resolve().is_relative_to(read.resolve())
+        except (OSError, ValueError):
+            continue  # whoever opens them tells why that cannot be
+        if same or inside:
+            what = "is the file of" if same else "is a file in"
+            raise UserError(f"{option}={path}: {what} {name}, which it would replace; name another file")
 
 
 def _existing(path: Path) -> Path:

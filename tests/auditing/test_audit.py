@@ -327,6 +327,32 @@ def test_the_report_may_not_lie_in_the_data(messy):
         main.dispatch(["audit", f"--data={messy}", f"--out={messy / 'report'}"])
 
 
+@pytest.mark.parametrize(
+    ("there", "option", "problem"),
+    [
+        (
+            "manifest.csv",
+            "--split",
+            r"^--out=.*manifest\.csv: is the file of --split, which it would replace",
+        ),
+        (
+            "manifest.csv",
+            "",
+            r"^--write-manifest: .*manifest\.csv is there, of no earlier audit; name another",
+        ),
+        ("audit.json", "--corrections", r"^--out=.*audit\.json: is the file of --corrections"),
+    ],
+)
+def test_an_audit_replaces_nothing_of_the_users(messy, tmp_path, there, option, problem):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / there).write_text("mine")
+    given = [f"{option}={out / there}"] if option else []
+    with pytest.raises(UserError, match=problem):
+        main.dispatch(["audit", f"--data={messy}", f"--out={out}", "--write-manifest", *given])
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(there, "mine")]
+
+
 def test_a_header_tells_what_is_unusual():
     data = io.BytesIO()
     exif = Image.Exif()

@@ -101,5 +101,7 @@ def test_the_commands(bundle, tmp_path, capsys):
         dispatch(["adapt", f"--data={tmp_path}/one/{CLASSES[0]}", model, f"--out={tmp_path}/other"])
     with pytest.raises(UserError, match="is no data description"):
         dispatch(["crossval", f"--data={tmp_path}/one", model])
+    with pytest.raises(UserError, match=r"--out=.*: lies in the data"):
+        dispatch(["adapt", f"--data={tmp_path}/one", model, f"--out={tmp_path}/one/new"])
     with pytest.raises(UserError, match=r"exists; give a new folder"):
         dispatch(["adapt", f"--data={tmp_path}/one", model, f"--out={tmp_path}/one"])

@@ -63,7 +63,10 @@ def test_a_folder_with_the_config_of_another_program_is_refused(tmp_path, conten
 
 def test_files_that_are_no_runs_are_not_replaced(tmp_path):
     assert not claim(tmp_path / "new", recipe())
-    (tmp_path / "manifest.csv").touch()  # all that a run leaves that is killed as it begins
+    (tmp_path / "manifest.csv").touch()
+    with pytest.raises(UserError, match=r"holds no run, and a manifest\.csv that a run would replace"):
+        claim(tmp_path, recipe())
+    (tmp_path / "config.json.partial").touch()  # is beside it where a run was killed as it began
     assert not claim(tmp_path, recipe())
     (tmp_path / "report.md").write_text("mine")
     with pytest.raises(UserError, match=r"holds no run, and a report\.md that a run would replace"):
@@ -71,14 +74,31 @@ def test_files_that_are_no_runs_are_not_replaced(tmp_path):
 
 
 def test_a_manifest_that_is_given_is_not_replaced_by_the_runs_own(tmp_path):
-    manifest = tmp_path / "manifest.csv"
+    """An audit's, for example; whether it is given to the run or not."""
+    manifest = tmp_path / "run" / "manifest.csv"
+    manifest.parent.mkdir()
     manifest.write_text("mine")
-    overrides = [f"--config.data.dir={tmp_path}", f"--config.data.split.manifest={manifest}"]
-    with pytest.raises(
-        UserError, match=r"would write its own manifest\.csv over config\.data\.split\.manifest"
-    ):
-        train("mobilevit_ir", overrides, tmp_path, say=lambda line: None)
+    data = f"--config.data.dir={draw_images(tmp_path / 'images')}"
+    for given in ([], [f"--config.data.split.manifest={manifest}"]):
+        with pytest.raises(UserError, match=r"holds no run, and a manifest\.csv that a run would replace"):
+            train("mobilevit_ir", [data, *given], tmp_path / "run", say=lambda line: None)
     assert manifest.read_text() == "mine"
+
+
+def test_a_run_does_not_lie_in_its_data(tmp_path, monkeypatch):
+    """Its figures would be images of a class `runs`."""
+    monkeypatch.chdir(draw_images(tmp_path / "images"))
+    (tmp_path / "all.toml").write_text('classes = "own"\n[sources.own]\npath = "images"\n')
+    for data in (".", "../all.toml"):
+        with pytest.raises(
+            UserError, match=r"^--workdir=runs/.*: lies in the data.* name a folder outside of it$"
+        ):
+            train("mobilevit_ir", [f"--config.data.dir={data}"], say=lambda line: None)
+    assert not Path("runs").exists()
+    Path("runs/mobilevit_ir").mkdir(parents=True)
+    Path("runs/mobilevit_ir/config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"lies in the data.*; move the run out of it, and name it there$"):
+        train("mobilevit_ir", ["--config.data.dir=."], say=lambda line: None)
 
 
 def test_a_run_that_cannot_be_set_up_leaves_its_folder_free(tmp_path, monkeypatch):
@@ -90,6 +110,7 @@ def test_a_run_that_cannot_be_set_up_leaves_its_folder_free(tmp_path, monkeypatc
     with pytest.raises(UserError, match=r"config\.init\.weights.*bad\.pth"):
         train("mobilevit_ir", configs.as_arguments(given), tmp_path / "run", say=lambda line: None)
     assert not claim(tmp_path / "run", recipe())
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_another_config_is_named_with_a_command_that_can_be_copied(held):

@@ -11,17 +11,17 @@ from wastejax.auditing.findings import Audit, LabelError, audit, clean, summary
 from wastejax.auditing.report import headlines, write_html
 from wastejax.auditing.table import write_table
 from wastejax.data.cache import cache_dir
-from wastejax.data.collections.places import is_url
 from wastejax.data.corrections import Changes, load_corrections
 from wastejax.data.description import is_description
-from wastejax.data.sources import Source, open_path
+from wastejax.data.sources import Source, check_outside, open_path
 from wastejax.data.split import load_manifest, save_manifest, stratified_group_split
 from wastejax.errors import UserError
 from wastejax.evaluation.report.review import NAME, Doubt, write_review
-from wastejax.files import check_folder, write_json
+from wastejax.files import check_folder, check_unread, write_json
 from wastejax.progress import SILENT, Listener, Say
 from wastejax.runtime.ray_cluster import OnRay, cluster, ray_module, reach
 
+FACTS, PAGE, TABLE, MANIFEST = "audit.json", "report.html", "images.parquet", "manifest.csv"
 SEED = 17  # of the split that the cleaned manifest gets where none is given
 
 
@@ -66,7 +66,7 @@ def audit_folder(
     """
     model, corrections = options.model, options.corrections
     say, folder = listener.say, Path(out)
-    _check_out(folder, data)
+    _check_out(folder, data, options)
     if options.workers == "ray":
         ray_module()
         reach(options.address)
@@ -87,12 +87,12 @@ def audit_folder(
     facts |= summary(found, splits, errors)
     facts["corrections"] = None if given is None else {"sha256": given.sha256, **changes.counts}
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "audit.json", facts)
-    write_html(folder / "report.html", found, facts, errors)
-    write_table(folder / "images.parquet", found)
+    write_json(folder / FACTS, facts)
+    write_html(folder / PAGE, found, facts, errors)
+    write_table(folder / TABLE, found)
     for line in headlines(facts):
         say(line)
-    say(f"written: {folder / 'audit.json'}, {folder / 'report.html'}, {folder / 'images.parquet'}")
+    say(f"written: {folder / FACTS}, {folder / PAGE}, {folder / TABLE}")
     doubts = _doubts(found, errors or [])
     if doubts:
         old = {name: original.classes[original.labels[original.names.index(name)]] for name in changes.labels}
@@ -103,14 +103,25 @@ def audit_folder(
     else:
         say(f"nothing to review, so no {NAME} was written")
     if options.write_manifest:
-        _write_manifest(folder / "manifest.csv", found, splits, say)
+        _write_manifest(folder / MANIFEST, found, splits, say)
     return facts
 
 
-def _check_out(folder: Path, data: str | Path) -> None:
-    if not is_url(data) and folder.resolve().is_relative_to(Path(data).expanduser().resolve()):
-        raise UserError(f"--out={folder}: lies in the data, where its images would become data too")
+def _check_out(folder: Path, data: str | Path, options: Options) -> None:
+    """Raises a UserError where the results cannot be written, or would replace what is read or a run's manifest."""
+    if not is_description(data):  # which is refused
+        check_outside(folder, "--out", data, "its images")
     check_folder(folder, "--out")
+    manifest = folder / MANIFEST
+    read = {"--data": data, "--split": options.manifest, "--corrections": options.corrections}
+    for name in (FACTS, PAGE, TABLE, NAME, *((MANIFEST,) if options.write_manifest else ())):
+        check_unread(folder / name, "--out", read)
+    if not options.write_manifest or not manifest.exists():
+        return
+    if (folder / "config.json").is_file() or not (folder / FACTS).is_file():
+        raise UserError(
+            f"--write-manifest: {manifest} is there, of no earlier audit; name another folder with --out"
+        )
 
 
 def _open(data: str | Path, model: str | None) -> Source:

@@ -10,7 +10,7 @@ from wastejax.evaluation.compare import SCORES, compare_models
 from wastejax.evaluation.images import Asked
 from wastejax.evaluation.report.markdown import table
 from wastejax.evaluation.report.sources import COLUMNS, FACTS, with_interval
-from wastejax.files import check_file, write_json
+from wastejax.files import check_file, check_unread, write_json
 from wastejax.progress import Say
 
 
@@ -41,6 +41,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
     """
     if args.out:
         check_file(args.out, "--out")
+        check_unread(args.out, "--out", {"--data": args.data, "--labels": args.labels})
     only(args, bool(args.data), "with --data", split=None, labels=None)
     only(args, not args.labels, "without --labels", split=None)
     asked = Asked(None, args.data, args.split, args.skip_bad)

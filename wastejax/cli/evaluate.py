@@ -12,7 +12,7 @@ from wastejax.errors import UserError
 from wastejax.evaluation.images import Asked
 from wastejax.evaluation.report.sources import source_table
 from wastejax.evaluation.run import evaluate_labels, evaluate_model
-from wastejax.files import check_file, write_json
+from wastejax.files import check_file, check_unread, write_json
 from wastejax.progress import Say
 
 
@@ -60,10 +60,12 @@ def run(args: argparse.Namespace, say: Say) -> None:
         UserError: model or data are not there, unreadable, or do not fit each other.
     """
     asked = Asked(args.model, args.data, args.split, args.skip_bad, args.corrections)
-    if args.out:
-        check_file(args.out, "--out")
-    if args.review:
-        check_file(args.review, "--review")
+    read = {f"--{name}": getattr(args, name) for name in ("data", "labels", "corrections", "ood")}
+    for option, file in (("--out", args.out), ("--review", args.review)):
+        if file:
+            check_file(file, option)
+            check_unread(file, option, read)
+            read[option] = file
     only(args, bool(args.data), "with --data, the folder whose labels it explains", labels=None)
     if args.labels:
         _run_labels(args, asked, say)

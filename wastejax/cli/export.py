@@ -7,7 +7,7 @@ from wastejax import machine
 from wastejax.cli import add_ray_arguments, only
 from wastejax.deployment.export import NEEDS, PRECISIONS, Check, Comparison, Exported, Form, export_model
 from wastejax.evaluation.images import Asked
-from wastejax.files import check_file, write_json
+from wastejax.files import check_file, check_unread, write_json
 from wastejax.progress import Say
 
 COUNT = 200  # images to check with
@@ -90,6 +90,8 @@ def run(args: argparse.Namespace, say: Say) -> None:
     only(args, args.workers == "ray", "with --workers=ray", address=None)
     if args.report:
         check_file(args.report, "--report")
+        read = {"--data": args.data, "--calibrate": args.calibrate, "--out": args.out}
+        check_unread(args.report, "--report", read)
     asked = Asked(args.model, args.data)
     form = Form(args.format, args.quantize, args.input, args.class_map)
     how = Check(args.images, args.workers, args.address)

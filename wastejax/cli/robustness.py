@@ -4,6 +4,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from wastejax.data.sources import check_outside
 from wastejax.errors import UserError
 from wastejax.evaluation.images import Asked
 from wastejax.evaluation.report.robustness import draw, headlines, report
@@ -43,8 +44,8 @@ def run(args: argparse.Namespace, say: Say) -> None:
         raise UserError(f"--limit={args.limit}: must be at least 1")
     out = Path(args.out)
     check_folder(out, "--out")
-    if args.data and out.resolve().is_relative_to(Path(args.data).expanduser().resolve()):
-        raise UserError(f"--out={args.out}: lies in the data, where its figure would become data too")
+    if args.data:
+        check_outside(out, "--out", args.data, "its figure")
     with Bars() as progress:
         result = measure_model(asked, args.limit, partial(progress, "corruptions"), say)
     out.mkdir(parents=True, exist_ok=True)

@@ -4,20 +4,22 @@ from pathlib import Path
 
 import numpy as np
 
+from wastejax.data.collections.places import is_url
 from wastejax.data.collections.shards import PREFIX, open_shards
-from wastejax.data.description import is_description, open_description
+from wastejax.data.description import is_description, open_description, source_paths
 from wastejax.data.formats.any import open_path
 from wastejax.data.formats.boxes import CROPS, Reading
 from wastejax.data.formats.class_folders import open_folder
 from wastejax.data.formats.source import DOMAINS, ReadFiles, Source
 from wastejax.data.formats.tfds import open_tfds
 from wastejax.data.formats.walk import EXTENSIONS, by_ending, no_images, walk
-from wastejax.errors import ConfigError
+from wastejax.errors import ConfigError, UserError
 
 __all__ = [
     "DOMAINS",
     "EXTENSIONS",
     "Source",
+    "check_outside",
     "open_data",
     "open_folder",
     "open_images",
@@ -64,6 +66,32 @@ def open_source(source: str, root: str, reading: Reading = CROPS) -> Source:
         found = open_tfds(source.removeprefix("tfds:"), root)
         return found.with_several() if reading.several else found
     raise ConfigError("config.data.source", f"must be 'folder', 'tfds:NAME' or 'shards:DIR', is {source!r}")
+
+
+def check_outside(
+    folder: Path, option: str, data: str | Path, what: str, todo: str = "name a folder outside of it"
+) -> None:
+    """Checks that a folder to be written lies in none of those that hold the data.
+
+    Args:
+        folder: to be written.
+        option: what named it, for the message.
+        data: as `open_data` takes it.
+        what: of that folder would be taken for data, for the message.
+        todo: what the user should do.
+
+    Raises:
+        UserError: it lies there.
+        ConfigError: a data description cannot be read.
+    """
+    if is_url(data):
+        return
+    key = "config.data.dir" if option == "--workdir" else "--data"
+    for place in source_paths(data, key) if is_description(data) else [Path(data).expanduser()]:
+        if folder.resolve().is_relative_to(place.resolve()):
+            raise UserError(
+                f"{option}={folder}: lies in the data, where {what} would become data too; {todo}"
+            )
 
 
 def open_images(root: str | Path, key: str) -> Source:

@@ -5,11 +5,15 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from wastejax import config as configs
+from wastejax.data.corrections import NAME as CORRECTIONS
 from wastejax.errors import UserError
 from wastejax.files import write_text
 
 EPOCHS = "train.epochs"
-_REPLACED = ("report.md", "report.json", "metrics.csv", "bundle")
+SHARDS = "shards.txt"  # in a run: the digest of the shards that it began with
+BEGUN = "config.json.partial"  # is there while a run takes its folder, and stays if it is killed then
+IDENTITY = ("manifest.csv", SHARDS, CORRECTIONS)  # what it takes it with, before config.json
+_REPLACED = ("report.md", "report.json", "metrics.csv", "bundle", "checkpoints", "figures")
 
 
 def claim(workdir: Path, config: ConfigDict, anew: str = "") -> bool:
@@ -89,8 +93,9 @@ def _stored(workdir: Path) -> ConfigDict | None:
 
 
 def _refuse_others_files(workdir: Path) -> None:
-    """Raises where there is no run, and yet what a run would replace: it writes each only after it is one."""
-    there = next((name for name in _REPLACED if (workdir / name).exists()), None)
+    """Raises where there is no run, and yet what a run would replace, unless one left it that was killed there."""
+    names = _REPLACED if (workdir / BEGUN).is_file() else (*_REPLACED, *IDENTITY)
+    there = next((name for name in names if (workdir / name).exists()), None)
     if there:
         raise UserError(
             f"--workdir={workdir}: holds no run, and a {there} that a run would replace; name another folder"

@@ -19,17 +19,18 @@ from wastejax.data.corrections import NAME, load_corrections
 from wastejax.data.description import is_description
 from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.prepare import Dataset, prepare
+from wastejax.data.sources import check_outside
 from wastejax.data.taxonomy import COUNTRIES, load_taxonomy
 from wastejax.errors import ConfigError, UserError
 from wastejax.files import check_folder, write_bytes, write_text
 from wastejax.progress import Say
+from wastejax.training.claim import BEGUN, IDENTITY, SHARDS, claim, is_longer, lengthen, unused
 
 if TYPE_CHECKING:
     from wastejax.runtime.stop import Stop
     from wastejax.training.devices import Cluster
 
 # What makes a full-size recipe end within minutes on two cores; a flag of the user's wins over each.
-SHARDS = "shards.txt"  # in a run: the digest of the shards that it began with
 DEMO = {
     "data.augmentation": "basic",
     "data.image_size": 64,
@@ -180,20 +181,14 @@ def _train(
     config = resolve(recipe, overrides, say)
     devices.check(config, mesh)
     folder = Path(workdir) if workdir else default_folder(recipe, config)
-    check_folder(folder, "--workdir")
+    _check_place(folder, config)
     from wastejax.training.advice import advice
-    from wastejax.training.claim import claim, is_longer, lengthen, unused
     from wastejax.training.loop import fit
     from wastejax.training.run import set_up
 
     anew = command_line(recipe, overrides, str(unused(folder)))
     known = mesh.agreed(claim(folder, config, anew))
     longer = mesh.agreed(is_longer(folder, config))
-    if not known and _is_own_manifest(config, folder):
-        raise UserError(
-            f"--workdir={folder}: the run would write its own manifest.csv over config.data.split.manifest; name "
-            "another folder"
-        )
     if known:
         _check_corrections(folder, config, anew)
     if known and not longer and (folder / "report.json").is_file():
@@ -223,6 +218,15 @@ def _train(
 def default_folder(recipe: str, config: ConfigDict) -> Path:
     """Returns runs/<recipe>; the demonstration on drawn images has a folder of its own, not to be in the way."""
     return Path("runs") / (Path(recipe).stem + ("-demo" if is_demo(config) else ""))
+
+
+def _check_place(folder: Path, config: ConfigDict) -> None:
+    """Raises a UserError where a run cannot be written, or where its figures would become images of a class."""
+    check_folder(folder, "--workdir")
+    if config.data.source == "folder" and config.data.dir:
+        held = (folder / "config.json").is_file()
+        todo = "move the run out of it, and name it there" if held else "name a folder outside of it"
+        check_outside(folder, "--workdir", config.data.dir, "its figures", todo)
 
 
 def is_demo(config: ConfigDict) -> bool:
@@ -269,12 +273,6 @@ def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
     return dataset
 
 
-def _is_own_manifest(config: ConfigDict, folder: Path) -> bool:
-    """Returns whether the manifest that is given lies where a new run writes its own."""
-    given = config.data.split.manifest
-    return bool(given) and Path(given).expanduser().resolve() == (folder / "manifest.csv").resolve()
-
-
 def _check_corrections(folder: Path, config: ConfigDict, anew: str) -> None:
     """Raises a UserError where a run is to be resumed with other corrections than it began with."""
     kept, path = folder / NAME, config.data.corrections
@@ -290,16 +288,17 @@ def _check_corrections(folder: Path, config: ConfigDict, anew: str) -> None:
 
 
 def _take(folder: Path, config: ConfigDict, dataset: Dataset) -> None:
-    """Writes what identifies a run; config.json last, since it is what makes the folder a run."""
+    """Writes what identifies a run; config.json has its name last, since it is what makes the folder a run."""
     from wastejax.data.split import save_manifest
 
     folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / BEGUN, configs.to_json(config))
     save_manifest(folder / "manifest.csv", dataset.source, dataset.groups, dataset.splits, dataset.phash)
     if dataset.digest:
         write_text(folder / SHARDS, dataset.digest)
     if dataset.corrections is not None:
         write_bytes(folder / NAME, dataset.corrections.content)
-    write_text(folder / "config.json", configs.to_json(config))
+    (folder / BEGUN).replace(folder / "config.json")
 
 
 @contextmanager
@@ -309,7 +308,9 @@ def _taken(folder: Path, config: ConfigDict, dataset: Dataset) -> Iterator[None]
     try:
         yield
     except UserError:
-        (folder / "config.json").unlink(missing_ok=True)
+        (folder / "config.json").replace(folder / BEGUN)
+        for name in (*IDENTITY, BEGUN):
+            (folder / name).unlink(missing_ok=True)
         raise
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from wastejax.bundle import default_bundle, load_bundle
+from wastejax.data.sources import check_outside
 from wastejax.errors import Unlabeled, UserError
 from wastejax.files import check_folder
 from wastejax.progress import Say
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
     out = Path(args.out)
     if out.exists():
         raise UserError(f"--out={out}: exists; give a new folder")
+    check_outside(out, "--out", args.data, "its files")
     check_folder(out, "--out")
     bundle = load_bundle(args.model or default_bundle())
     bundle.needs_one_label("adapt")

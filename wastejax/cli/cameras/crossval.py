@@ -9,7 +9,7 @@ from wastejax.bundle import default_bundle, load_bundle
 from wastejax.data.description import is_description
 from wastejax.errors import UserError
 from wastejax.evaluation.report.sources import source_table
-from wastejax.files import check_file, write_json
+from wastejax.files import check_file, check_unread, write_json
 from wastejax.progress import Say
 from wastejax.training.cameras import crossval_by_source, look
 
@@ -38,6 +38,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
     """
     if args.out:
         check_file(args.out, "--out")
+        check_unread(args.out, "--out", {"--data": args.data})
     if not is_description(args.data):
         raise UserError(
             f"--data={args.data}: is no data description, a .toml file that names two sources or more"

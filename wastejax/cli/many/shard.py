@@ -10,6 +10,7 @@ from wastejax.cli import only
 from wastejax.data.cache import cache_dir
 from wastejax.data.collections.shards import INDEX, PREFIX, SHARD_SIZE, Rows, write_shards
 from wastejax.data.prepare import prepare
+from wastejax.data.sources import check_outside
 from wastejax.data.split import SPLITS
 from wastejax.errors import UserError
 from wastejax.files import check_folder
@@ -54,8 +55,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
         UserError: the data or an option are wrong, images are unreadable, or `out` lies in the data.
     """
     folder = Path(args.out)
-    if folder.resolve().is_relative_to(Path(args.data).expanduser().resolve()):
-        raise UserError(f"--out={args.out}: lies in the data, where its files would become data too")
+    check_outside(folder, "--out", args.data, "its files")
     split = {"ratios": "3,1,1", "group": "phash", "hamming": 8, "seed": 17}
     only(args, not args.manifest, "without --manifest, which says the split", **split)
     only(args, args.group == "phash", "with --group=phash", hamming=8)

@@ -66,6 +66,12 @@ def is_description(path: str | Path) -> bool:
     return Path(path).suffix.lower() == ".toml"
 
 
+def source_paths(path: str | Path, key: str = KEY) -> list[Path]:
+    """Returns where the images of each source of a data description are; raises a ConfigError as it is opened."""
+    path = Path(path).expanduser()
+    return [_where(path, entry) for entry in _read(path, key)["sources"].values()]
+
+
 def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS) -> Mixture:
     """Opens every source of a data description.
 
@@ -138,8 +144,11 @@ def _known(path: Path, table: Mapping[str, Any], keys: Sequence[str], where: str
 
 
 def _open(path: Path, name: str, entry: Mapping[str, Any], reading: Reading) -> Source:
-    where = path.parent / Path(entry["path"]).expanduser()
-    return open_path(where, f"{path}: sources.{name}.path", reading)
+    return open_path(_where(path, entry), f"{path}: sources.{name}.path", reading)
+
+
+def _where(path: Path, entry: Mapping[str, Any]) -> Path:
+    return path.parent / Path(entry["path"]).expanduser()
 
 
 def _classes(path: Path, given: Any, opened: Mapping[str, Source]) -> tuple[str, ...]:
