@@ -13,6 +13,7 @@ from wastejax.auditing.table import write_table
 from wastejax.data.cache import cache_dir
 from wastejax.data.corrections import Changes, load_corrections
 from wastejax.data.description import is_description
+from wastejax.data.duplicates import joined_groups
 from wastejax.data.sources import Source, check_outside, open_path
 from wastejax.data.split import load_manifest, save_manifest, stratified_group_split
 from wastejax.errors import UserError
@@ -162,7 +163,8 @@ def _label_errors(model: str, found: Audit, changes: Changes, say: Say) -> list[
     say(f"looking at {len(good):,} images with {model}, and cross-validating their labels")
     features = embed(model, found.source, good)
     try:
-        errors = find_label_errors(features, found.source.labels[good], found.groups[good], good)
+        together = joined_groups(found.groups, found.source.groups)  # crops of one photograph are much alike
+        errors = find_label_errors(features, found.source.labels[good], together[good], good)
     except UserError as error:
         say(f"note: label errors were not looked for: {error}")
         return None
@@ -190,7 +192,7 @@ def _write_manifest(path: Path, found: Audit, splits: np.ndarray | None, say: Sa
     if not len(kept):
         raise UserError(f"{path}: nothing is left that could be listed")
     source = found.source.select(kept)
-    groups = np.arange(len(kept))
+    groups = joined_groups(np.arange(len(kept)), source.groups)
     given = None if splits is None else splits[kept]
     chosen = (
         stratified_group_split(source.labels, source.domains, groups, seed=SEED) if given is None else given

@@ -14,7 +14,7 @@ from wastejax.bundle import Bundle, load_bundle, save_bundle
 from wastejax.data.cache import cache_dir
 from wastejax.data.description import is_description, open_description
 from wastejax.data.description.meant import meant_by, open_labeled
-from wastejax.data.duplicates import group_duplicates, scan
+from wastejax.data.duplicates import group_duplicates, joined_groups, scan
 from wastejax.data.pipeline import EvalBatches
 from wastejax.errors import UserError
 from wastejax.evaluation.by_source import score_by_source
@@ -92,7 +92,7 @@ def look(bundle: Bundle, data: str | Path, labels: str | Path | None, say: Say) 
     good = np.setdiff1d(np.arange(len(source)), list(found.bad))
     source = source.select(good)
     groups = group_duplicates(found.phash[good], found.gray[good])
-    groups = mixture.joined(groups, source) if mixture else groups
+    groups = mixture.joined(groups, source) if mixture else joined_groups(groups, source.groups)
     meant = meant_by(source, bundle.classes, data, labels)
     say(f"looking at {len(source):,} images")
     batches = EvalBatches(

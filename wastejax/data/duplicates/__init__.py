@@ -147,16 +147,18 @@ def exact_copies(phash: np.ndarray, gray: np.ndarray) -> tuple[np.ndarray, np.nd
     return order[new], inverse
 
 
-def joined_groups(groups: np.ndarray, given: Sequence[str]) -> np.ndarray:
+def joined_groups(groups: np.ndarray, given: Sequence[str] | None) -> np.ndarray:
     """Returns groups in which images also stay together where they were given the same group.
 
     Args:
         groups: int [N], from `group_duplicates`.
-        given: per image the name of a group that it belongs to, '' for none.
+        given: per image the name of a group that it belongs to, '' for none; None where no image has any.
 
     Returns:
-        int32 [N], group ids from 0, in order of first appearance.
+        int32 [N], group ids from 0, in order of first appearance; `groups` itself where none is given.
     """
+    if given is None:
+        return groups
     names, index = np.unique(np.array([*given, ""]), return_inverse=True)
     count, index = int(groups.max(initial=-1)) + 1, index[:-1]
     named = np.array([name != "" for name in names])[index]

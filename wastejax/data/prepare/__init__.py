@@ -15,7 +15,7 @@ from wastejax.data.description import Mixture, is_description, open_description
 from wastejax.data.duplicates import Scan, group_duplicates, joined_groups, scan
 from wastejax.data.formats.boxes import MARGIN, Reading
 from wastejax.data.prepare.checks import check_all_left, check_content, check_opened, check_splits
-from wastejax.data.prepare.notes import describe_scene, notes_on_split, notes_on_twins
+from wastejax.data.prepare.notes import describe_scene, notes_on_given, notes_on_split, notes_on_twins
 from wastejax.data.sources import Source, open_source
 from wastejax.data.split import SPLITS, Manifest, load_manifest, shorten, stratified_group_split
 from wastejax.errors import ConfigError, nearest
@@ -117,9 +117,10 @@ def prepare(
         check_splits(source, groups, splits, ("train",), "config.data.split.manifest", "")
         if manifest.phash is not None:
             notes += check_content(source, phash, manifest.phash[good])
+        notes += notes_on_given(_joined(np.arange(len(source)), source, mixture), splits)
     else:
         groups, scene = _groups(phash, seen.gray[good], data_config.split.hamming if compared else None)
-        groups = mixture.joined(groups, source) if mixture else _joined(groups, source)
+        groups = _joined(groups, source, mixture)
         splits = _deal(source, groups, data_config.split, seed, scene, notes)
     if corrections is not None:
         kept = _corrected(source, changes, data_config.get("leave_out", ()), notes)
@@ -307,8 +308,8 @@ def _groups(phash: np.ndarray, gray: np.ndarray, hamming: int | None) -> tuple[n
     return groups, describe_scene(phash, gray, groups)
 
 
-def _joined(groups: np.ndarray, source: Source) -> np.ndarray:
-    return groups if source.groups is None else joined_groups(groups, source.groups)
+def _joined(groups: np.ndarray, source: Source, mixture: Mixture | None) -> np.ndarray:
+    return mixture.joined(groups, source) if mixture else joined_groups(groups, source.groups)
 
 
 def _deal(

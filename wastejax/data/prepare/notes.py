@@ -85,6 +85,17 @@ def notes_on_twins(source: Source, twins: np.ndarray, splits: np.ndarray) -> lis
     return notes
 
 
+def notes_on_given(given: np.ndarray, splits: np.ndarray) -> list[str]:
+    """Tells how many groups (int [N]) that the data give, such as crops of one photograph, splits tear apart."""
+    torn = _groups_with_several(given, np.unique(splits, return_inverse=True)[1])
+    if not torn:
+        return []
+    return [
+        f"groups that the data give, such as crops of one photograph, in several splits of the manifest: {torn:,}; "
+        "that flatters test accuracy; write the manifest anew"
+    ]
+
+
 def _groups_with_several(groups: np.ndarray, values: np.ndarray) -> int:
     """Counts the groups whose members differ in `values`."""
     pairs = np.unique(np.stack([groups, values], 1), axis=0)
