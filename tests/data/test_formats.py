@@ -273,6 +273,22 @@ def test_splits_of_yolo_and_polygons(folder, tmp_path):
     assert "photographs without a box that can be used, left out: 1" in source.notes
 
 
+def test_an_image_of_yolo_is_in_one_split_and_read_once(folder, tmp_path):
+    out = as_yolo(folder, tmp_path / "yolo")
+    before = len(open_path(out))
+    text = (out / "data.yaml").read_text()
+    (out / "data.yaml").write_text(text + "val: ../images/train\n")
+    with pytest.raises(
+        ConfigError, match=r"can0\.png is listed under train and under val; list each"
+    ) as error:
+        open_path(out)
+    assert "\n" not in str(error.value)
+    (out / "twice.txt").write_text("images/train/can0.png\nimages/train/can0.png\n")
+    (out / "data.yaml").write_text("names: [can, glass, paper]\ntrain: [images/train, twice.txt]\n")
+    source = open_path(out)
+    assert len(source) == before and "images listed again in their split, read once: 2" in source.notes
+
+
 def test_an_annotation_of_voc_names_its_image_by_its_own_name_too(folder, tmp_path):
     out = as_voc(folder, tmp_path / "voc")
     file = out / "Annotations" / "can0.xml"

@@ -36,22 +36,15 @@ def open_yolo(path: Path, key: str, reading: Reading) -> Source:
         raise ConfigError(key, f"{path}: lacks `names`, the list of classes")
     with content_of(f"{path}: `names` must be a list, or numbers and names", key):
         names = {int(number): str(name) for number, name in names.items()}
-    found: list[tuple[Path, str]] = []
     others: Counter[str] = Counter()
-    for split in SPLITS:
-        given = content.get(split) or (content.get("valid") if split == "val" else None)
-        for place in given if isinstance(given, list) else [given] if given else []:
-            with content_of(f"{path}: {split}", key):
-                found += [(image, split) for image in _images(path, content, str(place), key, others)]
-    if not found:
-        raise ConfigError(key, f"{path}: names no images under train, val or test")
+    found, repeated = _listed(path, content, key, others)
     root = path.parent.resolve()
-    while not all(image.is_relative_to(root) for image, _ in found):
+    while not all(image.is_relative_to(root) for image in found):
         root = root.parent
     boxes: list[Box] = []
     rotated: list[Tag] = []
     photographs: dict[str, str] = {}
-    for image, split in found:
+    for image, split in found.items():
         path_below = image.relative_to(root).as_posix()
         photographs[path_below] = split
         for label, points in _rows(_label_file(image), names, key):
@@ -64,6 +57,7 @@ def open_yolo(path: Path, key: str, reading: Reading) -> Source:
     dropped = {"rotated": len(rotated)}
     left_out = by_ending({ending: count for ending, count in others.items() if ending not in _OWN})
     notes = [f"files left out by their ending: {left_out}"] if left_out else []
+    notes += [f"images listed again in their split, read once: {repeated:,}"] if repeated else []
     return as_source(Annotations(root, "YOLO", photographs, boxes, rotated, dropped, notes), reading, key)
 
 
@@ -103,6 +97,32 @@ def _read_yaml(path: Path, key: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(key, f"{path} is no YOLO description with names, train and val")
     return content
+
+
+def _listed(
+    path: Path, content: dict[str, Any], key: str, others: Counter[str]
+) -> tuple[dict[Path, str], int]:
+    """Returns the split of each image, and how many are listed again in it; see `_images` for `others`.
+
+    Raises:
+        ConfigError: there is no image, or one is listed in two splits: its boxes would count twice, and be tested
+            as they were learned.
+    """
+    found: dict[Path, str] = {}
+    repeated = 0
+    for split in SPLITS:
+        given = content.get(split) or (content.get("valid") if split == "val" else None)
+        for place in given if isinstance(given, list) else [given] if given else []:
+            with content_of(f"{path}: {split}", key):
+                images = _images(path, content, str(place), key, others)
+            for image in images:
+                repeated += image in found
+                if (before := found.setdefault(image, split)) != split:
+                    both = f"is listed under {before} and under {split}; list each image under one of them"
+                    raise ConfigError(key, f"{path}: {image.name} {both}")
+    if not found:
+        raise ConfigError(key, f"{path}: names no images under train, val or test")
+    return found, repeated
 
 
 def _images(path: Path, content: dict[str, Any], place: str, key: str, others: Counter[str]) -> list[Path]:
