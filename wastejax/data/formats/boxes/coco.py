@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wastejax.data.formats.boxes import Box, Corners, Reading, Tag
-from wastejax.data.formats.boxes.find import Found, content_of
+from wastejax.data.formats.boxes.find import Found, content_of, ending_with, placed
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.splits import all_or_none
@@ -124,15 +124,16 @@ def _places(file: Path, names: list[str], key: str) -> dict[str, Path]:
         if names and (folder / names[0]).is_file():
             return {name: folder / name for name in names}
     found: dict[str, list[Path]] = {}
+    missing: list[str] = []
     for folder in (file.parent, above):
         for parts in walk(folder, key).images:
             found.setdefault(parts[-1], []).append(folder.joinpath(*parts))
-        if all(len(found.get(Path(name).name, ())) == 1 for name in names):
-            return {name: found[Path(name).name][0] for name in names}
+        if place := placed(names, found):
+            return place
+        missing = missing or [name for name in names if not ending_with(name, found.get(Path(name).name, ()))]
         found.clear()
     for name in names:
         if problem := not_read(name):
             raise ConfigError(key, f"{file}: its image {name!r} {problem}")
-    raise ConfigError(
-        key, f"{file}: its images, such as {names[:1]}, are not found beside it; put them there"
-    )
+    such = (missing or names)[:1]
+    raise ConfigError(key, f"{file}: its images, such as {such}, are not found beside it; put them there")

@@ -1,10 +1,10 @@
 """What readers of annotation files share: where the photographs lie, what was found, and content that is none."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from wastejax.data.formats.boxes import Annotations, Box, Reading, Tag, as_source
 from wastejax.data.formats.source import Source
@@ -74,6 +74,33 @@ class Found:
         return as_source(Annotations(root, kind, splits, boxes, tags, self.dropped, notes), reading, key)
 
 
+def ending_with(name: str, paths: Iterable[Path]) -> list[Path]:
+    """Returns those paths that end with a whole name: with its folders too."""
+    parts = PurePosixPath(name).parts
+    return [path for path in paths if path.parts[-len(parts) :] == parts]
+
+
+def placed(names: Iterable[str], below: Mapping[str, Sequence[Path]]) -> dict[str, Path] | None:
+    """Returns where photographs lie by their names, as `Finder` does; None where one is not there or not certain.
+
+    Args:
+        names: as an annotation file has them.
+        below: the files that are there, by the last part of their names.
+    """
+    place: dict[str, Path] = {}
+    folders_there: set[bool] = set()
+    for name in names:
+        called = below.get(PurePosixPath(name).name, [])
+        whole = ending_with(name, called)
+        if len(whole or called) != 1:
+            return None
+        place[name] = (whole or called)[0]
+        if len(PurePosixPath(name).parts) > 1:
+            folders_there.add(bool(whole))
+    certain = len(folders_there) < 2 and len(set(place.values())) == len(place)
+    return place if certain else None
+
+
 class Finder:
     """Finds photographs beside an annotation file, in images/ there, or by their names alone anywhere below.
 
@@ -84,28 +111,54 @@ class Finder:
 
     def __init__(self, file: Path, key: str) -> None:
         self.file, self.key = file, key
+        self._names: dict[Path, tuple[str, ...]] = {}  # what each photograph is called in the file
+        self._in_folder = False  # a name with a folder was found in that folder
+        self._elsewhere = ""  # a name whose folder is not there, found by its last part alone
 
     def __call__(self, *names: str) -> Path:
         """Returns the photograph that is called by the first of the names that is there.
 
+        The folder of the first name may be missing only where those of all are, and never do two names mean one
+        file: `batch1/a.png`, which is not there, is not `batch2/a.png`.
+
         Raises:
             ConfigError: there is none, or several of them.
         """
+        place, elsewhere = self._place(names)
+        first = PurePosixPath(names[0]).parts
+        if len(first) > 1 and not elsewhere:
+            self._in_folder = True
+        elif len(first) > 1:
+            self._elsewhere = self._elsewhere or names[0]
+        if self._in_folder and self._elsewhere:
+            raise self._missing(self._elsewhere)
+        if self._names.setdefault(place, first) != first:
+            raise self._missing(
+                names[0], f" (the {place.name} there is that of {'/'.join(self._names[place])!r})"
+            )
+        return place
+
+    def _place(self, names: Sequence[str]) -> tuple[Path, bool]:
+        """Returns a photograph, and whether it was found by the last part of its name alone."""
         folder = self.file.parent
         for name in names:
             for place in (folder / name, folder / "images" / name):
                 if place.is_file():
-                    return place
+                    return place, False
         found: list[Path] = []
         for name in names:
-            parts = Path(name).parts
             called = self._below.get(Path(name).name, [])
-            found = [path for path in called if path.parts[-len(parts) :] == parts] or called
+            found = ending_with(name, called) or called
             if len(found) == 1:
-                return found[0]
-        missing = not_read(names[0]) or "is not found beside it; put it there"
-        problem = f"is there {len(found)} times" if found else missing
-        raise ConfigError(self.key, f"{self.file}: its image {names[0][:200]!r} {problem}")
+                return found[0], not ending_with(names[0], found)
+        if found:
+            times = f"is there {len(found)} times"
+            raise ConfigError(self.key, f"{self.file}: its image {names[0][:200]!r} {times}")
+        raise self._missing(names[0])
+
+    def _missing(self, name: str, why: str = "") -> ConfigError:
+        problem = not_read(name) or f"is not found beside it; put it there{why}"
+        return ConfigError(self.key, f"{self.file}: its image {name[:200]!r} {problem}")
 
     @cached_property
     def _below(self) -> dict[str, list[Path]]:

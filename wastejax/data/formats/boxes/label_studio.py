@@ -16,6 +16,8 @@ from wastejax.errors import ConfigError
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what it puts before the names of uploaded files
 _SHAPES = ("rectanglelabels", "polygonlabels", "ellipselabels")
 _OTHERS = ("brushlabels", "keypointlabels", "vectorlabels", "bitmasklabels", "videorectangle")
+_CHOICES = ("choice", "label", "class")  # names of tags whose texts are choices in any case
+_ABOUT = frozenset(("image", "id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"))
 
 
 class _Result(NamedTuple):
@@ -46,20 +48,57 @@ def open_label_studio(path: Path, key: str, reading: Reading) -> Source:
             key, f"{path} is no COCO file, and of Label Studio's tasks no list, or an empty one"
         )
     find, found = Finder(path, key), Found()
+    choices, unread = _fields_of_choices(tasks), Counter[str]()
     for number, task in enumerate(tasks):
         with content_of(f"{path}: task {number}", key):
             image = _image(task)
             if image is None:
                 raise ValueError("Label Studio names no image in it")
-            results = _results(task, found.counts)
+            results = _results(task, found.counts, choices)
             if results is None:
                 continue
             place = find(*_names(image))
+            unread.update(_unread(task, image, choices))
         found.photographs[place] = ""
         for result in results:
             with content_of(f"{path}: task {number}, {result.kind}", key):
                 found.things += _labels(str(place), result, found.dropped)
+    if unread and not found.things and not found.dropped:
+        fields = ", ".join(map(repr, unread))
+        raise ConfigError(
+            key,
+            f"{path}: holds no label that is read; texts of {fields} are none, as choices are read under 'choice', "
+            "'label' or 'class': name the tag so, or export as JSON",
+        )
+    found.counts.update({f"texts of {name!r}, not read": count for name, count in unread.items()})
     return found.as_source("Label Studio", path.parent, reading, key)
+
+
+def _fields_of_choices(tasks: list[dict[str, Any]]) -> frozenset[str]:
+    """Returns the names under which JSON-MIN has choices: a list of them in some task, a text where it is one."""
+    flat = [task for task in tasks if _is_flat(task)]
+    listed = {
+        name
+        for task in flat
+        for name, value in task.items()
+        if isinstance(value, dict) and "choices" in value
+    }
+    return frozenset({*_CHOICES, *listed})
+
+
+def _is_flat(task: dict[str, Any]) -> bool:
+    """Whether a task is of JSON-MIN."""
+    return "data" not in task and task.get("annotations", task.get("completions")) is None
+
+
+def _unread(task: dict[str, Any], image: str, choices: frozenset[str]) -> list[str]:
+    """Returns the names of a JSON-MIN task's texts that are not read, though they may be labels."""
+    if not _is_flat(task):
+        return []
+    known = choices | _ABOUT
+    return [
+        n for n, text in task.items() if isinstance(text, str) and text and text != image and n not in known
+    ]
 
 
 def _image(task: dict[str, Any]) -> str | None:
@@ -82,14 +121,16 @@ def _names(image: str) -> list[str]:
     path = unquote(local[0] if local else address.path).lstrip("/")
     name = Path(path).name
     plain = _UPLOADED.sub("", name)
-    return list(dict.fromkeys([path, name, plain] if local else [name, plain, path]))
+    # Where an upload is kept says nothing of where it was; other folders may be those of the photographs.
+    kept = not local and bool(_UPLOADED.match(name))
+    return list(dict.fromkeys([name, plain, path] if kept else [path, name, plain]))
 
 
-def _results(task: dict[str, Any], counts: Counter[str]) -> list[_Result] | None:
+def _results(task: dict[str, Any], counts: Counter[str], choices: frozenset[str]) -> list[_Result] | None:
     """Returns what was said of a task; None where nobody said anything."""
     annotations = task.get("annotations", task.get("completions"))
-    if annotations is None and "data" not in task:
-        return list(_flat(task))
+    if _is_flat(task):
+        return list(_flat(task, choices))
     done = [a for a in annotations or () if not (a.get("was_cancelled") or a.get("skipped"))]
     if not done:
         counts["tasks without an annotation, left out"] += 1
@@ -104,8 +145,8 @@ def _results(task: dict[str, Any], counts: Counter[str]) -> list[_Result] | None
     ]
 
 
-def _flat(task: dict[str, Any]) -> Iterator[_Result]:
-    """Yields what a task of JSON-MIN says: lists of shapes, and choices as a text or a list of them."""
+def _flat(task: dict[str, Any], choices: frozenset[str]) -> Iterator[_Result]:
+    """Yields what a task of JSON-MIN says: lists of shapes, and choices (by name) as a text or a list of them."""
     for name, value in task.items():
         if isinstance(value, list):
             for shape in value:
@@ -114,7 +155,7 @@ def _flat(task: dict[str, Any]) -> Iterator[_Result]:
                     yield _Result(kind, shape)
         elif isinstance(value, dict) and "choices" in value:
             yield _Result("choices", value)
-        elif isinstance(value, str) and name in ("choice", "label", "class"):
+        elif isinstance(value, str) and name in choices:
             yield _Result("choices", {"choices": [value]})
 
 

@@ -1,0 +1,185 @@
+"""Labels are read as they are meant, and go to the photograph that is named; what cannot be read is told."""
+
+import json
+import unicodedata
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from tests.data.test_annotation_exports import BOX, cvat, cvat_image, label_studio, photo, rectangle, task
+from wastejax.data.corrections import load_corrections
+from wastejax.data.description.label_map import load_label_map
+from wastejax.data.description.meant import meant_by
+from wastejax.data.formats.any import open_path
+from wastejax.data.formats.boxes import Reading
+from wastejax.errors import ConfigError
+
+SEVERAL = Reading(several=True)
+GLASS, PAPER = "유리", "종이"
+PARTS = unicodedata.normalize("NFD", GLASS)  # as macOS writes it
+
+
+def coco(root: Path, *names: str) -> Path:
+    images = [{"id": i, "file_name": name, "width": 80, "height": 60} for i, name in enumerate(names)]
+    rows = [{"image_id": i, "category_id": i % 2, "bbox": [0, 0, 40, 40]} for i in range(len(names))]
+    categories = [{"id": 0, "name": "can"}, {"id": 1, "name": "jar"}]
+    file = root / "all.json"
+    file.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
+    return file
+
+
+def as_cvat(root: Path, *names: str) -> Path:
+    return cvat(root, "".join(cvat_image(name, BOX) for name in names))
+
+
+def as_label_studio(root: Path, *names: str) -> Path:
+    tasks = [
+        task(f"/data/local-files/?d={name}" if "/" in name else name, rectangle("can", 0, 0, 50, 50))
+        for name in names
+    ]
+    return label_studio(root, *tasks)
+
+
+FORMS = pytest.mark.parametrize("write", [coco, as_cvat, as_label_studio])
+
+
+@FORMS
+@pytest.mark.parametrize(
+    ("there", "named"),
+    [
+        (["batch2/a.png"], ["batch1/a.png", "batch2/a.png"]),  # two names, one file
+        (["batch2/a.png"], ["batch2/a.png", "batch1/a.png"]),
+        (["new/a.png"], ["batch1/a.png", "batch2/a.png"]),
+        (["batch2/a.png", "batch2/b.png"], ["batch1/a.png", "batch2/b.png"]),  # one folder is there
+        (["deep/batch2/a.png", "deep/batch2/b.png"], ["batch1/a.png", "batch2/b.png"]),
+    ],
+)
+def test_labels_go_to_no_other_photograph_of_the_same_name(tmp_path, write, there, named):
+    for i, name in enumerate(there):
+        photo(tmp_path / name, i)
+    given = write(tmp_path, *named)
+    if (
+        write is coco and named[0] in there
+    ):  # the folder is known, and what lacks there is unreadable by its name
+        source = open_path(given)
+        assert source.groups == tuple(sorted(named))
+        return
+    with pytest.raises(ConfigError, match=r"batch[12]/a\.png'.* not found beside it") as error:
+        open_path(given)
+    assert "\n" not in str(error.value)
+
+
+@FORMS
+@pytest.mark.parametrize(
+    ("there", "named"),
+    [
+        (["new/a.png", "new/b.png"], ["a.png", "b.png"]),
+        (["new/a.png", "new/b.png"], ["old/a.png", "old/b.png"]),  # the folder has another name now
+        (["x/one/a.png", "x/two/a.png"], ["one/a.png", "two/a.png"]),
+    ],
+)
+def test_photographs_are_found_where_their_names_are_certain(tmp_path, write, there, named):
+    for i, name in enumerate(there):
+        photo(tmp_path / name, i)
+    assert open_path(write(tmp_path, *named)).groups == tuple(there if write is not coco else sorted(there))
+
+
+def test_two_uploads_are_not_one_photograph(tmp_path):
+    photo(tmp_path / "a.png")
+    shape = rectangle("can", 0, 0, 50, 50)
+    with pytest.raises(ConfigError, match=r"89abcdef-a\.png' is not found beside it"):
+        open_path(label_studio(tmp_path, *(task(f"{n}-a.png", shape) for n in ("01234567", "89abcdef"))))
+
+
+def short(root: Path, *tasks: dict) -> Path:
+    for name in ("a.png", "b.png"):
+        photo(root / name)
+    images = ("a.png", "b.png")
+    (root / "short.json").write_text(
+        json.dumps([{"id": 1, "image": image} | t for image, t in zip(images, tasks, strict=True)])
+    )
+    return root / "short.json"
+
+
+def test_one_choice_under_the_name_of_its_tag_is_read_where_the_name_has_choices(tmp_path):
+    file = short(tmp_path, {"material": "glass"}, {"material": {"choices": ["can", "paper"]}})
+    assert open_path(file, reading=SEVERAL).label_names == ["glass", "can;paper"]
+
+
+def test_texts_that_may_be_choices_are_named(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"texts of 'material' are none.*name the tag so, or export as JSON"
+    ):
+        open_path(short(tmp_path, {"material": "glass"}, {"material": "can"}))
+    source = open_path(short(tmp_path, {"choice": "glass", "by": "me"}, {"choice": "can"}))
+    assert source.label_names == ["glass", "can"] and "texts of 'by', not read: 1" in source.notes
+
+
+def jsonl(root: Path, *rows: dict) -> Path:
+    lines = [json.dumps({"file": f"{i}.png"} | row) for i, row in enumerate(rows)]
+    (root / "list.jsonl").write_text("\n".join(lines))
+    return root / "list.jsonl"
+
+
+def test_group_0_is_a_group_and_null_is_none(tmp_path):
+    rows = [{"label": "can", "group": group} for group in (0, 0, 1, None, float("nan"))]
+    assert open_path(jsonl(tmp_path, *rows)).groups == ("0", "0", "1", "", "")
+
+
+def test_a_list_of_labels_is_no_class_of_its_own(tmp_path):
+    file = jsonl(tmp_path, {"label": ["can"]}, {"label": ["can", "jar"]})
+    with pytest.raises(ConfigError, match=r"1\.png has 2 labels, can, jar; .*config\.loss\.kind=multilabel"):
+        open_path(file)
+    assert open_path(file, reading=SEVERAL).label_names == ["can", "can;jar"]
+    assert open_path(jsonl(tmp_path, {"label": ["can"]}, {"label": [None, "jar"]})).label_names == [
+        "can",
+        "jar",
+    ]
+
+
+def test_a_row_without_a_column_of_0_and_1_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="column 'jar' must hold 0 or 1, has a row without it"):
+        open_path(jsonl(tmp_path, {"can": 1, "jar": 0}, {"can": 1}), reading=SEVERAL)
+
+
+def rows_of_parquet(root: Path, labels: list, names: list[str] | None = None) -> Path:
+    table = pyarrow.table({"image": [b"x"] * len(labels), "label": labels})
+    if names:
+        about = {"info": {"features": {"label": {"names": names}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
+    parquet.write_table(table, root / "rows.parquet")
+    return root / "rows.parquet"
+
+
+def test_rows_of_parquet_without_a_label_are_counted(tmp_path):
+    source = open_path(rows_of_parquet(tmp_path, ["can", None, "jar", " "]))
+    assert source.label_names == ["can", "jar"] and "rows without a label, left out: 2" in source.notes
+    numbered = open_path(rows_of_parquet(tmp_path, [0, -1, 1], ["can", "jar"]))
+    assert numbered.label_names == ["can", "jar"] and "rows without a label, left out: 1" in numbered.notes
+    listed = open_path(rows_of_parquet(tmp_path, [["can", None], [], ["jar"]]), reading=SEVERAL)
+    assert listed.label_names == ["can", "", "jar"]
+    assert "labels without a name in lists, left out: 1" in listed.notes
+
+
+def test_a_number_beyond_the_names_of_parquet_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="row 1: has label number 7, and the file names those from 0 to 1"):
+        open_path(rows_of_parquet(tmp_path, [0, 7], ["can", "jar"]))
+
+
+def test_labels_that_macos_writes_in_parts_are_the_same_labels(tmp_path):
+    (tmp_path / "list.csv").write_text(f"file,label\na.png,{GLASS}\nb.png,{PARTS}\nc.png,{PAPER}\n")
+    (tmp_path / "map.csv").write_text(f"label,classes\n{PARTS},glass\n{PAPER},paper\n")
+    (tmp_path / "fix.csv").write_text(f"file,label,old_label\nc.png,{PARTS},{PAPER}\n")
+    source = open_path(tmp_path / "list.csv")
+    assert source.classes == (GLASS, PAPER)
+    meant = meant_by(source, ("glass", "paper"), tmp_path, tmp_path / "map.csv").allowed
+    assert meant.tolist() == [[True, False], [True, False], [False, True]]
+    assert load_label_map(tmp_path / "map.csv").of("").keys() == {GLASS, PAPER}
+    changed = load_corrections(tmp_path / "fix.csv").of(source).applied(source)
+    assert changed.label_names == [GLASS] * 3
+    photo(tmp_path / "a.png")
+    boxes = BOX.replace("can", GLASS) + BOX.replace("can", PARTS)
+    assert open_path(cvat(tmp_path, cvat_image("a.png", boxes)) / "annotations.xml").classes == (GLASS,)
+    assert open_path(rows_of_parquet(tmp_path, [GLASS, PARTS, PAPER])).classes == (GLASS, PAPER)
