@@ -1,5 +1,7 @@
 """Several sources whose labels do not agree, as one set of images."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -84,6 +86,46 @@ def test_given_groups_stay_on_one_side_and_only_images_of_one_class_are_scored(d
         assert len(exact) and (exact.sum(axis=1) == 1).all()
         assert len(dataset.all_indices(split)) > len(exact)
     assert dataset.weights == {"home": 3.0, "street": 1.0}
+
+
+def test_a_blank_group_is_none(description):
+    (description.parent / "groups.csv").write_text(
+        "file,group\nmetal/00.png,one\nmetal/01.png,one\nmetal/02.png,\nmetal/03.png, \n"
+    )
+    mixture = open_description(description)
+    given = dict(zip(mixture.source.names, mixture.together, strict=True))
+    assert [given[f"street/metal/0{i}.png"] for i in range(4)] == ["street/one"] * 2 + [""] * 2
+
+
+def test_groups_of_images_that_are_not_there_are_told(description):
+    groups = description.parent / "groups.csv"
+    groups.write_text("file,group\nmetal/00.png,one\nmetal/001.png,one\n")
+    notes = open_description(description).source.notes
+    assert any("1 of 2 rows name no image, such as 'metal/001.png'" in note for note in notes)
+    groups.write_text("file,group\n/photos/00.png,one\n/photos/01.png,one\n")
+    with pytest.raises(
+        ConfigError, match=r"2 of 2 rows name no image, .*files are named as '.*png' is"
+    ) as error:
+        open_description(description)
+    assert "\n" not in str(error.value)
+
+
+def test_groups_of_a_file_do_not_tear_crops_of_one_photograph_apart(tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    Image.new("RGB", (40, 40)).save(tmp_path / "b.png")
+    images = [
+        {"id": i, "file_name": name, "width": 40, "height": 40} for i, name in enumerate(("a.png", "b.png"))
+    ]
+    rows = [{"image_id": i // 2, "category_id": i % 2, "bbox": [20 * (i % 2), 0, 20, 20]} for i in range(4)]
+    categories = [{"id": 0, "name": "can"}, {"id": 1, "name": "jar"}]
+    content = {"images": images, "annotations": rows, "categories": categories}
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    (tmp_path / "groups.csv").write_text("file,group\na.png#0,table\nb.png#1,table\n")
+    path = tmp_path / "data.toml"
+    path.write_text('classes = "one"\n[sources.one]\npath = "all.json"\n')
+    assert len(set(open_description(path).together)) == 2
+    path.write_text(path.read_text() + 'groups = "groups.csv"\n')
+    assert len(set(open_description(path).together)) == 1
 
 
 def test_groups_are_joined_over_images_that_two_groups_share():

@@ -29,7 +29,7 @@ from wastejax.data.description.label_map import LabelMap, Meaning, allowed_class
 from wastejax.data.duplicates import joined_groups
 from wastejax.data.formats.any import open_path
 from wastejax.data.formats.boxes import CROPS, Reading
-from wastejax.data.formats.csv_file import csv_reader
+from wastejax.data.formats.csv_file import composed, csv_reader
 from wastejax.data.formats.source import Source, rarest
 from wastejax.data.formats.walk import listed
 from wastejax.errors import ConfigError, UserError, nearest
@@ -100,10 +100,11 @@ def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS)
         raise
     except UserError as error:
         raise ConfigError(key, str(error)) from None
+    notes: list[str] = []
     together = tuple(
         group
         for name, source in opened.items()
-        for group in _together(path, name, source, content["sources"][name])
+        for group in _together(path, name, source, content["sources"][name], notes)
     )
     weights = {
         name: float(content["sources"][name].get("weight", len(source))) for name, source in opened.items()
@@ -111,7 +112,8 @@ def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS)
     joined = _joined(opened, classes, path)
     source = (_with_several if reading.several else _with_allowed)(joined, opened, meant)
     made_of = label_map.materials(classes) if label_map else None
-    return Mixture(replace(source, materials=made_of), weights, together, label_map)
+    source = replace(source, materials=made_of, notes=(*source.notes, *notes))
+    return Mixture(source, weights, together, label_map)
 
 
 def _read(path: Path, key: str) -> dict[str, Any]:
@@ -158,7 +160,7 @@ def _classes(path: Path, given: Any, opened: Mapping[str, Source]) -> tuple[str,
         return opened[given].classes
     if not isinstance(given, list) or len(set(given)) < 2 or not all(isinstance(name, str) for name in given):
         raise ConfigError(KEY, f"{path}: classes: must be the name of a source, or a list of class names")
-    return tuple(sorted(set(given)))
+    return tuple(sorted({composed(name) for name in given}))
 
 
 def _meant(
@@ -172,7 +174,10 @@ def _meant(
     """Returns bool [L, C], the classes that each of a source's L labels can mean."""
     where = f"{path}: sources.{name}"
     if "meanings" in entry:
-        meanings = {label: Meaning(tuple(names)) for label, names in entry["meanings"].items()}
+        meanings = {
+            composed(label): Meaning(tuple(map(composed, names)))
+            for label, names in entry["meanings"].items()
+        }
     elif set(source.classes) <= set(classes):
         meanings = {label: Meaning((label,)) for label in source.classes}
     elif label_map is None:
@@ -183,19 +188,30 @@ def _meant(
     return allowed_classes(source.classes, meanings, classes, where)
 
 
-def _together(path: Path, name: str, source: Source, entry: Mapping[str, Any]) -> list[str]:
-    """Returns the given group of each image of a source, '' for none."""
+def _together(path: Path, name: str, source: Source, entry: Mapping[str, Any], notes: list[str]) -> list[str]:
+    """Returns the given group of each image of a source, '' for none; notes say which rows name no image."""
     if "groups" not in entry:
         return [group and f"{name}/{group}" for group in source.groups or [""] * len(source)]
     file = path.parent / str(entry["groups"])
     try:
         rows = csv_reader(file.read_bytes(), ("file", "group"))
-        groups = {row["file"]: f"{name}/{row['group']}" for row in rows}
+        groups = {row["file"].replace("\\", "/"): row["group"].strip() for row in rows}
     except (OSError, csv.Error, KeyError) as error:
         raise ConfigError(
             KEY, f"{path}: sources.{name}.groups: needs columns file and group: {error}"
         ) from None
-    return [groups.get(image, "") for image in source.names]
+    if unknown := sorted(groups.keys() - {*source.names}):
+        names = f"{file}: {len(unknown):,} of {len(groups):,} rows name no image, such as {unknown[0]!r}"
+        if len(unknown) == len(groups):
+            like = f"files are named as {source.names[0]!r} is"
+            raise ConfigError(KEY, f"{path}: sources.{name}.groups: {names}; {like}")
+        notes.append(f"{name}: {names}")
+    given = [groups.get(image, "") for image in source.names]
+    if source.groups is None:
+        return [group and f"{name}/{group}" for group in given]
+    # The source's own groups, such as crops of one photograph, stay whole beside those of the file.
+    own = joined_groups(np.arange(len(source)), source.groups)
+    return [f"{name}/{group}" for group in joined_groups(own, given)]
 
 
 @dataclass(frozen=True, eq=False)
