@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wastejax.data.formats.csv_file import csv_reader
+from wastejax.data.formats.csv_file import composed, csv_reader
 from wastejax.data.formats.source import SEPARATOR, Source, rarest
 from wastejax.errors import UserError, nearest
 
@@ -231,7 +231,7 @@ def load_corrections(path: str | Path, key: str = KEY) -> Corrections:
         rows: dict[str, Row] = {}
         for entry in reader:
             file, *rest = ((entry.get(name) or "") for name in COLUMNS)
-            row = Row(file, *(cell.strip() for cell in rest))
+            row = Row(file, *(composed(cell.strip()) for cell in rest))
             where = f"{key}: {path}: line {reader.line_num}"
             if not row.file or not row.label:
                 raise UserError(f"{where}: has no {'label' if row.file else 'file'}")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wastejax.data.formats.csv_file import csv_reader
+from wastejax.data.formats.csv_file import composed, csv_reader
 from wastejax.data.sources import Source
 from wastejax.errors import ConfigError
 
@@ -233,7 +233,9 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
             raise ConfigError(
                 _MANIFEST_KEY, f"{path} must be a CSV file with the columns {', '.join(_COLUMNS)}"
             )
-        return [row | {"split": row["split"].strip().lower()} for row in reader]
+        return [
+            row | {"split": row["split"].strip().lower(), "label": composed(row["label"])} for row in reader
+        ]
     except (OSError, csv.Error) as error:
         raise ConfigError(_MANIFEST_KEY, f"cannot read {path}: {error}") from error
 

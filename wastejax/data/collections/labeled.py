@@ -21,6 +21,7 @@ from wastejax.data.collections.places import (
     stamp_of,
 )
 from wastejax.data.formats.class_folders import from_walk
+from wastejax.data.formats.csv_file import composed
 from wastejax.data.formats.parquet import LABEL
 from wastejax.data.formats.source import ReadSubset, Source
 from wastejax.data.formats.splits import splits_of_shards
@@ -161,10 +162,10 @@ def _sample(name: str) -> str:
 def _label(name: str, data: bytes) -> str | None:
     text = data.decode("utf-8", "backslashreplace").strip()
     if name.endswith(".cls"):
-        return text or None
+        return composed(text) or None
     try:
         content = json.loads(text)
-        return next((str(content[key]) for key in (*LABEL, "cls") if key in content), None)
+        return next((composed(str(content[key])) for key in (*LABEL, "cls") if key in content), None)
     except (ValueError, TypeError):
         return None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wastejax.data.formats.csv_file import csv_reader
+from wastejax.data.formats.csv_file import composed, csv_reader
 from wastejax.errors import UserError, nearest
 
 COLUMNS = ("label", "classes")
@@ -44,6 +44,7 @@ class LabelMap:
         Raises:
             UserError: the file does not know the source, and knows several.
         """
+        source = composed(source)
         if source in self.sources:
             return self.sources[source]
         if len(self.sources) == 1:
@@ -61,7 +62,7 @@ class LabelMap:
             for meaning in labels.values():
                 for name in meaning.classes if meaning.materials else ():
                     found[name] = found.get(name, meaning.materials) & meaning.materials
-        return tuple(found.get(name, frozenset()) for name in classes) if found else None
+        return tuple(found.get(composed(name), frozenset()) for name in classes) if found else None
 
 
 def load_label_map(path: str | Path, key: str = "--labels") -> LabelMap:
@@ -84,9 +85,9 @@ def load_label_map(path: str | Path, key: str = "--labels") -> LabelMap:
         if missing:
             raise UserError(f"{key}={path}: has no column {missing[0]!r}; needed are label and classes")
         for row in reader:
-            labels = sources.setdefault(row.get("source") or "", {})
+            labels = sources.setdefault(composed(row.get("source") or ""), {})
             meaning = Meaning(_names(row["classes"]), frozenset(_names(row.get("material") or "")))
-            if labels.setdefault(row["label"], meaning) != meaning:
+            if labels.setdefault(composed(row["label"]), meaning) != meaning:
                 raise UserError(f"{key}={path}: line {reader.line_num}: {row['label']!r} has two meanings")
     except (OSError, csv.Error) as error:
         raise UserError(f"{key}={path}: cannot be read: {error}") from None
@@ -96,7 +97,7 @@ def load_label_map(path: str | Path, key: str = "--labels") -> LabelMap:
 
 
 def _names(cell: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in cell.split(";") if name.strip())
+    return tuple(composed(name.strip()) for name in cell.split(";") if name.strip())
 
 
 def allowed_classes(
@@ -113,9 +114,9 @@ def allowed_classes(
     Raises:
         UserError: a label has no meaning, or means a class that there is not.
     """
-    position = {name: i for i, name in enumerate(classes)}
+    position = {composed(name): i for i, name in enumerate(classes)}
     allowed = np.zeros((len(labels), len(classes)), bool)
-    for row, label in zip(allowed, labels, strict=True):
+    for row, label in zip(allowed, map(composed, labels), strict=True):
         if label not in meanings:
             raise UserError(f"{where}: does not say what the label {label!r} means{nearest(label, meanings)}")
         for name in meanings[label].classes:

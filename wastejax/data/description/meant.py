@@ -1,6 +1,5 @@
 """What the labels of images mean in a model's classes, whoever says it: a label map, a description, or nobody."""
 
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +8,7 @@ import numpy as np
 
 from wastejax.data.description import is_description
 from wastejax.data.description.label_map import allowed_classes, load_label_map
+from wastejax.data.formats.csv_file import composed
 from wastejax.data.sources import Source, open_data
 from wastejax.data.taxonomy import materials_of
 from wastejax.errors import UserError, nearest
@@ -62,8 +62,8 @@ def meant_by(
         meant = allowed_classes(source.classes, label_map.of(name), classes, str(labels))
         made_of = label_map.materials(classes)
         return Meant(meant[np.asarray(source.labels)], members, made_of or _usual(classes))
-    position = {_composed(label): i for i, label in enumerate(classes)}
-    own = [_composed(label) for label in source.classes]
+    position = {composed(label): i for i, label in enumerate(classes)}
+    own = [composed(label) for label in source.classes]
     for label in own:
         if label not in position:
             raise UserError(
@@ -83,7 +83,3 @@ def _usual(classes: Sequence[str]) -> tuple[frozenset[str], ...]:
     """Returns what classes of these names are mostly made of."""
     known = materials_of(classes)
     return tuple(frozenset({known[name]} if name in known else ()) for name in classes)
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)

@@ -3,9 +3,15 @@
 import codecs
 import csv
 import io
+import unicodedata
 from collections.abc import Collection
 
 SEPARATORS = ",;\t|"  # a spreadsheet writes semicolons where the comma is in numbers
+
+
+def composed(label: str) -> str:
+    """Returns a label in NFC: macOS writes Korean and accented letters in parts, and it is the same label."""
+    return unicodedata.normalize("NFC", label)
 
 
 def csv_reader(data: bytes, known: Collection[str] = (), separator: str = "") -> "csv.DictReader[str]":

@@ -1,6 +1,7 @@
 """Parquet files that hold the images themselves, as Hugging Face's data sets do."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wastejax.data.formats.boxes import stamp_of
+from wastejax.data.formats.boxes.find import content_of
 from wastejax.data.formats.class_folders import role_of
+from wastejax.data.formats.csv_file import composed
 from wastejax.data.formats.source import GROUP, Source
 from wastejax.data.formats.splits import all_or_none, splits_of_shards
 from wastejax.data.images import read_file
@@ -83,6 +86,7 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
     labels: list[list[str]] = []
     rows: list[tuple[int, int]] = []
     column = ""
+    counts: Counter[str] = Counter()
     for number, path in enumerate(paths):
         schema = read_schema(path, key)
         found = image_column(path, key)
@@ -96,14 +100,11 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
         values = read_table(path, key, [label])[label].to_pylist()
         of_number = _class_names(schema, label)
         for at, value in enumerate(values):
-            if value is None or (isinstance(value, int) and value < 0):
-                continue  # test splits published without labels
-            values_of_row = value if isinstance(value, list) else [value]
-            if not several and len(values_of_row) != 1:
-                hint = "; several an image: --config.loss.kind=multilabel"
-                raise ConfigError(key, f"{path}: row {at} has {len(values_of_row)} labels{hint}")
-            cells = [of_number[v] if of_number and isinstance(v, int) else str(v) for v in values_of_row]
-            labels.append(cells)
+            with content_of(f"{path}: row {at}", key):
+                of_row = _labels_of(value, of_number, several, counts)
+            if of_row is None:
+                continue
+            labels.append(of_row)
             names.append(f"{path.stem}/{at:06d}")
             rows.append((number, at))
     if not names:
@@ -123,7 +124,11 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
         stamps=tuple(f"{stamps[number]}-{at}" for number, at in rows),
         origin=str(paths[0].parent.resolve()),
         groups=_cells(paths, rows, GROUP, key) or None,
-        notes=(f"read as Parquet: {len(paths)} files", *said),
+        notes=(
+            f"read as Parquet: {len(paths)} files",
+            *said,
+            *(f"{what}: {n:,}" for what, n in counts.items() if n),
+        ),
     )
     return source.with_several(labels) if several else source
 
@@ -165,6 +170,37 @@ def _cells(
             ]
     cells = tuple(found[number][at] if number in found else "" for number, at in rows)
     return cells if any(cells) else ()
+
+
+def _labels_of(value: Any, of_number: list[str], several: bool, counts: Counter[str]) -> list[str] | None:
+    """Returns the labels of one row; None where nobody said any.
+
+    Args:
+        value: what the column holds.
+        of_number: the names of numbered labels; empty where the column holds the names.
+        several: images have any number of labels.
+        counts: is told what is left out.
+
+    Raises:
+        ValueError: there are several labels where an image has one, or a number has no name.
+    """
+    listed = value if isinstance(value, list) else [value]
+    found: list[str] = []
+    for one in listed:
+        if one is None or one != one or not str(one).strip() or (one == -1 and isinstance(one, int)):
+            continue  # -1: test splits published without labels
+        if of_number and isinstance(one, int) and not 0 <= one < len(of_number):
+            raise ValueError(
+                f"has label number {one}, and the file names those from 0 to {len(of_number) - 1}"
+            )
+        found.append(composed(of_number[one] if of_number and isinstance(one, int) else str(one)))
+    if len(found) > 1 and not several:
+        raise ValueError(f"has {len(found)} labels; several an image: --config.loss.kind=multilabel")
+    if found or (several and value == []):
+        counts["labels without a name in lists, left out"] += len(listed) - len(found)
+        return found
+    counts["rows without a label, left out"] += 1
+    return None
 
 
 def _class_names(schema: "pyarrow.Schema", label: str) -> list[str]:

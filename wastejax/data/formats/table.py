@@ -14,7 +14,7 @@ import numpy as np
 from wastejax.data.collections.places import is_url
 from wastejax.data.formats.boxes import stamp_of
 from wastejax.data.formats.class_folders import role_of
-from wastejax.data.formats.csv_file import csv_reader
+from wastejax.data.formats.csv_file import composed, csv_reader
 from wastejax.data.formats.source import GROUP, ReadFiles, Source
 from wastejax.errors import ConfigError
 
@@ -83,7 +83,10 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
     counts: Counter[str] = Counter()
     for path, row in rows:
         name = str(row.get(file) or "")
-        of_row = _flagged(row, columns, path, key) if columns else _labels(row.get(label), several)
+        if columns:
+            of_row = _flagged(row, columns, path, key)
+        else:
+            of_row = _labels(row.get(label), several, f"{path}: {name[:200]}", key)
         if not name or not (of_row or several):
             counts["without a file or a label"] += 1
             continue
@@ -93,8 +96,7 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
         split = role_of(said) or "" if said else (role_of(path.parent.name) or "" if len(paths) > 1 else "")
         if said and not split:
             raise ConfigError(key, f"{path}: {name} has split {said!r}; must be train, val or test")
-        domain = str(row.get("domain") or row.get("source") or "")
-        entry = _Entry(of_row, split, str(row.get(group) or "") if group else "", domain)
+        entry = _Entry(of_row, split, _text(row, group), _text(row, "domain") or _text(row, "source"))
         before = found.setdefault(name, entry)
         if before[several:] != entry[several:]:
             two = " and ".join(f"{', '.join(sorted(e.labels))} {e.split}".strip() for e in (before, entry))
@@ -130,14 +132,32 @@ def _place(table: Path, name: str, key: str) -> str:
     return place.as_posix()
 
 
-def _labels(cell: Any, several: bool) -> frozenset[str]:
-    """Returns the labels in a cell."""
-    if cell is None:
-        return frozenset()
-    if not several:
-        return frozenset([label] if (label := str(cell).strip()) else [])
-    parts = cell if isinstance(cell, list | tuple) else BETWEEN.split(str(cell))
-    return frozenset(label for part in parts if (label := str(part).strip()))
+def _text(row: Row, column: str | None) -> str:
+    """Returns a cell as text, '' where there is none; 0 is a value."""
+    cell = row.get(column) if column else None
+    return "" if is_missing(cell) else str(cell).strip()
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell of JSON or Parquet says nothing: null, or NaN, as pandas writes it."""
+    return cell is None or cell != cell
+
+
+def _labels(cell: Any, several: bool, where: str, key: str) -> frozenset[str]:
+    """Returns the labels in a cell.
+
+    Raises:
+        ConfigError: it holds several where an image has one.
+    """
+    if isinstance(cell, list | tuple):
+        parts = [str(part) for part in cell if not is_missing(part)]
+        if len(parts) > 1 and not several:
+            hint = "several an image: --config.loss.kind=multilabel"
+            raise ConfigError(key, f"{where} has {len(parts)} labels, {', '.join(parts)[:200]}; {hint}")
+    else:
+        text = "" if is_missing(cell) else str(cell)
+        parts = BETWEEN.split(text) if several else [text]
+    return frozenset(composed(label) for part in parts if (label := part.strip()))
 
 
 def _indicators(row: Row, file: str) -> list[str]:
@@ -149,9 +169,10 @@ def _indicators(row: Row, file: str) -> list[str]:
 
 def _flagged(row: Row, columns: Sequence[str], path: Path, key: str) -> frozenset[str]:
     for name in columns:
-        if str(row[name]).strip() not in ("0", "1"):
-            raise ConfigError(key, f"{path}: column {name.strip()!r} must hold 0 or 1, has {row[name]!r}")
-    return frozenset(name.strip() for name in columns if str(row[name]).strip() == "1")
+        if str(row.get(name)).strip() not in ("0", "1"):
+            has = repr(row[name]) if name in row else "a row without it"
+            raise ConfigError(key, f"{path}: column {name.strip()!r} must hold 0 or 1, has {has}")
+    return frozenset(composed(name.strip()) for name in columns if str(row[name]).strip() == "1")
 
 
 def _source(root: Path, found: dict[str, _Entry], notes: list[str]) -> Source:

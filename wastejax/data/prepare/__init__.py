@@ -105,7 +105,6 @@ def prepare(
     corrections, changes = _corrections(source, data_config)
     source, manifest, left_out = _choose(source, data_config, notes, changes)
     notes += check_opened(source, manifest is not None, changes)
-
     good, seen, skipped = _read(source, data_config, changes, cache_dir, say)
     notes += [f"{len(skipped):,} unreadable images are left out"] if skipped else []
     check_all_left(source, good)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from wastejax.data.formats.csv_file import composed
 from wastejax.data.formats.source import ReadFiles, Source
 from wastejax.data.formats.splits import all_or_none
 from wastejax.data.formats.walk import readable
@@ -104,6 +105,11 @@ def as_source(found: Annotations, reading: Reading, key: str) -> Source:
         ConfigError: there is no box, or no label, left; or some photographs have a split and some have none.
     """
     all_or_none(found.photographs.items(), str(found.root), key)
+    found = replace(
+        found,
+        boxes=[box._replace(label=composed(box.label)) for box in found.boxes],
+        tags=[tag._replace(label=composed(tag.label)) for tag in found.tags],
+    )
     whole = [tag for tag in found.tags if tag.whole]
     if reading.several:
         source = _whole(found, key)
