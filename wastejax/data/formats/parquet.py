@@ -187,9 +187,9 @@ def _labels_of(value: Any, of_number: list[str], several: bool, counts: Counter[
     listed = value if isinstance(value, list) else [value]
     found: list[str] = []
     for one in listed:
-        if one is None or one != one or not str(one).strip() or (one == -1 and isinstance(one, int)):
+        if one is None or one != one or not str(one).strip() or (isinstance(one, int) and one < 0):
             continue  # -1: test splits published without labels
-        if of_number and isinstance(one, int) and not 0 <= one < len(of_number):
+        if of_number and isinstance(one, int) and one >= len(of_number):
             raise ValueError(
                 f"has label number {one}, and the file names those from 0 to {len(of_number) - 1}"
             )

@@ -150,7 +150,7 @@ class Finder:
             called = self._below.get(Path(name).name, [])
             found = ending_with(name, called) or called
             if len(found) == 1:
-                return found[0], not ending_with(names[0], found)
+                return found[0], not any(ending_with(n, found) for n in names if n == names[0] or "/" in n)
         if found:
             times = f"is there {len(found)} times"
             raise ConfigError(self.key, f"{self.file}: its image {names[0][:200]!r} {times}")
