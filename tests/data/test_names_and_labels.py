@@ -89,7 +89,11 @@ def test_photographs_are_found_where_their_names_are_certain(tmp_path, write, th
 def test_a_subset_of_cvat_need_not_be_a_folder(tmp_path):
     for i, name in enumerate(("x/one/a.png", "x/one/b.png", "train/c.png")):
         photo(tmp_path / name, i)
-    images = [("one/a.png", {"subset": "train"}), ("one/b.png", {}), ("c.png", {"subset": "train"})]
+    images = [
+        ("one/a.png", {"subset": "train"}),
+        ("one/b.png", {"subset": "train"}),
+        ("c.png", {"subset": "train"}),
+    ]
     given = cvat(tmp_path, "".join(cvat_image(name, BOX, **more) for name, more in images))
     assert open_path(given / "annotations.xml").groups == ("train/c.png", "x/one/a.png", "x/one/b.png")
 

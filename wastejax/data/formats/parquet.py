@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -88,22 +88,8 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
     column = ""
     counts: Counter[str] = Counter()
     for number, path in enumerate(paths):
-        schema = read_schema(path, key)
-        found = image_column(path, key)
-        label = next((name for name in LABEL if name in schema.names), None)
-        if found is None or label is None:
-            lacks = "label" if found else "bytes of images"
-            raise ConfigError(key, f"{path}: has no column of {lacks}; it has {', '.join(schema.names)}")
-        if column and column != found:
-            raise ConfigError(key, f"{path}: its images are in {found!r}, those of {paths[0]} in {column!r}")
-        column = found
-        values = read_table(path, key, [label])[label].to_pylist()
-        of_number = _class_names(schema, label)
-        for at, value in enumerate(values):
-            with content_of(f"{path}: row {at}", key):
-                of_row = _labels_of(value, of_number, several, counts)
-            if of_row is None:
-                continue
+        column = _image_and_label(path, key, column, str(paths[0]))
+        for at, of_row in _labels_in(path, key, several, counts):
             labels.append(of_row)
             names.append(f"{path.stem}/{at:06d}")
             rows.append((number, at))
@@ -131,6 +117,29 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
         ),
     )
     return source.with_several(labels) if several else source
+
+
+def _image_and_label(path: Path, key: str, known: str, first: str) -> str:
+    """Returns the column of images of a file, that of the first; raises a ConfigError where it has none."""
+    schema, found = read_schema(path, key), image_column(path, key)
+    if found is None or not any(name in schema.names for name in LABEL):
+        lacks = "label" if found else "bytes of images"
+        raise ConfigError(key, f"{path}: has no column of {lacks}; it has {', '.join(schema.names)}")
+    if known and known != found:
+        raise ConfigError(key, f"{path}: its images are in {found!r}, those of {first} in {known!r}")
+    return found
+
+
+def _labels_in(path: Path, key: str, several: bool, counts: Counter[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yields the rows of a file that have labels, and these; `counts` is told what is left out."""
+    schema = read_schema(path, key)
+    label = next(name for name in LABEL if name in schema.names)
+    of_number = _class_names(schema, label)
+    for at, value in enumerate(read_table(path, key, [label])[label].to_pylist()):
+        with content_of(f"{path}: row {at}", key):
+            of_row = _labels_of(value, of_number, several, counts)
+        if of_row is not None:
+            yield at, of_row
 
 
 def _splits(
