@@ -54,6 +54,7 @@ class Bundle:
             validation images, None where none was high enough; empty where nobody looked.
         class_thresholds: where images have several labels, the probability from which on each class is named, as
             chosen on validation images; empty where nobody looked.
+        confusion: counts [C][C] on validation images, rows are the true classes; None where nobody looked.
         licence: what may be done with the weights; '' where nobody said.
         versions: of Python and the packages that saved it.
         taxonomy: the rules for its classes, as far as there are any.
@@ -68,6 +69,7 @@ class Bundle:
     temperature: float = 1.0
     thresholds: dict[str, float | None] = field(default_factory=dict)
     class_thresholds: tuple[float, ...] = ()
+    confusion: list[list[int]] | None = None
     licence: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     taxonomy: Taxonomy = field(default_factory=load_taxonomy)
@@ -197,6 +199,7 @@ def save_bundle(path: Path, bundle: Bundle, precision: str = "float32", exported
         "taxonomy": bundle.taxonomy.only(bundle.classes).to_dict(),
         "config": bundle.config,
         "versions": versions(),
+        **({} if bundle.confusion is None else {"confusion": bundle.confusion}),
     }
     write_json(path / "bundle.json", about | ({_ORIGIN: exported_from} if exported_from else {}))
     for old in path.glob("weights-*.safetensors"):
@@ -324,6 +327,7 @@ def load_bundle(path: str | Path, taxonomy: str | Path | None = None) -> Bundle:
             temperature=float(about.get("temperature", 1.0)),
             thresholds=parse_thresholds(about.get("thresholds", {})),
             class_thresholds=tuple(map(float, about.get("class_thresholds", ()))),
+            confusion=about.get("confusion"),
             licence=about.get("licence", ""),
             versions=about.get("versions", {}),
             taxonomy=_taxonomy(about, path),

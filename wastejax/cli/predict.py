@@ -23,7 +23,7 @@ from wastejax.deployment.camera import only_stream, stream
 from wastejax.deployment.engines import ENGINES, load_engine
 from wastejax.deployment.heatmaps import dense_of, heat_map, save_drawn
 from wastejax.deployment.images import find, read
-from wastejax.deployment.predictor import Predictor, check_probability
+from wastejax.deployment.predictor import Predictor, check_probability, nothing_named
 from wastejax.errors import MissingPackage, UserError
 from wastejax.files import check_folder
 from wastejax.progress import Say
@@ -257,7 +257,7 @@ def _answers(
     args: argparse.Namespace, predictor: Predictor, names: Sequence[str], source: Source | None = None
 ) -> tuple[Any, Any]:
     """Returns the answers to come and their writer."""
-    predictor, reject_below = predictor.naming(args.accuracy, args.reject_below)
+    predictor, reject_below = _naming(args, predictor)
     if args.heatmap:
         dense_of(predictor, "heat maps")
     batch_size = min(args.batch_size, len(names))
@@ -281,6 +281,14 @@ def _answers(
     return rows(), WRITERS[args.format]
 
 
+def _naming(args: argparse.Namespace, predictor: Predictor) -> tuple[Predictor, float]:
+    """Returns what `Predictor.naming` does, and says where no answer can be sure."""
+    predictor, reject_below = predictor.naming(args.accuracy, args.reject_below)
+    if note := nothing_named(reject_below, args.accuracy):
+        _warn(note)
+    return predictor, reject_below
+
+
 def _frames(args: argparse.Namespace, predictor: Predictor, video: str) -> tuple[Any, Any]:
     """Returns the answers to come for the frames of a camera or video, and their writer."""
     every = args.every if args.every is not None else EVERY_OBJECT if args.regions else EVERY
@@ -289,7 +297,7 @@ def _frames(args: argparse.Namespace, predictor: Predictor, video: str) -> tuple
     if args.regions:
         answers, least = _region_answers(args, predictor)
         return answers.object_answers(predictor, video, every, least), answers.WRITERS[args.format]
-    predictor, reject_below = predictor.naming(args.accuracy, args.reject_below)
+    predictor, reject_below = _naming(args, predictor)
     rows = stream(predictor, video, every, args.smoothing)
     found = (interpret(predictor, name, row, args.top, reject_below) for name, row in rows)
     return found, WRITERS[args.format]
@@ -312,7 +320,7 @@ def _region_answers(args: argparse.Namespace, predictor: Predictor) -> tuple[Any
         raise MissingPackage("--regions", "scipy", None) from None
     from wastejax.deployment.regions import answers
 
-    return answers, args.reject_below if args.accuracy is None else predictor.reject_below(args.accuracy)
+    return answers, args.reject_below if args.accuracy is None else _naming(args, predictor)[1]
 
 
 def _report(

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 
 from wastejax.cli import only
 from wastejax.deployment.engines import ENGINES, load_engine
+from wastejax.deployment.predictor import nothing_named
 from wastejax.errors import MissingPackage, UserError
 from wastejax.files import check_folder
 from wastejax.progress import Say
 
 if TYPE_CHECKING:
     from wastejax.deployment.server.collecting import Keep
+
+_LARGEST_BODY = 2**20  # MiB: a request is kept in memory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,6 +118,8 @@ def run(args: argparse.Namespace, say: Say) -> int:
 
     def ready() -> None:
         say(f"serving {predictor.path} ({predictor.runtime}) at {url}; stop with Ctrl-C")
+        if note := nothing_named(reject_below, args.accuracy):
+            say(f"note: {note}")
         if not ipaddress.ip_address(host).is_loopback:
             say("whoever reaches this machine can use it; there is no password and no encryption")
         if keep is not None:
@@ -148,6 +153,8 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("max_body", "max_pixels", "max_waiting", "max_batch", "timeout"):
         if not 0 < getattr(args, name) < float("inf"):
             raise UserError(f"--{name.replace('_', '-')}: must be > 0 and finite, is {getattr(args, name)}")
+    if args.max_body > _LARGEST_BODY:
+        raise UserError(f"--max-body: is in MiB, and at most {_LARGEST_BODY:,}; is {args.max_body:g}")
     if not 0 <= args.port <= 65535:
         raise UserError(f"--port: must be from 0 to 65535, is {args.port}")
     if args.accuracy is not None and args.reject_below is not None:

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from wastejax.data import images
+from wastejax.data.images.opened import file_of
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.answers import interpret
 from wastejax.deployment.predictor import Predictor
@@ -101,7 +103,8 @@ class Classifier:
 
         Args:
             image: the path of a file or its bytes, a PIL image of any mode, a uint8 array [H, W, 3] in RGB
-                ([H, W, 4] with transparency, [H, W] in gray), or a list of these.
+                ([H, W, 4] with transparency, [H, W] in gray), or a list of these. What PIL opened and nobody
+                changed is answered as its file is.
             accuracy: reject unsure answers, so that the others are right this often: 0.9, 0.95 or 0.99 (0.95).
             reject_below: reject answers less likely than this instead.
 
@@ -130,6 +133,10 @@ class Classifier:
                 return self.predictor.preprocessing.of_file(bytes(image))
             except images.BadImage as error:
                 raise UserError(f"the bytes of an image: {error}") from None
+        data = file_of(image) if isinstance(image, Image.Image) else None
+        if data is not None:
+            with suppress(images.BadImage):  # PIL may read more than is read here, or says why it cannot
+                return self.predictor.preprocessing.of_file(data)
         return self.predictor.preprocessing(_open(image))
 
     def _probabilities(self, squares: list[np.ndarray]) -> np.ndarray:
@@ -173,7 +180,7 @@ def _open(image: Any) -> Image.Image:
     """Returns an image or an array as RGB, upright."""
     if isinstance(image, Image.Image):
         try:
-            return images.to_rgb(ImageOps.exif_transpose(image))
+            return images.upright(image)
         except Exception as error:  # PIL reads what it has opened only now, and raises nearly anything
             raise UserError(f"{image!r}: cannot be read: {error}") from error
     array = np.asarray(image)

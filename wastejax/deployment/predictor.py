@@ -127,6 +127,22 @@ class Predictor:
         return math.inf if threshold is None else threshold
 
 
+def nothing_named(reject_below: float, accuracy: float | None = None) -> str | None:
+    """Returns why every answer is "not sure", where no answer can reach the threshold; else None.
+
+    Args:
+        reject_below: of `Predictor.naming`.
+        accuracy: what that was asked for.
+    """
+    if reject_below <= 1:
+        return None
+    wanted = DEFAULT_ACCURACY if accuracy is None else accuracy
+    return (
+        f"no threshold keeps {100 * wanted:g} % right on the validation images, so every answer is 'not sure'; "
+        "give --reject-below=P, or calibrate with more images"
+    )
+
+
 def check_probability(reject_below: float) -> None:
     """Raises a UserError for a threshold that is no probability, such as a percentage."""
     if not 0 <= reject_below <= 1:

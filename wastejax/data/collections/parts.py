@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from wastejax.data.collections.places import below, is_url, opened, part_below, read_place, stamp_of
 from wastejax.data.formats.parquet import column_of_images
@@ -175,10 +176,25 @@ def _rows(place: str) -> Iterator[tuple[str, Load]]:
         row = 0
         for batch in table.iter_batches(batch_size=_ROWS, columns=[column]):
             for value in batch.column(0).to_pylist():
-                data = value.get("bytes") if isinstance(value, dict) else value
-                load = partial(_fail, "the row holds no image") if data is None else partial(bytes, data)
-                yield f"{place}#{row}", load
+                yield f"{place}#{row}", _loader(place, value)
                 row += 1
+
+
+def _loader(place: str, value: Any) -> Load:
+    """Returns what reads the image of a row, which may hold only the path of a file."""
+    data = value.get("bytes") if isinstance(value, dict) else value
+    path = value.get("path") if isinstance(value, dict) else None
+    if data is not None:
+        return partial(bytes, data)
+    return partial(_named, place, path) if path else partial(_fail, "the row holds no image")
+
+
+def _named(place: str, path: str) -> bytes:
+    """Returns the file that a Parquet file names: below it, or as it was where it was written, as `--data` does."""
+    if is_url(place):
+        return read_place(path if is_url(path) else f"{place.rpartition('/')[0]}/{path}")
+    beside = Path(place).parent / path
+    return read_file(beside if beside.is_file() else path)
 
 
 def _fail(why: str) -> bytes:

@@ -118,7 +118,7 @@ def read_header(data: bytes) -> Header | None:
     _quieten_pil()
     try:
         image = _open(_prepared(data))
-        rotated = _orientation(image, data) in _UPRIGHT
+        rotated = _orientation(image, _exif(image, data)) in _UPRIGHT
         animated = bool(getattr(image, "is_animated", False))
     except Exception:  # as in `decode`
         return None
@@ -191,10 +191,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """Returns an image that PIL has opened as `decode` would: RGB, and turned as EXIF alone says."""
+    image.load()  # of some files the EXIF block comes after the pixels
+    method = _UPRIGHT.get(_orientation(image, image.info.get("exif", b"")))
+    shown = to_rgb(image)
+    return shown if method is None else shown.transpose(method)
+
+
 def _decode(data: bytes, min_side: int | None, max_pixels: int) -> tuple[Image.Image, Box]:
     image = _open(data)
     width, height = _reduce(image, min_side, max_pixels)
-    orientation = _orientation(image, data)
+    orientation = _orientation(image, _exif(image, data))
     deep = depth.uses_low_bits(image)
     image.load()
     shown: Image.Image = image
@@ -286,13 +294,18 @@ def _reduce(image: ImageFile.ImageFile, min_side: int | None, max_pixels: int) -
     return shown
 
 
-def _orientation(image: ImageFile.ImageFile, data: bytes) -> int:
+def _exif(image: ImageFile.ImageFile, data: bytes) -> bytes:
+    """Returns the EXIF block of a file; of a PNG also one that follows the pixels, which PIL reads only later."""
+    return repair.png_exif(data) if image.format == "PNG" else image.info.get("exif", b"")
+
+
+def _orientation(image: Image.Image, block: bytes) -> int:
     """Returns EXIF's orientation, 1 where there is none. XMP's is not looked at, as browsers do not."""
     if image.format == "TIFF":
         return 1  # Pillow turns these itself
     try:
         exif = Image.Exif()
-        exif.load(repair.png_exif(data) if image.format == "PNG" else image.info.get("exif", b""))
+        exif.load(block)
         return int(exif.get(_ORIENTATION_TAG, 1))
     except Exception:  # a broken EXIF block says nothing against the pixels
         return 1

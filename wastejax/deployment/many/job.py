@@ -14,7 +14,7 @@ from wastejax.data.collections.parts import Part, parts_of
 from wastejax.data.images import MAX_PIXELS
 from wastejax.deployment.engines import choose, load_engine, place_of
 from wastejax.deployment.many.part_file import Counts, read_counts, write_answers
-from wastejax.deployment.predictor import Predictor
+from wastejax.deployment.predictor import Predictor, nothing_named
 from wastejax.errors import UserError
 from wastejax.files import write_json
 from wastejax.progress import Say
@@ -33,7 +33,7 @@ class Asked:
         engine: what computes it, see `load_engine`.
         taxonomy: whose sorting rules, see `load_predictor`.
         threads: for an exported file.
-        accuracy: which of the model's thresholds answers must reach to be kept, see `Predictor.reject_below`.
+        accuracy: which of the model's thresholds answers must reach to be kept, see `Predictor.naming`.
         reject_below: a threshold of one's own instead.
         max_pixels: see `images.decode`.
         batch_size: images that are computed at once.
@@ -49,12 +49,23 @@ class Asked:
     batch_size: int = 32
 
     def load(self, say: Say | None = None) -> Predictor:
-        """Returns the model; raises UserError as `load_engine`."""
-        return load_engine(self.model, self.engine, self.taxonomy, self.threads, say)
+        """Returns the model.
+
+        Args:
+            say: is told what takes long, and where the model names nothing.
+
+        Raises:
+            UserError: as of `load_engine` and `Predictor.naming`.
+        """
+        predictor = load_engine(self.model, self.engine, self.taxonomy, self.threads, say)
+        _, least = predictor.naming(self.accuracy, self.reject_below)
+        if say is not None and (note := nothing_named(least, self.accuracy)):
+            say(f"note: {note}")
+        return predictor
 
     def answer(self, predictor: Predictor, part: Part, sink: Path | IO[bytes]) -> Counts:
         """Writes the answers for a part; see `write_answers`."""
-        least = predictor.reject_below(self.accuracy) if self.reject_below is None else self.reject_below
+        predictor, least = predictor.naming(self.accuracy, self.reject_below)
         return write_answers(sink, predictor, part, least, self.batch_size, self.max_pixels)
 
 

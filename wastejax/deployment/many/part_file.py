@@ -2,7 +2,8 @@
 
 Columns: file, answer (the likeliest class), bin, probability (its), bin_probability (its bin's),
 kept (the bin is at or above the threshold), class_sure (the class is too), probabilities (of all classes, in the
-order of `classes` in the file's metadata), reason (why the image cannot be read, else '').
+order of `classes` in the file's metadata), reason (why the image cannot be read, else ''). Of a multi-label model
+classes (those that are named) and bins (theirs) replace bin_probability and class_sure; kept: it names any.
 """
 
 import json
@@ -16,7 +17,7 @@ import numpy as np
 
 from wastejax.data.collections.parts import Part, images
 from wastejax.data.images import MAX_PIXELS, BadImage
-from wastejax.deployment.answers import interpret
+from wastejax.deployment.answers import Answer, interpret
 from wastejax.deployment.images import squares_of
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import MissingPackage
@@ -50,7 +51,7 @@ def write_answers(
         sink: the file.
         predictor: the model.
         part: the images.
-        reject_below: probability under which an answer is not kept.
+        reject_below: probability under which an answer is not kept; see `Predictor.naming`.
         batch_size: images that are computed at once.
         max_pixels: see `images.decode`.
 
@@ -58,7 +59,7 @@ def write_answers(
         OSError: the file cannot be written.
     """
     pa, parquet = _arrow()
-    schema = _schema(pa, len(predictor.classes))
+    schema = _schema(pa, len(predictor.classes), predictor.multilabel)
     counts = Counts()
     rows = _rows(predictor, part, reject_below, batch_size, max_pixels)
     with parquet.ParquetWriter(sink, schema, compression="zstd") as writer:
@@ -89,17 +90,19 @@ def unreadable(path: Path) -> Iterator[tuple[str, str]]:
         yield row["file"], row["reason"]
 
 
-def _schema(pa: Any, classes: int) -> Any:
+def _schema(pa: Any, classes: int, several: bool) -> Any:
+    names = pa.list_(pa.string())
+    sure = [("bin_probability", pa.float32())]
     return pa.schema(
         [
             ("file", pa.string()),
             ("answer", pa.string()),
             ("bin", pa.string()),
             ("probability", pa.float32()),
-            ("bin_probability", pa.float32()),
+            *([("classes", names), ("bins", names)] if several else sure),
             ("probabilities", pa.list_(pa.float32(), classes)),
             ("kept", pa.bool_()),
-            ("class_sure", pa.bool_()),
+            *([] if several else [("class_sure", pa.bool_())]),
             ("reason", pa.string()),
         ]
     )
@@ -123,21 +126,25 @@ def _rows(
                 "file": name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
             }
             if isinstance(square, BadImage):
-                yield row | {"kept": False, "class_sure": False, "reason": str(square)}
+                sure = {} if predictor.multilabel else {"class_sure": False}
+                yield row | sure | {"kept": False, "reason": str(square)}
                 continue
             probabilities = next(answers)
             answer = interpret(predictor, name, probabilities, 1, reject_below)
-            (best,) = answer.guesses
-            yield row | {
-                "answer": best.label,
-                "bin": best.bin,
-                "probability": best.probability,
-                "bin_probability": answer.bin_probability,
-                "probabilities": probabilities,
-                "kept": not answer.rejected,
-                "class_sure": answer.class_sure,
-                "reason": "",
-            }
+            yield row | _said(answer) | {"probabilities": probabilities, "reason": ""}
+
+
+def _said(answer: Answer) -> dict[str, Any]:
+    (best,) = answer.guesses
+    said = {
+        "answer": best.label,
+        "bin": best.bin,
+        "probability": best.probability,
+        "kept": not answer.rejected,
+    }
+    if answer.named is None:
+        return said | {"bin_probability": answer.bin_probability, "class_sure": answer.class_sure}
+    return said | {"classes": [guess.label for guess in answer.named], "bins": list(answer.bins)}
 
 
 def _arrow() -> tuple[Any, Any]:

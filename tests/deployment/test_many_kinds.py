@@ -1,0 +1,77 @@
+"""`predict --out` by models of several labels, by those that name nothing, and of Parquet files that name files."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from PIL import Image
+from test_many import mean_colors, rows_of
+
+from wastejax.deployment.many import job
+from wastejax.deployment.many.job import Asked, predict_parts
+from wastejax.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A red, a yellow and a gray image, and one that is none, in `images`."""
+    (tmp_path / "images").mkdir()
+    for name, color in (("a", (255, 0, 0)), ("b", (255, 250, 0)), ("c", (9, 9, 9))):
+        Image.new("RGB", (20, 20), color).save(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "images" / "d.png").write_bytes(b"no image")
+    (tmp_path / "model.onnx").write_bytes(b"model")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_multi_label_model_names_classes_and_their_bins(folder, monkeypatch):
+    several = replace(mean_colors(), class_thresholds=(0.4, 0.4, 0.4))
+    monkeypatch.setattr(job, "load_engine", lambda *arguments: several)
+    predict_parts(["images"], "out", Asked("model.onnx"))
+    rows = rows_of(folder / "out")
+    red, green = several.classes[:2]
+    assert [row["classes"] for row in rows] == [[red], [red, green], [], None]
+    assert [row["kept"] for row in rows] == [True, True, False, False]
+    assert rows[1]["bins"] == list(dict.fromkeys((several.bin_of(red), several.bin_of(green))))
+    assert "class_sure" not in rows[0] and rows[3]["reason"] == "not an image"
+    predict_parts(["images"], "all", Asked("model.onnx", reject_below=0.3))
+    assert [len(row["classes"] or ()) for row in rows_of(folder / "all")] == [1, 2, 3, 0]
+    with pytest.raises(UserError, match="is a multi-label model"):
+        predict_parts(["images"], "not", Asked("model.onnx", accuracy=0.9))
+    assert not list((folder / "not").glob("part-*"))
+
+
+def test_a_model_that_cannot_be_sure_says_so(folder, monkeypatch):
+    never = replace(mean_colors(), thresholds={"0.9": 0.4, "0.95": None})
+    monkeypatch.setattr(job, "load_engine", lambda *arguments: never)
+    said: list[str] = []
+    predict_parts(["images"], "out", Asked("model.onnx"), say=said.append)
+    assert [line for line in said if "no threshold keeps 95 % right" in line]
+    assert not any(row["kept"] for row in rows_of(folder / "out"))
+    said.clear()
+    predict_parts(["images"], "sure", Asked("model.onnx", accuracy=0.9), say=said.append)
+    assert said == []
+
+
+def test_rows_that_name_a_file_are_read_from_it(folder, monkeypatch):
+    monkeypatch.setattr(job, "load_engine", lambda *arguments: mean_colors())
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((9, 9, 3), 200, np.uint8)).save(buffer, "PNG")
+    (folder / "data" / "train").mkdir(parents=True)
+    (folder / "images" / "a.png").rename(folder / "data" / "train" / "a.png")
+    images = [
+        {"bytes": None, "path": "train/a.png"},
+        {"bytes": None, "path": str(folder / "images" / "b.png")},
+        {"bytes": buffer.getvalue(), "path": "nowhere.png"},
+        {"bytes": None, "path": "nowhere.png"},
+        {"bytes": None, "path": None},
+    ]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    parquet.write_table(pa.table({"image": pa.array(images, kind)}), "data/train.parquet")
+    predict_parts(["data/train.parquet"], "out", Asked("model.onnx"))
+    reasons = [row["reason"] for row in rows_of(folder / "out")]
+    assert reasons == ["", "", "", "no such file or directory", "the row holds no image"]
