@@ -207,3 +207,10 @@ def test_a_calibration_is_kept_in_one_move_and_changes_nothing_else(tmp_path, mo
     (tmp_path / "bundle.json").write_text(json.dumps(about | {"thresholds": {"0.9": "high"}}))
     with pytest.raises(UserError, match=r"bundle\.json: damaged"):
         load_bundle(tmp_path)
+
+
+def test_a_copy_keeps_the_confusion_matrix(tmp_path):
+    save(tmp_path / "first")
+    keep_calibration(tmp_path / "first", 1.0, {}, [[3]])
+    save_bundle(tmp_path / "copy", load_bundle(tmp_path / "first"))
+    assert json.loads((tmp_path / "copy" / "bundle.json").read_text())["confusion"] == [[3]]

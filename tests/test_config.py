@@ -277,3 +277,27 @@ def test_a_recipe_decides_whether_images_are_prepared_as_published_weights_want_
     assert prepared("efficientnet_lite2", "--config.init.preprocessing=True") == (260, 0.875)  # the weights'
     both = "--config.init.preprocessing=True", "--config.data.crop=1.0"
     assert prepared("efficientnet_lite2", *both) == (260, 1.0)  # the command line wins
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def get_config(:", "line 1: is no Python"),
+        ("def get_config():\n    pass", r"get_config\(\) returns nothing"),
+        ("def get_config():\n    return {}", r"get_config\(\) returns a dict; return a ConfigDict"),
+    ],
+)
+def test_a_recipe_that_is_none_is_one_line(tmp_path, text, words):
+    path = tmp_path / "own.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words) as error:
+        configs.load_recipe(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_an_empty_tuple_is_an_override():
+    arguments = configs.as_arguments({"data.progressive": (), "data.leave_out": []})
+    config = configs.load_recipe("efficientnet_lite2")
+    assert config.data.progressive
+    configs.apply_overrides(config, arguments)
+    assert config.data.progressive == () and config.data.leave_out == ()

@@ -36,7 +36,7 @@ def load_recipe(recipe: str) -> ConfigDict:
         recipe: a path of a file that has `get_config()`, or the name of one of ours.
 
     Raises:
-        UserError: there is no such recipe, or it has no `get_config`.
+        UserError: there is no such recipe, it is no Python, or it has no `get_config` that returns a config.
     """
     path = Path(recipe)
     if path.suffix != ".py":
@@ -51,9 +51,17 @@ def load_recipe(recipe: str) -> ConfigDict:
         spec.loader.exec_module(module)
     except ModuleNotFoundError as error:
         raise UserError(f"--config={recipe}: imports {error.name}, which is not installed") from None
+    except (SyntaxError, UnicodeDecodeError) as error:
+        line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
+        raise UserError(f"--config={recipe}: {line}is no Python ({getattr(error, 'msg', error)})") from None
     if not hasattr(module, "get_config"):
         raise UserError(f"--config={recipe}: the file has no get_config(); see configs/common.py")
     config = module.get_config()
+    if not isinstance(config, ConfigDict):
+        what = "nothing" if config is None else f"a {type(config).__name__}"
+        raise UserError(
+            f"--config={recipe}: get_config() returns {what}; return a ConfigDict, as configs/common.py does"
+        )
     _rename(config)
     return config.lock()
 
@@ -106,6 +114,8 @@ def as_arguments(overrides: Mapping[str, Any]) -> list[str]:
     """Returns values by key as the `--config.key=value` arguments that say the same."""
 
     def text(value: Any) -> str:
+        if value in ((), []):  # as Python writes it: of an empty text nobody knows that it is a tuple
+            return "()"
         return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
     return [f"{PREFIX}{name}={text(value)}" for name, value in overrides.items()]
@@ -191,11 +201,7 @@ def settings(config: Mapping[str, Any]) -> list[str]:
     """Returns `--config.key=value` for each key that differs from its default."""
     known, flat = keys(config), flatten(config)
     changed = {name: flat[name] for name, key in known.items() if name in flat and flat[name] != key.default}
-    texts = {
-        name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        for name, value in changed.items()
-    }
-    return [f"{PREFIX}{name}={text}" for name, text in texts.items()]
+    return as_arguments(changed)
 
 
 def hindrances(stored: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:

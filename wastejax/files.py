@@ -49,6 +49,11 @@ def expand_home(text: str) -> str:
     )
 
 
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """Returns a path with the home folder for its `~`; where there is no such user, as it is: nothing is there."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises where there is no such user
+
+
 def reason(error: OSError | ValueError) -> str:
     """Returns why a file cannot be had, without its name: 'no space left on device'."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -249,3 +249,19 @@ def test_a_look_that_cannot_be_is_named(korea, look, message):
     content["bins"]["glass"] |= look
     with pytest.raises(ConfigError, match=message):
         parse_taxonomy(content, "here")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('bin = "dry"', 'bin = ["dry"]', "bin in .* must be the name"),
+        ("sources = []", 'sources = [["x"]]', "sources in"),
+    ],
+)
+def test_a_list_where_a_name_belongs_is_one_line(tmp_path, old, new, words):
+    rules = '[bins.dry]\nen = "dry"\nadvice_en = "dry"\n[classes.can]\nbin = "dry"\nsources = []\n'
+    path = tmp_path / "rules.toml"
+    path.write_text(rules.replace(old, new))
+    with pytest.raises(ConfigError, match=words) as error:
+        load_taxonomy(path)
+    assert "\n" not in str(error.value)

@@ -9,11 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
+from small_models import write_bundle
 from test_many import mean_colors, rows_of
 
 from wastejax.deployment.many import job
 from wastejax.deployment.many.job import Asked, predict_parts
 from wastejax.errors import UserError
+from wastejax.main import dispatch
 
 
 @pytest.fixture
@@ -75,3 +77,15 @@ def test_rows_that_name_a_file_are_read_from_it(folder, monkeypatch):
     predict_parts(["data/train.parquet"], "out", Asked("model.onnx"))
     reasons = [row["reason"] for row in rows_of(folder / "out")]
     assert reasons == ["", "", "", "no such file or directory", "the row holds no image"]
+
+
+def test_the_command_says_why_no_answer_is_sure(folder, capsys):
+    write_bundle(folder / "bundle", thresholds={"0.95": None})
+    with pytest.raises(SystemExit):
+        dispatch(["predict", "images/a.png", "--model=bundle"])
+    said = capsys.readouterr()
+    assert "not sure" in said.out
+    assert "note: no threshold keeps 95 % right on the validation images" in said.err
+    with pytest.raises(SystemExit):
+        dispatch(["predict", "images/a.png", "--model=bundle", "--reject-below=0.5"])
+    assert "no threshold" not in capsys.readouterr().err

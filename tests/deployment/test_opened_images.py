@@ -1,6 +1,8 @@
 """What PIL has opened gets the answer of its file; what was changed since gets its own."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -29,9 +31,6 @@ def image() -> Image.Image:
 
 def deep_png() -> bytes:
     """An RGB PNG of which 12 of 16 bits are in use."""
-    import struct
-    import zlib
-
     samples = np.random.default_rng(2).integers(0, 2**12, (80, 80, 3)).astype(">u2")
     lines = b"".join(b"\0" + row.tobytes() for row in samples)
 
@@ -78,17 +77,18 @@ def test_xmp_turns_no_image_whose_file_is_gone(model, image):
 def test_what_was_changed_since_is_not_read_from_its_file(image, tmp_path):
     path = tmp_path / "a.jpg"
     image.resize((1200, 900)).save(path)
-    drafted, drawn, turned, gone = (Image.open(path) for _ in range(4))
-    assert file_of(drafted) == path.read_bytes()
+    same, drafted, drawn, turned, gone = (Image.open(path) for _ in range(5))
+    assert file_of(same) == path.read_bytes()
     drafted.draft("RGB", (300, 200))
     drawn.paste((0, 0, 0), (0, 0, 600, 600))
     assert [file_of(changed) for changed in (drafted, drawn, turned.rotate(90))] == [None] * 3
+    drafted.load()
     gone.load()
     path.unlink()
     assert file_of(gone) is None
     frames = tmp_path / "a.gif"
     image.save(frames, save_all=True, append_images=[image.rotate(90)])
-    later = Image.open(frames)
-    assert file_of(later) == frames.read_bytes()
-    later.seek(1)
-    assert file_of(later) is None
+    with Image.open(frames) as later:
+        assert file_of(later) == frames.read_bytes()
+        later.seek(1)
+        assert file_of(later) is None

@@ -372,6 +372,7 @@ def test_sigterm_answers_what_was_taken():
     ("option", "hint"),
     [
         ("--max-body=0", "--max-body: must be > 0"),
+        ("--max-body=1e305", "--max-body: is in MiB, and at most 1,048,576"),
         ("--timeout=-1", "--timeout: must be > 0"),
         ("--host=nowhere.invalid", "--host=nowhere.invalid"),
         ("--port=70000", "--port: must be from 0 to 65535, is 70000"),

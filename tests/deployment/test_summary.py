@@ -154,3 +154,9 @@ def test_the_command(tmp_path, capsys):
     ):
         with pytest.raises(UserError, match=message):
             dispatch([*ask, *options, str(tmp_path / "0.png")])
+
+
+@pytest.mark.parametrize("text", ["9999-12-31", "0001-01-01T00:00+23:59", "9999-12-31T23:00-23:00"])
+def test_a_time_beyond_the_calendar_is_one_line(text):
+    with pytest.raises(UserError, match=f"--to={text[:9]}.*: no clock shows this time"):
+        parse_time(text, "--to", end=True)

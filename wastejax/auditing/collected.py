@@ -12,7 +12,7 @@ from wastejax.data.corrections import DROP, Row, load_corrections
 from wastejax.data.sources import Source, open_folder
 from wastejax.errors import UserError, nearest
 from wastejax.evaluation.report.review import NAME, Doubt, write_review
-from wastejax.files import check_folder, write_bytes
+from wastejax.files import check_folder, user_path, write_bytes
 from wastejax.progress import Say
 
 
@@ -37,7 +37,7 @@ def review_collected(
         UserError: there are no such images, or `out` lies among them.
     """
     folder = Path(out)
-    if folder.resolve().is_relative_to(Path(collected).expanduser().resolve()):
+    if folder.resolve().is_relative_to(user_path(collected).resolve()):
         raise UserError(f"--out={out}: lies in --collected, give another folder")
     check_folder(folder, "--out")
     source = open_folder(collected, "--collected")

@@ -18,7 +18,7 @@ from wastejax.data.sources import Source, check_outside, open_path
 from wastejax.data.split import load_manifest, save_manifest, stratified_group_split
 from wastejax.errors import UserError
 from wastejax.evaluation.report.review import NAME, Doubt, write_review
-from wastejax.files import check_folder, check_unread, write_json
+from wastejax.files import check_folder, check_unread, user_path, write_json
 from wastejax.progress import SILENT, Listener, Say
 from wastejax.runtime.ray_cluster import OnRay, cluster, ray_module, reach
 
@@ -84,7 +84,7 @@ def audit_folder(
     else:
         found = audit(source, cache_dir(), progress=listener.count)
     errors = _label_errors(model, found, changes, say) if model else None
-    facts: dict[str, Any] = {"data": Path(data).expanduser().resolve().name, "model": _public(model)}
+    facts: dict[str, Any] = {"data": user_path(data).resolve().name, "model": _public(model)}
     facts |= summary(found, splits, errors)
     facts["corrections"] = None if given is None else {"sha256": given.sha256, **changes.counts}
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,9 +180,11 @@ def _doubts(found: Audit, errors: Sequence[LabelError]) -> list[Doubt]:
     return doubts + [Doubt(i, "unreadable") for i in sorted(found.bad)]
 
 
-def _public(model: str | None) -> str | None:
+def _public(model: str | Path | None) -> str | None:
     """Returns a model's name without the folders above it."""
-    return model if model is None or ":" in model else Path(model).resolve().name
+    if model is None or ":" in str(model):
+        return None if model is None else str(model)
+    return Path(model).resolve().name
 
 
 def _write_manifest(path: Path, found: Audit, splits: np.ndarray | None, say: Say) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from wastejax.data.formats.csv_file import composed, csv_reader
 from wastejax.data.formats.source import SEPARATOR, Source, rarest
 from wastejax.errors import UserError, nearest
+from wastejax.files import user_path
 
 COLUMNS = ("file", "label", "old_label", "note")
 DROP = "drop"
@@ -221,7 +222,7 @@ def load_corrections(path: str | Path, key: str = KEY) -> Corrections:
     Raises:
         UserError: it is missing or malformed, or says two things of one image.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     try:
         content = path.read_bytes()
         reader = csv_reader(content, COLUMNS)

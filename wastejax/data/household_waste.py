@@ -22,6 +22,7 @@ import tensorflow_datasets as tfds
 
 from wastejax.data.sources import Source, open_folder
 from wastejax.errors import ConfigError, UserError
+from wastejax.files import user_path
 
 _TFDS_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
@@ -91,7 +92,7 @@ def build(archive: str | Path, data_dir: str | Path) -> Path:
     Raises:
         UserError: the archive is missing, damaged, or has no images in class folders.
     """
-    archive, data_dir = Path(archive).expanduser(), Path(data_dir).expanduser()
+    archive, data_dir = user_path(archive), user_path(data_dir)
     data_dir.mkdir(parents=True, exist_ok=True)
     builder = HouseholdWaste(data_dir=data_dir, file_format="array_record")
     if builder.info.splits:

@@ -10,6 +10,7 @@ import numpy as np
 from wastejax.data.formats.csv_file import composed, csv_reader
 from wastejax.data.sources import Source
 from wastejax.errors import ConfigError
+from wastejax.files import user_path
 
 SPLITS = ("train", "val", "test")
 _COLUMNS = ("file", "label", "domain", "group", "split")
@@ -155,7 +156,7 @@ def load_manifest(path: str | Path, source: Source, also: Mapping[str, str] | No
         ConfigError: the manifest is missing or malformed, or lists a file that the source lacks, lists it twice,
             or labels it differently; the files are named.
     """
-    rows = _read_rows(Path(path).expanduser())
+    rows = _read_rows(user_path(path))
     index, labels = {name: i for i, name in enumerate(source.names)}, source.label_names
     found: dict[int, dict[str, str]] = {}
     problems = []
@@ -199,7 +200,7 @@ def recognize(path: str | Path, source: Source, phash: np.ndarray) -> np.ndarray
     Returns:
         str [N], the split of each image; '' for those that the manifest does not list.
     """
-    rows = _read_rows(Path(path).expanduser())
+    rows = _read_rows(user_path(path))
     labels = source.label_names
     hashes = _hashes(rows)
     if hashes is None:

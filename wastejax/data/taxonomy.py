@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wastejax.errors import ConfigError, nearest
+from wastejax.files import user_path
 
 _FOLDER = Path(__file__).with_name("taxonomies")
 KOREA = _FOLDER / "korea.toml"
@@ -165,7 +166,7 @@ def load_taxonomy(name: str | Path = "", key: str = _KEY) -> Taxonomy:
         ConfigError: the file is missing, is not TOML, lacks a value, or names an unknown bin or source.
     """
     shipped = str(name or "korea")
-    file = _FOLDER / f"{shipped}.toml" if shipped in COUNTRIES else Path(name).expanduser()
+    file = _FOLDER / f"{shipped}.toml" if shipped in COUNTRIES else user_path(name)
     advice = f"give a country or a changed copy of {KOREA}"
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -217,8 +218,10 @@ def parse_taxonomy(content: Mapping[str, Any], where: str, key: str = _KEY) -> T
         table = f"classes.{name}"
         own = texts(table, values, (), ("bin", "sources"))
         bin_, cited = values["bin"], values["sources"]
-        if not isinstance(cited, (list, tuple)):
-            raise ConfigError(key, f"{where}: sources in [{table}] must be a list")
+        if not isinstance(cited, (list, tuple)) or not all(isinstance(source, str) for source in cited):
+            raise ConfigError(key, f"{where}: sources in [{table}] must be a list of names")
+        if not isinstance(bin_, str):
+            raise ConfigError(key, f"{where}: bin in [{table}] must be the name of one, is {bin_!r}")
         if bin_ not in bins:
             raise ConfigError(key, f"{where}: [{table}] has bin {bin_!r}{nearest(str(bin_), bins)}")
         for source in cited:
@@ -234,7 +237,7 @@ def _look(values: Mapping[str, Any], where: str, key: str) -> dict[str, str]:
     look = {name: values[name] for name in ("color", "sign") if name in values}
     if "color" in look and not (isinstance(look["color"], str) and _COLOR.fullmatch(look["color"])):
         raise ConfigError(key, f"{where} has color {look['color']!r}; give one such as '#1d4ed8'")
-    if "sign" in look and look["sign"] not in SIGNS:
+    if "sign" in look and not (isinstance(look["sign"], str) and look["sign"] in SIGNS):
         raise ConfigError(key, f"{where} has sign {look['sign']!r}{nearest(str(look['sign']), SIGNS)}")
     return look
 

@@ -17,6 +17,7 @@ from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.answers import interpret
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
+from wastejax.files import user_path
 
 ImageLike = str | PathLike[str] | Image.Image | np.ndarray | bytes
 BATCH = 32  # images that are computed at once
@@ -127,7 +128,7 @@ class Classifier:
     def _square(self, image: Any) -> np.ndarray:
         """Returns what the network sees of an image, uint8 [S, S, 3]."""
         if isinstance(image, str | PathLike):
-            return _square_of(Path(image).expanduser(), self.predictor.preprocessing)
+            return _square_of(user_path(image), self.predictor.preprocessing)
         if isinstance(image, bytes | bytearray | memoryview):
             try:
                 return self.predictor.preprocessing.of_file(bytes(image))

@@ -229,9 +229,14 @@ def parse_time(text: str | None, option: str, end: bool = False) -> datetime | N
         time = datetime.fromisoformat(text)
     except ValueError:
         raise UserError(f"{option}={text}: give a day or a time, as 2026-11-29 or 2026-11-29T14:30") from None
-    if time.tzinfo is not None:
-        time = time.astimezone().replace(tzinfo=None)
-    return time + timedelta(days=1) if end and len(text) <= len("2026-11-29") else time
+    try:
+        if time.tzinfo is not None:
+            time = time.astimezone().replace(tzinfo=None)
+        return time + timedelta(days=1) if end and len(text) <= len("2026-11-29") else time
+    except (OverflowError, ValueError, OSError):
+        raise UserError(
+            f"{option}={text}: no clock shows this time; leave {option} off for no limit"
+        ) from None
 
 
 def within(names: Sequence[str], start: datetime | None, end: datetime | None) -> list[str]:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from wastejax.bundle import load_bundle
 from wastejax.bundled import model_path
 from wastejax.errors import ConfigError, UserError
+from wastejax.files import user_path
 from wastejax.models import Model
 from wastejax.models.weights.published import find_weights, load_pretrained
 from wastejax.progress import Say
@@ -22,7 +23,7 @@ def is_run(weights: str) -> bool:
 
 
 def _folder(weights: str) -> Path:
-    return model_path(weights).expanduser()
+    return user_path(model_path(weights))
 
 
 def follow_preprocessing(config: ConfigDict, given: set[str], say: Say) -> None:

@@ -22,7 +22,7 @@ from wastejax.data.prepare import Dataset, prepare
 from wastejax.data.sources import check_outside
 from wastejax.data.taxonomy import COUNTRIES, load_taxonomy
 from wastejax.errors import ConfigError, UserError
-from wastejax.files import check_folder, write_bytes, write_text
+from wastejax.files import check_folder, user_path, write_bytes, write_text
 from wastejax.progress import Say
 from wastejax.training.claim import BEGUN, IDENTITY, SHARDS, claim, is_longer, lengthen, unused
 
@@ -62,13 +62,13 @@ def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
         configs.apply_overrides(config, arguments)
         say(f"For a small variant that finishes in minutes, add {' '.join(arguments)}")
     elif config.data.dir and not is_url(config.data.dir):
-        config.data.dir = str(Path(config.data.dir).expanduser().resolve())
+        config.data.dir = str(user_path(config.data.dir).resolve())
     if config.data.source.startswith(PREFIX):
-        folder = Path(config.data.source.removeprefix(PREFIX)).expanduser().resolve()
+        folder = user_path(config.data.source.removeprefix(PREFIX)).resolve()
         config.data.source = f"{PREFIX}{folder}"
         config.data.cache = False  # decoded images would take a hundred times the room
     if config.data.taxonomy and config.data.taxonomy not in COUNTRIES:
-        config.data.taxonomy = str(Path(config.data.taxonomy).expanduser().resolve())
+        config.data.taxonomy = str(user_path(config.data.taxonomy).resolve())
     if config.data.corrections:
         config.data.corrections = str(load_corrections(config.data.corrections).path.resolve())
     load_taxonomy(config.data.taxonomy)

@@ -21,7 +21,7 @@ import numpy as np
 
 from wastejax.data.formats.source import Source
 from wastejax.errors import ConfigError, MissingPackage, UserError
-from wastejax.files import reason
+from wastejax.files import reason, user_path
 from wastejax.progress import Count
 
 INDEX = "index.parquet"
@@ -149,7 +149,7 @@ def open_shards(root: str | Path, key: str = "config.data.source") -> Opened:
     Raises:
         ConfigError: there is none, it is damaged, or a shard is missing.
     """
-    folder = Path(root).expanduser()
+    folder = user_path(root)
     parquet = _parquet(f"{key}={PREFIX}{folder}")
     path = folder / INDEX
     if not path.is_file():

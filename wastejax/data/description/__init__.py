@@ -33,8 +33,10 @@ from wastejax.data.formats.csv_file import composed, csv_reader
 from wastejax.data.formats.source import Source, rarest
 from wastejax.data.formats.walk import listed
 from wastejax.errors import ConfigError, UserError, nearest
+from wastejax.files import user_path
 
 KEY = "config.data.dir"
+LEAST_SHARE = 1e-4  # of the batches: of smaller ones the turns of the sources would be too many to list
 _TOP = ("classes", "labels", "sources")
 _SOURCE = ("path", "weight", "labels", "meanings", "groups")
 
@@ -84,7 +86,7 @@ def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS)
         ConfigError: the file or a source is missing or malformed, a label has no meaning, or some of the sources
             come with splits and some do not.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     content = _read(path, key)
     label_map = None
     try:
@@ -106,10 +108,9 @@ def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS)
         for name, source in opened.items()
         for group in _together(path, name, source, content["sources"][name], notes)
     )
-    weights = {
-        name: float(content["sources"][name].get("weight", len(source))) for name, source in opened.items()
-    }
+    weights, raised = _weights(path, content["sources"], opened)
     joined = _joined(opened, classes, path)
+    joined = replace(joined, notes=joined.notes + raised)
     source = (_with_several if reading.several else _with_allowed)(joined, opened, meant)
     made_of = label_map.materials(classes) if label_map else None
     source = replace(source, materials=made_of, notes=(*source.notes, *notes))
@@ -136,7 +137,19 @@ def _read(path: Path, key: str) -> dict[str, Any]:
         weight = entry.get("weight", 1)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
             raise ConfigError(key, f"{path}: sources.{name}.weight: must be a number above 0, is {weight!r}")
+        if not _are_meanings(entry.get("meanings", {})):
+            raise ConfigError(
+                key,
+                f"{path}: sources.{name}.meanings: must hold a list of class names for each label, as in "
+                '{ metal = ["can"] }',
+            )
     return content
+
+
+def _are_meanings(given: Any) -> bool:
+    return isinstance(given, dict) and all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in given.values()
+    )
 
 
 def _known(path: Path, table: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
@@ -150,7 +163,36 @@ def _open(path: Path, name: str, entry: Mapping[str, Any], reading: Reading) -> 
 
 
 def _where(path: Path, entry: Mapping[str, Any]) -> Path:
-    return path.parent / Path(entry["path"]).expanduser()
+    return path.parent / user_path(entry["path"])
+
+
+def _weights(
+    path: Path, entries: Mapping[str, Mapping[str, Any]], opened: Mapping[str, Source]
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Returns the weight of each source, and a note for each that has more than the number of its images.
+
+    Raises:
+        ConfigError: by the weights that are given, a source is hardly ever drawn.
+    """
+    weights = {name: float(entries[name].get("weight", len(source))) for name, source in opened.items()}
+    given = [name for name in opened if "weight" in entries[name]]
+    name, least = min(weights, key=lambda name: weights[name]), LEAST_SHARE * sum(weights.values())
+    if weights[name] >= least:
+        return weights, ()
+    if given:
+        raise ConfigError(
+            KEY,
+            f"{path}: sources.{name}: has {weights[name]:g} of a total weight of {sum(weights.values()):g}, a "
+            f"share below {LEAST_SHARE:g}; weights are relative, and by default the number of images: give "
+            "every source one, or none",
+        )
+    notes = tuple(
+        f"{name}: has so few images that they are drawn more often than others, {LEAST_SHARE:g} of all; "
+        "give every source a weight to say how often"
+        for name, weight in weights.items()
+        if weight < least
+    )
+    return {name: max(weight, least) for name, weight in weights.items()}, notes
 
 
 def _classes(path: Path, given: Any, opened: Mapping[str, Source]) -> tuple[str, ...]:
@@ -158,7 +200,8 @@ def _classes(path: Path, given: Any, opened: Mapping[str, Source]) -> tuple[str,
         if given not in opened:
             raise ConfigError(KEY, f"{path}: classes: there is no source {given!r}{nearest(given, opened)}")
         return opened[given].classes
-    if not isinstance(given, list) or len(set(given)) < 2 or not all(isinstance(name, str) for name in given):
+    names = isinstance(given, list) and all(isinstance(name, str) for name in given)
+    if not names or len(set(given)) < 2:
         raise ConfigError(KEY, f"{path}: classes: must be the name of a source, or a list of class names")
     return tuple(sorted({composed(name) for name in given}))
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from wastejax.data.formats.csv_file import composed, csv_reader
 from wastejax.errors import UserError, nearest
+from wastejax.files import user_path
 
 COLUMNS = ("label", "classes")
 
@@ -77,7 +78,7 @@ def load_label_map(path: str | Path, key: str = "--labels") -> LabelMap:
     Raises:
         UserError: the file is missing or malformed, or says two things of one label.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     sources: dict[str, dict[str, Meaning]] = {}
     try:
         reader = csv_reader(path.read_bytes(), (*COLUMNS, "source", "material"))

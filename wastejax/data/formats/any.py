@@ -19,6 +19,7 @@ from wastejax.data.formats.source import Source
 from wastejax.data.formats.table import metadata_files, open_tables
 from wastejax.data.formats.walk import ignored
 from wastejax.errors import ConfigError
+from wastejax.files import user_path
 
 _ARCHIVES = (".zip", ".gz", ".tgz", ".7z", ".rar")
 KINDS = (
@@ -52,7 +53,7 @@ def _open(path: str | Path, key: str, reading: Reading) -> Source:
         raise ConfigError(key, f"{path}: is an archive; download and unpack it, and give the folder")
     if is_url(path):
         return open_url(str(path), key)
-    path = Path(path).expanduser()
+    path = user_path(path)
     if path.is_file():
         return _open_file(path, key, reading)
     if not path.is_dir():

