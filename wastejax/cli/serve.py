@@ -123,11 +123,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
         if not ipaddress.ip_address(host).is_loopback:
             say("whoever reaches this machine can use it; there is no password and no encryption")
         if keep is not None:
-            others = f" and {keep.sample:.2%} of the others" if keep.sample else ""
-            say(
-                f"keeps images that it is not sure of{others} in {keep.folder}, at most {keep.bytes / 1e9:g} GB, "
-                f"for {keep.days:g} days; tell those who send them"
-            )
+            say(_kept(keep))
 
     collector = Collector(keep, str(predictor.path), predictor.classes, say) if keep else None
     config = uvicorn.Config(
@@ -146,6 +142,15 @@ def run(args: argparse.Namespace, say: Say) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.Server(config).run(sockets=[opened])
     return 0
+
+
+def _kept(keep: "Keep") -> str:
+    """Returns what is kept of that which is sent, for those who start the server."""
+    others = f" and {keep.sample:.2%} of the others" if keep.sample else ""
+    return (
+        f"keeps images that it is not sure of{others} in {keep.folder}, at most {keep.bytes / 1e9:g} GB, "
+        f"for {keep.days:g} days; tell those who send them"
+    )
 
 
 def _check(args: argparse.Namespace) -> None:
