@@ -258,12 +258,8 @@ def parse_thresholds(stored: Any) -> dict[str, float | None]:
 
 def versions() -> dict[str, str]:
     """Returns the versions that decide what a model answers: Pillow resizes its images."""
-    packages = ("jax", "flax", "numpy", "pillow")
-    return {
-        "wastejax": __version__,
-        "python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in packages},
-    }
+    of_packages = {name: importlib.metadata.version(name) for name in ("jax", "flax", "numpy", "pillow")}
+    return {"wastejax": __version__, "python": platform.python_version(), **of_packages}
 
 
 def default_bundle() -> Path:

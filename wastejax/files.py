@@ -121,7 +121,7 @@ def check_unread(path: str | Path, option: str, inputs: Mapping[str, str | Path 
     for name, given in inputs.items():
         if not given:
             continue
-        read = Path(given).expanduser()
+        read = user_path(given)
         try:
             same = path.resolve() == read.resolve() or (
                 path.exists() and read.exists() and path.samefile(read)

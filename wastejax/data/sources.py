@@ -14,6 +14,7 @@ from wastejax.data.formats.source import DOMAINS, ReadFiles, Source
 from wastejax.data.formats.tfds import open_tfds
 from wastejax.data.formats.walk import EXTENSIONS, by_ending, no_images, walk
 from wastejax.errors import ConfigError, UserError
+from wastejax.files import user_path
 
 __all__ = [
     "DOMAINS",
@@ -87,7 +88,7 @@ def check_outside(
     if is_url(data):
         return
     key = "config.data.dir" if option == "--workdir" else "--data"
-    for place in source_paths(data, key) if is_description(data) else [Path(data).expanduser()]:
+    for place in source_paths(data, key) if is_description(data) else [user_path(data)]:
         if folder.resolve().is_relative_to(place.resolve()):
             raise UserError(
                 f"{option}={folder}: lies in the data, where {what} would become data too; {todo}"

@@ -70,7 +70,7 @@ def is_description(path: str | Path) -> bool:
 
 def source_paths(path: str | Path, key: str = KEY) -> list[Path]:
     """Returns where the images of each source of a data description are; raises a ConfigError as it is opened."""
-    path = Path(path).expanduser()
+    path = user_path(path)
     return [_where(path, entry) for entry in _read(path, key)["sources"].values()]
 
 
