@@ -9,8 +9,11 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from small_models import write_bundle
 
+from wastejax.bundle import load_bundle
 from wastejax.deployment import website
+from wastejax.deployment.export import write_export
 from wastejax.deployment.formats.onnx_packed import on_grid
 
 
@@ -99,3 +102,18 @@ def test_a_packed_network_gives_the_same_answers(tmp_path):
         for name in ("small", "packed")
     )
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_in_the_folder_of_the_page_stays(tmp_path):
+    pytest.importorskip("jax2onnx")
+    site, runtime = tmp_path / "site", tmp_path / "runtime"
+    for folder in (site, runtime):
+        folder.mkdir()
+    for name in website.RUNTIME:
+        (runtime / name).write_bytes(b"a runtime")
+    write_export(load_bundle(write_bundle(tmp_path / "bundle", image_size=32)), site / "model.onnx")
+    before = (site / "model.onnx").read_bytes()
+    website.write_site(site / "model.onnx", site, runtime)
+    assert (site / "model.onnx").read_bytes() == before
+    assert (site / "index.html").is_file() and (site / "model.onnx.gzip").is_file()
+    assert not [path.name for path in site.iterdir() if path.name.startswith(".web")]

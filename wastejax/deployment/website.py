@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -104,16 +105,20 @@ def write_site(
     check_folder(folder, "--out")
     (folder / "ort").mkdir(parents=True, exist_ok=True)
     source = model_path(model)
-    _write_model(source, folder / MODEL)
-    predictor = load_predictor(folder / MODEL, taxonomy=taxonomy)
-    predictor, least = predictor.naming(None, reject_below)
-    about: dict[str, Any] = {"file": MODEL + PACKED, "input": _entry(folder / MODEL)}
-    about |= {"any_side": predictor.dense is not None and predictor.any_side, "regions": asdict(Settings())}
-    labels = describe(predictor, least) | {"onnx": about}
-    write_json(folder / LABELS, labels)
-    files = _page() | {LABELS: (folder / LABELS).read_bytes()}
-    files[MODEL + PACKED] = _packed((folder / MODEL).read_bytes())
-    (folder / MODEL).unlink()
+    # A file of that name beside the page may be the user's, or the model itself.
+    with tempfile.TemporaryDirectory(prefix=".web.", dir=folder) as scratch:
+        exported = Path(scratch) / MODEL
+        _write_model(source, exported)
+        predictor = load_predictor(exported, taxonomy=taxonomy)
+        predictor, least = predictor.naming(None, reject_below)
+        about: dict[str, Any] = {"file": MODEL + PACKED, "input": _entry(exported)}
+        about |= {
+            "any_side": predictor.dense is not None and predictor.any_side,
+            "regions": asdict(Settings()),
+        }
+        packed = _packed(exported.read_bytes())
+    write_json(folder / LABELS, describe(predictor, least) | {"onnx": about})
+    files = _page() | {LABELS: (folder / LABELS).read_bytes(), MODEL + PACKED: packed}
     for name in RUNTIME:
         data = (dist / name).read_bytes()
         files |= {f"ort/{name}{PACKED}": _packed(data)} if name.endswith(".wasm") else {f"ort/{name}": data}
