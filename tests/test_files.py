@@ -77,6 +77,16 @@ def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
         check_file(tmp_path, "--out")
 
 
+def test_what_training_left_in_a_run_is_not_replaced(tmp_path):
+    for name in ("config.json", "report.json", "scores.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=r"--out=.*report\.json: is a file of the run in"):
+        check_file(tmp_path / "report.json", "--out")
+    check_file(tmp_path / "scores.json", "--out")
+    (tmp_path / "config.json").unlink()
+    check_file(tmp_path / "report.json", "--out")
+
+
 def test_a_file_that_is_read_is_not_written(folder):
     file, link = folder / "file", folder / "link"
     link.symlink_to(file)

@@ -15,6 +15,8 @@ from typing import Any
 from wastejax.errors import UserError
 
 _PROBE = bytes(4096)  # a full disk may still take an empty file
+# What training leaves in a run.
+_OF_RUN = ("config.json", "report.json", "report.md", "metrics.csv", "manifest.csv", "corrections.csv")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -91,10 +93,13 @@ def check_file(path: str | Path, option: str) -> None:
     """Checks that a file can be written into a folder that is there; leaves no trace.
 
     Raises:
-        UserError: it is a folder, there is no folder for it, or that cannot be written.
+        UserError: it is a folder, there is no folder for it, that cannot be written, or it is a file that training
+            left in the folder of a run.
     """
     path = Path(path)
     try:
+        if path.name in _OF_RUN and path.exists() and (path.parent / "config.json").is_file():
+            raise UserError(f"{option}={path}: is a file of the run in {path.parent}; name another file")
         if path.is_dir() or not path.name:
             raise UserError(f"{option}={path}: is a folder; name a file in it")
         if not path.parent.exists():
