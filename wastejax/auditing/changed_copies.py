@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 
-from wastejax.data.duplicates.comparing import agreements, in_threads
+from wastejax.data.duplicates.comparing import agreements, map_in_threads
 from wastejax.data.duplicates.hamming import near_pairs
 
 # Smallest `agreement` of mirrored and cropped copies. Looking for them tries many more pairs than looking for plain
@@ -47,7 +47,7 @@ def cropped_pairs(gray: np.ndarray, groups: np.ndarray, hamming: int) -> np.ndar
         return np.unique(np.concatenate([np.empty(0, np.int64), *near]))
 
     found = np.empty(0, np.int64)  # pairs i, j as i * n + j; most are found through several windows
-    for pairs in in_threads(through, _windows(g)):
+    for pairs in map_in_threads(through, _windows(g)):
         found = np.union1d(found, pairs)
     pairs = np.stack(np.divmod(found, n), 1)
     return pairs[agreements(gray, gray, pairs) >= MIN_CHANGED_AGREEMENT]

@@ -22,7 +22,7 @@ _THREADS = 4  # each of which holds some 100 MB of temporary arrays
 Item = TypeVar("Item")
 
 
-def in_threads(do: Callable[[Item], np.ndarray], items: Iterable[Item]) -> Iterator[np.ndarray]:
+def map_in_threads(do: Callable[[Item], np.ndarray], items: Iterable[Item]) -> Iterator[np.ndarray]:
     """Yields what `do` makes of each item, in their order; NumPy computes outside the interpreter lock."""
     pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1))
     try:
@@ -41,7 +41,7 @@ def agreements(a: np.ndarray, b: np.ndarray, pairs: np.ndarray) -> np.ndarray:
         return agreement(a[i], b[j])
 
     starts = range(0, len(pairs), _PAIRS_AT_ONCE)
-    return np.concatenate([np.zeros(0, np.float32), *in_threads(of_part, starts)])
+    return np.concatenate([np.zeros(0, np.float32), *map_in_threads(of_part, starts)])
 
 
 def agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from wastejax.bundle import Bundle, default_bundle, digests, load_bundle, save_b
 from wastejax.bundled import model_path
 from wastejax.deployment.export.checking import Comparison, check, compare
 from wastejax.deployment.export.images import (
+    Chosen,
     Sample,
     calibration_images,
     checking_images,
@@ -170,7 +171,7 @@ class Exported(NamedTuple):
         path: the file; the folder of a bundle.
         bytes: how large it is.
         comparison: with the model it was made from; None for a bundle.
-        checked_on: the images that both answered; None for a bundle.
+        checked_on: the images that both answered, of those on a cluster one; None for a bundle.
     """
 
     path: Path
@@ -242,15 +243,18 @@ def export_model(
         return Exported(target, sum(file.stat().st_size for file in target.iterdir()))
     eight = form.precision in ("int8", "integer")
     calibration = calibration_images(asked, bundle, calibrate) if eight else None
-    on_ray = checked.workers == "ray"
-    sample = checking_images(asked, bundle, "test", 1 if on_ray else checked.count)
+    # Images first: where there are none, nothing is exported.
+    sample: Sample | Chosen = (
+        chosen_images(asked, bundle, "test", checked.count)
+        if checked.workers == "ray"
+        else checking_images(asked, bundle, "test", checked.count)
+    )
     with tempfile.TemporaryDirectory(prefix=".export.", dir=target.parent) as scratch:
         fresh = Path(scratch) / f"model{target.suffix}"
         _convert(bundle, fresh, form, calibration)
         pair = (load_jax(bundle.path), load_predictor(fresh))
-        if on_ray:
-            chosen = chosen_images(asked, bundle, "test", checked.count)
-            comparison = compare_on_ray(pair, bundle, fresh, chosen, checked.address)
+        if isinstance(sample, Chosen):
+            comparison, sample = compare_on_ray(pair, bundle, fresh, sample, checked.address)
         else:
             comparison = compare(*pair, sample)
         check(comparison, form.precision, sample.origin)

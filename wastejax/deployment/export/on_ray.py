@@ -8,7 +8,7 @@ import numpy as np
 
 from wastejax.bundle import Bundle
 from wastejax.deployment.export.checking import Comparison, judge, probabilities
-from wastejax.deployment.export.images import Chosen, readable
+from wastejax.deployment.export.images import Chosen, Sample, readable
 from wastejax.deployment.formats import load_jax, load_predictor
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
@@ -40,7 +40,7 @@ class Checker:
 
 def compare_on_ray(
     pair: tuple[Predictor, Predictor], bundle: Bundle, file: Path, chosen: Chosen, address: str | None
-) -> Comparison:
+) -> tuple[Comparison, Sample]:
     """Compares two forms of a model on a cluster, and times both here.
 
     Args:
@@ -49,6 +49,9 @@ def compare_on_ray(
         file: the exported one, which is sent to them.
         chosen: images to answer.
         address: of a running cluster, see `cluster`.
+
+    Returns:
+        What came of it, and the one image that was timed.
 
     Raises:
         UserError: there is no cluster, or no readable image.
@@ -60,7 +63,8 @@ def compare_on_ray(
         actors = start_actors(ray, lambda cores: arguments, Checker, None)
         parts = [part for part in results(ray, actors, tasks, "check") if len(part[0])]
     if not parts:
-        raise UserError("--data: no readable images")
+        raise UserError(f"--data: no readable images among {chosen.origin}")
     good, before, after = (np.concatenate(rows) for rows in zip(*parts, strict=True))
     first = readable(chosen.source.read, chosen.indices[good[:1]], pair[0].preprocessing)[0]
-    return judge(pair, (before, after), chosen.labels[good], first)
+    comparison = judge(pair, (before, after), chosen.labels[good], first)
+    return comparison, Sample(first, chosen.labels[good[:1]], chosen.origin)

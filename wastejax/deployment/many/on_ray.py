@@ -7,6 +7,7 @@ the images and the model, where these are files.
 import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from operator import methodcaller
 from pathlib import Path
 
@@ -70,14 +71,9 @@ def on_ray(
             return
         with cluster(address) as ray:
             actors = start_actors(ray, with_threads, Worker, cores)
-            for number, counts, content, node in results(ray, actors, _chain(first, parts), "answer"):
+            for number, counts, content, node in results(ray, actors, chain([first], parts), "answer"):
                 save(path(number), methodcaller("write", content))
                 tell(node)
                 yield number, counts
 
     return answer
-
-
-def _chain(first: Numbered, rest: Iterator[Numbered]) -> Iterator[Numbered]:
-    yield first
-    yield from rest
