@@ -29,19 +29,27 @@ SEEDS = (0, 1, 2)  # of bootstraps of the training images
 
 
 class Seen(NamedTuple):
-    """What a network sees of N images: features [N, D], what they may show [N, C], their sources and splits [N]."""
+    """What a network sees of N images.
+
+    Attributes:
+        features: float32 [N, D].
+        allowed: bool [N, C], the classes that they may show.
+        sources: str [N].
+        splits: str [N].
+        learned_from: sources that a classifier may be fitted to.
+    """
 
     features: np.ndarray
     allowed: np.ndarray
     sources: np.ndarray
     splits: np.ndarray
+    learned_from: tuple[str, ...] = LICENSED
 
     @property
     def learned(self) -> np.ndarray:
         """Bool [N]: the images that a classifier may be fitted to."""
-        return np.isin(self.sources, LICENSED) & (self.splits == "train") | (self.sources == "trashnet") & (
-            self.splits == "val"
-        )
+        known = np.isin(self.sources, self.learned_from)
+        return known & ((self.splits == "train") | (self.sources == "trashnet") & (self.splits == "val"))
 
     def of_sources(self, rows: np.ndarray) -> np.ndarray:
         """Returns how much images count by source."""
@@ -229,20 +237,29 @@ def measure(
         rows = np.flatnonzero(chosen)
         return way(seen, rows if seed is None else rng.choice(rows, len(rows)), start)
 
-    found: dict[str, Any] = {"sources": {}}
-    shown = seen.allowed.any(axis=1)
     of_all = fitted(seen.learned)
+    scored = {}
     for source in LEFT_OUT:
-        mine = shown & (seen.sources == source)
-        head = fitted(seen.learned & (seen.sources != source)) if source in LICENSED else of_all
-        right = _right(head, seen, mine)
-        found["sources"][source] = {"right": right.mean(), "ci95": list(bootstrap_interval(right))}
-    shares = [row["right"] for row in found["sources"].values()]
-    found |= {"mean": float(np.mean(shares)), "worst": float(np.min(shares))}
+        left = source in seen.learned_from
+        head = fitted(seen.learned & (seen.sources != source)) if left else of_all
+        scored[source] = score_source(head, seen, source)
+    shares = [row["right"] for row in scored.values()]
+    found = {"sources": scored, "mean": float(np.mean(shares)), "worst": float(np.min(shares))}
+    return found | score_home(of_all, seen, bins)
+
+
+def score_source(head: Head, seen: Seen, source: str) -> dict[str, Any]:
+    """Returns how often a classifier names a class that a source's label can mean."""
+    right = _right(head, seen, seen.allowed.any(axis=1) & (seen.sources == source))
+    return {"right": right.mean(), "ci95": list(bootstrap_interval(right))}
+
+
+def score_home(head: Head, seen: Seen, bins: tuple[str, ...] | None) -> dict[str, float]:
+    """Returns the shares of household_waste's test images whose class and bin a classifier names."""
     home = (seen.sources == HOME) & (seen.splits == "test")
-    found["household"] = float(_right(of_all, seen, home).mean())
+    found = {"household": float(_right(head, seen, home).mean())}
     if bins is not None:
-        said = of_all.logits(seen.features[home]).argmax(axis=1)
+        said = head.logits(seen.features[home]).argmax(axis=1)
         names = np.array(bins)
         found["household_bin"] = float((names[said] == names[seen.allowed[home].argmax(axis=1)]).mean())
     return found

@@ -11,13 +11,14 @@ import argparse
 import csv
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from experiments.another_camera import HOME, LICENSED, MIXED_ALPHA, Item, catalog
+from experiments.another_camera import HOME, MIXED_ALPHA, Item, catalog
 from wastejax.bundle import load_bundle, save_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,34 +49,42 @@ def main() -> None:
     args = parser.parse_args()
     mix = args.state / "mix"
     if not mix.exists():
-        describe(catalog(args.data, args.data2), mix)
-    keys = (*KEYS, f"data.dir={mix / 'mix.toml'}", f"init.weights={args.bundle}")
+        describe(catalog(args.data, args.data2), mix, SHARES)
+    fine_tune(args.bundle, mix, args.state / "run")
+    blend(args.bundle, args.state / "run", args.state / "blended")
+
+
+def fine_tune(bundle: Path, mix: Path, workdir: Path, *keys: str) -> None:
+    """Trains a bundle's network on what `describe` wrote; what was begun goes on."""
+    keys = (*KEYS, f"data.dir={mix / 'mix.toml'}", f"init.weights={bundle}", *keys)
     command = [sys.executable, "-m", "wastejax.main", "--config=efficientnet_lite2"]
-    command += [*(f"--config.{key}" for key in keys), f"--workdir={args.state / 'run'}"]
+    command += [*(f"--config.{key}" for key in keys), f"--workdir={workdir}"]
     subprocess.run(command, check=True, cwd=ROOT)
-    start, new = load_bundle(args.bundle), load_bundle(args.state / "run")
+
+
+def blend(before: Path, after: Path, path: Path) -> None:
+    """Writes the bundle whose weights are `MIXED_ALPHA` of the way from one to the other."""
+    start, new = load_bundle(before), load_bundle(after)
     mixed = jax.tree.map(
         lambda a, b: np.float32(MIXED_ALPHA * a + (1 - MIXED_ALPHA) * b),
         *({name: bundle.variables[name] for name in ("params", "batch_stats")} for bundle in (new, start)),
     )
-    save_bundle(
-        args.state / "blended", replace(start, variables=mixed, temperature=1.0, thresholds={}), "int8"
-    )
+    save_bundle(path, replace(start, variables=mixed, temperature=1.0, thresholds={}), "int8")
 
 
-def describe(items: list[Item], folder: Path) -> None:
-    """Writes links to the training images of the licensed sources, one folder per label, and what labels mean."""
+def describe(items: list[Item], folder: Path, shares: Mapping[str, int]) -> None:
+    """Writes links to the training images of some sources, one folder per label, and what labels mean.
+
+    Args:
+        items: the images there are.
+        folder: where to write them, not there yet.
+        shares: of the batches by source; 'nothing' are those of `NOTHING`. Of sources without one nothing is taken.
+    """
     meanings: dict[tuple[str, str], tuple[str, ...]] = {}
     for item in items:
-        if (
-            item.source not in LICENSED
-            or item.split == "test"
-            or (item.source == HOME and item.split == "val")
-        ):
-            continue
-        if item.source not in (*SHARES, *NOTHING):
-            continue
         source = "nothing" if item.source in NOTHING else item.source
+        if source not in shares or item.split == "test" or (source == HOME and item.split == "val"):
+            continue
         label = item.path.parent.name if source != "nothing" else item.source
         meanings[source, label] = item.allowed
         link = folder / source / label / f"{item.path.parent.name}_{item.path.name}"
@@ -87,7 +96,7 @@ def describe(items: list[Item], folder: Path) -> None:
         rows = sorted(meanings.items())
         writer.writerows((*key, ";".join(allowed), "") for key, allowed in rows if key[0] != HOME)
     lines = [f'classes = "{HOME}"', 'labels = "label_map.csv"']
-    for name, share in SHARES.items():
+    for name, share in shares.items():
         lines += [f"[sources.{name}]", f'path = "{name}"', f"weight = {share}"]
     (folder / "mix.toml").write_text("\n".join(lines) + "\n")
 
