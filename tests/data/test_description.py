@@ -110,6 +110,16 @@ def test_groups_of_images_that_are_not_there_are_told(description):
     assert "\n" not in str(error.value)
 
 
+def test_an_image_in_two_groups_of_a_file_is_refused(description):
+    groups = description.parent / "groups.csv"
+    groups.write_text("file,group\nmetal/00.png,one\nmetal/00.png,one\nmetal/01.png,one\n")
+    open_description(description)  # said twice
+    groups.write_text("file,group\nmetal/00.png,one\nmetal/01.png,one\nmetal/00.png,two\n")
+    with pytest.raises(ConfigError, match=r"metal/00\.png is of the groups 'one' and 'two'") as error:
+        open_description(description)
+    assert "\n" not in str(error.value)
+
+
 def test_groups_of_a_file_do_not_tear_crops_of_one_photograph_apart(tmp_path):
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     Image.new("RGB", (40, 40)).save(tmp_path / "b.png")

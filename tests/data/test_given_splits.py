@@ -71,6 +71,26 @@ def test_a_file_of_coco_beside_those_of_splits_is_refused_by_name(tmp_path):
     refused(tmp_path, r"'annotations/instances_extra\.json' is of none")
 
 
+def test_an_image_in_the_lists_of_two_splits_of_voc_is_refused(tmp_path):
+    voc(tmp_path, "a", "b", "c")
+    main = tmp_path / "ImageSets" / "Main"
+    main.mkdir(parents=True)
+    for name, listed in (("trainval", "a b"), ("train", "a"), ("val", "b"), ("test", "c")):
+        (main / f"{name}.txt").write_text("\n".join(listed.split()))
+    assert open_path(tmp_path).splits == ("train", "val", "test")
+    (main / "val.txt").write_text("b\na\n")
+    refused(tmp_path, r"val\.txt: a is listed under train and under val; list each image under one")
+    (main / "val.txt").write_text("b\n")
+    (main / "trainval.txt").write_text("a\nb\nc\n")
+    refused(tmp_path, r"trainval\.txt: c is listed under test and under train")
+
+
+def test_an_image_in_the_files_of_two_splits_of_coco_is_refused(tmp_path):
+    for name in ("train2017", "val2017"):
+        coco(tmp_path / "annotations" / f"instances_{name}.json", "a.png")
+    refused(tmp_path, r"val2017\.json: a\.png is listed under train and under val")
+
+
 def test_images_of_cvat_in_no_subset_beside_those_of_splits_are_refused(tmp_path):
     images = ""
     for name, subset in (("a", 'subset="train"'), ("b", 'subset="test"'), ("c", "")):

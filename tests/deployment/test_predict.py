@@ -17,6 +17,7 @@ from small_models import CLASSES, draw_images, write_bundle
 from wastejax import main
 from wastejax.bundle import load_bundle
 from wastejax.cli.predict import run
+from wastejax.data.collections.parts import parts_of
 from wastejax.data.images import BadImage
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import open_folder
@@ -110,6 +111,23 @@ def test_names_folders_and_globs(tmp_path):
         find([f"{root}/empty"])
     with pytest.raises(UserError, match="no images: give files"):
         find([])
+
+
+def test_globs_pass_over_what_folders_do(tmp_path):
+    names = ("a.jpg", "@eaDir/a.jpg", "b/__MACOSX/c.png", "b/c.png", "b/thumbs.db", "b/notes.txt")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    root = str(tmp_path)
+    wanted, left_out = [f"{root}/a.jpg", f"{root}/b/c.png"], "files left out by their ending: 1 .txt"
+    for found in (
+        find,
+        lambda given, say: [name for part in parts_of(given, 9, say) for name in part.places],
+    ):
+        for given in (root, f"{root}/**"):
+            said: list[str] = []
+            assert found([given], said.append) == wanted and said == [f"{given}: {left_out}"]
+        assert found([f"{root}/@eaDir/*"], said.append) == [f"{root}/@eaDir/a.jpg"]  # who names it means it
 
 
 def test_images_come_in_order_however_many(tmp_path):

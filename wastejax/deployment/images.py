@@ -15,7 +15,7 @@ from PIL import Image
 
 from wastejax.data import images
 from wastejax.data.collections.places import is_url
-from wastejax.data.formats.walk import by_ending, ignored, is_image, no_images, walk
+from wastejax.data.formats.walk import by_ending, is_image, matching, no_images, walk
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
 from wastejax.progress import Say
@@ -59,8 +59,7 @@ def _expand(argument: str, say: Say) -> list[str]:
         raise UserError(f"{argument}: is an address; download it, or have it answered with --out=DIR")
     if not glob.has_magic(argument):
         return [argument]
-    found = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - pathlib cannot take absolute globs
-    files = [path for path in map(Path, found) if path.is_file() and not ignored(path.name)]
+    files = matching(argument)
     names = [str(path) for path in files if is_image(path.name)]
     left_out = by_ending(Counter(path.suffix.lower() for path in files if not is_image(path.name)))
     if not names:

@@ -16,7 +16,7 @@ from typing import Any
 
 from wastejax.data.collections.places import below, is_url, opened, part_below, read_place, stamp_of
 from wastejax.data.formats.parquet import column_of_images
-from wastejax.data.formats.walk import EXTENSIONS, by_ending, each_image, is_image, passed_over
+from wastejax.data.formats.walk import EXTENSIONS, by_ending, each_image, is_image, matching, passed_over
 from wastejax.data.images import read_file
 from wastejax.errors import MissingPackage, UserError
 from wastejax.files import reason
@@ -114,8 +114,9 @@ def _part(kind: str, names: Sequence[str], stamps: Sequence[str]) -> Part:
 
 def _listed(argument: str, say: Callable[[str], None]) -> Iterator[tuple[str, str]]:
     """Yields places and stamps of images and shards at or below what a user names."""
+    others: Counter[str] = Counter()
+    path = Path(argument)
     if is_url(argument):
-        others: Counter[str] = Counter()
         for url, stamp in below(argument):
             name = url.rstrip("/").rpartition("/")[2].partition("?")[0]
             if passed_over(part_below(argument, url)):
@@ -124,20 +125,18 @@ def _listed(argument: str, say: Callable[[str], None]) -> Iterator[tuple[str, st
                 yield url, stamp
             else:
                 others[Path(name).suffix.lower()] += 1
-        left_out: dict[str, int] = others
+    elif glob.has_magic(argument) and not path.exists():
+        for file in matching(argument):
+            if is_image(file.name) or _kind(file.name) != "files":
+                yield str(file), stamp_of(str(file))
+            else:
+                others[file.suffix.lower()] += 1
+    elif not path.is_dir():
+        try:
+            yield argument, stamp_of(argument)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{argument}: {reason(error)}") from None
     else:
-        path = Path(argument)
-        if glob.has_magic(argument) and not path.exists():
-            for name in sorted(glob.glob(argument, recursive=True)):  # noqa: PTH207 - pathlib takes no absolute ones
-                if Path(name).is_file() and (is_image(Path(name).name) or _kind(name) != "files"):
-                    yield name, stamp_of(name)
-            return
-        if not path.is_dir():
-            try:
-                yield argument, stamp_of(argument)
-            except (OSError, ValueError) as error:
-                raise UserError(f"{argument}: {reason(error)}") from None
-            return
         counts: Counter[tuple[tuple[str, ...], str]] = Counter()
         for parts, stamp in each_image(path, argument, others=counts, endings=_ENDINGS):
             if is_image(parts[-1]) or _kind(parts[-1]) != "files":
@@ -145,11 +144,10 @@ def _listed(argument: str, say: Callable[[str], None]) -> Iterator[tuple[str, st
                 yield str(path.joinpath(*parts)), stamp.rpartition("-")[0]
             else:
                 counts[(), Path(parts[-1]).suffix.lower()] += 1
-        left_out = {}
         for (_, ending), number in counts.items():
-            left_out[ending] = left_out.get(ending, 0) + number
-    if left_out:
-        say(f"{argument}: files left out by their ending: {by_ending(left_out)}")
+            others[ending] += number
+    if others:
+        say(f"{argument}: files left out by their ending: {by_ending(others)}")
 
 
 def _members(place: str) -> Iterator[tuple[str, Load]]:

@@ -238,11 +238,16 @@ def _together(path: Path, name: str, source: Source, entry: Mapping[str, Any], n
     file = path.parent / str(entry["groups"])
     try:
         rows = csv_reader(file.read_bytes(), ("file", "group"))
-        groups = {row["file"].replace("\\", "/"): row["group"].strip() for row in rows}
+        listed = [(row["file"].replace("\\", "/"), row["group"].strip()) for row in rows]
     except (OSError, csv.Error, KeyError) as error:
         raise ConfigError(
             KEY, f"{path}: sources.{name}.groups: needs columns file and group: {error}"
         ) from None
+    groups: dict[str, str] = {}
+    for image, group in listed:
+        if (before := groups.setdefault(image, group)) != group:
+            twice = f"{image} is of the groups {before!r} and {group!r}; give each image one"
+            raise ConfigError(KEY, f"{path}: sources.{name}.groups: {file}: {twice}")
     if unknown := sorted(groups.keys() - {*source.names}):
         names = f"{file}: {len(unknown):,} of {len(groups):,} rows name no image, such as {unknown[0]!r}"
         if len(unknown) == len(groups):

@@ -1,12 +1,15 @@
 """Splits that come with the data: said for all of it or for none, and by the names of shards."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, MutableMapping, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 from wastejax.data.formats.class_folders import ROLES, role_of
 from wastejax.data.formats.walk import readable
 from wastejax.errors import ConfigError
 
+Image = TypeVar("Image", bound=Hashable)
 _NUMBER = re.compile(r"[-_. ]?\d+([-_. ]of[-_. ]\d+)?$")  # train-00000-of-00002
 _ROLE_OF = {word: role for role, words in ROLES.items() for word in words}
 
@@ -32,6 +35,20 @@ def all_or_none(splits: Iterable[tuple[str, str]], where: str, key: str) -> None
             f"{where}: {name!r} is of the split {split}, and {without!r} is of none; give a split to all or "
             "none, or move the rest away",
         )
+
+
+def keep_split(
+    found: MutableMapping[Image, str], image: Image, split: str, name: str, where: Path, key: str
+) -> None:
+    """Adds the split that an image is listed under to those found before.
+
+    Raises:
+        ConfigError: it is listed under another one, too: its labels would count twice, and be tested as they were
+            learned.
+    """
+    if (before := found.setdefault(image, split)) != split:
+        both = f"is listed under {before or 'no split'} and under {split or 'no split'}"
+        raise ConfigError(key, f"{where}: {name} {both}; list each image under one of them")
 
 
 def splits_of_shards(names: Sequence[str], where: str, key: str) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -1,5 +1,6 @@
 """The one walk through a folder of images, which every command shares."""
 
+import glob
 import os
 import unicodedata
 from collections import Counter
@@ -138,6 +139,21 @@ def ignored(name: str) -> bool:
 def passed_over(path: str) -> bool:
     """Returns whether a file in an archive or behind a URL is, or lies in, what a walk passes over."""
     return any(ignored(part) for part in path.split("/") if part not in ("", ".", ".."))
+
+
+def matching(pattern: str) -> list[Path]:
+    """Returns the files that a glob matches, sorted, without what a walk passes over and the glob does not name.
+
+    Args:
+        pattern: relative or absolute; `**` stands for folders of any depth.
+    """
+    named = set(Path(pattern).parts)
+    found = map(Path, sorted(glob.glob(pattern, recursive=True)))  # noqa: PTH207 - pathlib takes no absolute ones
+    return [
+        path
+        for path in found
+        if path.is_file() and not any(ignored(part) for part in path.parts if part not in named | {".."})
+    ]
 
 
 def readable(path: str) -> str:

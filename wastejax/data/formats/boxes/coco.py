@@ -9,7 +9,7 @@ from wastejax.data.formats.boxes import Box, Corners, Reading, Tag
 from wastejax.data.formats.boxes.find import Found, content_of, ending_with, placed
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
-from wastejax.data.formats.splits import all_or_none
+from wastejax.data.formats.splits import all_or_none, keep_split
 from wastejax.data.formats.walk import not_read, walk
 from wastejax.errors import ConfigError
 
@@ -61,7 +61,8 @@ def _read(file: Path, split: str, found: Found, key: str) -> None:
         names = {category["id"]: str(category["name"]) for category in content["categories"]}
         annotations = list(content["annotations"])
         place = _places(file, [name for name, _ in images.values()], key)
-    found.photographs |= dict.fromkeys(place.values(), split)
+    for name, photograph in place.items():
+        keep_split(found.photographs, photograph, split, name, file, key)
     for number, annotation in enumerate(annotations):
         with content_of(f"{file}: annotation {number} of {len(annotations)}", key):
             if annotation["image_id"] not in images:

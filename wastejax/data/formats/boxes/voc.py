@@ -7,6 +7,7 @@ from wastejax.data.formats.boxes import Annotations, Box, Corners, Reading, Tag,
 from wastejax.data.formats.boxes.find import content_of
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
+from wastejax.data.formats.splits import keep_split
 from wastejax.data.formats.walk import is_image, not_read, walk
 from wastejax.data.formats.walk import listed as names_of
 from wastejax.data.images import BadImage, decode, read_file
@@ -83,7 +84,8 @@ def _from_zero(box: Box) -> Corners:
 def _listed(path: Path, key: str) -> dict[str, str]:
     """Returns the split of each image, by its name without ending, of ImageSets/Main."""
     found: dict[str, str] = {}
-    for name in ("trainval", "train", "val", "test"):  # the later ones say more
+    both: dict[str, str] = {}  # of trainval.txt: what train.txt and val.txt name too is theirs
+    for name in ("trainval", "train", "val", "test"):
         split = name.removesuffix("val") or name
         file = path / "ImageSets" / "Main" / f"{name}.txt"
         if not file.is_file():
@@ -91,7 +93,14 @@ def _listed(path: Path, key: str) -> dict[str, str]:
         with content_of(f"cannot read {file}", key):
             # Whatever the computer's own encoding is; bytes that are none are as in names of files.
             lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
-            found |= {line.split()[0]: split for line in lines if line.strip()}
+        for image in (line.split()[0] for line in lines if line.strip()):
+            if name == "trainval":
+                both[image] = split
+            else:
+                keep_split(found, image, split, image, file, key)
+    for image, split in both.items():
+        if found.get(image) != "val":
+            keep_split(found, image, split, image, path / "ImageSets" / "Main" / "trainval.txt", key)
     return found
 
 

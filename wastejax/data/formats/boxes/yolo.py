@@ -8,6 +8,7 @@ from typing import Any
 from wastejax.data.formats.boxes import Annotations, Box, Reading, Tag, as_source
 from wastejax.data.formats.boxes.find import content_of
 from wastejax.data.formats.source import Source
+from wastejax.data.formats.splits import keep_split
 from wastejax.data.formats.walk import by_ending, is_image, walk
 from wastejax.errors import ConfigError, MissingPackage
 
@@ -117,9 +118,7 @@ def _listed(
                 images = _images(path, content, str(place), key, others)
             for image in images:
                 repeated += image in found
-                if (before := found.setdefault(image, split)) != split:
-                    both = f"is listed under {before} and under {split}; list each image under one of them"
-                    raise ConfigError(key, f"{path}: {image.name} {both}")
+                keep_split(found, image, split, image.name, path, key)
     if not found:
         raise ConfigError(key, f"{path}: names no images under train, val or test")
     return found, repeated
