@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from experiments.provenance import provenance
+from experiments.provenance import head, provenance
 from wastejax.benchmark.timing import Runner, interleave, ratio
 from wastejax.evaluation.report.markdown import table
 from wastejax.files import write_json, write_text
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0)
     args = parser.parse_args()
     earlier = args.earlier.resolve()
-    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, cwd=earlier).strip()
+    commit = head(earlier)
     result: dict[str, Any] = provenance("python experiments/before.py EARLIER")
     result["earlier"] = commit[:12]
     result["rows"] = measure(earlier, args.rounds, args.seconds)

@@ -1,7 +1,9 @@
-"""How soon an answer is there, with the fastest engine against jax: experiments/results/speed/felt.json and .md.
+"""How soon an answer is there, with jax and the fastest engine, against an earlier build.
 
-Command: python experiments/felt.py [--parts=first,folder,serve] [--images=2000] [--rounds=7] [--seconds=6]
-The bundled model, in processes of their own, the engines in turn, for the machine may be busy with other things.
+Command: python experiments/felt.py EARLIER [--parts=first,folder,serve] [--images=2000] [--rounds=7] [--seconds=6]
+EARLIER is a checkout of the commit to compare with, which computes with jax alone. The bundled model of each build,
+in processes of their own, in turn, for the machine may be busy with other things. Writes
+experiments/results/speed/felt.json and .md.
 Of each process the time that it took, the processor's time, which others' work disturbs least, and the largest
 memory. Parts that are not asked for keep the numbers that they have.
 """
@@ -22,22 +24,24 @@ import numpy as np
 from PIL import Image
 
 from experiments import serving
-from experiments.provenance import provenance
+from experiments.provenance import head, provenance
 from wastejax.data.drawing import dataset as synthetic
 from wastejax.evaluation.report.markdown import table
 from wastejax.files import write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results" / "speed"
-ENGINES = ("jax", "onnxruntime")
+EARLIER, FASTEST = "earlier", "onnxruntime"
+ENGINES = (EARLIER, "jax", FASTEST)
 
 
-def run(engine: str, *arguments: str) -> dict[str, float]:
+def run(engine: str, earlier: Path, *arguments: str) -> dict[str, float]:
     """Runs `wastejax predict`; returns its seconds, its processor's seconds, its MiB, and its images per second."""
-    command = [sys.executable, "-m", "wastejax.main", "predict", f"--engine={engine}", *arguments]
+    command = [sys.executable, "-m", "wastejax.main", "predict", *arguments]
     with tempfile.TemporaryFile() as said:
         start = time.perf_counter()
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=said)
+        root, env = build(engine, earlier)
+        process = subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.DEVNULL, stderr=said)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -55,6 +59,12 @@ def run(engine: str, *arguments: str) -> dict[str, float]:
     }
 
 
+def build(engine: str, earlier: Path) -> tuple[Path, dict[str, str]]:
+    """Returns the checkout and the environment that answer with an engine; there, `python -m` finds wastejax."""
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "WASTEJAX_ENGINE")}
+    return (earlier, env) if engine == EARLIER else (ROOT, env | {"WASTEJAX_ENGINE": engine})
+
+
 def draw(folder: Path, count: int) -> None:
     """Writes JPEGs of 800 x 600 pixels, of few drawn images: decoding takes the same time."""
     for i in range(count):
@@ -70,12 +80,12 @@ def draw(folder: Path, count: int) -> None:
             (folder / f"{i:05}.jpg").write_bytes((folder / f"{i % 32:05}.jpg").read_bytes())
 
 
-def in_turn(rounds: int, *arguments: str) -> dict[str, dict[str, float]]:
+def in_turn(rounds: int, earlier: Path, *arguments: str) -> dict[str, dict[str, float]]:
     """Returns medians over rounds, of which one more is not counted."""
     found: dict[str, list[dict[str, float]]] = {engine: [] for engine in ENGINES}
     for _ in range(rounds + 1):
         for engine in ENGINES:
-            found[engine].append(run(engine, *arguments))
+            found[engine].append(run(engine, earlier, *arguments))
             print(engine, found[engine][-1], flush=True)
     return {engine: medians(rows[1:]) for engine, rows in found.items()}
 
@@ -85,14 +95,13 @@ def medians(rows: list[dict[str, float]]) -> dict[str, float]:
     return {key: round(float(np.median([row[key] for row in rows])), 3) for key in rows[0]}
 
 
-def serve(seconds: float, rounds: int) -> dict[str, dict[str, float]]:
+def serve(seconds: float, rounds: int, earlier: Path) -> dict[str, dict[str, float]]:
     """Returns what 1 and 8 clients get of a server, medians over rounds."""
     serving.CONCURRENCY = (1, 8)
     found: dict[str, list[dict[str, float]]] = {engine: [] for engine in ENGINES}
     for _ in range(rounds):
         for engine in ENGINES:
-            os.environ["WASTEJAX_ENGINE"] = engine
-            with serving.serving(None) as server:
+            with serving.serving(None, *build(engine, earlier)) as server:
                 serving.load(server, 1)
                 one, eight = serving.load(server, seconds)
                 found[engine].append(
@@ -111,8 +120,9 @@ def report(result: Mapping[str, Any]) -> str:
 
     def row(what: str, part: str, key: str, unit: str, target: str = "") -> None:
         if part in result:
-            jax, fast = (result[part][engine][key] for engine in ENGINES)
-            rows.append([what, f"{jax:g} {unit}", f"{fast:g} {unit}", f"{fast / jax:.2f}", target])
+            values = {engine: result[part][engine][key] for engine in ENGINES}
+            ratios = (f"{values[FASTEST] / values[engine]:.2f}" for engine in ENGINES[:2])
+            rows.append([what, *(f"{value:g} {unit}" for value in values.values()), *ratios, target])
 
     row("cold process to printed answer", "first", "seconds", "s", "at most 0.45")
     row("the same, time of the processor", "first", "processor", "s")
@@ -124,16 +134,19 @@ def report(result: Mapping[str, Any]) -> str:
     row("server, answers of 8 clients", "serve", "rate_of_8", "answers/s", "at least 1.6")
     row("server, memory", "serve", "mib", "MiB", "at most 1")
     lines = [
-        f"{part}: `{about['command']}`, commit {about['commit']}, {about['date']}, {about['hardware']}, load"
-        f" {about['load']}"
+        f"{part}: `{about['command']}`, commit {about['commit']} against {about['earlier']}, {about['date']}, "
+        f"{about['hardware']}, load {about['load']}"
         for part, about in result["measured"].items()
     ]
-    head = ["what", "jax", "ONNX Runtime", "ratio", "wanted"]
-    return "\n".join(["# How soon an answer is there", "", *table(head, rows), "", "\n\n".join(lines)]) + "\n"
+    names = ["what", "before, jax", "now, jax", "now, ONNX Runtime", "relative to before", "to jax", "wanted"]
+    return (
+        "\n".join(["# How soon an answer is there", "", *table(names, rows), "", "\n\n".join(lines)]) + "\n"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("earlier", type=Path, metavar="EARLIER")
     parser.add_argument("--parts", default="first,folder,serve")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=7)
@@ -145,12 +158,13 @@ def main() -> None:
         draw(Path(folder), max(args.images, 1))
         for part in args.parts.split(","):
             if part == "first":
-                result[part] = in_turn(args.rounds, str(Path(folder) / "00000.jpg"))
+                result[part] = in_turn(args.rounds, args.earlier, str(Path(folder) / "00000.jpg"))
             elif part == "folder":
-                result[part] = in_turn(args.rounds, folder, "--format=csv")
+                result[part] = in_turn(args.rounds, args.earlier, folder, "--format=csv")
             else:
-                result[part] = serve(args.seconds, args.rounds)
-            about = provenance(f"python experiments/felt.py {' '.join(sys.argv[1:])}")
+                result[part] = serve(args.seconds, args.rounds, args.earlier)
+            about = provenance(f"python experiments/felt.py EARLIER {' '.join(sys.argv[2:])}".strip())
+            about["earlier"] = head(args.earlier)[:12]
             result["measured"][part] = about | {"load": round(os.getloadavg()[0], 1)}
             write_json(file, result)
             write_text(RESULTS / "felt.md", report(result))

@@ -25,9 +25,9 @@ def provenance(command: str, commit: str = "") -> dict[str, str]:
     }
 
 
-def head() -> str:
+def head(checkout: Path = ROOT) -> str:
     """Returns the commit that is checked out."""
-    return subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, cwd=ROOT).strip()
+    return subprocess.check_output(["git", "rev-parse", "HEAD"], text=True, cwd=checkout).strip()
 
 
 def named(command: str) -> str:

@@ -23,7 +23,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,13 +85,13 @@ class Server:
 
 
 @contextmanager
-def serving(model: str | None) -> Iterator[Server]:
-    """Starts `wastejax serve` with an empty folder for temporary files."""
+def serving(model: str | None, root: Path = ROOT, env: Mapping[str, str] = os.environ) -> Iterator[Server]:
+    """Starts `wastejax serve` of a checkout with an empty folder for temporary files."""
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "wastejax.main", "serve", "--port=0"]
         command += [f"--model={model}"] if model else []
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | {"TMPDIR": scratch}
+            command, stdout=subprocess.PIPE, text=True, cwd=root, env={**env, "TMPDIR": scratch}
         )
         try:
             assert process.stdout is not None
