@@ -15,7 +15,7 @@ ABOUT = {
 def test_the_page_of_what_is_felt_has_a_row_for_each_part():
     engine = {"seconds": 2.0, "processor": 1.0, "mib": 300.0, "images_per_second": 50.0}
     part = {"earlier": engine | {"seconds": 4.0}, "jax": engine, "onnxruntime": engine | {"seconds": 0.5}}
-    lines = felt.report({"first": part, "measured": {"first": ABOUT | EARLIER}}).splitlines()
+    lines = felt.report({"first": part, "measured": {"first": ABOUT | {"earlier": "def"}}}).splitlines()
     assert "| cold process to printed answer | 4 s | 2 s | 0.5 s | 0.12 | 0.25 | at most 0.45 |" in lines
     assert lines[3] == "| --- " * 7 + "|" and lines[2].count("|") == 8
 
