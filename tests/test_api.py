@@ -71,7 +71,7 @@ def test_every_public_name_is_typed_and_described():
             described = (
                 parameter.name if parameter.kind is not parameter.VAR_KEYWORD else f"**{parameter.name}"
             )
-            assert f"        {described}: " in function.__doc__, (name, parameter.name)
+            assert f"\n    {described}: " in inspect.getdoc(function), (name, parameter.name)
     assert (Path(wastejax.__file__).parent / "py.typed").is_file()
     assert typing.get_type_hints(classifier.Prediction)["probability"] is float
 

@@ -65,7 +65,7 @@ BAD: dict[str, list[tuple[str | bytes, str]]] = {
     "COCO": [
         ("{", "is no COCO file"),
         (b"\xff\xfe\x00", "is no COCO file"),
-        ("[" * 100_000, "recursion"),
+        ("[" * 100_000, "recursion|Stack overflow"),
         (coco(categories=3), "is no COCO file"),
         (json.dumps({"images": [], "annotations": []}), "lacks 'categories'"),
         (coco(images=[{"id": 1, "width": 9, "height": 9}]), "lacks 'file_name'"),
@@ -91,7 +91,7 @@ BAD: dict[str, list[tuple[str | bytes, str]]] = {
         (tasks(data={"text": "hello"}), "names no image"),
         (tasks(data={"image": "gone.png"}), "is not found beside it"),
         (tasks(data={"image": "gone.psd"}), UNREAD),
-        (tasks(data={"image": "x" * 5000 + ".png"}), "task 0"),
+        (tasks(data={"image": "x" * 5000 + ".png"}), "task 0|is not found beside it"),
         (tasks(annotations=[]), "without an annotation|no box"),
         (tasks(annotations=5), "task 0"),
         (tasks(annotations=[5]), "task 0"),
