@@ -17,7 +17,7 @@ from wastejax.data.formats.class_folders import open_folder
 from wastejax.data.formats.parquet import image_column, open_parquet, parquet_files
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.table import metadata_files, open_tables
-from wastejax.data.formats.walk import ignored
+from wastejax.data.formats.walk import absolute, ignored
 from wastejax.errors import ConfigError
 from wastejax.files import user_path
 
@@ -54,10 +54,11 @@ def _open(path: str | Path, key: str, reading: Reading) -> Source:
     if is_url(path):
         return open_url(str(path), key)
     path = user_path(path)
+    if not path.is_file() and not path.is_dir():
+        return open_folder(path, key)  # says what is wrong
+    path = absolute(path)  # for annotations whose photographs have absolute names, or lie above them
     if path.is_file():
         return _open_file(path, key, reading)
-    if not path.is_dir():
-        return open_folder(path, key)  # says what is wrong
     if metadata := metadata_files(path, key, reading.several):
         return open_tables(metadata, key, reading.several)
     if (files := parquet_files(path)) and image_column(files[0], key):

@@ -136,6 +136,20 @@ def ignored(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM
 
 
+def absolute(path: Path) -> Path:
+    """Returns a path from the root on without `..`, which leads through the links that it was given with.
+
+    `Path.resolve` would leave them: what lies beside a link need not lie beside its target.
+    """
+    whole = path.absolute()
+    if ".." not in whole.parts:
+        return whole
+    plain = Path(os.path.normpath(whole))
+    # Behind a link to a folder, `..` is above the link's target.
+    moved = whole.exists() and not (plain.exists() and plain.samefile(whole))
+    return whole.resolve() if moved else plain
+
+
 def passed_over(path: str) -> bool:
     """Returns whether a file in an archive or behind a URL is, or lies in, what a walk passes over."""
     return any(ignored(part) for part in path.split("/") if part not in ("", ".", ".."))

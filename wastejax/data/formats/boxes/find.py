@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
+from typing import TypeVar
 
 from wastejax.data.formats.boxes import Annotations, Box, Reading, Tag, as_source
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.walk import not_read, walk
 from wastejax.errors import ConfigError
 
+AnyPath = TypeVar("AnyPath", bound=PurePath)
 # What Python says where content has another shape than its format: not there, of another type, no number, too deep.
 _SHAPES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -33,6 +35,22 @@ def content_of(what: str, key: str) -> Iterator[None]:
     except (OSError, *_SHAPES) as error:
         why = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ConfigError(key, f"{what}: {why}") from None
+
+
+def folder_of_all(root: AnyPath, paths: Iterable[AnyPath], key: str) -> AnyPath:
+    """Returns a folder if all of the paths lie below it, else the next one above it of which that is so.
+
+    Raises:
+        ConfigError: there is none: they lie on several drives, or only some are absolute.
+    """
+    for path in paths:
+        while not path.is_relative_to(root):
+            if root == root.parent:
+                raise ConfigError(
+                    key, f"{path} does not lie below {root}, as other photographs do; move them together"
+                )
+            root = root.parent
+    return root
 
 
 class Found:
@@ -63,8 +81,7 @@ class Found:
         Raises:
             ConfigError: there is nothing that can be used, or some photographs have a split and some have none.
         """
-        while not all(path.is_relative_to(root) for path in self.photographs):
-            root = root.parent
+        root = folder_of_all(root, self.photographs, key)
         below = {str(path): path.relative_to(root).as_posix() for path in self.photographs}
         splits = {below[str(path)]: split for path, split in self.photographs.items()}
         things = [thing._replace(path=below[thing.path]) for thing in self.things]

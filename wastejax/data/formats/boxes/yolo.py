@@ -1,15 +1,15 @@
 """YOLO: data.yaml, and for each image a text file of boxes or polygons in shares of its sides."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from wastejax.data.formats.boxes import Annotations, Box, Reading, Tag, as_source
-from wastejax.data.formats.boxes.find import content_of
+from wastejax.data.formats.boxes.find import content_of, folder_of_all
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.splits import keep_split
-from wastejax.data.formats.walk import by_ending, is_image, walk
+from wastejax.data.formats.walk import absolute, by_ending, is_image, walk
 from wastejax.errors import ConfigError, MissingPackage
 
 SPLITS = ("train", "val", "test")
@@ -39,16 +39,15 @@ def open_yolo(path: Path, key: str, reading: Reading) -> Source:
         names = {int(number): str(name) for number, name in names.items()}
     others: Counter[str] = Counter()
     found, repeated = _listed(path, content, key, others)
-    root = path.parent.resolve()
-    while not all(image.is_relative_to(root) for image in found):
-        root = root.parent
+    root = folder_of_all(path.parent, found, key)
     boxes: list[Box] = []
     rotated: list[Tag] = []
     photographs: dict[str, str] = {}
+    labels = _label_files(found)
     for image, split in found.items():
         path_below = image.relative_to(root).as_posix()
         photographs[path_below] = split
-        for label, points in _rows(_label_file(image), names, key):
+        for label, points in _rows(labels[image], names, key):
             if points is None:
                 rotated.append(Tag(path_below, label))
                 continue
@@ -132,7 +131,7 @@ def _images(path: Path, content: dict[str, Any], place: str, key: str, others: C
     base = path.parent / str(content.get("path") or "")
     # Roboflow writes ../train/images and means train/images.
     tried = [base / place, path.parent / place, path.parent / place.removeprefix("../")]
-    where = next((folder.resolve() for folder in tried if folder.exists()), None)
+    where = next((absolute(folder) for folder in tried if folder.exists()), None)
     if where is None:
         raise ConfigError(key, f"{path}: there is no {tried[0]}")
     if where.is_dir():
@@ -140,15 +139,45 @@ def _images(path: Path, content: dict[str, Any], place: str, key: str, others: C
         others.update(found.left_out())
         return [where.joinpath(*parts) for parts in found.images]
     lines = [line.strip() for line in where.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [(where.parent / line).resolve() for line in lines]
+    return [absolute(where.parent / line) for line in lines]
 
 
-def _label_file(image: Path) -> Path:
-    """Returns where the boxes of an image are: labels/ for the last images/ in its path, .txt for its ending."""
+def _label_files(images: Iterable[Path]) -> dict[Path, Path]:
+    """Returns where the boxes of each image are, whether they are there or not: .txt for its ending.
+
+    For all images of a folder it is the first place where one of them has any: labels/ for the last images/ in the
+    path; beside the images, as a folder above the whole set may be called images too; or either at the target of links.
+    """
+    of_folder: dict[Path, list[Path]] = {}
+    for image in images:
+        of_folder.setdefault(image.parent, []).append(image)
+    found: dict[Path, Path] = {}
+    for of_one in of_folder.values():
+        places = ({image: place(image) for image in of_one} for place in _PLACES)
+        found |= next(
+            (files for files in places if any(file.is_file() for file in files.values())),
+            {image: _in_labels(image) for image in of_one},
+        )
+    return found
+
+
+def _in_labels(image: Path) -> Path:
     parts = list(image.parts)
     if "images" in parts[:-1]:
         parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
-    return Path(*parts).with_suffix(".txt")
+    return _beside(Path(*parts))
+
+
+def _beside(image: Path) -> Path:
+    return image.with_suffix(".txt")
+
+
+_PLACES: tuple[Callable[[Path], Path], ...] = (
+    _in_labels,
+    _beside,
+    lambda image: _in_labels(image.resolve()),
+    lambda image: _beside(image.resolve()),
+)
 
 
 def _rows(file: Path, names: dict[int, str], key: str) -> list[tuple[str, Sequence[float] | None]]:
