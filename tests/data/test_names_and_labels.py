@@ -140,6 +140,48 @@ def test_group_0_is_a_group_and_null_is_none(tmp_path):
     assert open_path(jsonl(tmp_path, *rows)).groups == ("0", "0", "1", "", "")
 
 
+def test_columns_that_the_first_rows_of_json_lines_lack_are_read(tmp_path):
+    rows = [
+        {},
+        {"label": "can"},
+        {"label": "can", "group": "g", "domain": "default"},
+        {"label": "jar", "photo": 7},
+    ]
+    source = open_path(jsonl(tmp_path, *rows))
+    assert source.groups == ("", "g", "7") and source.domains == ("", "default", "")
+    assert source.notes == ("rows without a file or a label, left out: 1",)
+    with pytest.raises(ConfigError, match="some files have a split and some have none"):
+        open_path(jsonl(tmp_path, {"label": "can"}, {"label": "jar", "split": "test"}))
+    assert any(
+        "column 'fold' is not read" in note for note in open_path(jsonl(tmp_path, *rows, {"fold": 1})).notes
+    )
+    with pytest.raises(ConfigError, match="column 'jar' must hold 0 or 1, has a row without it"):
+        open_path(jsonl(tmp_path, {"can": 1, "lid": 0}, {"can": 0, "lid": 1, "jar": 1}), reading=SEVERAL)
+
+
+def test_metadata_whose_first_row_has_no_label_are_read(tmp_path):
+    rows = [{"file_name": "a.png"}, {"file_name": "b.png", "label": "can"}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert open_path(tmp_path).names == ("b.png",)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet", "parquet with images"])
+def test_known_columns_are_read_in_capitals_from_every_table(tmp_path, ending):
+    rows = [("a.png", "can", "train", "g"), ("b.png", "jar", "test", "h")]
+    columns = ("File", "Label", "Split", "GROUP")
+    path = tmp_path / f"list.{ending[:7]}"
+    if ending == "csv":
+        path.write_text("\n".join(map(",".join, [columns, *rows])))
+    elif ending == "jsonl":
+        path.write_text("\n".join(json.dumps(dict(zip(columns, row, strict=True))) for row in rows))
+    else:
+        table = pyarrow.table(dict(zip(columns, zip(*rows, strict=True), strict=True)))
+        parquet.write_table(table.append_column("i", [[b"x"] * 2]) if "images" in ending else table, path)
+    source = open_path(path)
+    assert source.label_names == ["can", "jar"]
+    assert source.splits == ("train", "test") and source.groups == ("g", "h")
+
+
 def test_a_list_of_labels_is_no_class_of_its_own(tmp_path):
     file = jsonl(tmp_path, {"label": ["can"]}, {"label": ["can", "jar"]})
     with pytest.raises(ConfigError, match=r"1\.png has 2 labels, can, jar; .*config\.loss\.kind=multilabel"):

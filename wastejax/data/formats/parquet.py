@@ -122,7 +122,7 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
 def _image_and_label(path: Path, key: str, known: str, first: str) -> str:
     """Returns the column of images of a file, that of the first; raises a ConfigError where it has none."""
     schema, found = read_schema(path, key), image_column(path, key)
-    if found is None or not any(name in schema.names for name in LABEL):
+    if found is None or not _column_named(schema, LABEL):
         lacks = "label" if found else "bytes of images"
         raise ConfigError(key, f"{path}: has no column of {lacks}; it has {', '.join(schema.names)}")
     if known and known != found:
@@ -130,10 +130,17 @@ def _image_and_label(path: Path, key: str, known: str, first: str) -> str:
     return found
 
 
+def _column_named(schema: "pyarrow.Schema", names: Sequence[str]) -> str:
+    """Returns the column of the first of some names, else the first in capitals or amid spaces; '' for none."""
+    plain = {column.strip().lower(): column for column in reversed(schema.names)}
+    spelled = {column: column for column in schema.names}
+    return next((known[name] for known in (spelled, plain) for name in names if name in known), "")
+
+
 def _labels_in(path: Path, key: str, several: bool, counts: Counter[str]) -> Iterator[tuple[int, list[str]]]:
     """Yields the rows of a file that have labels, and these; `counts` is told what is left out."""
     schema = read_schema(path, key)
-    label = next(name for name in LABEL if name in schema.names)
+    label = _column_named(schema, LABEL)
     of_number = _class_names(schema, label)
     for at, value in enumerate(read_table(path, key, [label])[label].to_pylist()):
         with content_of(f"{path}: row {at}", key):
@@ -170,7 +177,7 @@ def _cells(
     found: dict[int, list[str]] = {}
     for number in sorted({number for number, _ in rows}):
         schema = read_schema(paths[number], key)
-        if column := next((name for name in columns if name in schema.names), None):
+        if column := _column_named(schema, columns):
             names = _class_names(schema, column)
             values = read_table(paths[number], key, [column])[column].to_pylist()
             found[number] = [

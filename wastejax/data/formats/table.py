@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from wastejax.data.collections.places import is_url
 from wastejax.data.formats.boxes import stamp_of
+from wastejax.data.formats.boxes.find import folder_of_all
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.csv_file import composed, csv_reader
 from wastejax.data.formats.source import GROUP, ReadFiles, Source
@@ -48,9 +49,9 @@ def metadata_files(folder: Path, key: str, several: bool = False) -> list[Path]:
         return roboflow
     names = LABELS if several else LABEL
     files = [place / name for place in places for name in METADATA if (place / name).is_file()]
-    rows = [read_rows(file, key)[:1] for file in files]
+    columns = [_first_cells(read_rows(file, key)) for file in files]
     # Without labels the folders say the class, as they do for Hugging Face.
-    labeled = all(row and {*FILE} & {*row[0]} and {*names} & {*row[0]} for row in rows)
+    labeled = all({*FILE} & {*of_file} and {*names} & {*of_file} for of_file in columns)
     return files if labeled else []
 
 
@@ -74,28 +75,30 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
     rows = [(path, row) for path in paths for row in read_rows(path, key)]
     if not rows:
         raise ConfigError(key, f"{paths[0]}: lists no file")
-    file = _column(paths[0], rows[0][1], FILE, key)
-    columns = _indicators(rows[0][1], file) if several else []
-    label = "" if columns else _column(paths[0], rows[0][1], LABELS if several else LABEL, key)
-    group = next((name for name in GROUP if name in rows[0][1]), None)
-    root = Path(_common([path.parent.resolve() for path in paths]))
+    cells = _first_cells(row for _, row in rows)
+    file = _column(paths[0], rows, FILE, key)
+    columns = _indicators(cells, file) if several else []
+    label = "" if columns else _column(paths[0], rows, LABELS if several else LABEL, key)
+    folders = [path.parent.resolve() for path in paths]
+    root = folder_of_all(folders[0], folders, key)
     found: dict[str, _Entry] = {}
     counts: Counter[str] = Counter()
     for path, row in rows:
         name = str(row.get(file) or "")
-        if columns:
-            of_row = _flagged(row, columns, path, key)
-        else:
-            of_row = _labels(row.get(label), several, f"{path}: {name[:200]}", key)
+        where = f"{path}: {name[:200]}"
+        of_row = (
+            _flagged(row, columns, path, key) if columns else _labels(row.get(label), several, where, key)
+        )
         if not name or not (of_row or several):
             counts["without a file or a label"] += 1
             continue
         place = _place(path, name, key)
         name = Path(place).relative_to(root).as_posix() if Path(place).is_relative_to(root) else place
-        said = str(row.get("split") or "")
+        said = _text(row, "split")
         split = role_of(said) or "" if said else (role_of(path.parent.name) or "" if len(paths) > 1 else "")
         if said and not split:
             raise ConfigError(key, f"{path}: {name} has split {said!r}; must be train, val or test")
+        group = next((name for name in GROUP if name in row), None)
         entry = _Entry(of_row, split, _text(row, group), _text(row, "domain") or _text(row, "source"))
         before = found.setdefault(name, entry)
         if before[several:] != entry[several:]:
@@ -108,11 +111,20 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
     if not found or not any(entry.labels for entry in found.values()):
         raise ConfigError(key, f"{paths[0]}: no row has both a {file} and a {label or 'class'}")
     notes = [f"rows {what}, left out: {count:,}" for what, count in counts.items()]
-    notes += _unread(rows[0][1])
+    notes += _unread(cells)
     if any(entry.split for entry in found.values()) and not all(entry.split for entry in found.values()):
         raise ConfigError(key, f"{paths[0]}: some files have a split and some have none; give all or none")
     source = _source(root, found, notes)
     return source.with_several([found[name].labels for name in source.names]) if several else source
+
+
+def _first_cells(rows: Iterable[Row]) -> Row:
+    """Returns each column with its first cell: an object of JSON lines need not have those of the others."""
+    found: Row = {}
+    for row in rows:
+        if not row.keys() <= found.keys():
+            found |= {name: cell for name, cell in row.items() if name not in found}
+    return found
 
 
 def _place(table: Path, name: str, key: str) -> str:
@@ -206,16 +218,26 @@ def read_rows(path: Path, key: str) -> list[Row]:
         if ending == ".parquet":
             from wastejax.data.formats.parquet import read_table
 
-            return read_table(path, key).to_pylist()
+            return [_with_plain_names(row) for row in read_table(path, key).to_pylist()]
         if ending in (".jsonl", ".ndjson"):
             lines = path.read_text(encoding="utf-8-sig").split("\n")  # JSON may hold other ends of lines
             rows = [json.loads(line) for line in lines if line.strip()]
             if not all(isinstance(row, dict) for row in rows):
                 raise ValueError("each line must be an object, {…}")
-            return rows
+            return [_with_plain_names(row) for row in rows]
         return list(csv_reader(path.read_bytes(), _KNOWN, "\t" if ending == ".tsv" else ""))
     except (OSError, csv.Error, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(key, f"cannot read {path}: {error}") from None
+
+
+def _with_plain_names(row: Row) -> Row:
+    """Returns a row whose known columns are in lower case and amid no spaces, as `csv_reader` has them."""
+    plain = {name: name.strip().lower() for name in row}
+    if all(name == given or name not in _KNOWN or name in row for given, name in plain.items()):
+        return row
+    return {
+        name if name in _KNOWN and name not in row else given: row[given] for given, name in plain.items()
+    }
 
 
 def _unread(row: Mapping[str, Any]) -> list[str]:
@@ -227,18 +249,12 @@ def _unread(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _column(path: Path, row: Row, names: Sequence[str], key: str) -> str:
-    found = next((name for name in names if name in row), None)
+def _column(path: Path, rows: Sequence[tuple[Path, Row]], names: Sequence[str], key: str) -> str:
+    """Returns the first of the names that the first row has which has any; raises a ConfigError where none has."""
+    found = next((name for _, row in rows for name in names if name in row), None)
     if found is None:
-        has = ", ".join(str(name) for name in row)
+        has = ", ".join(map(str, _first_cells(row for _, row in rows)))
         raise ConfigError(
             key, f"{path}: needs a column {names[0]!r} (or {', '.join(names[1:4])}); it has {has}"
         )
     return found
-
-
-def _common(folders: Sequence[Path]) -> Path:
-    top = folders[0]
-    while not all(folder.is_relative_to(top) for folder in folders):
-        top = top.parent
-    return top

@@ -146,7 +146,7 @@ def _label_files(images: Iterable[Path]) -> dict[Path, Path]:
     """Returns where the boxes of each image are, whether they are there or not: .txt for its ending.
 
     For all images of a folder it is the first place where one of them has any: labels/ for the last images/ in the
-    path; beside the images, as a folder above the whole set may be called images too; or either at the target of links.
+    path; beside the images, as a folder above the set may be called images; or either at the target of a link.
     """
     of_folder: dict[Path, list[Path]] = {}
     for image in images:
