@@ -54,25 +54,25 @@ def _open(path: str | Path, key: str, reading: Reading) -> Source:
     if is_url(path):
         return open_url(str(path), key)
     path = user_path(path)
-    if not path.is_file() and not path.is_dir():
-        return open_folder(path, key)  # says what is wrong
-    path = absolute(path)  # for annotations whose photographs have absolute names, or lie above them
     if path.is_file():
         return _open_file(path, key, reading)
+    if not path.is_dir():
+        return open_folder(path, key)  # says what is wrong
+    whole = absolute(path)  # for annotations, whose photographs may lie above them or have absolute names
     if metadata := metadata_files(path, key, reading.several):
         return open_tables(metadata, key, reading.several)
     if (files := parquet_files(path)) and image_column(files[0], key):
         return open_parquet(files, key, reading.several)
     if file := yolo_file(path):
-        return open_yolo(file, key, reading)
+        return open_yolo(absolute(file), key, reading)
     if coco_files(path):
-        return open_coco(path, key, reading)
+        return open_coco(whole, key, reading)
     if (tars := tar_files(path)) and not any(p.is_dir() and not ignored(p.name) for p in path.iterdir()):
         return open_tars(tars, key)
     if (path / CVAT_IN_FOLDER).is_file():
-        return open_cvat(path / CVAT_IN_FOLDER, key, reading)
+        return open_cvat(whole / CVAT_IN_FOLDER, key, reading)
     if xml_files(path):
-        return open_voc(path, key, reading)
+        return open_voc(whole, key, reading)
     return _open_folder(path, key, reading)
 
 
@@ -114,18 +114,18 @@ def _is_annotation(file: Path) -> bool:
 
 
 def _open_file(path: Path, key: str, reading: Reading) -> Source:
-    ending = path.suffix.lower()
+    ending, whole = path.suffix.lower(), absolute(path)
     if ending == ".parquet":
         opening = open_parquet if image_column(path, key) else open_tables
         return opening([path], key, reading.several)
     if ending in (".csv", ".tsv", ".jsonl", ".ndjson"):
         return open_tables([path], key, reading.several)
     if ending == ".json":
-        return (open_label_studio if _is_list(path) else open_coco)(path, key, reading)
+        return (open_label_studio if _is_list(path) else open_coco)(whole, key, reading)
     if ending == ".xml":
-        return open_cvat(path, key, reading)
+        return open_cvat(whole, key, reading)
     if ending in (".yaml", ".yml"):
-        return open_yolo(path, key, reading)
+        return open_yolo(whole, key, reading)
     if ending == ".tar":
         return open_tars([str(path)], key)
     if ending in _ARCHIVES:
