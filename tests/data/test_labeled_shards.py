@@ -65,7 +65,7 @@ def test_webdataset_says_the_class_beside_each_image(folder, kind):
         (label, data) for label, _, data in sorted((a, "", c) for a, _, c in content(plain))
     ]
     assert source.notes == (
-        "images without a .cls or .json beside them, left out: 2",
+        "images without a label in a .cls or .json beside them, left out: 2",
         "no other split beside 'train': its images are taken as undivided",
     )
     assert source.names[:2] == ("train-0000/00000.png", "train-0000/00002.png")

@@ -1,13 +1,13 @@
 """Labeled images in tar shards and behind URLs: what `audit` and training need of them, read at random."""
 
-import json
 import os
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,12 +20,20 @@ from wastejax.data.collections.places import (
     read_range,
     stamp_of,
 )
+from wastejax.data.collections.tars import LABELS, Labels, links_in
 from wastejax.data.formats.class_folders import from_walk
-from wastejax.data.formats.csv_file import composed
-from wastejax.data.formats.parquet import LABEL
 from wastejax.data.formats.source import ReadSubset, Source
 from wastejax.data.formats.splits import splits_of_shards
-from wastejax.data.formats.walk import Parts, Walk, by_ending, ignored, is_image, no_images, passed_over
+from wastejax.data.formats.walk import (
+    Parts,
+    Walk,
+    by_ending,
+    ignored,
+    is_image,
+    listed,
+    no_images,
+    passed_over,
+)
 from wastejax.errors import ConfigError, UserError
 from wastejax.files import reason
 
@@ -64,44 +72,68 @@ def open_url(url: str, key: str) -> Source:
     return from_walk(walk, url, key, _ReadPlaces(tuple(place for place, _ in images)), url)
 
 
+class _Member(NamedTuple):
+    """An image in a tar file."""
+
+    name: str
+    shard: int
+    start: int  # first byte
+    size: int
+
+
+@dataclass
+class _Contents:
+    """What tar files hold: images, the label beside each if there is one, other files, and links to nowhere."""
+
+    members: list[_Member] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+    others: Counter[tuple[Parts, str]] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+    differing: int = 0  # labels in .cls and .json
+
+
 def open_tars(places: Sequence[str], key: str) -> Source:
     """Opens tar shards: a class beside each image (WebDataset's `.cls` or `.json`), or class folders in them.
 
+    Links are the files in the archive that they lead to, as in folders; others are counted.
     Shards of the names of splits, such as train-0000.tar and test-0000.tar, are these splits.
 
     Raises:
-        ConfigError: one cannot be read, is compressed, says no classes, or says no split where others do.
+        ConfigError: one cannot be read, is compressed, says no classes or several of one image, or no split where
+            others do.
     """
-    members: list[tuple[str, int, int, int]] = []  # name, shard, first byte, size
-    said: dict[tuple[int, str], str] = {}
-    others: Counter[tuple[Parts, str]] = Counter()
+    found = _Contents()
     for shard, place in enumerate(places):
         if place.lower().endswith(COMPRESSED):
             raise ConfigError(
                 key, f"{place}: is compressed, so that its images cannot be read one by one; gunzip it"
             )
         try:
-            _read_members(place, shard, members, said, others, key)
+            _read_members(place, shard, found, key)
         except (OSError, tarfile.TarError) as error:
             why = reason(error) if isinstance(error, OSError) else str(error)
             raise ConfigError(key, f"cannot read {place}: {why}") from None
     origin = str(Path(places[0]).resolve().parent) if not is_url(places[0]) else places[0].rpartition("/")[0]
     stamps, shards = [stamp_of(place) for place in places], _shard_names(places)
-    if not members:
-        raise ConfigError(key, no_images(_walk([], others), places[0]))
-    if said:
-        kept = [member for member in members if (member[1], _sample(member[0])) in said]
-        source = _with_labels(places, kept, said, stamps, origin)
-        lost = len(members) - len(kept)
-        notes = [f"images without a .cls or .json beside them, left out: {lost:,}"] if lost else []
-        left_out = by_ending(_walk([], others).left_out())
-        notes += [f"files left out by their ending: {left_out}"] if left_out else []
-        return _divided(replace(source, notes=tuple(notes)), [shards[member[1]] for member in kept], key)
-    entries = [(tuple(name.strip("/").split("/")), f"{stamps[s]}-{at}") for name, s, at, _ in members]
-    of_each = [shards[member[1]] for member in members]
-    source = from_walk(_walk(entries, others), places[0], key, _reader(places, members), origin, of_each)
-    assert isinstance(source.read, ReadSubset)
-    return _divided(source, [of_each[i] for i in source.read.indices], key)
+    if not found.members:
+        raise ConfigError(key, no_images(_walk([], found.others), places[0]))
+    if any(label is not None for label in found.labels):
+        source = _with_labels(places, found, stamps, origin)
+        of_each = [
+            shards[m.shard] for m, label in zip(found.members, found.labels, strict=True) if label is not None
+        ]
+    else:
+        entries = [
+            (tuple(m.name.strip("/").split("/")), f"{stamps[m.shard]}-{m.start}") for m in found.members
+        ]
+        of_all = [shards[member.shard] for member in found.members]
+        walked = _walk(entries, found.others)
+        source = from_walk(walked, places[0], key, _reader(places, found.members), origin, of_all)
+        assert isinstance(source.read, ReadSubset)
+        of_each = [of_all[i] for i in source.read.indices]
+    lost = f"{len(found.lost):,} ({listed(found.lost)})"
+    notes = [f"links that lead to no file in their archive, left out: {lost}"] if found.lost else []
+    return _divided(replace(source, notes=(*source.notes, *notes)), of_each, key)
 
 
 def _shard_names(places: Sequence[str]) -> list[str]:
@@ -123,73 +155,61 @@ def _divided(source: Source, shards: Sequence[str], key: str) -> Source:
     return replace(source, splits=given if any(given) else None, notes=(*source.notes, *notes))
 
 
-def _read_members(
-    place: str,
-    shard: int,
-    members: list[tuple[str, int, int, int]],
-    said: dict[tuple[int, str], str],
-    others: Counter[tuple[Parts, str]],
-    key: str,
-) -> None:
-    """Adds the images of a tar file, the classes that it says, by the name of their sample, and other files."""
-    names: set[str] = set()
+def _read_members(place: str, shard: int, found: _Contents, key: str) -> None:
+    """Adds what a tar file holds; raises a ConfigError where an image is there twice or labels are not certain."""
+    names: dict[str, None] = {}
+    labels = Labels(place, key)
+
+    def add(name: str, file: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
+        if is_image(name.rpartition("/")[2]):
+            if name in names:
+                raise ConfigError(key, f"{place}: holds {name} twice; pack it again with one of them")
+            names[name] = None
+            found.members.append(_Member(name, shard, file.offset_data, file.size))
+        elif name.endswith(LABELS):
+            content = archive.extractfile(file)
+            labels.add(name, content.read() if content else b"")
+        else:
+            *folder, last = name.split("/")
+            found.others[tuple(folder), PurePosixPath(last).suffix.lower()] += 1
+
     with opened(place) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
-            name = member.name.removeprefix("./")
-            if not member.isfile() or passed_over(name):
-                continue
-            if is_image(name.rpartition("/")[2]):
-                if name in names:
-                    raise ConfigError(key, f"{place}: holds {name} twice; pack it again with one of them")
-                names.add(name)
-                members.append((name, shard, member.offset_data, member.size))
-            elif name.endswith((".cls", ".json")):
-                content = archive.extractfile(member)
-                label = _label(name, content.read() if content else b"")
-                if label is not None:
-                    said[shard, _sample(name)] = label
-            else:
-                *folder, last = name.split("/")
-                others[tuple(folder), PurePosixPath(last).suffix.lower()] += 1
+            if member.isfile() and not passed_over(member.name):
+                add(member.name.removeprefix("./"), member, archive)
+        for link, target in links_in(archive):
+            if target is not None and not passed_over(link):
+                add(link.removeprefix("./"), target, archive)
+            elif not passed_over(link):
+                found.lost.append(link.removeprefix("./"))
+    found.labels += map(labels.of, names)
+    found.differing += labels.differing
 
 
-def _sample(name: str) -> str:
-    """Returns what the files of one sample share: the name up to the first dot."""
-    folder, _, last = name.rpartition("/")
-    return f"{folder}/{last.partition('.')[0]}"
-
-
-def _label(name: str, data: bytes) -> str | None:
-    text = data.decode("utf-8", "backslashreplace").strip()
-    if name.endswith(".cls"):
-        return composed(text) or None
-    try:
-        content = json.loads(text)
-        return next((composed(str(content[key])) for key in (*LABEL, "cls") if key in content), None)
-    except (ValueError, TypeError):
-        return None
-
-
-def _with_labels(
-    places: Sequence[str],
-    kept: Sequence[tuple[str, int, int, int]],
-    said: dict[tuple[int, str], str],
-    stamps: Sequence[str],
-    origin: str,
-) -> Source:
-    labels = [said[shard, _sample(name)] for name, shard, _, _ in kept]
-    classes = sorted(set(labels))
+def _with_labels(places: Sequence[str], found: _Contents, stamps: Sequence[str], origin: str) -> Source:
+    """Returns the images that have a label beside them; the others are counted."""
+    pairs = zip(found.members, found.labels, strict=True)
+    kept = [(member, label) for member, label in pairs if label is not None]
+    classes = sorted({label for _, label in kept})
     index = {name: i for i, name in enumerate(classes)}
     shards = _shard_names(places)
+    lost = len(found.members) - len(kept)
+    left_out = by_ending(_walk([], found.others).left_out())
+    notes = (
+        *([f"images without a label in a .cls or .json beside them, left out: {lost:,}"] if lost else []),
+        *([f"images whose .cls and .json differ, labeled by .json: {n:,}"] if (n := found.differing) else []),
+        *([f"files left out by their ending: {left_out}"] if left_out else []),
+    )
     return Source(
-        names=tuple(f"{shards[shard]}/{name}" for name, shard, _, _ in kept),
-        labels=np.array([index[label] for label in labels], np.int32),
+        names=tuple(f"{shards[member.shard]}/{member.name}" for member, _ in kept),
+        labels=np.array([index[label] for _, label in kept], np.int32),
         classes=tuple(classes),
         domains=("",) * len(kept),
         splits=None,
-        read=_reader(places, kept),
-        stamps=tuple(f"{stamps[shard]}-{at}" for _, shard, at, _ in kept),
+        read=_reader(places, [member for member, _ in kept]),
+        stamps=tuple(f"{stamps[member.shard]}-{member.start}" for member, _ in kept),
         origin=origin,
+        notes=notes,
     )
 
 
@@ -205,7 +225,7 @@ def _walk(entries: Sequence[tuple[Parts, str]], others: Counter[tuple[Parts, str
     )
 
 
-def _reader(places: Sequence[str], members: Sequence[tuple[str, int, int, int]]) -> "_ReadMembers":
+def _reader(places: Sequence[str], members: Sequence[_Member]) -> "_ReadMembers":
     return _ReadMembers(tuple(places), np.array([member[1:] for member in members], np.int64).reshape(-1, 3))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wastejax.data.collections.places import below, is_url, opened, part_below, read_place, stamp_of
+from wastejax.data.collections.tars import is_link, links_in
 from wastejax.data.formats.parquet import column_of_images
 from wastejax.data.formats.walk import EXTENSIONS, by_ending, each_image, is_image, matching, passed_over
 from wastejax.data.images import read_file
@@ -151,13 +152,23 @@ def _listed(argument: str, say: Callable[[str], None]) -> Iterator[tuple[str, st
 
 
 def _members(place: str) -> Iterator[tuple[str, Load]]:
-    """Yields the images of a tar archive, which is read once from its beginning to its end."""
+    """Yields the images of a tar archive, which is read from its beginning to its end: again, if it holds links."""
+    linked = False
     with opened(place) as file, tarfile.open(fileobj=file, mode="r|*") as archive:
         for member in archive:
+            linked |= is_link(member)
             if member.isfile() and is_image(member.name.rpartition("/")[2]) and not passed_over(member.name):
                 content = archive.extractfile(member)
                 data = content.read() if content else b""
                 yield f"{place}/{member.name}", partial(bytes, data)
+    if not linked:
+        return
+    with opened(place) as file, tarfile.open(fileobj=file, mode="r:*") as archive:
+        for name, target in links_in(archive):
+            if is_image(name.rpartition("/")[2]) and not passed_over(name):
+                content = archive.extractfile(target) if target else None
+                lost = partial(_fail, "is a link to no file in its archive")
+                yield f"{place}/{name}", partial(bytes, content.read()) if content else lost
 
 
 def _rows(place: str) -> Iterator[tuple[str, Load]]:

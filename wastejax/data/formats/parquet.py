@@ -144,7 +144,7 @@ def _labels_in(path: Path, key: str, several: bool, counts: Counter[str]) -> Ite
     of_number = _class_names(schema, label)
     for at, value in enumerate(read_table(path, key, [label])[label].to_pylist()):
         with content_of(f"{path}: row {at}", key):
-            of_row = _labels_of(value, of_number, several, counts)
+            of_row = labels_of(value, of_number, several, counts)
         if of_row is not None:
             yield at, of_row
 
@@ -188,7 +188,7 @@ def _cells(
     return cells if any(cells) else ()
 
 
-def _labels_of(value: Any, of_number: list[str], several: bool, counts: Counter[str]) -> list[str] | None:
+def labels_of(value: Any, of_number: list[str], several: bool, counts: Counter[str]) -> list[str] | None:
     """Returns the labels of one row; None where nobody said any.
 
     Args:
