@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from wastejax.data.formats.boxes import stamp_of
 from wastejax.data.formats.source import Source
 from wastejax.errors import ConfigError, MissingPackage, UserError
 from wastejax.files import reason, user_path
@@ -180,12 +181,14 @@ def open_shards(root: str | Path, key: str = "config.data.source") -> Opened:
     coded = Coded(splits, about["splits"])
     ends = np.cumsum([count for _, count in files])
     source = Source(
-        names=_Names(path, len(labels)),  # type: ignore[arg-type]  # a sequence, of more than a tuple should hold
+        names=_Names(path, stamp_of(path), len(labels)),  # type: ignore[arg-type]  # a sequence, of more than a tuple should hold
         labels=labels,
         classes=tuple(about["classes"]),
         domains=Coded(domains, about["domains"]),  # type: ignore[arg-type]
         splits=coded,  # type: ignore[arg-type]
-        read=ReadShards(tuple(str(file) for file, _ in files), ends),
+        read=ReadShards(
+            tuple(str(file) for file, _ in files), ends, tuple(stamp_of(file) for file, _ in files)
+        ),
         stamps=_Stamps(about["digest"], len(labels)),  # type: ignore[arg-type]
         origin=str(folder.resolve()),
     )
@@ -213,17 +216,19 @@ class ReadShards:
     Attributes:
         paths: the shards.
         ends: int64, the index after the last image of each.
+        stamps: of the shards, so that one that was written anew is opened anew.
     """
 
     paths: tuple[str, ...]
     ends: np.ndarray
+    stamps: tuple[str, ...]
 
     def __call__(self, index: int) -> bytes:
         """Returns the bytes of one image; raises OSError."""
         at = int(np.searchsorted(self.ends, index, side="right"))
         position = index - (int(self.ends[at - 1]) if at else 0)
         try:
-            return bytes(_reader(self.paths[at]).read([position])[0])
+            return bytes(_reader(self.paths[at], self.stamps[at]).read([position])[0])
         except (RuntimeError, ValueError, IndexError) as error:
             raise OSError(f"{self.paths[at]}: {str(error).partition(chr(10))[0]}") from None
 
@@ -231,8 +236,8 @@ class ReadShards:
 class _Names(Sequence[str]):
     """The names of all images, of which one group of rows is in memory at a time."""
 
-    def __init__(self, path: Path, count: int):
-        self._path, self._count = path, count
+    def __init__(self, path: Path, stamp: str, count: int):
+        self._file, self._count = (str(path), stamp), count
 
     def __len__(self) -> int:
         return self._count
@@ -243,16 +248,16 @@ class _Names(Sequence[str]):
         at = int(at) + self._count if at < 0 else int(at)
         if not 0 <= at < self._count:
             raise IndexError(at)
-        rows, first = _rows_of(str(self._path)), 0
+        rows, first = _rows_of(*self._file), 0
         for group, count in enumerate(rows):
             if at < first + count:
-                return _names_of(str(self._path), group)[at - first]
+                return _names_of(*self._file, group)[at - first]
             first += count
         raise IndexError(at)
 
     def __iter__(self) -> Iterator[str]:
-        for group in range(len(_rows_of(str(self._path)))):
-            yield from _names_of(str(self._path), group)
+        for group in range(len(_rows_of(*self._file))):
+            yield from _names_of(*self._file, group)
 
 
 class _Stamps(Sequence[str]):
@@ -345,7 +350,7 @@ def _digest(source: Source, start: int, stop: int) -> str:
 
 
 @lru_cache(maxsize=_OPEN)
-def _reader(path: str) -> Any:
+def _reader(path: str, stamp: str) -> Any:
     return _array_record(path).ArrayRecordReader(path, _READER)
 
 
@@ -361,13 +366,13 @@ def _number_of_images(path: str) -> int:
 
 
 @lru_cache(maxsize=4)
-def _rows_of(path: str) -> tuple[int, ...]:
+def _rows_of(path: str, stamp: str) -> tuple[int, ...]:
     about = _parquet(path).ParquetFile(path).metadata
     return tuple(about.row_group(group).num_rows for group in range(about.num_row_groups))
 
 
 @lru_cache(maxsize=4)
-def _names_of(path: str, group: int) -> list[str]:
+def _names_of(path: str, stamp: str, group: int) -> list[str]:
     return list(_parquet(path).ParquetFile(path).read_row_group(group, columns=["file"])["file"].to_pylist())
 
 

@@ -98,7 +98,8 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
     firsts = [min(of_image, default="") for of_image in labels]
     classes = tuple(sorted(set(firsts)))
     index = {name: i for i, name in enumerate(classes)}
-    stamps = [stamp_of(path) for path in paths]
+    stamps = tuple(stamp_of(path) for path in paths)
+    named = [_named_files(path, column, key) for path in paths]
     splits, said = _splits(paths, rows, key)
     source = Source(
         names=tuple(names),
@@ -106,8 +107,11 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
         classes=classes,
         domains=("",) * len(names),
         splits=splits,
-        read=ReadRows(tuple(map(str, paths)), column, np.array(rows)),
-        stamps=tuple(f"{stamps[number]}-{at}" for number, at in rows),
+        read=ReadRows(tuple(map(str, paths)), column, np.array(rows), stamps),
+        stamps=tuple(
+            f"{stamps[number]}-{at}" + (f"-{stamp_of(named[number][at])}" if at in named[number] else "")
+            for number, at in rows
+        ),
         origin=str(paths[0].parent.resolve()),
         groups=_cells(paths, rows, GROUP, key) or None,
         notes=(
@@ -147,6 +151,29 @@ def _labels_in(path: Path, key: str, several: bool, counts: Counter[str]) -> Ite
             of_row = labels_of(value, of_number, several, counts)
         if of_row is not None:
             yield at, of_row
+
+
+def _named_files(path: Path, column: str, key: str) -> dict[int, Path]:
+    """Returns the file that each row names, where rows may hold no image themselves: that can change by itself."""
+    file = _parquet(path).ParquetFile(path)
+    about = file.metadata
+    groups = (about.row_group(i) for i in range(about.num_row_groups))
+    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+    there = {chunk.path_in_schema for chunk in chunks}
+    held = [chunk.statistics for chunk in chunks if chunk.path_in_schema == f"{column}.bytes"]
+    if f"{column}.path" not in there or all(s and s.has_null_count and not s.null_count for s in held):
+        return {}
+    with content_of(f"cannot read {path}", key):
+        values = file.read([f"{column}.path"])[column].to_pylist()
+    return {
+        at: _file_named(path, value["path"]) for at, value in enumerate(values) if value and value["path"]
+    }
+
+
+def _file_named(parquet: Path, name: str) -> Path:
+    """Returns a file that a row names, as Hugging Face writes it: below the Parquet file, or as it was there."""
+    beside = parquet.parent / name
+    return beside if beside.is_file() else Path(name)
 
 
 def _splits(
@@ -236,25 +263,26 @@ class ReadRows:
     paths: tuple[str, ...]
     column: str
     rows: np.ndarray
+    stamps: tuple[str, ...]  # of the files, so that what is in memory is of the file as it was opened
 
     def __call__(self, index: int) -> bytes:
         """Returns the bytes of one image, or of the file that stands in their place; raises OSError."""
         number, at = (int(value) for value in self.rows[index])
-        value = _column(self.paths[number], self.column, *_group_of(self.paths[number], at))
+        path, stamp = self.paths[number], self.stamps[number]
+        group, place = _group_of(path, stamp, at)
+        value = _row_group(path, stamp, self.column, group)[self.column][place].as_py()
         data = value.get("bytes") if isinstance(value, dict) else value
-        path = value.get("path") if isinstance(value, dict) else None
-        if data is None and path:
-            # What `Dataset.to_parquet` of Hugging Face writes: below the file, or as it was where it was written.
-            beside = Path(self.paths[number]).parent / path
-            return read_file(beside if beside.is_file() else Path(path))
+        name = value.get("path") if isinstance(value, dict) else None
+        if data is None and name:
+            return read_file(_file_named(Path(path), name))
         if data is None:
             raise OSError("the row holds no image")
         return bytes(data)
 
 
-def _group_of(path: str, at: int) -> tuple[int, int]:
+def _group_of(path: str, stamp: str, at: int) -> tuple[int, int]:
     """Returns the row group that holds a row, and the row's place in it."""
-    for group, count in enumerate(_counts(path)):
+    for group, count in enumerate(_counts(path, stamp)):
         if at < count:
             return group, at
         at -= count
@@ -262,17 +290,13 @@ def _group_of(path: str, at: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=64)
-def _counts(path: str) -> tuple[int, ...]:
+def _counts(path: str, stamp: str) -> tuple[int, ...]:
     about = _parquet(Path(path)).ParquetFile(path).metadata
     return tuple(about.row_group(group).num_rows for group in range(about.num_row_groups))
 
 
-def _column(path: str, column: str, group: int, at: int) -> Any:
-    return _row_group(path, column, group)[column][at].as_py()
-
-
 @lru_cache(maxsize=4)
-def _row_group(path: str, column: str, group: int) -> "pyarrow.Table":
+def _row_group(path: str, stamp: str, column: str, group: int) -> "pyarrow.Table":
     return _parquet(Path(path)).ParquetFile(path).read_row_group(group, columns=[column])
 
 
