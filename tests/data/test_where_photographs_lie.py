@@ -148,3 +148,18 @@ def test_a_text_beside_an_image_is_no_label_where_labels_are_in_a_folder_of_thei
     (tmp_path / "set/images/train/4.txt").write_text("a can in the grass\n")
     source = open_path(tmp_path / "set", "--data")
     assert len(source) == 4 and "photographs without a box that can be used, left out: 1" in source.notes
+
+
+def test_a_size_that_is_written_as_a_fraction_is_a_size(tmp_path):
+    paths = photographs(tmp_path / "images", 2)
+    file = coco(tmp_path / "coco.json", [path.name for path in paths])
+    plain = open_path(file, "--data")
+    file.write_text(
+        file.read_text().replace('"width": 50', '"width": 50.0').replace('"height": 40', '"height": 4e1')
+    )
+    source = open_path(file, "--data")
+    assert [source.read(i) for i in range(2)] == [plain.read(i) for i in range(2)]
+    assert source.stamps == plain.stamps
+    file.write_text(file.read_text().replace("50.0", "50.5"))
+    with pytest.raises(ConfigError, match="has no width and height"):
+        open_path(file, "--data")

@@ -139,7 +139,9 @@ def _unique_names(paths: Sequence[str], shards: Sequence[str]) -> tuple[str, ...
 
 def _layout(paths: list[Parts], key: str) -> _Layout:
     """Finds what the folders of `paths` (each with a folder and a file at least) mean."""
-    heads = {head: [path[1:] for path in paths if path[0] == head] for head in {path[0] for path in paths}}
+    heads: dict[str, list[Parts]] = {}
+    for path in paths:
+        heads.setdefault(path[0], []).append(path[1:])
     roles = {head: role for head in heads if (role := role_of(head))}
     if len(set(roles.values())) > 1:
         return _split_above(paths, heads, roles, key)

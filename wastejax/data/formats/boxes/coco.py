@@ -84,12 +84,10 @@ def _read(file: Path, split: str, found: Found, key: str) -> None:
 
 
 def _size(image: dict[str, Any]) -> tuple[int, int] | None:
-    width, height = image.get("width"), image.get("height")
-    return (
-        (width, height)
-        if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0
-        else None
-    )
+    """Returns width and height, which pandas writes as 640.0; None where there are none."""
+    sides = [image.get("width"), image.get("height")]
+    whole = [int(side) for side in sides if isinstance(side, int | float) and side > 0 and side == side // 1]
+    return (whole[0], whole[1]) if len(whole) == 2 else None
 
 
 def _is_rotated(annotation: dict[str, Any]) -> bool:

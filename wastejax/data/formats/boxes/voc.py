@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import NamedTuple
 
 from wastejax.data.formats.boxes import Annotations, Box, Corners, Reading, Tag, as_source
 from wastejax.data.formats.boxes.find import content_of
@@ -12,6 +13,13 @@ from wastejax.data.formats.walk import is_image, not_read, walk
 from wastejax.data.formats.walk import listed as names_of
 from wastejax.data.images import BadImage, decode, read_file
 from wastejax.errors import ConfigError
+
+
+class _Images(NamedTuple):
+    """The paths of images, by their last part, and by that without its ending."""
+
+    by_name: dict[str, list[str]]
+    by_stem: dict[str, list[str]]
 
 
 def open_voc(path: Path, key: str, reading: Reading) -> Source:
@@ -32,9 +40,10 @@ def open_voc(path: Path, key: str, reading: Reading) -> Source:
         ConfigError: a file is malformed, names no image that is there, or there is no box that can be used;
             or some folders are splits and some are not.
     """
-    images: dict[str, list[str]] = {}
+    images = _Images({}, {})
     for parts in walk(path, key).images:
-        images.setdefault(parts[-1], []).append("/".join(parts))
+        images.by_name.setdefault(parts[-1], []).append("/".join(parts))
+        images.by_stem.setdefault(Path(parts[-1]).stem, []).append("/".join(parts))
     listed = _listed(path, key)
     found: list[Box | Tag] = []
     photographs: dict[str, str] = {}
@@ -107,7 +116,7 @@ def _listed(path: Path, key: str) -> dict[str, str]:
 def _labels(
     file: Path,
     root: Path,
-    images: dict[str, list[str]],
+    images: _Images,
     listed: dict[str, str],
     photographs: dict[str, str],
     key: str,
@@ -119,7 +128,7 @@ def _labels(
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
         raise ConfigError(key, f"{file} is no Pascal VOC file: {error}") from None
     name = Path((content.findtext("filename") or file.stem).replace("\\", "/")).name
-    places = images.get(name) or [p for n, ps in images.items() if Path(n).stem == file.stem for p in ps]
+    places = images.by_name.get(name) or images.by_stem.get(file.stem, [])
     beside = [p for p in places if (root / p).parent == file.parent]
     if len(beside or places) != 1:
         problem = f"is there {len(places)} times" if places else not_read(name) or "is not there"
