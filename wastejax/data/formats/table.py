@@ -110,8 +110,7 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
         found[name] = entry._replace(labels=before.labels | entry.labels)
     if not found or not any(entry.labels for entry in found.values()):
         raise ConfigError(key, f"{paths[0]}: no row has both a {file} and a {label or 'class'}")
-    notes = [f"rows {what}, left out: {count:,}" for what, count in counts.items()]
-    notes += _unread(cells)
+    notes = [*(f"rows {what}, left out: {count:,}" for what, count in counts.items()), *_unread(cells)]
     if any(entry.split for entry in found.values()) and not all(entry.split for entry in found.values()):
         raise ConfigError(key, f"{paths[0]}: some files have a split and some have none; give all or none")
     source = _source(root, found, notes)
