@@ -12,9 +12,10 @@ from tests.small_models import CLASSES, write_bundle
 from wastejax.auditing.run import Options, audit_folder
 from wastejax.bundle import load_bundle
 from wastejax.data.duplicates import joined_groups
-from wastejax.data.prepare import prepare
+from wastejax.data.prepare import NOT_COMPARED, prepare
 from wastejax.data.sources import open_data
 from wastejax.data.split import load_manifest, save_manifest
+from wastejax.errors import ConfigError
 from wastejax.training.cameras import look
 
 
@@ -62,6 +63,55 @@ def test_a_manifest_that_tears_photographs_apart_is_told(boxes, tmp_path):
     whole = np.repeat(["train", "val", "test", "train"], 12)
     save_manifest(tmp_path / "torn.csv", source, np.arange(48), whole)
     assert not any("several splits" in note for note in prepare(config, 17, None).notes)
+
+
+def table(folder: Path, columns: str) -> Path:
+    """A CSV of the photographs by turns in train, val and test, six by six of one group."""
+    rows = [
+        {
+            "file": f"{i}.png",
+            "label": "ab"[i % 2],
+            "domain": "",
+            "group": f"street {i // 6}",
+            "split": ("train", "val", "test")[i // 2 % 3],
+        }
+        for i in range(12)
+    ]
+    names = columns.split(",")
+    path = folder / f"{'_'.join(names)}.csv"
+    path.write_text("\n".join([columns, *(",".join(row[name] for name in names) for row in rows)]) + "\n")
+    return path
+
+
+def test_groups_that_the_splits_of_the_data_tear_apart_are_told(boxes, tmp_path):
+    config = get_config().data
+    config.dir = str(table(boxes.parent, "file,label,split,group"))
+    told = "groups that the data give, such as crops of one photograph, in several splits of the data: 2; "
+    assert any(note.startswith(told) for note in prepare(config, 17, None).notes)
+    config.dir = str(table(boxes.parent, "file,label,group"))
+    config.split.ratios = (1, 1, 1)
+    with pytest.raises(ConfigError, match="2 groups"):  # which are not torn apart here
+        prepare(config, 17, None)
+
+
+def test_groups_of_a_description_that_its_splits_tear_apart_are_told(boxes, tmp_path):
+    table(tmp_path, "file,label,split")
+    table(tmp_path, "file,group")
+    config = get_config().data
+    config.dir = str(tmp_path / "all.toml")
+    (tmp_path / "all.toml").write_text(
+        'classes = ["a", "b"]\n[sources.one]\npath = "file_label_split.csv"\ngroups = "file_group.csv"\n'
+    )
+    assert any("in several splits of the data: 2; " in note for note in prepare(config, 17, None).notes)
+
+
+def test_groups_of_a_manifest_that_it_tears_apart_are_told(boxes, tmp_path):
+    config = get_config().data
+    config.dir = str(table(tmp_path, "file,label"))
+    config.split.manifest = str(table(tmp_path, "file,label,domain,group,split"))
+    notes = prepare(config, 17, None).notes
+    assert any("in several splits of the manifest: 2; " in note for note in notes)
+    assert NOT_COMPARED in notes
 
 
 def test_adapt_keeps_crops_of_one_photograph_in_one_fold(boxes, tmp_path):

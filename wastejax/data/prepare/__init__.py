@@ -23,8 +23,8 @@ from wastejax.progress import Count, Say
 
 _SECONDS_BETWEEN_PROGRESS = 5.0
 NOT_COMPARED = (
-    "images were not compared with each other, as the split does not depend on it; `wastejax audit` tells how many "
-    "test images have a near-duplicate in train"
+    "images were not compared with each other, as the split does not depend on it; `wastejax audit`, with "
+    "--split=CSV for the split of a manifest, tells how many test images have a near-duplicate in train"
 )
 
 
@@ -112,21 +112,21 @@ def prepare(
 
     compared = _asks_for_groups(source, manifest, data_config.split)
     if manifest is not None:
-        groups, splits = manifest.groups[good], manifest.splits[good]
-        check_splits(source, groups, splits, ("train",), "config.data.split.manifest", "")
-        if manifest.phash is not None:
-            notes += check_content(source, phash, manifest.phash[good])
-        notes += notes_on_given(_joined(np.arange(len(source)), source, mixture), splits)
+        groups, splits = _listed(source, manifest, good, phash, notes)
+        given = _joined(groups, source, mixture)
     else:
         groups, scene = _groups(phash, seen.gray[good], data_config.split.hamming if compared else None)
         groups = _joined(groups, source, mixture)
         splits = _deal(source, groups, data_config.split, seed, scene, notes)
+        given = _joined(np.arange(len(source)), source, mixture)
+    notes += notes_on_given(given, splits, by_manifest=manifest is not None)
     if corrections is not None:
         kept = _corrected(source, changes, data_config.get("leave_out", ()), notes)
         source = changes.relabeled(source).select(kept)
         groups, splits, phash = groups[kept], splits[kept], phash[kept]
         check_splits(source, groups, splits, ("train",), CORRECTIONS, "")
-    if manifest is None:
+    by_run = manifest is not None and manifest.phash is not None  # which has told
+    if not by_run:
         notes += notes_on_twins(source, groups, splits) if compared else [NOT_COMPARED]
     if left_out is not None:
         left_out, unreadable = _held_out(left_out, data_config, changes, cache_dir, say)
@@ -309,6 +309,17 @@ def _groups(phash: np.ndarray, gray: np.ndarray, hamming: int | None) -> tuple[n
 
 def _joined(groups: np.ndarray, source: Source, mixture: Mixture | None) -> np.ndarray:
     return mixture.joined(groups, source) if mixture else joined_groups(groups, source.groups)
+
+
+def _listed(
+    source: Source, manifest: Manifest, good: np.ndarray, phash: np.ndarray, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the groups and splits of a manifest's readable images (int64 [M]); takes notes."""
+    groups, splits = manifest.groups[good], manifest.splits[good]
+    check_splits(source, groups, splits, ("train",), "config.data.split.manifest", "")
+    if manifest.phash is not None:
+        notes += check_content(source, phash, manifest.phash[good])
+    return groups, splits
 
 
 def _deal(

@@ -85,18 +85,29 @@ def notes_on_twins(source: Source, twins: np.ndarray, splits: np.ndarray) -> lis
     return notes
 
 
-def notes_on_given(given: np.ndarray, splits: np.ndarray) -> list[str]:
-    """Tells how many groups (int [N]) that the data give, such as crops of one photograph, splits tear apart."""
+def notes_on_given(given: np.ndarray, splits: np.ndarray, by_manifest: bool) -> list[str]:
+    """Tells how many groups that were given are torn apart by splits that were given too.
+
+    Args:
+        given: int [N], groups that the data or a manifest give, such as crops of one photograph.
+        splits: str [N].
+        by_manifest: a manifest gives the splits, and not the data.
+    """
     torn = _groups_with_several(given, np.unique(splits, return_inverse=True)[1])
     if not torn:
         return []
+    if by_manifest:
+        who, where, todo = "the data or the manifest give", "the manifest", "write the manifest anew"
+    else:
+        who, where, todo = "the data give", "the data", "give the images of a group one split"
     return [
-        f"groups that the data give, such as crops of one photograph, in several splits of the manifest: {torn:,}; "
-        "that flatters test accuracy; write the manifest anew"
+        f"groups that {who}, such as crops of one photograph, in several splits of {where}: {torn:,}; "
+        f"that flatters the scores; {todo}"
     ]
 
 
 def _groups_with_several(groups: np.ndarray, values: np.ndarray) -> int:
-    """Counts the groups whose members differ in `values`."""
-    pairs = np.unique(np.stack([groups, values], 1), axis=0)
-    return int(np.sum(np.bincount(pairs[:, 0]) > 1))
+    """Counts the groups whose members differ in `values` (int [N], from 0)."""
+    members, kinds = np.unique(groups, return_inverse=True)[1], int(values.max(initial=0)) + 1
+    pairs = np.unique(members * kinds + values)
+    return int(np.sum(np.bincount(pairs // kinds) > 1))
