@@ -1,11 +1,12 @@
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from wastejax.data.sources import Source
-from wastejax.data.split import SPLITS, load_manifest, save_manifest, stratified_group_split
+from wastejax.data.split import SPLITS, load_manifest, recognize, save_manifest, stratified_group_split
 from wastejax.errors import ConfigError
 
 
@@ -131,7 +132,6 @@ def test_manifest_may_leave_out_and_reorder(manifest, source):
         (lambda rows: [*rows, rows[1]], "glass/한국 1.png is listed twice"),
         (lambda rows: [*rows[:2], ["glass/2.png", "metal", "", "0", "val"]], "'metal', in the data 'glass'"),
         (lambda rows: [*rows[:2], ["glass/2.png", "glass", "", "0", "dev"]], "has split 'dev'"),
-        (lambda rows: [*rows[:2], ["glass/2.png", "glass", "", "x", "val"]], "has group 'x'"),
         (lambda rows: rows[:1], "lists no file"),
         (lambda rows: rows[1:], "must be a CSV file with the columns file, label"),
     ],
@@ -143,6 +143,25 @@ def test_manifests_that_do_not_fit(manifest, source, change, words):
     assert words in str(error.value)
     assert str(error.value).startswith("config.data.split.manifest: ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("group", ["20261130123456", "9" * 30, "street 7"])
+def test_a_group_of_a_manifest_may_be_a_long_number_or_a_name(manifest, source, group):
+    names = (group, group, "2", "")
+    rewrite(
+        manifest, lambda rows: [rows[0], *([*r[:3], g, r[4]] for r, g in zip(rows[1:], names, strict=True))]
+    )
+    groups = load_manifest(manifest, source).groups
+    assert groups.dtype == np.int32 and groups.tolist() == [0, 0, 1, 2]  # a blank one is alone
+
+
+@pytest.mark.parametrize("splits", [("train", "test"), ("test", "train"), ("val", "train"), ("test", "val")])
+def test_a_copy_of_images_in_several_splits_counts_as_learned(tmp_path, source, splits):
+    hashes = np.array([255, 255], np.uint64)
+    save_manifest(tmp_path / "run.csv", source.select([0, 1]), np.arange(2), splits, hashes)
+    new = dataclasses.replace(source.select([0]), names=("new.png",))
+    first = "train" if "train" in splits else "val"
+    assert recognize(tmp_path / "run.csv", new, hashes[:1]).tolist() == [first]
 
 
 def test_many_misfits_are_counted(manifest, source):

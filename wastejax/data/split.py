@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wastejax.data.duplicates import joined_groups
 from wastejax.data.formats.csv_file import composed, csv_reader
 from wastejax.data.sources import Source
 from wastejax.errors import ConfigError
@@ -15,6 +16,7 @@ from wastejax.files import user_path
 SPLITS = ("train", "val", "test")
 _COLUMNS = ("file", "label", "domain", "group", "split")
 SAME_CONTENT = 8  # of 64 bits of two perceptual hashes may differ after an image was encoded anew
+_LONG_NUMBER = 8  # digits of a group's number from which it is a name
 _MANIFEST_KEY = "config.data.split.manifest"
 
 
@@ -171,8 +173,6 @@ def load_manifest(path: str | Path, source: Source, also: Mapping[str, str] | No
             problems.append(f"{row['file']} is labeled {row['label']!r}, in the data {labels[i]!r}")
         elif row["split"] not in SPLITS:
             problems.append(f"{row['file']} has split {row['split']!r}; must be train, val or test")
-        elif not row["group"].isdecimal():
-            problems.append(f"{row['file']} has group {row['group']!r}; must be a number")
         else:
             found[i] = row
     if problems or not found:
@@ -180,17 +180,25 @@ def load_manifest(path: str | Path, source: Source, also: Mapping[str, str] | No
     indices = sorted(found)
     return Manifest(
         np.array(indices, np.int64),
-        np.array([int(found[i]["group"]) for i in indices], np.int32),
+        _groups([found[i]["group"].strip() for i in indices]),
         np.array([found[i]["split"] for i in indices]),
         _hashes([found[i] for i in indices]),
     )
+
+
+def _groups(cells: Sequence[str]) -> np.ndarray:
+    """Returns int32 [M], the groups of a manifest's rows: short numbers as they are, names in order."""
+    if all(cell.isdecimal() and len(cell) < _LONG_NUMBER for cell in cells):
+        return np.array(list(map(int, cells)), np.int32)
+    # A user's own may be blank for none, names, or numbers such as times, which no array is as long as.
+    return joined_groups(np.arange(len(cells)), cells)
 
 
 def recognize(path: str | Path, source: Source, phash: np.ndarray) -> np.ndarray:
     """Finds the images of a manifest again, wherever they lie now.
 
     An image is that of a row where both have the same label and content; the content is enough where the manifest
-    has hashes, and the name where it has none.
+    has hashes, and the name where it has none. Of rows of the same content the one in train counts, then in val.
 
     Args:
         path: the manifest of a run.
@@ -207,7 +215,10 @@ def recognize(path: str | Path, source: Source, phash: np.ndarray) -> np.ndarray
         by_name = {(row["file"], row["label"]): row["split"] for row in rows}
         return np.array([by_name.get(key, "") for key in zip(source.names, labels, strict=True)], "U5")
     keys = zip(hashes.tolist(), (row["label"] for row in rows), strict=True)
-    by_look = {key: row["split"] for key, row in zip(keys, rows, strict=True)}
+    by_look: dict[tuple[int, str], str] = {}
+    for key, row in zip(keys, rows, strict=True):
+        # Of copies in several splits the run has learned from one, or chosen its epoch by one.
+        by_look[key] = min(by_look.get(key, row["split"]), row["split"], key=_first_split)
     named = {(row["file"], row["label"]): (int(h), row["split"]) for row, h in zip(rows, hashes, strict=True)}
 
     def split(name: str, label: str, look: int) -> str:
@@ -217,6 +228,11 @@ def recognize(path: str | Path, source: Source, phash: np.ndarray) -> np.ndarray
 
     found = zip(source.names, labels, phash.tolist(), strict=True)
     return np.array([split(*image) for image in found], "U5")
+
+
+def _first_split(name: str) -> int:
+    """Returns the place of a split in `SPLITS`; anything else comes last."""
+    return SPLITS.index(name) if name in SPLITS else len(SPLITS)
 
 
 def _hashes(rows: Sequence[dict[str, str]]) -> np.ndarray | None:
