@@ -1,10 +1,14 @@
 """A data description that cannot be followed: one line, at once."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from configs.common import get_config
 from wastejax.data.description import open_description
 from wastejax.data.formats.any import open_path
+from wastejax.data.prepare import prepare
+from wastejax.data.split import SPLITS
 from wastejax.errors import ConfigError
 
 
@@ -56,6 +60,68 @@ def test_a_source_of_very_few_images_is_drawn_at_the_least_share_and_that_is_sai
     mixture = described(folder)
     assert mixture.weights == {"many": 20, "few": pytest.approx(0.2 * 22)}
     assert any(note.startswith("few: has so few images") for note in mixture.source.notes)
+
+
+@pytest.fixture
+def ground(tmp_path):
+    """Returns a function: classes -> config of ten images each of a can, a jar, and of no class."""
+    for c, label in enumerate(("can", "jar", "street")):
+        (tmp_path / "one" / label).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (20, 20), (20 * i, 90 * c, 9)).save(tmp_path / "one" / label / f"{i}.png")
+
+    def described(classes):
+        config = get_config().data
+        config.dir, config.split.group = str(tmp_path / "ground.toml"), "none"
+        meanings = '{ can = ["can"], jar = ["jar"], street = [] }'
+        text = f'classes = {classes}\n[sources.one]\npath = "one"\nmeanings = {meanings}\n'
+        (tmp_path / "ground.toml").write_text(text)
+        return config
+
+    return described
+
+
+def test_images_of_no_class_are_not_counted_as_images_of_the_first(ground):
+    with pytest.raises(ConfigError, match=r"too few images to split: class 'apple' \(0\)"):
+        prepare(ground('["apple", "can", "jar"]'), 17, None)
+
+
+def test_images_of_no_class_are_dealt_as_a_class_of_their_own(ground):
+    dataset = prepare(ground('["can", "jar"]'), 17, None)
+    for label in ("can", "jar", "street"):
+        mine = np.array([name.startswith(f"one/{label}/") for name in dataset.source.names])
+        assert [int(np.sum(dataset.splits[mine] == split)) for split in SPLITS] == [6, 2, 2]
+
+
+def mapped(folder, few):
+    """Returns the images of both sources by the label map map.csv."""
+    path = folder / "data.toml"
+    path.write_text(
+        'classes = "many"\nlabels = "map.csv"\n[sources.many]\npath = "many"\n[sources.few]\npath = "few"\n'
+        + few
+    )
+    return open_description(path).source
+
+
+@pytest.mark.parametrize("labels", ["", 'labels = "few"', 'labels = "others"'])
+def test_what_the_label_map_says_of_a_source_counts_also_where_its_labels_are_classes(folder, labels):
+    name = "others" if "others" in labels else "few"
+    (folder / "map.csv").write_text(f"source,label,classes\n{name},can,jar\nmany,can,can\nmany,jar,jar\n")
+    source = mapped(folder, labels)
+    allowed = [[source.classes[c] for c in np.flatnonzero(row)] for row in source.allowed]
+    meant = dict(zip(source.names, allowed, strict=True))
+    assert meant["few/can/0.png"] == ["jar"] and meant["many/can/0.png"] == ["can"]
+    assert meant["few/jar/0.png"] == ["jar"]  # of which the map says nothing, and which is a class
+
+
+def test_a_name_in_a_label_map_that_is_not_there_is_refused(folder):
+    (folder / "map.csv").write_text("source,label,classes\nfew,can,jar\nmany,can,can\n")
+    with pytest.raises(ConfigError, match="has no rows of a source 'fwe'; did you mean 'few'"):
+        mapped(folder, 'labels = "fwe"')
+    with pytest.raises(
+        ConfigError, match=r"sources\.few\.labels: .* no label map; name its file in `labels`"
+    ):
+        described(folder, few='labels = "few"')
 
 
 def test_the_home_of_nobody_is_a_folder_that_is_not_there():

@@ -12,6 +12,8 @@ path = "trashnet"
 groups = "groups.csv"            # file,group: images that belong together, such as crops of one photograph
 labels = "trashnet"              # its name in the label map, if not its own
 
+Labels that are classes mean these, unless the label map has rows of their source that say something else.
+
 Where images have several labels, one that means several classes leaves these open. So is every class that no label
 of a source can mean: there it is neither learned nor scored, for nobody has looked for it.
 """
@@ -221,14 +223,32 @@ def _meant(
             composed(label): Meaning(tuple(map(composed, names)))
             for label, names in entry["meanings"].items()
         }
-    elif set(source.classes) <= set(classes):
-        meanings = {label: Meaning((label,)) for label in source.classes}
-    elif label_map is None:
-        raise ConfigError(KEY, f"{where}: its labels are not the classes; say in `meanings` what they mean")
     else:
-        where = str(label_map.path)
-        meanings = dict(label_map.of(str(entry.get("labels", name))))
+        are_classes = set(source.classes) <= set(classes)
+        rows = _rows(where, name, entry, label_map, are_classes)
+        own = source.classes if are_classes else ()
+        meanings = {composed(label): Meaning((label,)) for label in own} | dict(rows)
+        where = str(label_map.path) if rows and label_map else where
     return allowed_classes(source.classes, meanings, classes, where)
+
+
+def _rows(
+    where: str, name: str, entry: Mapping[str, Any], label_map: LabelMap | None, are_classes: bool
+) -> Mapping[str, Meaning]:
+    """Returns what the label map says of a source; nothing where it need not, as its labels `are_classes`."""
+    asked = "labels" in entry
+    if label_map is None:
+        if asked:
+            problem = "there is no label map; name its file in `labels` above the sources, or leave this out"
+            raise ConfigError(KEY, f"{where}.labels: {problem}")
+        if not are_classes:
+            raise ConfigError(
+                KEY, f"{where}: its labels are not the classes; say in `meanings` what they mean"
+            )
+        return {}
+    if are_classes and not asked and composed(name) not in label_map.sources:
+        return {}
+    return label_map.of(str(entry.get("labels", name)))
 
 
 def _together(path: Path, name: str, source: Source, entry: Mapping[str, Any], notes: list[str]) -> list[str]:

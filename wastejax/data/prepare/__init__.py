@@ -15,7 +15,13 @@ from wastejax.data.description import Mixture, is_description, open_description
 from wastejax.data.duplicates import Scan, group_duplicates, joined_groups, scan
 from wastejax.data.formats.boxes import MARGIN, Reading
 from wastejax.data.prepare.checks import check_all_left, check_content, check_opened, check_splits
-from wastejax.data.prepare.notes import describe_scene, notes_on_given, notes_on_split, notes_on_twins
+from wastejax.data.prepare.notes import (
+    describe_scene,
+    notes_on_given,
+    notes_on_split,
+    notes_on_twins,
+    shown_classes,
+)
 from wastejax.data.sources import Source, open_source
 from wastejax.data.split import SPLITS, Manifest, load_manifest, shorten, stratified_group_split
 from wastejax.errors import ConfigError, nearest
@@ -347,9 +353,8 @@ def _split(source: Source, groups: np.ndarray, config: Any, seed: int) -> tuple[
         pool = np.flatnonzero(splits == "train")
         ratios = [config.ratios[SPLITS.index(split)] for split in dealt]
         domains = [source.domains[i] for i in pool]
-        labels, shown = source.labels[pool], None
-        if source.shown is not None:
-            shown = source.shown[pool]  # those of no class are dealt too
-            labels = np.where(shown.any(axis=1), labels, len(source.classes))
+        # Those of no class are dealt too, as a class of their own.
+        labels = np.where(shown_classes(source)[pool].any(axis=1), source.labels[pool], len(source.classes))
+        shown = None if source.shown is None else source.shown[pool]
         splits[pool] = stratified_group_split(labels, domains, groups[pool], ratios, seed, dealt, shown)
     return splits, dealt
