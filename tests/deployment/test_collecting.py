@@ -1,5 +1,6 @@
 """What a server keeps for review: which images, how many, for how long, and that answers never suffer."""
 
+import dataclasses
 import errno
 import io
 import json
@@ -14,6 +15,7 @@ from test_serve import ask, server, stand_in
 
 from wastejax.auditing.collected import add_collected, review_collected
 from wastejax.cli import serve as command
+from wastejax.data.sources import open_folder
 from wastejax.deployment.answers import Answer, Guess
 from wastejax.deployment.server import collecting
 from wastejax.deployment.server.collecting import Collector, Keep
@@ -253,3 +255,24 @@ def test_from_the_server_into_class_folders(tmp_path):
     file.write_text(to_csv([(names[3], "glas")]))
     with pytest.raises(UserError, match=r"has no class 'glas'; did you mean 'glass'"):
         add_collected(tmp_path / "kept", file, data)
+
+
+def test_an_image_that_is_there_as_another_class_is_told_without_a_search_for_each(tmp_path, monkeypatch):
+    class Names(tuple):
+        def index(self, *_):
+            raise AssertionError("searched")
+
+    def opened(*arguments):
+        source = open_folder(*arguments)
+        return dataclasses.replace(source, names=Names(source.names))
+
+    monkeypatch.setattr("wastejax.auditing.collected.open_folder", opened)
+    data, said = draw_images(tmp_path / "data", 10), []
+    for folder in (tmp_path / "kept", data):
+        (folder / "glass").mkdir(parents=True, exist_ok=True)
+        (folder / "glass" / "20200101-00.jpg").write_bytes(encoded(10))
+    file = tmp_path / "c.csv"
+    file.write_text(to_csv([("glass/20200101-00.jpg", "tea_bags")]))
+    assert add_collected(tmp_path / "kept", file, data, said.append) == {}
+    note = "note: glass/20200101-00.jpg is there as glass, and was reviewed as tea_bags: move it yourself"
+    assert note in said

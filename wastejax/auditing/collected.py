@@ -110,7 +110,7 @@ def add_collected(
                 f"{nearest(row.label, places)}; a new class needs a folder with an image first"
             )
     wanted = [(i, rows[name]) for i, name in enumerate(kept.names) if name in rows]
-    known = {Path(name).name: name for name in source.names}
+    known = {Path(name).name: i for i, name in enumerate(source.names)}
     added: Counter[str] = Counter()
     there = 0
     for index, row in wanted:
@@ -138,7 +138,9 @@ def _places(source: Source) -> dict[str, Path]:
     return {name: folder for name, folder in places.items() if folder.is_dir()}
 
 
-def _warn_moved(name: str, source: Source, row: Row, say: Say) -> None:
-    label = source.classes[source.labels[source.names.index(name)]]
+def _warn_moved(index: int, source: Source, row: Row, say: Say) -> None:
+    label = source.label_name(index)
     if label != row.label:
-        say(f"note: {name} is there as {label}, and was reviewed as {row.label}: move it yourself")
+        say(
+            f"note: {source.names[index]} is there as {label}, and was reviewed as {row.label}: move it yourself"
+        )

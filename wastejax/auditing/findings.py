@@ -223,8 +223,8 @@ def random_leaks(found: Audit, ratios: Sequence[float] = (3, 1, 1)) -> dict[str,
     }
 
 
-def clean(found: Audit) -> np.ndarray:
-    """Returns int64 [K], what is left without trouble, in order.
+def clean(found: Audit, among: np.ndarray | None = None) -> np.ndarray:
+    """Returns int64 [K], what is left without trouble, in order, of some files (bool [N]) or of all.
 
     Left out are unreadable files; all but one of each group of near-duplicates, the one with most pixels; and whole
     groups with conflicting labels, since nobody knows which is right. Likely label errors stay: most of them are
@@ -233,8 +233,9 @@ def clean(found: Audit) -> np.ndarray:
     doubtful = set(found.bad)
     for group in found.conflicts():
         doubtful |= set(group.tolist())
+    candidates = range(len(found.source)) if among is None else np.flatnonzero(among).tolist()
     best: dict[int, int] = {}
-    for i in sorted(set(range(len(found.source))) - doubtful, key=lambda i: (-_pixels(found.headers[i]), i)):
+    for i in sorted(set(candidates) - doubtful, key=lambda i: (-_pixels(found.headers[i]), i)):
         best.setdefault(int(found.groups[i]), i)
     return np.array(sorted(best.values()), np.int64)
 

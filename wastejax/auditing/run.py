@@ -96,7 +96,7 @@ def audit_folder(
     say(f"written: {folder / FACTS}, {folder / PAGE}, {folder / TABLE}")
     doubts = _doubts(found, errors or [])
     if doubts:
-        old = {name: original.classes[original.labels[original.names.index(name)]] for name in changes.labels}
+        old = _old_labels(original, changes)
         title = f"Review of {facts['data']}"
         rows = {} if given is None else given.rows
         write_review(folder / NAME, title, source, doubts, original.classes, rows, old)
@@ -104,7 +104,7 @@ def audit_folder(
     else:
         say(f"nothing to review, so no {NAME} was written")
     if options.write_manifest:
-        _write_manifest(folder / MANIFEST, found, splits, say)
+        _write_manifest(folder / MANIFEST, found, splits, corrections, say)
     return facts
 
 
@@ -144,6 +144,12 @@ def _splits(manifest: str | Path | None, source: Source, original: Source) -> np
     listed = load_manifest(manifest, original, now)
     split = {original.names[i]: name for i, name in zip(listed.indices, listed.splits, strict=True)}
     return np.array([split.get(name, "") for name in source.names], "U5")
+
+
+def _old_labels(original: Source, changes: Changes) -> dict[str, str]:
+    """Returns name -> label in the data, of the images that are relabeled."""
+    labeled = zip(original.names, original.labels, strict=True)
+    return {name: original.classes[label] for name, label in labeled if name in changes.labels}
 
 
 def _check_model(model: str | None) -> None:
@@ -187,10 +193,11 @@ def _public(model: str | Path | None) -> str | None:
     return Path(model).resolve().name
 
 
-def _write_manifest(path: Path, found: Audit, splits: np.ndarray | None, say: Say) -> None:
-    kept = clean(found)
-    if splits is not None:
-        kept = kept[splits[kept] != ""]
+def _write_manifest(
+    path: Path, found: Audit, splits: np.ndarray | None, corrections: str | Path | None, say: Say
+) -> None:
+    """Writes what is left, of the files that the given splits list; its labels are the corrected ones."""
+    kept = clean(found, None if splits is None else splits != "")
     if not len(kept):
         raise UserError(f"{path}: nothing is left that could be listed")
     source = found.source.select(kept)
@@ -205,4 +212,5 @@ def _write_manifest(path: Path, found: Audit, splits: np.ndarray | None, say: Sa
         f"written: {path}, {len(kept):,} of {len(found.source):,} images"
         + (f"; nothing is left of {', '.join(lost)}" if lost else "")
         + f"; train with --config.data.split.manifest={path}"
+        + (f" --config.data.corrections={corrections}" if corrections else "")
     )
