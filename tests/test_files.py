@@ -170,6 +170,35 @@ def test_an_image_that_cannot_be_read_is_not_taken_for_a_cache_that_cannot_be_wr
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_killed_builds_of_a_cache_have_left_is_removed(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    left = [tmp_path / name for name in ("one.12.partial", "one.12.partial.npy", "two.7.partial")]
+    others = [tmp_path / name for name in ("busy.13.partial", "notes.partial", "new.14.partial")]
+    for path in (*left, *others):
+        path.write_bytes(b"x" * 100)
+        if path.name != "new.14.partial":  # whose process may be about to lock it
+            os.utime(path, (0, 0))
+    with others[0].open("r+b") as busy:
+        fcntl.flock(busy, fcntl.LOCK_EX)
+        store = build_store(tmp_path / "store.bin", [1], lambda item: np.full((2, 2, 3), item, np.uint8))
+    assert store is not None and store[0].tolist() == [[[1] * 3] * 2] * 2
+    made = [tmp_path / "store.bin", tmp_path / "store.npy"]
+    assert sorted(tmp_path.iterdir()) == sorted([*others, *made])
+
+
+def test_what_is_being_built_is_not_taken_for_what_a_killed_build_has_left(tmp_path):
+    pytest.importorskip("fcntl")
+
+    def make(item: int) -> np.ndarray:
+        (partial,) = tmp_path.glob("outer.*.partial")
+        os.utime(partial, (0, 0))
+        build_store(tmp_path / "inner.bin", [1], lambda item: np.zeros((2, 2, 3), np.uint8))
+        return np.ones((2, 2, 3), np.uint8)
+
+    store = build_store(tmp_path / "outer.bin", [1, 2], make)
+    assert store is not None and len(store) == 2 and store[1].all()
+
+
 def test_a_file_that_could_not_be_replaced_is_still_there_and_nothing_beside_it(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("old")

@@ -4,11 +4,13 @@ import hashlib
 import json
 import logging
 import os
+import re
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import platformdirs
@@ -17,6 +19,8 @@ from wastejax.files import reason
 from wastejax.progress import Count
 
 log = logging.getLogger("wastejax")
+_PARTIAL = re.compile(r"\.\d+\.partial$")  # how the files end that builds of stores write
+_YOUNG = 10.0  # seconds for which a file may be without a lock: between it and its lock, and its last name
 
 
 def cache_dir() -> Path:
@@ -81,8 +85,10 @@ def build_store(
     Returns:
         None where it cannot be written, for which `go_without` has said why.
 
-    A killed build leaves only a file that the next one overwrites: the shapes, written last, make it valid.
+    A killed build leaves only files that the next one in that folder removes: the shapes, put there last, make a
+    store valid.
     """
+    _remove_abandoned(path.parent)
     if path.with_suffix(".npy").is_file():
         return ArrayStore(path)
     items = list(items)
@@ -99,6 +105,7 @@ def build_store(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+            _lock(file)
             # In slices, since map() would otherwise run ahead and hold every image in memory.
             for start in range(0, len(items), 256):
                 for i, array in enumerate(pool.map(made, items[start : start + 256]), start):
@@ -106,8 +113,8 @@ def build_store(
                     file.write(array.tobytes())
                     if progress:
                         progress(i + 1, len(items))
+            np.save(partial_shapes, shapes)  # as long as the lock says that somebody is at it
         partial.replace(path)
-        np.save(partial, shapes)
         partial_shapes.replace(path.with_suffix(".npy"))
     except _Unread as error:
         raise error.__cause__ or error from None
@@ -117,6 +124,34 @@ def build_store(
     finally:
         _remove(partial, partial_shapes)
     return ArrayStore(path)
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Returns whether nobody else has a file locked; it then is, until it is closed or this process is gone.
+
+    A process's number would not do: another machine or container that shares the folder counts its own.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows, which lets nobody remove a file that is open
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another process has it, or it is on a file system without locks
+        return False
+    return True
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes what killed builds have left in a folder: it may be gigabytes."""
+    for partial in folder.glob("*.partial"):
+        if not _PARTIAL.search(partial.name):
+            continue
+        with suppress(OSError):  # it is gone, or another user's
+            with partial.open("r+b") as file:
+                abandoned = _lock(file) and time.time() - os.fstat(file.fileno()).st_mtime > _YOUNG
+            if abandoned:
+                _remove(partial, Path(f"{partial}.npy"))
 
 
 def _remove(*paths: Path) -> None:
