@@ -15,6 +15,7 @@ from wastejax.bundle import load_bundle
 from wastejax.deployment import website
 from wastejax.deployment.export import write_export
 from wastejax.deployment.formats.onnx_packed import on_grid
+from wastejax.deployment.regions import Settings
 
 
 def kept(worker: bytes) -> dict[str, str]:
@@ -104,13 +105,31 @@ def test_a_packed_network_gives_the_same_answers(tmp_path):
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
 
 
-def test_a_model_in_the_folder_of_the_page_stays(tmp_path):
-    pytest.importorskip("jax2onnx")
-    site, runtime = tmp_path / "site", tmp_path / "runtime"
-    for folder in (site, runtime):
-        folder.mkdir()
+@pytest.fixture
+def runtime(tmp_path):
+    """Stands in for onnxruntime-web's dist folder."""
+    folder = tmp_path / "runtime"
+    folder.mkdir()
     for name in website.RUNTIME:
-        (runtime / name).write_bytes(b"a runtime")
+        (folder / name).write_bytes(b"a runtime")
+    return folder
+
+
+def test_objects_need_the_probability_that_answers_need_where_one_is_given(tmp_path, runtime):
+    pytest.importorskip("jax2onnx")
+    write_export(load_bundle(write_bundle(tmp_path / "bundle", image_size=32)), tmp_path / "model.onnx")
+    least = []
+    for reject_below in (None, 0.9):
+        site = website.write_site(tmp_path / "model.onnx", tmp_path / "site", runtime, reject_below)
+        said = json.loads((site / website.LABELS).read_text())
+        least.append(said["onnx"]["regions"]["least"])
+    assert least == [Settings().least, 0.9] and said["reject_below"] == 0.9
+
+
+def test_a_model_in_the_folder_of_the_page_stays(tmp_path, runtime):
+    pytest.importorskip("jax2onnx")
+    site = tmp_path / "site"
+    site.mkdir()
     write_export(load_bundle(write_bundle(tmp_path / "bundle", image_size=32)), site / "model.onnx")
     before = (site / "model.onnx").read_bytes()
     website.write_site(site / "model.onnx", site, runtime)

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,8 @@ def write_site(
         model: a run, a bundle or an exported .onnx file; None for the bundled model.
         out: the folder; files of the same name are replaced.
         runtime: onnxruntime-web's dist folder; None for where `make web` puts it.
-        reject_below: mark answers less likely than this; None for the model's own threshold.
+        reject_below: mark answers less likely than this, and leave out objects that are; None for the model's own
+            threshold, and for `Settings.least`.
         taxonomy: see `load_predictor`.
 
     Returns:
@@ -111,10 +112,11 @@ def write_site(
         _write_model(source, exported)
         predictor = load_predictor(exported, taxonomy=taxonomy)
         predictor, least = predictor.naming(None, reject_below)
+        settings = Settings() if reject_below is None else replace(Settings(), least=reject_below)
         about: dict[str, Any] = {"file": MODEL + PACKED, "input": _entry(exported)}
         about |= {
             "any_side": predictor.dense is not None and predictor.any_side,
-            "regions": asdict(Settings()),
+            "regions": asdict(settings),
         }
         packed = _packed(exported.read_bytes())
     write_json(folder / LABELS, describe(predictor, least) | {"onnx": about})
