@@ -1,9 +1,31 @@
-"""What the tests of the web page start: a browser, a server, and the packages that a page with a model needs."""
+"""What the tests of the web page start: node, a browser, a server; and the packages of a page with a model."""
+
+import json
+import shutil
+import subprocess
 
 import pytest
 from PIL import Image
 
 from wastejax.deployment import website
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory):
+    """Runs a script in node with the page's folder and further arguments, argv[1] on; gives the JSON it prints."""
+    program = shutil.which("node")
+    if not program:
+        pytest.skip("no node")
+    folder = tmp_path_factory.mktemp("page")
+    for path in website.PAGE.glob("*.js"):
+        shutil.copyfile(path, folder / path.name)
+    (folder / "package.json").write_text('{"type": "module"}')
+
+    def run(script: str, *arguments: str):
+        command = [program, "--input-type=module", "--eval", script, str(folder), *arguments]
+        return json.loads(subprocess.check_output(command, text=True))
+
+    return run
 
 
 @pytest.fixture(scope="module")

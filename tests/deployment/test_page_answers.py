@@ -1,8 +1,6 @@
 """What the page makes of probabilities and of an image, and how bins look, in node."""
 
 import json
-import shutil
-import subprocess
 from dataclasses import asdict
 
 import numpy as np
@@ -10,7 +8,6 @@ import pytest
 
 from wastejax.data.taxonomy import COUNTRIES, SIGNS, load_taxonomy
 from wastejax.deployment import regions
-from wastejax.deployment.website import PAGE
 from wastejax.evaluation import heatmaps
 
 SCRIPT = """
@@ -45,7 +42,7 @@ console.log(JSON.stringify({
     obstacle([10, 60, 5, 20]), obstacle([200, 201, 200, 199]), obstacle([90, 200, 30, 120]),
   ],
   proposed: propose(map, settings.levels, settings.prominence),
-  evidence: [...evidence(map, 2)],
+  evidence: [[...evidence(map, 2)], [...evidence(map, 2, true)]],
   distinct: distinct(boxes),
   chosen: choose(boxes.map((box, i) => ({ box, probability: sure[i] })), 1, settings).map(({ box }) => box),
   around: boxes.map((box) => surroundings(box, 1, 0.8, 0.1)),
@@ -76,14 +73,7 @@ SURE = RNG.uniform(0, 1, 40)
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    node = shutil.which("node")
-    if not node:
-        pytest.skip("no node")
-    folder = tmp_path_factory.mktemp("page")
-    for path in PAGE.glob("*.js"):
-        shutil.copyfile(path, folder / path.name)
-    (folder / "package.json").write_text('{"type": "module"}')
+def found(node):
     asked = json.dumps(
         {
             "colors": COLORS,
@@ -94,8 +84,7 @@ def found(tmp_path_factory):
             "settings": asdict(SETTINGS),
         }
     )
-    command = [node, "--input-type=module", "--eval", SCRIPT, str(folder), asked]
-    return json.loads(subprocess.check_output(command, text=True))
+    return node(SCRIPT, asked)
 
 
 def test_an_answer_is_sure_of_a_class_of_a_bin_or_of_nothing(found):
@@ -148,4 +137,5 @@ def test_objects_are_found_as_in_python(found):
 
 
 def test_what_speaks_for_an_answer_is_the_same_as_in_python(found):
-    np.testing.assert_allclose(found["evidence"], heatmaps.evidence(LOGITS, 2).ravel(), atol=1e-6)
+    for several, heat in zip((False, True), found["evidence"], strict=True):
+        np.testing.assert_allclose(heat, heatmaps.evidence(LOGITS, 2, several).ravel(), atol=1e-6)

@@ -2,6 +2,8 @@
 // top: [{ class, bin, probability }, …] }. `bin_probability` is of the first class's bin, the sum over its classes; where
 // that is enough and the class alone is not, `class_sure` is false. Of a multi-label model `classes` are all that the image shows, and `bins` theirs.
 
+import { mended } from "./files.js";
+
 const LIKELY = 0.6; // of the first class: it is that, or something that the model does not know
 const ALIKE = 0.6; // two classes hold at least so much between them, and
 const CLOSE = 0.4; // the second has at least so much of the first: the image looks like both
@@ -56,7 +58,7 @@ export function obstacle(grays) {
 
 /** The same of an image. */
 export async function seeing(image) {
-  const bitmap = await createImageBitmap(image, { resizeWidth: SIDE, resizeHeight: SIDE });
+  const bitmap = await createImageBitmap(await mended(image), { resizeWidth: SIDE, resizeHeight: SIDE });
   const context = new OffscreenCanvas(SIDE, SIDE).getContext("2d");
   context.fillStyle = "white"; // behind what is transparent
   context.fillRect(0, 0, SIDE, SIDE);

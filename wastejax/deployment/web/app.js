@@ -76,13 +76,19 @@ function show(entry) {
   if (entries.length === 1) entry.card.querySelector(".bin").focus();
 }
 
-/** Draws what speaks for an answer below it, where the model came with the page; a server has drawn it. */
+/**
+ * Draws what speaks for an answer below it, where the model came with the page; a server has drawn it. The answer stands
+ * without the drawing too.
+ */
 async function explain(entry) {
+  const mine = turn;
   const { blob, answer } = entry;
   const { map, top } = answer;
   if (!map || answer.rejected) return;
   const index = now.labels.classes.findIndex((item) => item.name === top[0].class);
-  answer.heatmap = URL.createObjectURL(await drawHeatMap(blob, map, index, now.labels.preprocessing));
+  const drawn = await drawHeatMap(blob, map, index, now.labels).catch(() => null);
+  if (!drawn || mine !== turn) return;
+  answer.heatmap = URL.createObjectURL(drawn);
   fill(entry, several);
 }
 
@@ -90,12 +96,23 @@ async function explain(entry) {
 async function lookCloser(entry) {
   const mine = turn;
   tell("looking");
-  const found = await findAll(entry.blob, (done, all) => tell("looking", `${done}/${all}`));
+  let found;
+  try {
+    found = await findAll(entry.blob, (done, all) => mine === turn && tell("looking", `${done}/${all}`));
+  } catch (error) {
+    if (mine === turn) tell("failed", error, true);
+    return;
+  }
   if (mine !== turn) return;
   entry.regions = found.map(({ index, ...rest }) => ({ ...rest, class: now.labels.classes[index].name, bin: now.labels.classes[index].bin }));
-  const boxes = await drawBoxes(entry.blob, entry.regions.map(({ box, bin }) => ({ box, bin: now.labels.bins[bin] ?? null })));
-  URL.revokeObjectURL(entry.url);
-  entry.url = URL.createObjectURL(boxes);
+  const colored = entry.regions.map(({ box, bin }) => ({ box, bin: now.labels.bins[bin] ?? null }));
+  const boxes = await drawBoxes(entry.blob, colored).catch(() => null); // the list stands without them
+  if (mine !== turn) return;
+  if (boxes) {
+    URL.revokeObjectURL(entry.url);
+    entry.url = URL.createObjectURL(boxes);
+    entry.unseen = false;
+  }
   fill(entry, several);
   tell("shown");
   entry.card.querySelector(".found").focus();
@@ -147,7 +164,7 @@ async function showHistory() {
     const { head, bin, line } = wordsOf(entry);
     const row = chip(head, bin);
     const image = document.createElement("img");
-    image.src = URL.createObjectURL(entry.image);
+    if (entry.image) image.src = URL.createObjectURL(entry.image);
     image.alt = "";
     const about = document.createElement("span");
     about.textContent = [line, time(entry.time)].filter(Boolean).join(" · ");

@@ -56,6 +56,9 @@ export function newCard(entry, several, lookCloser) {
   const card = document.getElementById("card").content.firstElementChild.cloneNode(true);
   card.querySelector(".share").addEventListener("click", () => shareImage(entry.blob, wordsOf(entry)));
   card.querySelector(".closer").addEventListener("click", lookCloser);
+  card.querySelector(".image").addEventListener("error", ({ target }) => {
+    entry.unseen = target.hidden = true; // a server reads more than the browser does
+  });
   entry.closer = Boolean(lookCloser);
   entry.card = card;
   fill(entry, several);
@@ -72,7 +75,7 @@ export function fill(entry, several) {
   part(".image").alt = several ? name : texts.image;
   part(".name").textContent = name;
   part(".name").hidden = !several;
-  part(".image").hidden = Boolean(error);
+  part(".image").hidden = Boolean(error || entry.unseen);
   for (const selector of OPTIONAL) part(selector).hidden = true;
   const show = (selector, text) => {
     part(selector).textContent = text;
@@ -103,7 +106,7 @@ export function fill(entry, several) {
     part(".bin").textContent = texts.several;
     for (const selector of [".why", ".unsure", ".others-title", ".others"]) part(selector).hidden = true;
   }
-  part(".heatmap").hidden = !answer.heatmap;
+  part(".heatmap").hidden = !answer.heatmap || answer.rejected; // nothing is answered that it could speak for
   if (answer.heatmap) part(".heatmap img").src = answer.heatmap;
 }
 

@@ -1,5 +1,6 @@
 // What is drawn on an image: what speaks for its class, and the boxes of several objects.
 
+import { canvasOf } from "./files.js";
 import { center } from "./resize.js";
 import { lookOf } from "./signs.js";
 
@@ -11,21 +12,28 @@ const COLORS = [
   [0, 0, 4], [51, 10, 95], [120, 28, 109], [188, 55, 84], [237, 105, 37], [251, 180, 26], [252, 255, 164],
 ];
 
-/** How much each position of a class map speaks for a class rather than for the average one, 0 to 1. */
-export function evidence({ data, height, width, classes }, index) {
+/**
+ * How much each position of a class map speaks for a class, 0 to 1: rather than for the average one, or by itself where
+ * an image shows `several` classes, each with a probability of its own.
+ */
+export function evidence({ data, height, width, classes }, index, several = false) {
   const heat = Float32Array.from({ length: height * width }, (_, p) => {
     const row = data.subarray(p * classes, (p + 1) * classes);
-    return Math.max(0, row[index] - row.reduce((sum, value) => sum + value, 0) / classes);
+    const common = several ? 0 : row.reduce((sum, value) => sum + value, 0) / classes;
+    return Math.max(0, row[index] - common);
   });
   const most = Math.max(heat.reduce((a, b) => Math.max(a, b)), 1e-12);
   return heat.map((value) => value / most);
 }
 
-/** Draws an image with the evidence for a class laid over the square that the network saw; returns a JPEG. */
-export async function drawHeatMap(blob, map, index, preprocessing) {
+/**
+ * Draws an image with the evidence for a class laid over the square that the network saw; returns a JPEG. The rest is
+ * of labels.json.
+ */
+export async function drawHeatMap(blob, map, index, { preprocessing, multilabel }) {
   const { canvas, context } = await copy(blob);
   const { left, top, side } = center(canvas.width, canvas.height, preprocessing);
-  const pixels = evidence(map, index).reduce((all, share) => [...all, ...colorOf(share)], []);
+  const pixels = evidence(map, index, multilabel).reduce((all, share) => [...all, ...colorOf(share)], []);
   const small = new OffscreenCanvas(map.width, map.height);
   small.getContext("2d").putImageData(new ImageData(Uint8ClampedArray.from(pixels), map.width, map.height), 0, 0);
   context.fillStyle = `rgb(0 0 0 / ${UNSEEN})`;
@@ -66,15 +74,8 @@ export async function drawBoxes(blob, regions) {
   return canvas.convertToBlob({ type: "image/jpeg", quality: 0.9 });
 }
 
-/** A canvas with the image, on white, no larger than need be. */
+/** A canvas with the image, no larger than need be. */
 async function copy(blob) {
-  const bitmap = await createImageBitmap(blob);
-  const scale = Math.min(1, LARGEST / Math.max(bitmap.width, bitmap.height));
-  const canvas = new OffscreenCanvas(Math.max(1, Math.round(bitmap.width * scale)), Math.max(1, Math.round(bitmap.height * scale)));
-  const context = canvas.getContext("2d");
-  context.fillStyle = "white";
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  bitmap.close();
-  return { canvas, context };
+  const canvas = await canvasOf(blob, (width, height) => LARGEST / Math.max(width, height));
+  return { canvas, context: canvas.getContext("2d") };
 }

@@ -25,24 +25,63 @@ export async function decode(blob) {
   const [bitmap, other] = await Promise.all(endings(bytes).map(bitmapOf));
   if (other && !samePixels(bitmap, other)) throw { reason: "truncated" };
   other?.close();
-  const orientation = isWebP(bytes) && !(await turnsWebP()) ? webpOrientation(bytes) : 1;
-  return { bitmap, orientation, deep: isPng(bytes) && bytes[24] === 16 };
+  return { bitmap, orientation: await orientationLeft(bytes), deep: isPng(bytes) && bytes[24] === 16 };
+}
+
+/** The file as browsers read it: with an end, where it lacks only that. */
+export async function mended(blob) {
+  const bytes = new Uint8Array(await blob.arrayBuffer());
+  const [whole] = endings(bytes);
+  return whole === bytes ? blob : new Blob([whole]);
+}
+
+/**
+ * Decodes an image to be looked at: a canvas with it, upright and on white, at the scale that `scaleOf` gives for its
+ * width and height, 1 at most. Throws where the browser cannot read it, which a server may be able to.
+ */
+export async function canvasOf(blob, scaleOf) {
+  const bytes = new Uint8Array(await blob.arrayBuffer());
+  const bitmap = await bitmapOf(endings(bytes)[0]);
+  const canvas = upright(bitmap, await orientationLeft(bytes), scaleOf);
+  bitmap.close();
+  return canvas;
+}
+
+/** The same of a bitmap whose orientation is left to do. */
+export function upright(bitmap, orientation, scaleOf = () => 1) {
+  const [width, height] = sidesOf(bitmap, orientation);
+  const scale = Math.min(1, scaleOf(width, height));
+  const canvas = new OffscreenCanvas(Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale)));
+  draw(canvas.getContext("2d"), bitmap, orientation, 0, 0, canvas.width / width, canvas.height / height);
+  return canvas;
 }
 
 /** RGBA bytes of a part of the upright image, on white. */
 export function pixelsOf(bitmap, orientation, x0, y0, columns, rows) {
   const canvas = new OffscreenCanvas(columns, rows);
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.fillStyle = "white"; // behind what is transparent
-  context.fillRect(0, 0, columns, rows);
   context.imageSmoothingEnabled = false;
-  const [a, b, c, d] = UPRIGHT[orientation];
-  const right = (a + c < 0) ? Math.abs(a) * bitmap.width + Math.abs(c) * bitmap.height : 0;
-  const down = (b + d < 0) ? Math.abs(b) * bitmap.width + Math.abs(d) * bitmap.height : 0;
-  context.setTransform(a, b, c, d, right - x0, down - y0);
-  context.drawImage(bitmap, 0, 0);
+  draw(context, bitmap, orientation, x0, y0);
   return context.getImageData(0, 0, columns, rows).data;
 }
+
+/** Fills a canvas with a bitmap from (x0, y0) of the upright image on, in units of `wide` x `high` pixels. */
+function draw(context, bitmap, orientation, x0, y0, wide = 1, high = 1) {
+  context.fillStyle = "white"; // behind what is transparent
+  context.fillRect(0, 0, context.canvas.width, context.canvas.height);
+  const [a, b, c, d] = UPRIGHT[orientation];
+  const [width, height] = sidesOf(bitmap, orientation);
+  const right = a + c < 0 ? width : 0;
+  const down = b + d < 0 ? height : 0;
+  context.setTransform(wide * a, high * b, wide * c, high * d, wide * (right - x0), high * (down - y0));
+  context.drawImage(bitmap, 0, 0);
+  context.resetTransform();
+}
+
+const sidesOf = ({ width, height }, orientation) => (orientation < 5 ? [width, height] : [height, width]);
+
+/** The orientation that this browser leaves to do. */
+const orientationLeft = async (bytes) => (isWebP(bytes) && !(await turnsWebP()) ? webpOrientation(bytes) : 1);
 
 /** Whether only the lower bits of an image of 16 are in use, which browsers do not keep. */
 export function isNearlyBlack(data) {

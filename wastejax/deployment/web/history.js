@@ -1,5 +1,7 @@
 // Earlier answers, in the browser's own database: they never leave the device.
 
+import { canvasOf } from "./files.js";
+
 const STORE = "answers";
 const MOST = 100;
 const SIDE = 160; // of the small images that are kept
@@ -25,9 +27,9 @@ async function within(mode, work) {
   });
 }
 
-/** Keeps an answer with a small form of its image; the oldest beyond `MOST` go. */
+/** Keeps an answer with a small form of its image, null where the browser cannot read it; the oldest beyond `MOST` go. */
 export async function keep(blob, answer, seen) {
-  const image = await small(blob);
+  const image = await small(blob).catch(() => null);
   const { map, heatmap, ...said } = answer;
   await within("readwrite", (store) => store.add({ time: Date.now(), image, seen, answer: said }));
   const keys = await within("readonly", (store) => store.getAllKeys());
@@ -42,13 +44,6 @@ export async function earlier() {
 export const forget = () => within("readwrite", (store) => store.clear());
 
 async function small(blob) {
-  const bitmap = await createImageBitmap(blob);
-  const scale = Math.min(1, SIDE / Math.min(bitmap.width, bitmap.height));
-  const canvas = new OffscreenCanvas(Math.max(1, Math.round(bitmap.width * scale)), Math.max(1, Math.round(bitmap.height * scale)));
-  const context = canvas.getContext("2d");
-  context.fillStyle = "white"; // behind what is transparent
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  bitmap.close();
+  const canvas = await canvasOf(blob, (width, height) => SIDE / Math.min(width, height));
   return canvas.convertToBlob({ type: "image/jpeg", quality: 0.8 });
 }

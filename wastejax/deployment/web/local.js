@@ -1,6 +1,6 @@
 // The model in the browser: an exported ONNX file, run by ONNX Runtime. Images do not leave the machine.
 
-import { decode, isNearlyBlack, pixelsOf } from "./files.js";
+import { decode, isNearlyBlack, pixelsOf, upright } from "./files.js";
 import { findRegions } from "./regions.js";
 import { center, margin, resizeSquare } from "./resize.js";
 
@@ -43,13 +43,14 @@ export async function loadModel(labels, kept = false, progress = () => {}) {
   }
 
   async function regions(image, whenDone) {
-    const { bitmap } = await decode(image);
+    const { bitmap, orientation } = await decode(image);
+    const whole = orientation === 1 ? bitmap : upright(bitmap, orientation);
     const onCanvas = (canvas) => run(rgbOf(canvas), canvas.height, canvas.width);
     const network = {
       probabilities: async (canvas) => (await onCanvas(canvas)).probabilities,
       classMap: async (canvas) => (await onCanvas(canvas)).map,
     };
-    return findRegions(bitmap, network, labels.preprocessing.image_size, labels.onnx.regions, whenDone);
+    return findRegions(whole, network, labels.preprocessing.image_size, labels.onnx.regions, whenDone);
   }
 
   return { answer, regions };
@@ -103,8 +104,7 @@ async function download(files, progress) {
 export async function squareOf(image, preprocessing) {
   const decoded = image instanceof ImageBitmap ? { bitmap: image, orientation: 1, deep: false } : await decode(image);
   const { bitmap, orientation, deep } = decoded;
-  const upright = orientation < 5 ? bitmap : { width: bitmap.height, height: bitmap.width };
-  const { width, height } = upright;
+  const [width, height] = orientation < 5 ? [bitmap.width, bitmap.height] : [bitmap.height, bitmap.width];
   const { image_size: size, interpolation } = preprocessing;
   const box = center(width, height, preprocessing);
   const extra = margin(box.side, size, interpolation);

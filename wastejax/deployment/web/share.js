@@ -1,37 +1,40 @@
 // An answer as an image: the bin's color and sign, the class, the advice and what was seen; handed to the device's own
 // way of sharing where it has one, else saved.
 
+import { canvasOf } from "./files.js";
 import { lookOf } from "./signs.js";
 import { percent, region, say } from "./words.js";
 
 const WIDTH = 1080;
-const HEIGHT = 1350;
+// Heights, from top to bottom.
+const HEAD = 240;
+const IMAGE = 720;
+const TEXT = 390;
 const EDGE = 60;
-const IMAGE = 720; // height
 const FONT = 'system-ui, "Noto Sans KR", "Noto Sans CJK KR", "Noto Sans JP", sans-serif';
 
-/** Draws an answer, `words` of `wordsOf`; returns a JPEG. */
+/** Draws an answer, `words` of `wordsOf`, without its image where the browser cannot read that; returns a JPEG. */
 export async function drawAnswer(blob, words) {
-  const canvas = new OffscreenCanvas(WIDTH, HEIGHT);
+  const image = await canvasOf(blob, (width, height) => Math.max(WIDTH / width, IMAGE / height)).catch(() => null);
+  const low = HEAD + (image ? IMAGE : 0);
+  const canvas = new OffscreenCanvas(WIDTH, low + TEXT);
   const context = canvas.getContext("2d");
   context.fillStyle = "#ffffff";
-  context.fillRect(0, 0, WIDTH, HEIGHT);
+  context.fillRect(0, 0, WIDTH, canvas.height);
   const { color, ink, path } = lookOf(words.bin);
   context.fillStyle = color;
-  context.fillRect(0, 0, WIDTH, 240);
+  context.fillRect(0, 0, WIDTH, HEAD);
   drawSign(context, path, ink, EDGE, 60, 120);
   context.fillStyle = ink;
   context.textBaseline = "middle";
   write(context, words.head, { x: 220, y: 120, width: WIDTH - 220 - EDGE, size: 64, weight: 700, lines: 2, middle: true });
-  const bitmap = await createImageBitmap(blob);
-  drawCovering(context, bitmap, 240, IMAGE);
-  bitmap.close();
+  if (image) drawCovering(context, image, HEAD, IMAGE);
   context.fillStyle = "#14180f";
   const line = [words.line, percent(words.probability)].filter(Boolean).join(" · ");
-  let y = write(context, line, { x: EDGE, y: 1020, width: WIDTH - 2 * EDGE, size: 48, weight: 600, lines: 2 });
+  let y = write(context, line, { x: EDGE, y: low + EDGE, width: WIDTH - 2 * EDGE, size: 48, weight: 600, lines: 2 });
   y = write(context, words.advice, { x: EDGE, y: y + 16, width: WIDTH - 2 * EDGE, size: 38, weight: 400, lines: 3 });
   context.fillStyle = "#4b5563";
-  write(context, `${say().region} ${region()}`, { x: EDGE, y: HEIGHT - 50, width: WIDTH - 2 * EDGE, size: 30, weight: 400, lines: 1 });
+  write(context, `${say().region} ${region()}`, { x: EDGE, y: canvas.height - 50, width: WIDTH - 2 * EDGE, size: 30, weight: 400, lines: 1 });
   return canvas.convertToBlob({ type: "image/jpeg", quality: 0.9 });
 }
 
