@@ -12,10 +12,21 @@ const RATE = 0.2; // weight of the latest answer in the mean time
 
 const find = (id) => document.getElementById(id);
 let stream = null;
+let opening = null; // the promise of `openCamera`, until it is open
 let shown = null; // the entry in the view
 
-/** Opens the view; `ask` answers a bitmap or, where `local` is false, a JPEG. Throws where there is no camera. */
-export async function openCamera(ask, local) {
+/**
+ * Opens the view; `ask` answers a bitmap or, where `local` is false, a JPEG. Throws where there is no camera. A camera
+ * that is open or about to be is not opened again: nothing would ever close the first one.
+ */
+export function openCamera(ask, local) {
+  opening ??= open(ask, local).finally(() => { opening = null; });
+  return opening;
+}
+
+async function open(ask, local) {
+  if (stream?.active) return;
+  closeCamera(); // one that was unplugged
   const video = { facingMode: { ideal: "environment" }, width: { ideal: WIDE } };
   stream = await navigator.mediaDevices.getUserMedia({ video });
   find("video").srcObject = stream;
