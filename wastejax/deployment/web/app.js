@@ -2,16 +2,16 @@
 // or a model that came with the page.
 
 import { seeing } from "./answers.js";
-import { askServer, localModel } from "./asking.js";
+import { askPatiently, askServer, localModel } from "./asking.js";
 import { closeCamera, openCamera, showLive, takePhoto } from "./camera.js";
 import { chip, fill, newCard, spoken, summarize, wordsOf } from "./cards.js";
 import { drawBoxes, drawHeatMap } from "./drawings.js";
 import { earlier, forget, keep } from "./history.js";
 import { keepOffline } from "./offline.js";
-import { faultOf, now, region, say, speaks, time, translate } from "./words.js";
+import { now, region, say, speaks, time, translate, troubleOf } from "./words.js";
 
 const find = (id) => document.getElementById(id);
-let ask = null; // blob or bitmap -> answer
+let ask = null; // blob or bitmap, whether the answer is still wanted -> answer
 let findAll = null; // blob -> the objects in it; null where nothing can say
 let entries = []; // what is shown: { name, url, answer, seen } or { name, url, error }, with their cards
 let several = false; // whether the files under way are more than one
@@ -21,9 +21,6 @@ let turn = 0; // of choices: an answer that comes too late is not shown
 function chooseLanguage(wanted) {
   now.language = speaks(wanted) ? wanted : "en";
   document.documentElement.lang = now.language;
-  try {
-    localStorage.setItem("language", now.language);
-  } catch { /* no storage: the choice lasts as long as the page */ }
   document.title = say().title;
   translate(document);
   find("language").value = now.language;
@@ -38,6 +35,14 @@ function chooseLanguage(wanted) {
   showStatus();
 }
 
+/** Keeps what the reader chose; not the language of a link, which is for one visit. */
+function rememberLanguage() {
+  try {
+    localStorage.setItem("language", now.language);
+  } catch { /* no storage: the choice lasts as long as the page */ }
+}
+
+/** Shows a text with a detail or, as the detail of "failed", why an image has no answer. */
 function tell(key, detail = "", error = false) {
   message = { key, detail, error };
   showStatus();
@@ -52,9 +57,10 @@ function showStatus() {
     find("status").textContent = spoken(entries[0]);
   } else if (message.key === "shown") {
     find("status").textContent = texts.answered(entries.filter((entry) => entry.answer).length, entries.length);
+  } else if (typeof message.detail !== "string") {
+    find("status").textContent = troubleOf(message.detail);
   } else {
-    const detail = typeof message.detail === "string" ? message.detail : faultOf(message.detail);
-    find("status").textContent = texts[message.key] + (detail ? ` (${detail})` : "");
+    find("status").textContent = texts[message.key] + (message.detail ? ` (${message.detail})` : "");
   }
 }
 
@@ -125,7 +131,7 @@ function clear() {
   showSummary();
 }
 
-/** Answers every file, one after the other; of a single one that cannot be read the status says why. */
+/** Answers every file, one after the other; of a single one that has no answer the status says why. */
 async function look(blobs) {
   if (!blobs.length) return;
   const mine = ++turn;
@@ -139,13 +145,12 @@ async function look(blobs) {
     const entry = { blob, name: blob.name ?? "" };
     try {
       const seen = seeing(blob).catch(() => ""); // a server reads more than the browser does
-      entry.answer = await ask(blob);
+      entry.answer = await ask(blob, () => mine === turn);
       entry.seen = await seen;
     } catch (error) {
       if (mine !== turn) return;
-      if (error.key) return tell(error.key, "", true); // not this image's fault
       if (!several) return tell("failed", error, true);
-      entry.error = error;
+      entry.error = error; // the others may have an answer all the same
     }
     if (mine !== turn) return;
     show(entry);
@@ -184,7 +189,7 @@ function showProgress(loaded, total) {
 async function start() {
   try {
     now.labels = await (await fetch("labels.json")).json();
-    ({ ask, findAll } = now.labels.onnx ? await localModel(showProgress) : { ask: askServer, findAll: null });
+    ({ ask, findAll } = now.labels.onnx ? await localModel(showProgress) : { ask: askPatiently, findAll: null });
     message = { key: "ready", detail: "", error: false };
   } catch (error) {
     console.error(error);
@@ -216,7 +221,10 @@ async function shoot() {
   await look([blob]);
 }
 
-find("language").addEventListener("change", (event) => chooseLanguage(event.target.value));
+find("language").addEventListener("change", (event) => {
+  chooseLanguage(event.target.value);
+  rememberLanguage();
+});
 for (const id of ["file", "capture"]) {
   find(id).addEventListener("change", (event) => {
     const files = [...event.target.files];

@@ -3,7 +3,7 @@
 import { reasonOf, verdict } from "./answers.js";
 import { shareImage } from "./share.js";
 import { paint } from "./signs.js";
-import { adviceOf, binName, binOf, capital, className, faultOf, percent, say, translate } from "./words.js";
+import { adviceOf, binName, binOf, capital, className, percent, say, translate, troubleOf } from "./words.js";
 
 const OPTIONAL = [".why", ".unsure", ".class", ".advice", ".others-title", ".others", ".heatmap", ".share", ".closer", ".found", ".regions"];
 
@@ -83,7 +83,7 @@ export function fill(entry, several) {
   };
   if (error) {
     paint(part(".headline"), null);
-    part(".bin").textContent = `${texts.failed} (${faultOf(error)})`;
+    part(".bin").textContent = troubleOf(error);
     return;
   }
   const { head, bin, line, probability, advice, why } = wordsOf(entry);

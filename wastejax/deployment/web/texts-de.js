@@ -23,6 +23,7 @@ export default {
   failed: "Dieses Bild kann nicht gelesen werden",
   busy: "Es warten zu viele Bilder. Versuchen Sie es gleich noch einmal.",
   noServer: "Der Server antwortet nicht. Versuchen Sie es gleich noch einmal.",
+  serverError: "Der Server meldet einen Fehler",
   noModel: "Das Modell kann nicht geladen werden. Laden Sie die Seite neu.",
   local: "Bilder bleiben in diesem Browser; nichts wird verschickt.",
   remote: "Bilder gehen an den Server dieser Seite; er behält sie nicht.",

@@ -23,6 +23,7 @@ export default {
   failed: "This image cannot be read",
   busy: "Too many images are waiting. Try again in a moment.",
   noServer: "The server does not answer. Try again in a moment.",
+  serverError: "The server reports an error",
   noModel: "The model cannot be loaded. Reload the page.",
   local: "Images stay in this browser; nothing is sent anywhere.",
   remote: "Images are sent to the server that hosts this page; it does not keep them.",

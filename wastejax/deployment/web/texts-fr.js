@@ -23,6 +23,7 @@ export default {
   failed: "Cette image ne peut pas être lue",
   busy: "Trop d’images attendent. Réessayez dans un instant.",
   noServer: "Le serveur ne répond pas. Réessayez dans un instant.",
+  serverError: "Le serveur signale une erreur",
   noModel: "Le modèle ne peut pas être chargé. Rechargez la page.",
   local: "Les images restent dans ce navigateur ; rien n’est envoyé.",
   remote: "Les images sont envoyées au serveur de cette page, qui ne les garde pas.",

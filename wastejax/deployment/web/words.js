@@ -35,7 +35,13 @@ export function translate(root) {
 }
 
 /** Why an image cannot be read, in the reader's language. */
-export function faultOf({ status, reason }) {
+function faultOf({ status, reason }) {
   const known = say().reasons;
-  return now.language === "en" && status ? reason : known[status] ?? known[reason] ?? known.unreadable;
+  return now.language === "en" && status && reason ? reason : known[status] ?? known[reason] ?? known.unreadable;
+}
+
+/** Why an image has no answer: it cannot be read, or what `key` says, with a detail where there is one. */
+export function troubleOf(error) {
+  if (!error.key) return `${say().failed} (${faultOf(error)})`;
+  return say()[error.key] + (error.detail ? ` (${error.detail})` : "");
 }
