@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from corrections_file import to_csv
@@ -99,6 +100,51 @@ def test_the_oldest_go_by_size_and_by_age_also_those_of_an_earlier_server(tmp_pa
     working.close()
     assert sum(path.stat().st_size for path in tmp_path.glob("*/2*")) <= 2.5 * size
     assert working.counts["removed"] >= 4 and len(kept(tmp_path)) == 2
+
+
+def test_what_is_too_old_goes_though_no_other_image_comes(tmp_path, monkeypatch):
+    """At the start what an earlier server left, later what has grown old since."""
+    first = collector(tmp_path)
+    first.offer(encoded(1), UNSURE)
+    first.close()
+    assert len(kept(tmp_path)) == 1
+    days = [0.0]
+    clock = SimpleNamespace(
+        time=lambda: time.time() + 86_400 * days[0], gmtime=time.gmtime, strftime=time.strftime
+    )
+    monkeypatch.setattr(collecting, "time", clock)
+    monkeypatch.setattr(collecting, "_PRUNE_EVERY", 0.05)
+    running = collector(tmp_path, days=30)
+    days[0] = 40.0
+    wait_for(lambda: running.counts["removed"] == 1)
+    running.close()
+    assert not kept(tmp_path) and running.counts["kept"] == 0
+    days[0] = 0.0
+    second = collector(tmp_path)
+    second.offer(encoded(2), UNSURE)
+    second.close()
+    days[0] = 40.0
+    monkeypatch.setattr(collecting, "_PRUNE_EVERY", 3600.0)
+    collector(tmp_path, days=30).close()
+    assert not kept(tmp_path)
+
+
+def test_an_image_that_cannot_be_removed_is_said_once(tmp_path, monkeypatch):
+    first = collector(tmp_path)
+    first.offer(encoded(1), UNSURE)
+    first.close()
+    said, tries = [], []
+
+    def prune(self, always=False):
+        tries.append(always)
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(collecting, "_PRUNE_EVERY", 0.01)
+    monkeypatch.setattr(Collector, "_prune", prune)
+    working = collector(tmp_path, said)
+    wait_for(lambda: len(tries) > 3)
+    working.close()
+    assert said == [f"--collect={tmp_path}: an image could not be removed (permission denied)"]
 
 
 def test_of_the_files_in_its_folder_a_collector_removes_only_its_own(tmp_path):

@@ -39,7 +39,7 @@ MODEL = "model.json"
 WAITING = 8  # images that may wait to be written; more are not kept
 _QUALITY = 90
 _DAY = 86_400.0  # seconds
-_PRUNE_EVERY = 60.0  # seconds, at most
+_PRUNE_EVERY = 60.0  # seconds, whether or not images come
 _NAME = re.compile(r"\d{8}-[0-9a-f]{16}")  # <day>-<hash>
 _PARTIAL = re.compile(_NAME.pattern + r"\.(jpg|json)\.partial")
 _OF_DISKS = "lost+found"  # of a volume that is empty otherwise
@@ -113,7 +113,7 @@ class Collector:
             keep: what to keep.
             model: its name.
             classes: its classes.
-            say: is told when writing begins to fail, and when it works again.
+            say: is told when writing or removing begins to fail, and when writing works again.
             seed: of the sample; None for one that nobody knows.
         """
         self.keep, self.say = keep, say
@@ -121,7 +121,7 @@ class Collector:
         self.counts: Counter[str] = Counter()
         self._random = random.Random(seed)
         self._queue: queue.Queue[tuple[bytes, Answer, str] | None] = queue.Queue(WAITING)
-        self._failing = False
+        self._failing = self._stuck = False
         self._kept: dict[str, _Kept] = {}  # by the name without ending
         self._pruned = 0.0
         self._thread = threading.Thread(target=self._work, name="collect", daemon=True)
@@ -150,7 +150,15 @@ class Collector:
     def _work(self) -> None:
         with suppress(OSError):
             self._look()
-        while (offered := self._queue.get()) is not None:
+        self._remove_old()
+        while True:
+            try:
+                offered = self._queue.get(timeout=_PRUNE_EVERY)
+            except queue.Empty:
+                self._remove_old()  # what is too old goes whether or not another image comes
+                continue
+            if offered is None:
+                return
             try:
                 self._write(*offered)
                 self._prune()
@@ -168,6 +176,17 @@ class Collector:
                 if self._failing:
                     self.say(f"--collect={self.keep.folder}: images are kept again")
                 self._failing = False
+
+    def _remove_old(self) -> None:
+        """Removes what is too old; says once that it cannot."""
+        try:
+            self._prune(always=True)
+        except OSError as error:
+            if not self._stuck:
+                self.say(f"--collect={self.keep.folder}: an image could not be removed ({reason(error)})")
+            self._stuck = True
+        else:
+            self._stuck = False
 
     def _look(self) -> None:
         """Finds what is there from before."""
