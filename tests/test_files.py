@@ -69,6 +69,35 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_done(folder, 
     assert sorted(p.name for p in folder.iterdir()) == ["data", "file"]
 
 
+def test_an_address_is_no_folder_to_write_into(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = r"^--out=s3://bucket/new: is an address; give a {} on this machine, and copy it there afterwards$"
+    for place in ("s3://bucket/new", Path("s3://bucket/new")):
+        with pytest.raises(UserError, match=told.format("folder")):
+            check_folder(place, "--out")
+        with pytest.raises(UserError, match=told.format("file")):
+            check_file(place, "--out")
+    check_folder("./s3", "--out")
+    (tmp_path / "photo").touch()
+    for command in (
+        "predict photo --out={}",
+        "predict photo --summary={}",
+        "predict photo --heatmap={}",
+        "predict photo --regions --draw={}",
+        "serve --collect={}",
+        "web --runtime=. --out={}",
+        "shard --data=data --out={}",
+        "export --format=bundle --out={}",
+        "benchmark --out={}",
+        "robustness --data=data --out={}",
+    ):
+        monkeypatch.setattr("wastejax.deployment.website.RUNTIME", ())
+        monkeypatch.setattr("wastejax.main.process.prepare", lambda: None)
+        with pytest.raises(UserError, match=r"^--[a-z]+=s3://bucket/new: is an address; give a folder on"):
+            dispatch(command.format("s3://bucket/new").split())
+    assert [path.name for path in tmp_path.iterdir()] == ["photo"]
+
+
 def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
     check_folder(tmp_path / "a" / "b", "--out")
     check_file(tmp_path / "a.json", "--out")

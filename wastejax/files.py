@@ -14,6 +14,8 @@ from typing import Any
 
 from wastejax.errors import UserError
 
+# An address as `data.collections.places` knows it; of the slashes of one that became a path, one is left.
+_ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
 _PROBE = bytes(4096)  # a full disk may still take an empty file
 # What training leaves in a run.
 _OF_RUN = ("config.json", "report.json", "report.md", "metrics.csv", "manifest.csv", "corrections.csv")
@@ -70,8 +72,9 @@ def check_folder(path: str | Path, option: str) -> None:
         option: what named it, for the message: '--out', or 'WASTEJAX_CACHE'.
 
     Raises:
-        UserError: it is a file, lies below one, or cannot be written.
+        UserError: it is an address, a file, lies below one, or cannot be written.
     """
+    _check_local(path, option, "folder")
     path = Path(path)
     try:
         there = _existing(path)
@@ -93,9 +96,10 @@ def check_file(path: str | Path, option: str) -> None:
     """Checks that a file can be written into a folder that is there; leaves no trace.
 
     Raises:
-        UserError: it is a folder, there is no folder for it, that cannot be written, or it is a file that training
-            left in the folder of a run.
+        UserError: it is an address or a folder, there is no folder for it, that cannot be written, or it is a file
+            that training left in the folder of a run.
     """
+    _check_local(path, option, "file")
     path = Path(path)
     try:
         if path.name in _OF_RUN and path.exists() and (path.parent / "config.json").is_file():
@@ -109,6 +113,15 @@ def check_file(path: str | Path, option: str) -> None:
     except (OSError, ValueError) as error:
         raise UserError(f"{option}={path}: cannot be written ({reason(error)}); name another file") from None
     check_folder(path.parent, option)
+
+
+def _check_local(path: str | Path, option: str, what: str) -> None:
+    """Raises a UserError for an address, such as s3://bucket/answers, which would become a folder named s3:."""
+    if _ADDRESS.match(str(path)):
+        address = re.sub(":/+", "://", str(path), count=1)
+        raise UserError(
+            f"{option}={address}: is an address; give a {what} on this machine, and copy it there afterwards"
+        )
 
 
 def check_unread(path: str | Path, option: str, inputs: Mapping[str, str | Path | None]) -> None:
