@@ -89,6 +89,10 @@ def test_mistakes_are_one_line(camera_extra, monkeypatch, tmp_path):
         predict("a.mp4", "--heatmap=d")
     with pytest.raises(UserError, match="--every must be >= 0"):
         predict("a.mp4", "--every=-1")
+    for name in ("a.mp4", "camera:0", "-"):
+        with pytest.raises(UserError, match=f"--out: answers files of images, and {name} is .*; leave --out"):
+            predict(name, f"--out={tmp_path / 'out'}", *(["--every=2"] if name != "-" else []))
+    assert not (tmp_path / "out").exists()
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(UserError, match="needs opencv-python-headless"):
         predict("a.mp4")

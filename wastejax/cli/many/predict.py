@@ -8,6 +8,8 @@ from pathlib import Path
 
 from wastejax.cli import add_ray_arguments, only
 from wastejax.deployment.answers import printable
+from wastejax.deployment.camera import is_stream
+from wastejax.deployment.images import STDIN
 from wastejax.deployment.many.job import PART_SIZE, Answerer, Asked, Done, predict_parts
 from wastejax.deployment.many.part_file import Counts, unreadable
 from wastejax.errors import UserError
@@ -46,6 +48,10 @@ def check(args: argparse.Namespace) -> None:
     only(args, out, "with --out", workers="local", address=None, cores=None, part_size=PART_SIZE)
     if not out:
         return
+    for name in args.images:
+        if is_stream(name) or name == STDIN:
+            what = "standard input" if name == STDIN else "a camera or video"
+            raise UserError(f"--out: answers files of images, and {name} is {what}; leave --out out")
     for option in ("heatmap", "regions", "draw"):
         if getattr(args, option):
             raise UserError(f"--out and --{option}: give one of them")
