@@ -22,7 +22,8 @@ HEAD = """\
 `--config=…` trains.
 
 Exit codes: 0 for success, 1 where `predict` could not read some images, 2 after a mistake in the input (one line on
-standard error says what, where and what to do), 130 when interrupted.
+standard error says what, where and what to do), 130 when interrupted. `predict camera:0` takes
+the first Ctrl-C as the end of its frames.
 """
 
 

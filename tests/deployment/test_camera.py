@@ -1,9 +1,12 @@
 """Frames of a video: the right ones, in their colors, smoothed as said. The videos are drawn here."""
 
+import json
+import signal
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from threading import Event
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from PIL import Image
 from wastejax.cli.predict import run
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
+from wastejax.deployment.answers import json_lines
 from wastejax.deployment.camera import _read, is_stream, only_stream, stream
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
@@ -47,12 +51,53 @@ class Film:
 
 def test_frames_come_at_their_times_and_in_their_colors():
     film = Film(*[RED] * 5, *[BLUE] * 5)
-    found = list(_read(film, "x.avi", 0.2, live=False))
+    found = list(_read(film, "x.avi", 0.2, live=False, interrupted=Event()))
     assert [round(seconds, 3) for seconds, _ in found] == [0.0, 0.2, 0.4, 0.6, 0.8]
     assert [image.getpixel((5, 5)) for _, image in found] == [RED, RED, RED, BLUE, BLUE]
-    assert len(list(_read(Film(*[RED] * 7), "x.avi", 0, live=False))) == 7
+    assert len(list(_read(Film(*[RED] * 7), "x.avi", 0, live=False, interrupted=Event()))) == 7
     with pytest.raises(UserError, match=r"x\.avi: not one frame can be read"):
-        list(_read(Film(), "x.avi", 1, live=False))
+        list(_read(Film(), "x.avi", 1, live=False, interrupted=Event()))
+
+
+class Live(Film):
+    """A camera at which somebody presses Ctrl-C while its third frame comes."""
+
+    def grab(self) -> bool:
+        if len(self.left) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return super().grab()
+
+    def release(self) -> None:
+        pass
+
+
+def test_an_interrupt_is_the_end_of_a_cameras_frames_and_what_was_seen_is_counted(monkeypatch, tmp_path):
+    film = Live(*[RED] * 5)
+    module = ModuleType("cv2")
+    module.VideoCapture = lambda _: film
+    module.__spec__ = ModuleSpec("cv2", None)
+    monkeypatch.setitem(sys.modules, "cv2", module)
+    monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_, **__: FAKE)
+    before, lines = signal.getsignal(signal.SIGINT), []
+    options = ["predict", "camera:0", "--every=0", "--format=json", f"--summary={tmp_path / 'seen'}"]
+    assert run(parser("predict").parse_args(options), lines.append) == 0
+    assert signal.getsignal(signal.SIGINT) is before and len(film.left) == 2
+    assert [row["top"][0]["class"] for row in json.loads("\n".join(lines))] == ["red"] * 3
+    assert json.loads((tmp_path / "seen" / "summary.json").read_text())["counted"] == 3
+
+
+def test_each_row_of_json_is_written_when_it_is_answered():
+    asked = []
+
+    def rows():
+        for label in ("red", "blue"):
+            asked.append(label)
+            yield SimpleNamespace(to_dict=lambda label=label: {"class": label})
+
+    lines = json_lines(rows(), [])
+    first = [next(lines), next(lines)]
+    assert asked == ["red"] and first == ["[", '{"class": "red"}']
+    assert json.loads("\n".join([*first, *lines])) == [{"class": "red"}, {"class": "blue"}]
 
 
 def test_smoothing_by_hand(monkeypatch):

@@ -176,16 +176,13 @@ def _cells(answer: Answer) -> str:
 
 
 def json_lines(rows: Iterable[Any], names: Sequence[str]) -> Iterator[str]:
-    """Yields a JSON list, one image a line."""
+    """Yields a JSON list, one image a line, each as soon as it is answered."""
     del names
     yield "["
-    line = ""  # held back until it is known whether another follows
+    comma = ""  # before a row: behind it, a camera's answer would have to wait for the next
     for row in rows:
-        if line:
-            yield line + ","
-        line = json.dumps(row.to_dict(), ensure_ascii=False)
-    if line:
-        yield line
+        yield comma + json.dumps(row.to_dict(), ensure_ascii=False)
+        comma = ","
     yield "]"
 
 

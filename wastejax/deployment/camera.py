@@ -5,8 +5,11 @@ frames are reported like images.
 """
 
 import importlib.util
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,8 @@ def is_stream(name: str) -> bool:
 def frames(name: str, every: float) -> Iterator[tuple[float, Image.Image]]:
     """Yields the time in seconds and the image of a frame, RGB, at most one per `every` seconds.
 
-    A video file ends; a camera goes on until it is interrupted, and its time is the clock's.
+    A video file ends; a camera goes on until it is interrupted (Ctrl-C), which is the end of its frames and raises
+    nothing, so that what was seen is still counted; only a second interrupt raises. Its time is the clock's.
 
     Args:
         name: for which `is_stream` is true.
@@ -49,18 +53,41 @@ def frames(name: str, every: float) -> Iterator[tuple[float, Image.Image]]:
         raise UserError(f"{name}: no such file")
     capture = cv2.VideoCapture(int(number) if live else name)
     try:
-        yield from _read(capture, name, every, live)
+        with _interrupted() if live else nullcontext(threading.Event()) as interrupted:
+            yield from _read(capture, name, every, live, interrupted)
     finally:
         capture.release()
 
 
-def _read(capture: Any, name: str, every: float, live: bool) -> Iterator[tuple[float, Image.Image]]:
+@contextmanager
+def _interrupted() -> Iterator[threading.Event]:
+    """Has the first Ctrl-C set an event, so that no answer is torn; another one does what it did before."""
+    heard = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before in (None, signal.SIG_IGN):
+        yield heard
+        return
+
+    def hear(*_: object) -> None:
+        heard.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _read(
+    capture: Any, name: str, every: float, live: bool, interrupted: threading.Event
+) -> Iterator[tuple[float, Image.Image]]:
     start, due = time.monotonic(), 0.0
     rate = (
         capture.get(5) or 25.0
     )  # cv2.CAP_PROP_FPS; frames are counted, for not every format knows their times
     count = 0
-    while capture.grab():
+    while not interrupted.is_set() and capture.grab():
         seconds = time.monotonic() - start if live else count / rate
         count += 1
         if seconds + 1e-9 < due:
@@ -70,7 +97,7 @@ def _read(capture: Any, name: str, every: float, live: bool) -> Iterator[tuple[f
             yield seconds, Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))  # OpenCV's are BGR
             # A slow network skips frames of a camera instead of lagging behind.
             due = max(due + every, seconds) if every else 0.0
-    if not count:
+    if not count and not interrupted.is_set():
         raise UserError(f"{name}: not one frame can be read; is it a {'camera' if live else 'video'}?")
 
 
