@@ -182,6 +182,12 @@ def test_the_three_formats_say_the_same():
     assert cells[5] == ["d.jpg", "", "", "", "", "", "truncated", "", ""]
 
 
+def test_csv_ranks_equally_likely_classes_as_the_model_has_them():
+    guesses = tuple(Guess(f"class {i}", "", 0.1) for i in range(9))
+    for row in (Answer("a.jpg", guesses), Answer("a.jpg", guesses[:5], named=guesses)):
+        assert [cells[2] for cells in csv.reader(csv_lines([row], []))][1:] == [g.label for g in guesses]
+
+
 def test_a_bin_is_sure_by_all_of_its_classes():
     names = ("cardboard_boxes", "cardboard_packaging", "shoes", "unknown_thing", "another_thing")
     model = Predictor(Path("m"), "numpy", names, Preprocessing(32), load_taxonomy(), lambda images: images)
@@ -213,6 +219,7 @@ def test_what_is_no_model_is_refused(tmp_path, content, message):
 
 
 ODD_NAMES = ["new\nline.jpg", "escape\x1b[31m.jpg", os.fsdecode(b"\xff\xfe.jpg"), "가 나.jpg", "-dash.jpg"]
+ODD_NAMES += ["é.jpg", "🗑.jpg"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict", "cp1252:strict"])
@@ -233,14 +240,16 @@ def test_names_that_no_terminal_can_show_keep_no_answer_back(place, tmp_path, mo
         main.main()
     assert end.value.code == 1
     text.flush()
-    said = text.buffer.getvalue().decode(encoding.split(":")[0])
+    said = text.buffer.getvalue().decode("utf-8" if style != "table" else encoding.split(":")[0])
     assert "\x1b" not in said or style == "csv"
     if style == "json":
         assert {Path(row["file"]).name for row in json.loads(said)} == set(ODD_NAMES)
     elif style == "csv":
-        assert [row["error"] for row in csv.DictReader(io.StringIO(said, newline=""))] == ["not an image"] * 5
+        rows = list(csv.DictReader(io.StringIO(said, newline="")))
+        assert [row["error"] for row in rows] == ["not an image"] * 7
+        assert {Path(row["file"]).name for row in rows} >= {n for n in ODD_NAMES if n.isprintable()}
     else:
-        assert len(said.splitlines()) == 6 and r"new\nline.jpg" in said
+        assert len(said.splitlines()) == 8 and r"new\nline.jpg" in said
 
 
 def test_a_name_like_an_option_is_told_how_to_be_given(place, tmp_path):

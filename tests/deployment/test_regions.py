@@ -212,7 +212,15 @@ def test_the_three_formats_say_the_same():
     assert parsed[2] == {"file": "d.jpg", "error": "truncated"}
     cells = list(csv.reader(csv_lines(ROWS, NAMES)))
     assert cells[1] == ["a, b.jpg", "1", "glass", "glass", "0.900000", "1", "2", "30", "40", ""]
-    assert cells[3] == ["d.jpg", *[""] * 8, "truncated"] and len(cells) == 4
+    assert cells[3] == ["c.jpg", *[""] * 9]  # looked at, and nothing found
+    assert cells[4] == ["d.jpg", *[""] * 8, "truncated"] and len(cells) == 5
+
+
+def test_the_table_leaves_a_terminal_as_it_is():
+    name = "new\nline\x1b[31m.jpg"
+    lines = list(table([RegionAnswer(name), ROWS[0]._replace(file=name)], [name]))
+    assert len(lines) == 4 and all(line.isprintable() for line in lines)
+    assert lines[1].startswith(r"new\nline\x1b[31m.jpg  - nothing")
 
 
 def test_boxes_are_drawn_where_they_are():

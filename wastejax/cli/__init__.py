@@ -1,6 +1,8 @@
 """The commands, each in a file of its own, and what their options have in common."""
 
 import argparse
+import io
+import sys
 from typing import Any
 
 from wastejax.errors import UserError
@@ -23,6 +25,12 @@ def only(args: argparse.Namespace, holds: bool, where: str, **unused: Any) -> No
     for name, value in unused.items():
         if not holds and getattr(args, name) != value:
             raise UserError(f"--{name.replace('_', '-')}: only {where}; leave it out")
+
+
+def print_utf8() -> None:
+    """Has standard output take UTF-8, whatever the locale is: what programs read is to keep every name."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def add_ray_arguments(parser: argparse.ArgumentParser, where: str, work: str) -> None:

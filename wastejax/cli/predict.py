@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from wastejax.cli import only
+from wastejax.cli import only, print_utf8
 from wastejax.cli.many import predict as predict_parts
 from wastejax.data.formats.boxes import Reading
 from wastejax.data.formats.source import Source
@@ -171,6 +171,8 @@ def run(args: argparse.Namespace, say: Say) -> int:
     if args.summary:
         predictor.needs_one_label("--summary")
     rows, writer, names = _rows(args, predictor, video, names)
+    if args.format != "table":
+        print_utf8()
     if not args.summary:
         return _report(rows, writer, names, predictor.runtime, say)
     counted = summary.Counted()

@@ -205,7 +205,8 @@ def csv_lines(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
         if answer.error:
             yield csv_line(answer.file, "", "", "", "", "", answer.error, "", "")
         named = answer.named or ()
-        guesses = sorted({*answer.guesses, *named}, key=lambda guess: -guess.probability)
+        # Each once, and equally likely ones in the model's order: that of a set changes from run to run.
+        guesses = sorted(dict.fromkeys((*answer.guesses, *named)), key=lambda guess: -guess.probability)
         for rank, guess in enumerate(guesses, 1):
             rejected = answer.rejected if answer.named is None else guess not in named
             cells = (guess.label, guess.bin, f"{guess.probability:.6f}", str(rejected).lower())

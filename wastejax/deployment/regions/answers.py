@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from wastejax.data.images import MAX_PIXELS, BadImage
-from wastejax.deployment.answers import csv_line, json_lines
+from wastejax.deployment.answers import csv_line, json_lines, printable
 from wastejax.deployment.camera import frames
 from wastejax.deployment.heatmaps import LARGEST, save_drawn
 from wastejax.deployment.images import read
@@ -120,9 +120,10 @@ def draw(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
 
 def table(rows: Iterable[RegionAnswer], names: Sequence[str]) -> Iterator[str]:
     """Yields lines for people: a line per object, the file's name on its first."""
-    width = max(len("file"), *map(len, names))
+    width = max(len("file"), *(len(printable(name)) for name in names))
     yield f"{'file':{width}}  {'class':26} {'bin':16} {'p':>6}  left top right bottom"
-    for file, regions, error in rows:
+    for name, regions, error in rows:
+        file = printable(name)
         if error or not regions:
             yield f"{file:{width}}  - {error or 'nothing found'}"
         for i, (label, bin_name, probability, box) in enumerate(regions):
@@ -131,11 +132,11 @@ def table(rows: Iterable[RegionAnswer], names: Sequence[str]) -> Iterator[str]:
 
 
 def csv_lines(rows: Iterable[RegionAnswer], names: Sequence[str]) -> Iterator[str]:
-    """Yields CSV: a header, and one line per object."""
+    """Yields CSV: a header, and one line per object; one with empty cells for an image without any."""
     del names
     yield csv_line("file", "object", "class", "bin", "probability", "left", "top", "right", "bottom", "error")
     for file, regions, error in rows:
-        if error:
+        if error or not regions:
             yield csv_line(file, *[""] * 8, error)
         for number, (label, bin_name, probability, box) in enumerate(regions, 1):
             yield csv_line(file, number, label, bin_name, f"{probability:.6f}", *box, "")
