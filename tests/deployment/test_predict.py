@@ -130,6 +130,34 @@ def test_globs_pass_over_what_folders_do(tmp_path):
         assert found([f"{root}/@eaDir/*"], said.append) == [f"{root}/@eaDir/a.jpg"]  # who names it means it
 
 
+@pytest.mark.parametrize(
+    ("images", "folder", "told"),
+    [
+        (["g/*.jpg"], "g", "lies in g/*.jpg"),
+        (["g/*"], "g/../g", "lies in g/*"),
+        (["**/*.jpg"], "maps", "lies in **/*.jpg"),
+        (["*/*.jpg"], "maps", "lies in */*.jpg"),
+        (["g/a.jpg", "g/b.jpg"], "g", "lies in g"),  # as a shell makes them of g/*.jpg
+        (["a.jpg", "g"], ".", "lies in ."),
+        (["g/*.jpg"], "g/maps", ""),
+        (["*.jpg"], "maps", ""),
+        (["a.jpg"], ".", ""),
+        (["g", "g/*.jpg"], "maps", ""),
+    ],
+)
+def test_what_is_written_is_not_answered_the_next_time(tmp_path, monkeypatch, images, folder, told):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_, **__: sys.exit("loaded"))
+    (tmp_path / "g").mkdir()
+    for name in ("a.jpg", "g/a.jpg", "g/b.jpg"):
+        (tmp_path / name).touch()
+    for option in (["--heatmap"], ["--summary"], ["--regions", "--draw"]):
+        given = [*images, *option[:-1], f"{option[-1]}={folder}"]
+        with pytest.raises((UserError, SystemExit)) as end:
+            run(parser("predict").parse_args(["predict", *given]), print)
+        assert str(end.value).startswith(f"{option[-1]}={folder}: {told}, and would" if told else "loaded")
+
+
 def test_images_come_in_order_however_many(tmp_path):
     names = []
     for i in range(150):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import sys
 from datetime import datetime
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 from small_models import CLASSES, write_bundle
 
+from wastejax.cli.predict import run
 from wastejax.data.taxonomy import load_taxonomy, materials_of
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment import summary
@@ -17,7 +19,7 @@ from wastejax.deployment.answers import Answer, Guess
 from wastejax.deployment.predictor import Predictor
 from wastejax.deployment.summary import Counted, parse_time, summarize, taken_at, within, write_summary
 from wastejax.errors import UserError
-from wastejax.main import dispatch
+from wastejax.main import dispatch, parser
 
 
 def model(path) -> Predictor:
@@ -71,7 +73,11 @@ def test_shares_by_class_bin_and_material(bundle, tmp_path):
         rows = list(csv.DictReader(lines))
     assert {r["name"]: float(r["share"]) for r in rows if r["kind"] == "material"} == materials
     page = (tmp_path / "out" / "summary.html").read_text()
-    assert "corrected for what the model confused on 250" in page and ">50." in page
+    assert (
+        "corrected for what the model confused on 250" in page
+        and "(adjusted counting)" in page
+        and ">50." in page
+    )
     with Image.open(tmp_path / "out" / "summary.png") as figure:
         assert figure.width > 500
 
@@ -87,7 +93,16 @@ def test_probabilities_of_images_are_used_where_there_are_any(bundle):
     found = summarize(model(bundle), counted, {"source": "photos", "unit": "images"})
     shares = {row["name"]: row["share"] for row in found["shares"]["class"]}
     assert found["confusion"]["weight"] is None and shares["glass"] + shares["paper_cups"] == pytest.approx(1)
+    assert "(Saerens et al. 2002" in summary.to_html(found) and "adjusted" not in summary.to_html(found)
     assert found["shares"]["class"][0]["plain"] == 1 and 0 < shares["paper_cups"] < 1
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+def test_a_package_that_a_summary_lacks_is_told_before_any_image_is_answered(monkeypatch, tmp_path, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_, **__: sys.exit("loaded"))
+    with pytest.raises(UserError, match=f"^--summary: needs {package}, which is not installed"):
+        run(parser("predict").parse_args(["predict", "a.jpg", f"--summary={tmp_path / 'out'}"]), print)
 
 
 def test_without_a_confusion_matrix_it_counts_and_says_so(tmp_path):

@@ -22,7 +22,7 @@ from wastejax.deployment.answers import WRITERS, Answer, answers, interpret, pri
 from wastejax.deployment.camera import only_stream, stream
 from wastejax.deployment.engines import ENGINES, load_engine
 from wastejax.deployment.heatmaps import dense_of, heat_map, save_drawn
-from wastejax.deployment.images import find, read
+from wastejax.deployment.images import beside, find, read
 from wastejax.deployment.predictor import Predictor, check_probability, nothing_named
 from wastejax.errors import MissingPackage, UserError
 from wastejax.files import check_folder
@@ -162,11 +162,8 @@ def run(args: argparse.Namespace, say: Say) -> int:
         if args.summary or args.start or args.end:
             raise UserError("--out: answers in parts; leave out --summary, --from and --to")
         return predict_parts.run(args)
-    for option in ("draw", "heatmap", "summary"):
-        if getattr(args, option):
-            check_folder(getattr(args, option), f"--{option}")
-    span = _span(args, video)
-    names: Sequence[str] = [] if video or args.data else summary.within(find(args.images, _warn), *span)
+    _check_written(args)
+    names = _names(args, video)
     predictor = load_engine(args.model, args.engine, args.taxonomy, args.threads, any_side=args.regions)
     if args.summary:
         predictor.needs_one_label("--summary")
@@ -185,6 +182,19 @@ def run(args: argparse.Namespace, say: Say) -> int:
         _warn(note)
     print(f"written: {Path(args.summary) / 'summary.html'}, and as JSON, CSV and PNG", file=sys.stderr)
     return code
+
+
+def _names(args: argparse.Namespace, video: str | None) -> list[str]:
+    """Returns the images to answer, of the span of time that is asked for; none of a stream or data set."""
+    start, end = _span(args, video)
+    if video or args.data:
+        return []
+    names = find(args.images, _warn)
+    for option in ("summary", "heatmap", "draw"):
+        folder = getattr(args, option)
+        if folder and (where := beside(folder, args.images, names)):
+            raise _among(option, folder, where)
+    return summary.within(names, start, end)
 
 
 def _span(args: argparse.Namespace, video: str | None) -> tuple[datetime | None, datetime | None]:
@@ -241,10 +251,22 @@ def _check_places(args: argparse.Namespace) -> None:
         folder = getattr(args, option)
         for name in args.images if folder else ():
             if os.path.isdir(name) and Path(folder).resolve().is_relative_to(Path(name).resolve()):  # noqa: PTH112
-                raise UserError(
-                    f"--{option}={folder}: lies in {name}, and would be answered too the next time; name a folder "
-                    "beside it"
-                )
+                raise _among(option, folder, name)
+
+
+def _among(option: str, folder: str, where: str) -> UserError:
+    return UserError(
+        f"--{option}={folder}: lies in {where}, and would be answered too the next time; name a folder beside it"
+    )
+
+
+def _check_written(args: argparse.Namespace) -> None:
+    """Raises a UserError where what is asked for beside the answers could not be written in the end."""
+    for option in ("draw", "heatmap", "summary"):
+        if getattr(args, option):
+            check_folder(getattr(args, option), f"--{option}")
+    if args.summary:
+        summary.check_packages()
 
 
 def _reading(predictor: Predictor) -> Reading:

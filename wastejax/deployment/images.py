@@ -1,5 +1,6 @@
 """From what a user names to squares for the network: files, folders, globs and standard input."""
 
+import fnmatch
 import glob
 import os
 import sys
@@ -67,6 +68,39 @@ def _expand(argument: str, say: Say) -> list[str]:
     if left_out:
         say(f"{argument}: files left out by their ending: {left_out}")
     return names
+
+
+def beside(folder: str, arguments: Sequence[str], names: Sequence[str]) -> str:
+    """Returns where images are found among which a folder lies, whose files are hence found the next time.
+
+    Args:
+        folder: where files are to be written.
+        arguments: of `find`: globs among them count, whether or not they match any file of the folder yet.
+        names: what it returned: of several in one folder, a shell may have made them of a glob. One by itself is
+            the same the next time.
+
+    Returns:
+        The glob, or the folder of the images; '' for none.
+    """
+    place = Path(os.path.abspath(folder)).parts  # noqa: PTH100 - Path's leaves `..` as it is
+    for argument in arguments:
+        pattern = Path(os.path.abspath(argument)).parent.parts  # noqa: PTH100
+        if glob.has_magic(argument) and not os.path.exists(argument) and _reaches(pattern, place):  # noqa: PTH110
+            return argument
+    folders = {os.path.dirname(name) for name in names if name != STDIN}  # noqa: PTH120
+    if len(names) == 1 and names[0] in arguments:
+        return ""
+    same = Path(folder).resolve()
+    return next((where or "." for where in sorted(folders) if Path(where).resolve() == same), "")
+
+
+def _reaches(pattern: Sequence[str], place: Sequence[str]) -> bool:
+    """Returns whether the folders that a glob looks in, part by part, may be this one."""
+    if not pattern or not place:
+        return list(pattern) in ([], ["**"]) and not place
+    if pattern[0] == "**":
+        return _reaches(pattern[1:], place) or _reaches(pattern, place[1:])
+    return fnmatch.fnmatch(place[0], pattern[0]) and _reaches(pattern[1:], place[1:])
 
 
 def _below(folder: Path, say: Say) -> list[str]:

@@ -1,6 +1,7 @@
 """What a folder, a span of time or a video is made of: `predict --summary=DIR`."""
 
 import csv
+import importlib.util
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +14,7 @@ from PIL import Image
 
 from wastejax.data.taxonomy import materials_of
 from wastejax.deployment.predictor import Predictor
-from wastejax.errors import UserError
+from wastejax.errors import MissingPackage, UserError
 from wastejax.evaluation.composition import Shares, doubts, estimate, grouped, stored_confusion
 from wastejax.files import write_json, write_text
 
@@ -139,6 +140,13 @@ def _rows(
             row["share"], row["ci95"] = row["plain"], row["plain_ci95"]
         rows.append(row)
     return sorted(rows, key=lambda row: (-row["share"], -row["count"]))
+
+
+def check_packages() -> None:
+    """Raises a MissingPackage where what a summary is written with is not there, as on a small device."""
+    for package in ("matplotlib", "jinja2"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingPackage("--summary", package, None)
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
