@@ -1,5 +1,6 @@
 """Several objects in one image: hand-made maps, and a network that knows a class by its color."""
 
+import argparse
 import csv
 import dataclasses
 import itertools
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from experiments.regions import RESULT, cut_out, matched, mosaic, trimmed
-from wastejax.cli.predict import run
+from wastejax.cli.predict import add_arguments, run
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.predictor import Predictor, softmax
@@ -214,6 +215,14 @@ def test_the_three_formats_say_the_same():
     assert cells[1] == ["a, b.jpg", "1", "glass", "glass", "0.900000", "1", "2", "30", "40", ""]
     assert cells[3] == ["c.jpg", *[""] * 9]  # looked at, and nothing found
     assert cells[4] == ["d.jpg", *[""] * 8, "truncated"] and len(cells) == 5
+
+
+def test_help_and_guide_say_how_probable_an_object_must_be():
+    command = argparse.ArgumentParser()
+    add_arguments(command)
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "camera-and-regions.md"
+    for text in (command.format_help(), guide.read_text()):
+        assert f"a probability of at least {Settings().least:g}" in " ".join(text.split())
 
 
 def test_the_table_leaves_a_terminal_as_it_is():

@@ -79,7 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='mark answers as "not sure" so that the others are right this often: 0.9, 0.95 or 0.99 (0.95)',
     )
     parser.add_argument(
-        "--reject-below", type=float, metavar="P", help="name no bin or class that is less likely than this"
+        "--reject-below",
+        type=float,
+        metavar="P",
+        help="name no bin or class that is less likely than this; with --regions, report no such object (0.65)",
     )
     _add_views(parser)
     predict_parts.add_arguments(parser)
@@ -95,7 +98,8 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--regions",
         action="store_true",
-        help="find several objects in each image, with boxes; in a video, each object counts once",
+        help="find several objects in each image, with boxes, each of a probability of at least 0.65 unless "
+        "--reject-below or --accuracy is given; in a video, each object counts once",
     )
     parser.add_argument(
         "--draw", metavar="DIR", help="with --regions: write each image with its boxes to this folder"

@@ -17,7 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", required=True, metavar="DIR", help="folder to write; files of the same name are replaced")
     add("--runtime", metavar="DIR", help="onnxruntime-web's dist folder (default: where `make web` puts it)")
-    add("--reject-below", type=float, metavar="P", help="name no bin or class that is less likely than this")
+    add(
+        "--reject-below",
+        type=float,
+        metavar="P",
+        help="name no bin or class, and box no object, that is less likely than this",
+    )
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
