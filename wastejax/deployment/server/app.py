@@ -35,7 +35,7 @@ from wastejax.deployment.server.api import openapi
 from wastejax.deployment.server.batching import Batches
 from wastejax.deployment.server.collecting import Collector
 from wastejax.deployment.server.metrics import CONTENT_TYPE, Metrics
-from wastejax.deployment.server.requests import HOW, mistaken
+from wastejax.deployment.server.requests import HOW, ReadOn, mistaken
 from wastejax.deployment.website import page_files
 
 DECODERS = 2  # threads
@@ -139,7 +139,10 @@ class Service:
         return int(text)
 
     def _heatmap(self, request: Request) -> bool:
-        wanted = request.query_params.get("heatmap", "0") not in ("", "0")
+        text = request.query_params.get("heatmap", "0")
+        if text not in ("0", "1"):
+            raise Refused(400, "heatmap: must be 0 or 1")
+        wanted = text == "1"
         if wanted and self.predictor.dense is None:
             raise Refused(400, "heatmap: this model is an exported file without a class map")
         return wanted
@@ -325,7 +328,7 @@ def create_app(
     app: ASGIApp = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
     if origins:
         app = CORSMiddleware(app, origins, allow_methods=("GET", "POST"), allow_headers=("*",))
-    return Counted(app, service.metrics, frozenset(route.path for route in routes))
+    return ReadOn(Counted(app, service.metrics, frozenset(route.path for route in routes)))
 
 
 def _name(given: str | None) -> str:
