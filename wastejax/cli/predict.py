@@ -63,7 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", type=int, metavar="N", help="threads for an exported file (default: all available cores)"
     )
     parser.add_argument("--top", type=int, default=TOP, metavar="N", help="classes per image (3)")
-    parser.add_argument("--format", choices=WRITERS, default="table", help="output format (table)")
+    parser.add_argument(
+        "--format", choices=WRITERS, default="table", help="output format (table); json and csv are UTF-8"
+    )
     parser.add_argument("--batch-size", type=int, default=BATCH, metavar="N", help="images per batch (32)")
     parser.add_argument(
         "--max-pixels",
@@ -167,7 +169,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
             raise UserError("--out: answers in parts; leave out --summary, --from and --to")
         return predict_parts.run(args)
     _check_written(args)
-    names = _names(args, video)
+    names: Sequence[str] = _names(args, video)
     predictor = load_engine(args.model, args.engine, args.taxonomy, args.threads, any_side=args.regions)
     if args.summary:
         predictor.needs_one_label("--summary")
