@@ -113,6 +113,20 @@ def test_a_run_that_cannot_be_set_up_leaves_its_folder_free(tmp_path, monkeypatc
     assert list((tmp_path / "run").iterdir()) == []
 
 
+def test_a_fault_while_a_run_is_set_up_leaves_its_folder_free_too(tmp_path, monkeypatch):
+    draw_images(tmp_path / "images", 24)
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+
+    def fail(*_):
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr("wastejax.training.run.initial_variables", fail)
+    given = {"data.dir": tmp_path / "images", "model.size": "tiny", "data.image_size": 64}
+    with pytest.raises(ValueError, match="a fault of ours"):
+        train("mobilevit_ir", configs.as_arguments(given), tmp_path / "run", say=lambda line: None)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
 def test_another_config_is_named_with_a_command_that_can_be_copied(held):
     overrides = ["--config.seed=3", "--config.data.dir=my images"]
     anew = command_line("configs/mobilevit_ir.py", overrides, str(unused(held)))

@@ -41,6 +41,14 @@ DEMO = {
     "train.epochs": 45,
     "train.batch_size": 32,
 }
+# Published weights are of a larger network than the demo's, and without them there is nothing to be careful with.
+FROM_SCRATCH = {
+    "init.weights": "",
+    "data.progressive": (),
+    "optim.backbone_lr_factor": 1.0,
+    "optim.frozen_blocks": 0,
+    "optim.layer_decay": 1.0,
+}
 
 
 def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
@@ -57,9 +65,11 @@ def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
     if is_demo(config):
         say("No images given: using the drawn set of 30 classes. To use your own, one folder per class:")
         say(f"  python -m wastejax.main --config={recipe} --config.data.dir=DIR")
-        demo = {key: value for key, value in DEMO.items() if key not in given}
-        arguments = [f"--config.{key}={value}" for key, value in demo.items()]
+        demo, usual = _demonstration(config, given), configs.flatten(config)
+        changed = {key: value for key, value in demo.items() if usual.get(key) != value}
+        arguments = configs.as_arguments(changed)
         configs.apply_overrides(config, arguments)
+        given |= demo.keys()
         say(f"For a small variant that finishes in minutes, add {' '.join(arguments)}")
     elif config.data.dir and not is_url(config.data.dir):
         config.data.dir = str(user_path(config.data.dir).resolve())
@@ -84,6 +94,17 @@ def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
             raise ConfigError("config.data.progressive", f"training at {size} px: {error}") from None
     _check_fine_tuning(config)
     return config
+
+
+def _demonstration(config: ConfigDict, given: set[str]) -> dict[str, Any]:
+    """Returns the demonstration's values by key, but for the keys that the user set."""
+    demo: dict[str, Any] = DEMO | FROM_SCRATCH
+    if config.init.weights and "init.weights" in given:
+        kept = {*FROM_SCRATCH, "model.size"} - {
+            "data.progressive"
+        }  # the user's weights fit the recipe's size
+        demo = {key: value for key, value in demo.items() if key not in kept}
+    return {key: value for key, value in demo.items() if key not in given}
 
 
 def _check_description(config: ConfigDict) -> None:
@@ -307,7 +328,7 @@ def _taken(folder: Path, config: ConfigDict, dataset: Dataset) -> Iterator[None]
     _take(folder, config, dataset)
     try:
         yield
-    except UserError:
+    except Exception:
         (folder / "config.json").replace(folder / BEGUN)
         for name in (*IDENTITY, BEGUN):
             (folder / name).unlink(missing_ok=True)

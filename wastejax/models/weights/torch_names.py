@@ -141,13 +141,25 @@ def torch_names(family: str, paths: Iterable[Module], known: Container[str]) -> 
         paths: of the arrays in the network's tree, e.g. ('stem', 'conv', 'kernel'). Those of `head_attention` are
             left out: no published weights have it.
         known: the names in the state dict; they tell the style of naming where a family has several.
+
+    Returns:
+        The names by path, without those of modules for which that naming has no word, such as a mixer of one's own.
     """
     paths = [path for path in paths if path[0] != "head_attention"]
     style = STYLES[family]
     if family == "efficientnetv2" and "_conv_stem.weight" in known:
         style = _efficientnet_pytorch
     blocks = _blocks(path[:-1] for path in paths)
-    return {path: f"{style(path[:-1], blocks)}.{LEAVES.get(path[-1], path[-1])}" for path in paths}
+    names = {path: _name(style, path[:-1], blocks) for path in paths}
+    return {path: f"{name}.{LEAVES.get(path[-1], path[-1])}" for path, name in names.items() if name}
+
+
+def _name(style: Callable[[Module, Blocks], str], module: Module, blocks: Blocks) -> str:
+    """Returns what a style calls a module, '' where the networks that it was made for have no such module."""
+    try:
+        return style(module, blocks)
+    except (LookupError, ValueError):
+        return ""
 
 
 def swin_as_timm(name: str) -> str:
