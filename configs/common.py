@@ -93,7 +93,7 @@ KEYS: dict[str, Key] = {
         items=str,
         text="Classes that are kept out of training, as in --config.data.leave_out=shoes,clothing: "
         "at the end of the run, their images show how well the model detects what it has "
-        "never seen.",
+        "never seen. Where a name has a comma: --config.data.leave_out=\"['cups, paper']\".",
     ),
     "data.balanced_sampling": Key(
         default=False, text="Draw every class equally often in training, however rare it is."

@@ -238,6 +238,63 @@ def test_names_are_given_with_commas(recipe, text):
     assert configs.from_json(configs.to_json(recipe)).data.leave_out == ()
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cans (steel)",),
+        ("a, b",),
+        ("(x)", "[y]"),
+        ("(x)",),
+        ("'q'", 'b"c'),
+        (" s ",),
+        ("5", "6"),
+        ("glass",),
+    ],
+)
+def test_names_of_any_spelling_survive_the_way_through_text(recipe, names):
+    configs.apply_overrides(recipe, configs.as_arguments({"data.leave_out": names}))
+    assert recipe.data.leave_out == names
+    again = configs.load_recipe("mobilevit_ir")
+    configs.apply_overrides(again, configs.settings(recipe))
+    assert again.data.leave_out == names
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("cans (steel)", ("cans (steel)",)),
+        ("(a),(b)", ("(a)", "(b)")),
+        ("(a, b)", ("a", "b")),
+        ("['cups, paper']", ("cups, paper",)),
+    ],
+)
+def test_only_a_pair_of_brackets_around_all_names_is_not_part_of_them(recipe, text, names):
+    configs.apply_overrides(recipe, [f"--config.data.leave_out={text}"])
+    assert recipe.data.leave_out == names
+
+
+@pytest.mark.parametrize(
+    ("recipe", "key"),
+    [
+        ("efficientnetv2_eca", "model.activation"),
+        ("efficientnetv2_eca", "model.attention"),
+        ("pyramidnet_asam", "model.stem"),
+    ],
+)
+def test_none_is_a_value_where_the_key_says_so(recipe, key):
+    config = configs.load_recipe(recipe)
+    configs.apply_overrides(config, [f"--config.{key}=None"])
+    configs.check(config)
+    assert configs.flatten(config)[key] is None
+    models.check(config.model, config.data.image_size)
+
+
+def test_no_attention_is_not_the_papers_attention():
+    config = configs.load_recipe("efficientnetv2_eca")
+    configs.apply_overrides(config, ["--config.model.attention=none", "--config.model.activation=none"])
+    assert config.model.attention == "none" and config.model.activation is None
+
+
 def test_one_size_to_grow_from_is_a_list_of_one(recipe):
     with pytest.raises(ConfigError, match=r"config\.data\.progressive: expects integers, is 'a'"):
         configs.apply_overrides(recipe, ["--config.data.progressive=a"])

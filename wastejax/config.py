@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from wastejax.errors import ConfigError, UserError, nearest
-from wastejax.keys import Key, old_names
+from wastejax.keys import Key, as_text, old_names
 
 PREFIX = "--config."
 
@@ -112,13 +112,7 @@ def family_keys(family: str) -> dict[str, Key]:
 
 def as_arguments(overrides: Mapping[str, Any]) -> list[str]:
     """Returns values by key as the `--config.key=value` arguments that say the same."""
-
-    def text(value: Any) -> str:
-        if value in ((), []):  # as Python writes it: of an empty text nobody knows that it is a tuple
-            return "()"
-        return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
-
-    return [f"{PREFIX}{name}={text(value)}" for name, value in overrides.items()]
+    return [f"{PREFIX}{name}={as_text(value)}" for name, value in overrides.items()]
 
 
 def apply_overrides(config: ConfigDict, overrides: Iterable[str]) -> set[str]:

@@ -85,12 +85,12 @@ class Key:
         Raises:
             ConfigError: it is none of this type; bounds and choices are for `check`.
         """
+        if self.default is None and (text == "None" or (text.lower() == "none" and text not in self.choices)):
+            return None
         if self.kind is str:
             return text
-        if self.default is None and text.lower() == "none":
-            return None
         if self.kind is tuple and self.items is str:
-            return tuple(word for part in text.strip("()[]").split(",") if (word := part.strip(" '\"")))
+            return _names(text)
         try:
             if self.kind is bool:
                 return {"true": True, "false": False}[text.lower()]
@@ -127,6 +127,43 @@ class Key:
             return True
         low = INFINITY > number >= self.least and (number > self.above or self.above == -INFINITY)
         return low and number <= self.most and (number < self.below or self.below == INFINITY)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Returns the names in a text: as Python writes them, or with commas between them, in brackets or not."""
+    text = text.strip()
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        value = None
+    if isinstance(value, tuple | list) and all(isinstance(name, str) for name in value):
+        return tuple(filter(None, value))
+    if _in_brackets(text):
+        text = text[1:-1]
+    return tuple(word for part in text.split(",") if (word := part.strip(" '\"")))
+
+
+def _in_brackets(text: str) -> bool:
+    """Whether a text begins with a bracket that ends it: those of '(a),(b)' and 'cans (steel)' are the names'."""
+    if text[:1] + text[-1:] not in ("()", "[]"):
+        return False
+    depth = 0
+    for at, sign in enumerate(text):
+        depth += {text[0]: 1, text[-1]: -1}.get(sign, 0)
+        if depth == 0:
+            return at == len(text) - 1
+    return False
+
+
+def as_text(value: Any) -> str:
+    """Returns what a value is on a command line; `Key.parse` makes the same value of it."""
+    if not isinstance(value, tuple | list):
+        return str(value)
+    if not value:  # as Python writes it: of an empty text nobody knows that it is a tuple
+        return "()"
+    text = ",".join(map(str, value))
+    names = all(isinstance(item, str) for item in value)
+    return repr(tuple(value)) if names and _names(text) != tuple(value) else text
 
 
 def _number(value: Any, kind: type) -> Any:
