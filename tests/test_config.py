@@ -197,6 +197,22 @@ def test_an_impossible_value_is_refused(recipe, argument, hint):
     assert hint in str(error.value)
 
 
+def test_another_family_is_another_recipe(recipe):
+    configs.apply_overrides(recipe, ["--config.model.name=efficientnetv2"])
+    with pytest.raises(
+        ConfigError, match=r"^config\.model\.name: .* than efficientnetv2; .*lite0, .*_glu"
+    ) as error:
+        configs.check(recipe)
+    assert "mobilevit" not in str(error.value)
+
+
+def test_a_recipe_without_a_key_says_what_to_begin_with(recipe):
+    recipe.unlock()
+    del recipe.train.accumulate
+    with pytest.raises(ConfigError, match=r"^config\.train\.accumulate: the recipe lacks this key; .*common"):
+        configs.check(recipe)
+
+
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(UserError, match="did you mean 'mobilevit_ir'"):
         configs.load_recipe("mobilevit_ri")

@@ -217,9 +217,25 @@ def check(config: ConfigDict) -> None:
     """Raises a ConfigError for the first impossible value; what a network cannot be is for `models.check`."""
     flat = flatten(config)
     for name, key in keys(config).items():
+        if name not in flat:
+            raise _lacking(config, name)
         key.check(name, flat[name])
     train = config.train
     if train.batch_size % train.accumulate:
         raise ConfigError("config.train.accumulate", f"must divide train.batch_size={train.batch_size}")
     if len(config.data.progressive) > train.epochs:
         raise ConfigError("config.data.progressive", f"has more sizes than the {train.epochs} epochs")
+
+
+def _lacking(config: ConfigDict, name: str) -> ConfigError:
+    """Returns the error for a key that a recipe does not have, as where it is of one family and named another."""
+    family = config.model.name
+    if name.removeprefix("model.") not in common().FAMILIES.get(family, {}):
+        return ConfigError(
+            f"config.{name}", "the recipe lacks this key; begin with get_config() of configs/common.py"
+        )
+    fitting = [recipe for recipe in recipe_names() if load_recipe(recipe).model.name == family]
+    return ConfigError(
+        "config.model.name",
+        f"this recipe is of another family than {family}; choose a recipe of that family: {', '.join(fitting)}",
+    )

@@ -31,9 +31,8 @@ def test_every_recipe_has_a_demonstration(recipe, no_weights):
     config, lines = demonstration(recipe)
     assert (config.model.size, config.data.image_size, config.init.weights) == ("tiny", 64, "")
     assert config.optim.frozen_blocks == 0 and config.data.progressive == ()
-    again = configs.load_recipe(
-        recipe
-    )  # the command that is shown for one's own images gives the same variant
+    # What is shown for one's own images gives the same variant.
+    again = configs.load_recipe(recipe)
     shown = lines[-1].partition(" add ")[2].split()
     configs.apply_overrides(again, shown)
     assert configs.differences(config, again) == []

@@ -100,9 +100,8 @@ def _demonstration(config: ConfigDict, given: set[str]) -> dict[str, Any]:
     """Returns the demonstration's values by key, but for the keys that the user set."""
     demo: dict[str, Any] = DEMO | FROM_SCRATCH
     if config.init.weights and "init.weights" in given:
-        kept = {*FROM_SCRATCH, "model.size"} - {
-            "data.progressive"
-        }  # the user's weights fit the recipe's size
+        # They are for the recipe's own network, and for learning carefully.
+        kept = {*FROM_SCRATCH, "model.size"} - {"data.progressive"}
         demo = {key: value for key, value in demo.items() if key not in kept}
     return {key: value for key, value in demo.items() if key not in given}
 
