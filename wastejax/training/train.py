@@ -138,13 +138,13 @@ def _check_multilabel(config: ConfigDict) -> None:
 
 
 def _check_fine_tuning(config: ConfigDict) -> None:
-    """Raises a ConfigError, before any slow work, where there is no such teacher or not so many blocks."""
+    """Raises a UserError, before any slow work, where there is no fitting teacher or not so many blocks."""
     from wastejax.models import create_model
     from wastejax.models.structure import first_blocks
     from wastejax.training.step.teacher import open_teacher
 
     if config.distill.teacher:
-        open_teacher(config.distill)
+        open_teacher(config.distill, config.data.progressive or (config.data.image_size,))
     if config.optim.frozen_blocks:
         import jax
 

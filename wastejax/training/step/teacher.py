@@ -1,5 +1,6 @@
 """Distillation: a trained model whose answers a smaller or a newer one learns beside the labels."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,8 +11,10 @@ from wastejax.bundled import model_path
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import ConfigError, UserError
 from wastejax.files import user_path
-from wastejax.models import Model, create_model
+from wastejax.models import Model, check, create_model
 from wastejax.models.folding import apply_folded, fold_batch_norm
+
+KEY = "config.distill.teacher"
 
 
 class Teacher(NamedTuple):
@@ -34,16 +37,28 @@ class Teacher(NamedTuple):
         )
 
 
-def open_teacher(distill: ConfigDict) -> Bundle:
+def open_teacher(distill: ConfigDict, sizes: Iterable[int] = ()) -> Bundle:
     """Returns the bundle that a recipe names as its teacher.
 
+    Args:
+        distill: the config's section.
+        sizes: sides of the images to train with, which it must be able to take.
+
     Raises:
-        ConfigError: there is none.
+        UserError: there is none, it names several classes per image, or it cannot take such images.
     """
     try:
-        return load_bundle(user_path(model_path(distill.teacher)))
+        bundle = load_bundle(user_path(model_path(distill.teacher)))
     except UserError as error:
-        raise ConfigError("config.distill.teacher", str(error)) from None
+        raise ConfigError(KEY, str(error)) from None
+    bundle.needs_one_label(KEY)
+    for size in sizes:
+        try:
+            check(bundle.config.get("model", {}), size)
+        except ConfigError as error:
+            problem = f"{distill.teacher} cannot take images of {size} px, as this recipe trains with"
+            raise ConfigError(KEY, f"{problem}: {error.problem}") from None
+    return bundle
 
 
 def load_teacher(distill: ConfigDict, classes: tuple[str, ...]) -> Teacher | None:
@@ -54,7 +69,7 @@ def load_teacher(distill: ConfigDict, classes: tuple[str, ...]) -> Teacher | Non
         classes: the student's, in the order of its logits.
 
     Raises:
-        ConfigError: there is no such model, or it tells other classes apart.
+        UserError: there is no such model, it names several classes per image, or it tells other classes apart.
     """
     if not distill.teacher:
         return None
@@ -63,8 +78,7 @@ def load_teacher(distill: ConfigDict, classes: tuple[str, ...]) -> Teacher | Non
         other = sorted(set(bundle.classes) ^ set(classes))
         named = ", ".join(other[:5]) or "the same in another order"
         raise ConfigError(
-            "config.distill.teacher",
-            f"{distill.teacher} was trained for other classes than these images have: {named}",
+            KEY, f"{distill.teacher} was trained for other classes than these images have: {named}"
         )
     model = create_model(bundle.config["model"], len(classes))
     variables = fold_batch_norm(model, bundle.variables, bundle.preprocessing.image_size)
