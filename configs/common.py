@@ -286,8 +286,8 @@ KEYS: dict[str, Key] = {
     "optim.frozen_blocks": Key(
         default=0,
         least=0,
-        text="Fine-tuning: how many of the first blocks, with the stem, are frozen, statistics included; "
-        "0 for none. Their gradients are not computed, which saves most in the first blocks.",
+        text="Fine-tuning: how many of the first parts are frozen, statistics included: 1 is the stem, 5 the stem "
+        "and four blocks; 0 for none. Their gradients are not computed, which saves most in the first blocks.",
     ),
     "optim.sharpness.name": Key(
         default="none",

@@ -3,8 +3,8 @@
 Command: python experiments/mixed_fit.py --bundle=BUNDLE --data=DIR --data2=DIR2 --state=STATE
 BUNDLE is what `another_camera.py` made of a run; DIR and DIR2 are as there, and so are the images kept aside. The
 training images of sources with a stated license are linked into STATE/mix, described by STATE/mix/mix.toml, and
-trained on for two epochs with the first eleven blocks frozen. STATE/blended is then between the bundle and the new
-weights (Wortsman et al. 2022), for `another_camera.py --run=STATE/blended --state=STATE --blended`.
+trained on for two epochs with the stem and the first ten blocks frozen. STATE/blended is then between the bundle
+and the new weights (Wortsman et al. 2022), for `another_camera.py --run=STATE/blended --state=STATE --blended`.
 """
 
 import argparse

@@ -212,7 +212,8 @@ def _carried_over(result: dict[str, Any]) -> list[str]:
         "published ones, and fitted the classifier anew to images of several sources, whose labels can mean "
         f"several classes or none: {counts}.",
         "4. `experiments/mixed_fit.py` trained that for two epochs on all training images of these sources, with "
-        f"the first eleven blocks frozen, and took the weights between ({result['mixed_alpha']:.0%} of the new).",
+        "the stem and the first ten blocks frozen, and took the weights between "
+        f"({result['mixed_alpha']:.0%} of the new).",
         f"5. `{result['command']}` fitted the classifier once more, and kept 256 centers of the features of what "
         "was learned from: the less an image is like any of them, the less sure the answer. Test numbers are for "
         f"the {result['test']['num_images']:,} of those {result['splits']['test']:,} images whose features were "

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from wastejax.evaluation.metrics import score
+from wastejax.evaluation.report.recipe import recipe_lines
 from wastejax.evaluation.report.run import write_report
 
 CLASSES = ["glass", "metal", "odd|name", "paper", "shoes", "tea_bags", "absent"]
@@ -207,6 +208,22 @@ def test_a_second_report_replaces_the_first_and_leaves_nothing_behind(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("*")) == [
         "confusion_matrix.png", "curves.png", "figures", "report.md"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "before."),
+        (1, "before; the stem stays as it was."),
+        (2, "before; the stem and the first block stay as they were."),
+        (5, "before; the stem and the first 4 blocks stay as they were."),
+    ],
+)
+def test_the_stem_is_the_first_of_the_frozen_parts(count, words):
+    config = {"init": {"weights": "w.pth"}, "optim": {"frozen_blocks": count}}
+    assert recipe_lines(config) == [
+        f"- Started from: the weights `w.pth`, which have seen other images {words}"
+    ]
 
 
 def test_it_tells_what_the_run_started_from_and_how_it_was_trained(tmp_path):

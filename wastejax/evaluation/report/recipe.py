@@ -39,9 +39,15 @@ def _start(init: Config, optim: Config) -> str:
     weights = init.get("weights")
     if not weights:
         return "random weights; nothing was learned from other images"
-    frozen = optim.get("frozen_blocks")
-    kept = f"; the stem and the first {frozen} blocks stay as they were" if frozen else ""
-    return f"the weights {code(weights)}, which have seen other images before{kept}"
+    return f"the weights {code(weights)}, which have seen other images before{_kept(optim)}"
+
+
+def _kept(optim: Config) -> str:
+    """Returns which parts are frozen: the stem is the first, each block is one more."""
+    frozen = optim.get("frozen_blocks") or 0
+    if frozen < 2:
+        return "; the stem stays as it was" if frozen else ""
+    return f"; the stem and the first {'block' if frozen == 2 else f'{frozen - 1} blocks'} stay as they were"
 
 
 def _training(train: Config, optim: Config) -> str:
