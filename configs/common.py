@@ -311,7 +311,8 @@ KEYS: dict[str, Key] = {
     "train.early_stopping": Key(
         default=0,
         least=0,
-        text="Stop after this many epochs without an improvement in validation accuracy; 0 is off.",
+        text="Stop after this many epochs without an improvement in validation accuracy (in average precision with "
+        "several labels per image), whatever the loss does; 0 is off.",
     ),
     "train.checkpoint_minutes": Key(
         default=10.0,

@@ -1,6 +1,7 @@
 """The loop around the training steps."""
 
-from dataclasses import fields
+import json
+from dataclasses import asdict, fields
 from types import SimpleNamespace
 
 import jax
@@ -8,9 +9,50 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from wastejax.config import load_recipe
 from wastejax.runtime.stop import Stop
+from wastejax.training import loop
 from wastejax.training.loop import announced
-from wastejax.training.run import Run
+from wastejax.training.run import Record, Run
+
+
+def ended(accuracies, patience=3, measure="top1"):
+    """Returns the record of epochs whose loss falls throughout, validated so, up to where training stops."""
+    record, at = Record(), iter(range(100))
+    config = load_recipe("mobilevit")
+    config.train.early_stopping = patience
+    state = SimpleNamespace(step=0, plateau=SimpleNamespace(scale=1.0), eval_variables=lambda: None)
+    run = SimpleNamespace(
+        config=config, schedule=lambda step: 0.1, devices=SimpleNamespace(first=False), total_steps=100
+    )
+
+    def scores(run, variables):
+        epoch = next(at)
+        return {"top1": 0.5, "loss": 1 / (epoch + 1), measure: accuracies[min(epoch, len(accuracies) - 1)]}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "evaluate", scores)
+        while not record.stopped:
+            # As read back from a checkpoint: a resumed run stops where one in a single go does.
+            record = Record(**json.loads(json.dumps(asdict(record))))
+            state.step += 1
+            record.sums = dict.fromkeys(("loss", "top1", "seconds", "waited", "steps"), 1.0)
+            loop._end_epoch(run, state, record, None)
+    return record
+
+
+def test_a_loss_that_falls_while_accuracy_stays_the_same_does_not_keep_a_run_going():
+    record = ended([0.5, 1.0])
+    assert len(record.history) == 5 and record.stopped == "no better validation accuracy for 3 epochs"
+    assert record.best_epoch == 5  # the bundle is of the lower loss
+    assert len(ended([0.5, 0.4, 0.4, 0.6, 0.7, 0.7, 0.7, 0.7]).history) == 8
+    assert ended([0.5], patience=0).stopped == loop.ALL_DONE
+
+
+def test_with_several_labels_it_is_average_precision_that_must_rise():
+    record = ended([0.2, 0.3], measure="macro_ap")
+    assert len(record.history) == 5
+    assert record.stopped == "no better validation average precision for 3 epochs"
 
 
 def test_a_step_that_needs_arrays_from_the_host_is_refused_once_compiled():

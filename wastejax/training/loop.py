@@ -225,9 +225,23 @@ def _end_epoch(run: Run, state: TrainState, record: Record, display: Display) ->
     patience = config.train.early_stopping
     if step >= run.total_steps:
         record.stopped = ALL_DONE
-    elif patience and epoch - record.best_epoch >= patience:
-        record.stopped = f"no better validation accuracy for {patience} epochs"
+    elif patience and epoch - _last_gain(record.history) >= patience:
+        measure = "average precision" if "val_ap" in row else "accuracy"
+        record.stopped = f"no better validation {measure} for {patience} epochs"
     return state
+
+
+def _last_gain(history: list[dict[str, float]]) -> int:
+    """Returns the last epoch, counted from one, that was more accurate than all before; the loss is no matter.
+
+    The loss may fall for as long as a run lasts: with it, accuracy that stays the same would never stop one.
+    """
+    best, last = -math.inf, 0
+    for row in history:
+        value = row.get("val_ap", row["val_top1"])
+        if value > best:
+            best, last = value, int(row["epoch"])
+    return last
 
 
 def _write(run: Run, variables: Any, record: Record, display: Display) -> None:
