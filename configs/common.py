@@ -328,7 +328,7 @@ KEYS: dict[str, Key] = {
         least=10,
         most=1_000_000,
         resumable=True,
-        text="Resamples of the bootstrap interval.",
+        text="Resamples of the bootstrap intervals of test scores, in the report and by `eval`.",
     ),
 }
 

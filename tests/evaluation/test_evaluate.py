@@ -8,7 +8,7 @@ import pytest
 
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import evaluate, match_classes, predict_logits
-from wastejax.evaluation.metrics import score
+from wastejax.evaluation.metrics import bootstrap_interval, score
 
 SIZE = 4
 
@@ -124,6 +124,22 @@ def test_evaluate_scores_reordered_and_fewer_classes():
     assert result.labels.tolist() == answers.tolist()
     assert result.scores["per_class"]["b"]["support"] == 0
     assert result.scores == score(result.logits, answers, ("a", "b", "c"), source.domains)
+
+
+def test_intervals_are_of_as_many_resamples_as_asked_for():
+    images = drawn_images(50)
+    source = SimpleNamespace(
+        classes=("a", "b", "c"), labels=np.arange(50, dtype=np.int32) % 3, domains=("default",) * 50
+    )
+    found = [
+        evaluate(first_pixel, batches_of(images, 10), source, source.classes, bootstrap=resamples)
+        for resamples in (10, 1000)
+    ]
+    right = found[0].logits.argmax(axis=1) == source.labels
+    assert [result.scores["ci95"] for result in found] == [
+        list(bootstrap_interval(right, 10)), list(bootstrap_interval(right, 1000))
+    ]  # fmt: skip
+    assert found[0].scores["ci95"] != found[1].scores["ci95"]
 
 
 def test_match_classes():

@@ -15,6 +15,8 @@ from wastejax import main
 from wastejax.bundle import load_bundle
 from wastejax.data.images import decode
 from wastejax.errors import UserError
+from wastejax.evaluation.metrics import bootstrap_statistic
+from wastejax.evaluation.metrics.multilabel import macro_average_precision
 from wastejax.training.train import train
 
 CLASSES = ("cardboard", "eggshells", "glass")
@@ -30,6 +32,7 @@ TRAIN = [
     "--config.train.batch_size=8",
     "--config.optim.warmup_epochs=0",
     "--config.data.workers=0",
+    "--config.eval.bootstrap=50",
 ]
 
 
@@ -88,6 +91,8 @@ def test_a_run_reports_what_scikit_learn_finds(run, data):
     found = [report["per_class"][name]["average_precision"] for name in CLASSES]
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert report["macro_ap"] == pytest.approx(expected.mean(), abs=1e-6)
+    interval = bootstrap_statistic(macro_average_precision, logits, shown, resamples=50)
+    np.testing.assert_allclose(report["macro_ap_ci95"], interval, atol=1e-6)
     named = 1 / (1 + np.exp(-logits)) >= np.array(bundle.class_thresholds)
     assert report["exact"] == np.mean([list(a) == list(b) for a, b in zip(named, shown, strict=True)])
     text = (run / "report.md").read_text()

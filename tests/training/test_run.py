@@ -16,6 +16,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from wastejax.bundle import load_bundle, save_bundle
+from wastejax.evaluation.metrics import bootstrap_interval
 from wastejax.training.display import time_left
 
 EPOCHS = 3
@@ -40,6 +41,7 @@ OPTIONS = [
     "--config.model.dropout=0.2",
     "--config.loss.mixup=0.2",
     "--config.loss.cutmix=1.0",
+    "--config.eval.bootstrap=30",
 ]
 
 
@@ -312,6 +314,8 @@ def test_eval_agrees_with_the_report_and_takes_fewer_classes(place, undisturbed,
     fixed = ("top1", "top5", "macro_f1", "loss", "ece", "ci95", "per_class", "confusion", "num_images")
     for key in (*fixed, "calibration", "selective"):
         assert scores[key] == report[key], key
+    right = np.arange(report["num_images"]) < round(report["top1"] * report["num_images"])
+    assert report["ci95"] == list(bootstrap_interval(right, 30))  # eval.bootstrap
 
     fewer = tmp_path / "fewer"
     (fewer / "square").mkdir(parents=True)

@@ -41,6 +41,7 @@ def evaluate(
     classes: Sequence[str],
     expected: Sequence[int] | np.ndarray | None = None,
     bins: Sequence[str] | None = None,
+    bootstrap: int = 1000,
 ) -> Evaluation:
     """Runs a model over batches of `source` and scores its answers.
 
@@ -51,6 +52,7 @@ def evaluate(
         classes: the model's class names.
         expected: indices into the source that must all be seen, and no others; None skips the check.
         bins: the sorting bin of each of the model's classes; None leaves bins out of the scores.
+        bootstrap: number of resamples of the intervals.
 
     Returns:
         The scores and what they were computed from.
@@ -63,7 +65,7 @@ def evaluate(
     model_labels = match_classes(classes, source.classes)  # first, since it costs nothing and may fail
     logits, index = predict_logits(apply, batches, expected)
     labels = model_labels[source.labels[index]]
-    scores = score(logits, labels, classes, [source.domains[i] for i in index], bins=bins)
+    scores = score(logits, labels, classes, [source.domains[i] for i in index], bootstrap, bins=bins)
     return Evaluation(scores, logits, labels, index)
 
 
@@ -73,6 +75,7 @@ def evaluate_several(
     source: "Source",
     expected: Sequence[int] | np.ndarray | None = None,
     thresholds: Sequence[float] | None = None,
+    bootstrap: int = 1000,
 ) -> tuple[dict, np.ndarray, np.ndarray]:
     """Scores a model of several labels per image, as `evaluate` does one of one label.
 
@@ -82,6 +85,7 @@ def evaluate_several(
         source: the images' origin; what each shows.
         expected: see `evaluate`.
         thresholds: from which on each class is named; None for the bundle's.
+        bootstrap: number of resamples of the intervals.
 
     Returns:
         The scores of `score_multilabel`, logits float32 [N, C], and int8 [N, C] what the images show, see
@@ -95,7 +99,7 @@ def evaluate_several(
     shown = np.zeros((len(index), len(bundle.classes)), np.int8)
     shown[:, position] = source.truth[index]
     chosen = bundle.class_thresholds if thresholds is None else thresholds
-    return score_multilabel(logits, shown, bundle.classes, chosen, bundle.bins), logits, shown
+    return score_multilabel(logits, shown, bundle.classes, chosen, bundle.bins, bootstrap), logits, shown
 
 
 def predict_logits(

@@ -69,17 +69,17 @@ def evaluate_model(
     if calibrate:
         calibration = _calibrate(asked, bundle, say)
     indices = readable(source, indices, asked, bundle, say)
-    batch_size = bundle.config["eval"]["batch_size"]
+    batch_size, drawn = bundle.config["eval"]["batch_size"], bundle.config["eval"]["bootstrap"]
     single = one_class(source, indices)
     batches = EvalBatches(source, single, bundle.preprocessing, batch_size)
-    result = evaluate(bundle.logits, batches, source, bundle.classes, single, bundle.bins)
+    result = evaluate(bundle.logits, batches, source, bundle.classes, single, bundle.bins, drawn)
     outside = None
     if foreign is not None:
         chosen = readable(foreign, np.arange(len(foreign)), asked, bundle, say)
-        outside, _ = predict_logits(
-            bundle.logits, EvalBatches(foreign, chosen, bundle.preprocessing, batch_size)
-        )
-    scores = result.scores | score_trust(result.logits, result.labels, calibration, outside, bundle.bins)
+        batches = EvalBatches(foreign, chosen, bundle.preprocessing, batch_size)
+        outside, _ = predict_logits(bundle.logits, batches)
+    trust = score_trust(result.logits, result.labels, calibration, outside, bundle.bins, drawn)
+    scores = result.scores | trust
     if outside is not None:
         scores["ood"]["pictures"] = origin
     if source.members is not None:
@@ -120,8 +120,9 @@ def _evaluate_several(
         bundle = choose_thresholds_of(bundle, own, chosen)
         say(f"thresholds chosen on {len(chosen):,} validation images; kept in {bundle.path}")
     indices = readable(source, indices, asked, bundle, say)
-    batches = EvalBatches(source, indices, bundle.preprocessing, bundle.config["eval"]["batch_size"])
-    scores, logits, truth = evaluate_several(bundle, batches, source, indices)
+    batch_size, drawn = bundle.config["eval"]["batch_size"], bundle.config["eval"]["bootstrap"]
+    batches = EvalBatches(source, indices, bundle.preprocessing, batch_size)
+    scores, logits, truth = evaluate_several(bundle, batches, source, indices, bootstrap=drawn)
     if review is not None:
         doubts = mistakes_of_several(logits, truth, bundle.class_thresholds, indices, bundle.classes)
         _review(Path(review), asked, bundle, source, doubts, say)

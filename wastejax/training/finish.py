@@ -44,7 +44,8 @@ def finish(run: Run, record: Record, facts: dict[str, Any]) -> dict[str, Any]:
     calibration = calibrate_bundle(bundle, dataset.source, dataset.indices("val"), config.data.cache)
     test = dataset.indices("test")
     batches = pipeline.EvalBatches(dataset.source, test, bundle.preprocessing, config.eval.batch_size)
-    result = evaluate(bundle.logits, batches, dataset.source, bundle.classes, test, bundle.bins)
+    resamples = config.eval.bootstrap
+    result = evaluate(bundle.logits, batches, dataset.source, bundle.classes, test, bundle.bins, resamples)
     scores = result.scores | _trust(run, bundle, result, calibration)
     if dataset.source.members is not None:
         shown = dataset.all_indices("test")
@@ -67,7 +68,7 @@ def _finish_several(run: Run, bundle: Bundle, record: Record, facts: dict[str, A
     bundle = choose_thresholds_of(bundle, dataset.source, dataset.indices("val"), config.data.cache)
     test = dataset.indices("test")
     batches = pipeline.EvalBatches(dataset.source, test, bundle.preprocessing, config.eval.batch_size)
-    scores, _, _ = evaluate_several(bundle, batches, dataset.source, test)
+    scores, _, _ = evaluate_several(bundle, batches, dataset.source, test, bootstrap=config.eval.bootstrap)
     facts = facts | _facts(run, bundle, record)
     _class_distribution(run)
     _sample_grid(run, run.workdir / "figures" / "samples.png")
@@ -116,7 +117,8 @@ def _trust(run: Run, bundle: Bundle, result: Evaluation, calibration: Calibratio
             left_out, np.arange(len(left_out)), bundle.preprocessing, run.config.eval.batch_size
         )
         outside, _ = predict_logits(bundle.logits, batches)
-    scores = score_trust(result.logits, result.labels, calibration, outside, bundle.bins)
+    resamples = run.config.eval.bootstrap
+    scores = score_trust(result.logits, result.labels, calibration, outside, bundle.bins, resamples)
     if left_out is not None:
         scores["ood"]["pictures"] = f"left out of training: {', '.join(left_out.classes)}"
     correct = result.logits.argmax(axis=1) == result.labels
