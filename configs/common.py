@@ -275,7 +275,8 @@ KEYS: dict[str, Key] = {
         least=0,
         most=1000,
         old_name="optim.backbone_lr",
-        text="Fine-tuning: the learning rate of the backbone as a share of the head's; 0 freezes it.",
+        text="Fine-tuning: the learning rate of the backbone as a share of the head's; 0 freezes it, "
+        "statistics included, as frozen_blocks does the first parts.",
     ),
     "optim.layer_decay": Key(
         default=1.0,

@@ -226,6 +226,11 @@ def test_the_stem_is_the_first_of_the_frozen_parts(count, words):
     ]
 
 
+def test_a_backbone_without_a_rate_is_said_to_stay_as_it_was():
+    config = {"init": {"weights": "w.pth"}, "optim": {"frozen_blocks": 5, "backbone_lr_factor": 0.0}}
+    assert recipe_lines(config)[0].endswith("before; all but the last layer stays as it was.")
+
+
 def test_it_tells_what_the_run_started_from_and_how_it_was_trained(tmp_path):
     from wastejax import config as configs
 

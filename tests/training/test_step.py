@@ -206,6 +206,27 @@ def test_frozen_blocks_stay_as_they_are_statistics_and_decay_included():
         first_blocks(start["params"], 99)
 
 
+def test_a_backbone_without_a_rate_keeps_its_statistics_and_has_no_part_in_the_clipped_norm():
+    config = load_recipe("pyramidnet_asam")
+    keys = ["model.size=tiny", "optim.backbone_lr_factor=0", "optim.name=sgd", "optim.momentum=0"]
+    keys += ["optim.weight_decay=0", "optim.clip_norm=0.01", "optim.sharpness.name=none"]
+    apply_overrides(config, [f"--config.{k}" for k in keys])
+    model = create_model(config.model, CLASSES)
+    start = jax.tree.map(np.asarray, model.init(jax.random.key(0), 16))
+    factors = optim.layer_factors(config.optim, layer_index(start["params"]))
+    tx = optim.make_optimizer(config.optim, lambda step: 1.0, factors)
+    step = make_train_step(model, tx, config, Preprocessing(16))
+    images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
+    given = {"image": images, "label": np.arange(6, dtype=np.int32) % CLASSES}
+    state, _ = step(create_train_state(start, tx, config.optim), given)
+    moved = jax.tree.map(lambda new, old: np.asarray(new) - old, state.params, start["params"])
+    head = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(moved.pop("classifier"))])
+    assert np.linalg.norm(head) == pytest.approx(0.01, rel=1e-4)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(moved))
+    same = jax.tree.map(lambda new, old: np.array_equal(new, old), state.batch_stats, start["batch_stats"])
+    assert all(jax.tree.leaves(same))
+
+
 def test_accumulation_gives_the_gradient_of_the_whole_batch():
     whole, _ = one_step(recipe())
     parts, metrics = one_step(recipe("train.accumulate=4"))

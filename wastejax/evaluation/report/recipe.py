@@ -44,6 +44,8 @@ def _start(init: Config, optim: Config) -> str:
 
 def _kept(optim: Config) -> str:
     """Returns which parts are frozen: the stem is the first, each block is one more."""
+    if optim.get("backbone_lr_factor") == 0:
+        return "; all but the last layer stays as it was"
     frozen = optim.get("frozen_blocks") or 0
     if frozen < 2:
         return "; the stem stays as it was" if frozen else ""

@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 
 from wastejax.data.transforms import Preprocessing
 from wastejax.models import Model
-from wastejax.models.structure import first_blocks
 from wastejax.runtime.jit import jit
 from wastejax.training.step import losses
+from wastejax.training.step.optim import frozen_modules
 from wastejax.training.step.sharpness import ascend
 from wastejax.training.step.state import TrainState
 from wastejax.training.step.teacher import Teacher
@@ -100,7 +100,7 @@ def _loss(
         taught: jax.Array | None,
         rng: jax.Array,
     ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        frozen = first_blocks(params, config.optim.frozen_blocks)
+        frozen = frozen_modules(config.optim, params)
         params = {k: jax.lax.stop_gradient(v) if k in frozen else v for k, v in params.items()}
         variables = {"params": params, "batch_stats": batch_stats}
         logits, new_stats = model.apply(

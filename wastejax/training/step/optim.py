@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from wastejax.models.structure import first_blocks, parts
+
 
 def make_schedule(optim: ConfigDict, steps_per_epoch: int, total_steps: int) -> optax.Schedule:
     """Returns step -> learning rate: linear warm-up, then cosine or constant ('plateau' scales that later)."""
@@ -26,6 +28,22 @@ def make_schedule(optim: ConfigDict, steps_per_epoch: int, total_steps: int) -> 
 def decayed(params: Any) -> Any:
     """Returns a tree of bools: weight decay is for kernels and tables, not for biases and norm scales."""
     return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def frozen_modules(optim: ConfigDict, params: Any) -> frozenset[str]:
+    """Returns the keys of `params` that are frozen: no gradient, no new statistics, no dropout.
+
+    Args:
+        optim: read are backbone_lr_factor and frozen_blocks. At a factor of 0 all but the head is frozen: its
+            gradients would count in the norm that clipping and sharpness look at, though nothing learns by them.
+        params: of `Model.init`.
+
+    Raises:
+        ConfigError: there are fewer blocks before the classifier.
+    """
+    if optim.backbone_lr_factor == 0:
+        return frozenset(name for part in parts(params) if part.freezable for name in part.modules)
+    return first_blocks(params, optim.frozen_blocks)
 
 
 def layer_factors(optim: ConfigDict, depths: Any) -> Any:
