@@ -1,5 +1,7 @@
 """What a recipe becomes where no images are given: a small variant on drawn ones."""
 
+import shlex
+
 import jax
 import pytest
 
@@ -33,7 +35,7 @@ def test_every_recipe_has_a_demonstration(recipe, no_weights):
     assert config.optim.frozen_blocks == 0 and config.data.progressive == ()
     # What is shown for one's own images gives the same variant.
     again = configs.load_recipe(recipe)
-    shown = lines[-1].partition(" add ")[2].split()
+    shown = shlex.split(lines[-1].partition(" add ")[2])
     configs.apply_overrides(again, shown)
     assert configs.differences(config, again) == []
     model = create_model(config.model, 3)

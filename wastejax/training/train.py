@@ -70,7 +70,7 @@ def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
         arguments = configs.as_arguments(changed)
         configs.apply_overrides(config, arguments)
         given |= demo.keys()
-        say(f"For a small variant that finishes in minutes, add {' '.join(arguments)}")
+        say(f"For a small variant that finishes in minutes, add {shlex.join(arguments)}")
     elif config.data.dir and not is_url(config.data.dir):
         config.data.dir = str(user_path(config.data.dir).resolve())
     if config.data.source.startswith(PREFIX):
