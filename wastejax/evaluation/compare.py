@@ -1,6 +1,5 @@
 """Two models on the same images, and whether the difference may be chance."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,8 +33,10 @@ def mcnemar(only_a: int, only_b: int) -> float:
         only_a: images that only the first model gets right.
         only_b: images that only the second one gets right.
     """
-    tosses, fewer = only_a + only_b, min(only_a, only_b)
-    return min(1.0, 2 * sum(math.comb(tosses, k) for k in range(fewer + 1)) / 2**tosses)
+    from scipy.stats import binomtest
+
+    tosses = only_a + only_b
+    return float(binomtest(only_a, tosses).pvalue) if tosses else 1.0
 
 
 def paired_interval(
