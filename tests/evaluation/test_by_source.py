@@ -51,6 +51,10 @@ def test_a_threshold_of_few_answers_is_not_lowered_by_luck():
     assert choose_threshold_surely(confidence[:44], right[:44], 0.95) is None
     assert choose_threshold_surely(confidence[:45], right[:45], 0.95) == confidence[44]
     assert choose_threshold_surely(confidence, right, 0.95) == confidence[99]
+    # Five near-duplicates of each count as one.
+    five = [np.repeat(values, 5) for values in (confidence, right)]
+    assert choose_threshold_surely(*five, 0.95, counts=np.full(500, 0.2)) == confidence[99]
+    assert choose_threshold_surely(*(values[:220] for values in five), 0.95, counts=np.full(220, 0.2)) is None
     right[60] = False  # one mistake of 61: the bound (scipy.stats.binomtest) is 93.8 %
     low = binomtest(60, 61, alternative="greater").proportion_ci(0.9).low
     assert low < 0.95 and choose_threshold_surely(confidence, right, 0.95) == confidence[59]

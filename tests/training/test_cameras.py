@@ -10,7 +10,7 @@ from tests.small_models import CLASSES, write_bundle
 from wastejax.bundle import load_bundle
 from wastejax.errors import UserError
 from wastejax.main import dispatch
-from wastejax.training.cameras import Seen, adapt, crossval_by_source
+from wastejax.training.cameras import Seen, adapt, crossval_by_source, gain_interval, taught_by
 from wastejax.training.heads import logits_of
 
 
@@ -72,6 +72,27 @@ def test_a_model_learns_ones_own_camera_only_where_that_helps(bundle, tmp_path):
     few = Seen(mine.features[:5], mine.allowed[:5], mine.members[:5], mine.groups[:5], {})
     with pytest.raises(UserError, match="needs 10 different labeled images or more, has 5"):
         adapt(bundle, few, tmp_path / "few")
+
+
+def test_copies_of_an_image_do_not_make_a_gain_surer(bundle, monkeypatch):
+    """Of 12 images the model learns 5 and forgets 3, which may be chance, also with 10 near-duplicates of each."""
+    mine = seen(bundle, 0.0, 120)
+    groups, rows = np.arange(120) // 10, np.arange(120)
+    before = logits_of(bundle, mine.features)[groups * 10]
+    answers = before.argmax(axis=1)
+    taught = np.eye(len(CLASSES))[np.where(groups < 8, (answers + 1) % len(CLASSES), answers)]
+    allowed = np.zeros((120, len(CLASSES)), bool)
+    allowed[rows, np.where(groups < 5, taught.argmax(axis=1), answers)] = True
+    monkeypatch.setattr("wastejax.training.cameras._fitted", lambda *args: taught)
+    copies = Seen(mine.features[groups * 10], allowed, mine.members, groups, {})
+    adapted, found = taught_by(bundle, copies)
+    assert found["gain"] == pytest.approx(2 / 12)
+    low, high = found["gain_ci95"]
+    assert low < 0 < high and adapted is None
+    alone = np.repeat([1.0, -1.0, 0.0], [5, 3, 4])
+    assert (low, high) == pytest.approx(gain_interval(alone, np.arange(12)))
+    with pytest.raises(UserError, match="needs 10 different labeled images or more, has 9: near-duplicates"):
+        taught_by(bundle, Seen(copies.features, allowed, mine.members, np.minimum(groups, 8), {}))
 
 
 def test_the_commands(bundle, tmp_path, capsys):

@@ -33,7 +33,11 @@ def choose_threshold(confidence: np.ndarray, correct: np.ndarray, accuracy: floa
 
 
 def choose_threshold_surely(
-    confidence: np.ndarray, correct: np.ndarray, accuracy: float, level: float = 0.9
+    confidence: np.ndarray,
+    correct: np.ndarray,
+    accuracy: float,
+    level: float = 0.9,
+    counts: np.ndarray | None = None,
 ) -> float | None:
     """Returns the lowest confidence from which on the answers are right often enough, and not by luck.
 
@@ -47,6 +51,8 @@ def choose_threshold_surely(
         correct: see `choose_threshold`.
         accuracy: see `choose_threshold`.
         level: of the bound.
+        counts: float [N], how much each image counts: one of five near-duplicates a fifth, as together they say no
+            more than one image does. None: each counts 1.
 
     Returns:
         The threshold; None where there are too few answers, or too many of the surest are wrong.
@@ -55,8 +61,9 @@ def choose_threshold_surely(
 
     order = np.argsort(-confidence, kind="stable")
     tried = confidence[order]
-    kept, right = np.arange(1, len(order) + 1), np.cumsum(correct[order])
-    bound = np.where(right > 0, beta.ppf(1 - level, right, kept - right + 1), 0)
+    each = np.ones(len(order)) if counts is None else counts[order]
+    kept, right = np.cumsum(each), np.cumsum(each * correct[order])
+    bound = np.where(right > 0, beta.ppf(1 - level, right, np.maximum(kept - right, 0) + 1), 0)
     complete = np.append(tried[1:] != tried[:-1], True)
     # Fewer than these cannot say it even where all are right.
     where = np.flatnonzero(complete & (kept >= np.log(1 - level) / np.log(accuracy)))

@@ -38,7 +38,7 @@ from wastejax.training.heads import (
 DECAY, STEPS = 0.003, 100  # of a classifier that begins at zero
 NEAR = 0.1  # decay of one that stays near the model's own
 FOLDS, PROTOTYPES, SEED = 5, 32, 17
-FEWEST = 10  # images to adapt to
+FEWEST = 10  # different images to adapt to: near-duplicates, and images of one given group, count as one
 SURE = 0.8  # two-sided: a gain counts where nine in ten bootstraps have one
 
 
@@ -187,9 +187,12 @@ def taught_by(bundle: Bundle, seen: Seen) -> tuple[Bundle | None, dict[str, Any]
         UserError: there are too few images.
     """
     rows = np.asarray(seen.allowed.any(axis=1))
-    groups = np.unique(seen.groups[rows])
-    if rows.sum() < FEWEST or len(groups) < 2:
-        raise UserError(f"adapt: needs {FEWEST} different labeled images or more, has {int(rows.sum())}")
+    groups, group_of, sizes = np.unique(seen.groups[rows], return_inverse=True, return_counts=True)
+    if len(groups) < FEWEST:
+        raise UserError(
+            f"adapt: needs {FEWEST} different labeled images or more, has {len(groups)}: near-duplicates, and "
+            "images of one group, count as one"
+        )
     fold_of = dict(
         zip(np.random.default_rng(SEED).permutation(groups).tolist(), range(len(groups)), strict=True)
     )
@@ -205,16 +208,21 @@ def taught_by(bundle: Bundle, seen: Seen) -> tuple[Bundle | None, dict[str, Any]
         "before": float(right[0].mean()),
         "after": float(right[1].mean()),
         "gain": float(gain.mean()),
-        "gain_ci95": list(bootstrap_statistic(np.mean, gain, seed=SEED)),
+        "gain_ci95": list(gain_interval(gain, group_of)),
     }
-    if bootstrap_statistic(np.mean, gain, seed=SEED, level=SURE)[0] <= 0:
+    if gain_interval(gain, group_of, SURE)[0] <= 0:
         return None, result
     calibration = calibrate(after[rows], _labels(after[rows], seen.allowed[rows]), bundle.bins)
     temperature = calibration.temperature if calibration.temperature != 1 else bundle.temperature
     taught = with_head(acquainted(bundle, seen.features[rows]), near_head(seen, rows, head_of(bundle)))
     sure = bin_probability(after[rows], temperature, bundle.bins)
     thresholds = {
-        wanted: _promised(choose_threshold_surely(sure, right[1], float(wanted)), own, bundle, wanted)
+        wanted: _promised(
+            choose_threshold_surely(sure, right[1], float(wanted), counts=1 / sizes[group_of]),
+            own,
+            bundle,
+            wanted,
+        )
         for wanted, own in calibration.thresholds.items()
     }
     kept = sure >= (np.inf if thresholds["0.95"] is None else thresholds["0.95"])
@@ -223,6 +231,27 @@ def taught_by(bundle: Bundle, seen: Seen) -> tuple[Bundle | None, dict[str, Any]
         "right_of_kept": float(right[1][kept].mean()) if kept.any() else None,
     }
     return replace(taught, temperature=temperature, thresholds=thresholds), result
+
+
+def gain_interval(gain: np.ndarray, groups: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean gain, for which whole groups are drawn.
+
+    Images of a group are alike, so that what a model gains on one it gains on all: taken as independent, ten copies
+    of each image would make any gain look sure.
+
+    Args:
+        gain: float [N], of each image.
+        groups: int [N], near-duplicates.
+        level: see `bootstrap_interval`.
+
+    Returns:
+        (low, high).
+    """
+    _, group_of = np.unique(groups, return_inverse=True)
+    sums, counts = np.bincount(group_of, gain), np.bincount(group_of)
+    return bootstrap_statistic(
+        lambda of_groups, images: float(of_groups.sum() / images.sum()), sums, counts, seed=SEED, level=level
+    )
 
 
 def _promised(surely: float | None, found: float | None, bundle: Bundle, wanted: str) -> float | None:
