@@ -211,6 +211,8 @@ def test_a_calibration_is_kept_in_one_move_and_changes_nothing_else(tmp_path, mo
 
 def test_a_copy_keeps_the_confusion_matrix(tmp_path):
     save(tmp_path / "first")
-    keep_calibration(tmp_path / "first", 1.0, {}, [[3]])
+    keep_calibration(tmp_path / "first", 1.0, {}, [[3]], [9.0])
+    keep_calibration(tmp_path / "first", 1.5, {})  # leaves both
     save_bundle(tmp_path / "copy", load_bundle(tmp_path / "first"))
-    assert json.loads((tmp_path / "copy" / "bundle.json").read_text())["confusion"] == [[3]]
+    copy = json.loads((tmp_path / "copy" / "bundle.json").read_text())
+    assert copy["confusion"] == [[3]] and copy["prior"] == [9.0]

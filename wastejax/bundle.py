@@ -55,6 +55,7 @@ class Bundle:
         class_thresholds: where images have several labels, the probability from which on each class is named, as
             chosen on validation images; empty where nobody looked.
         confusion: counts [C][C] on validation images, rows are the true classes; None where nobody looked.
+        prior: how often training drew each class, in images, which probabilities start from; empty: nobody knows.
         licence: what may be done with the weights; '' where nobody said.
         versions: of Python and the packages that saved it.
         taxonomy: the rules for its classes, as far as there are any.
@@ -70,6 +71,7 @@ class Bundle:
     thresholds: dict[str, float | None] = field(default_factory=dict)
     class_thresholds: tuple[float, ...] = ()
     confusion: list[list[int]] | None = None
+    prior: tuple[float, ...] = ()
     licence: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     taxonomy: Taxonomy = field(default_factory=load_taxonomy)
@@ -181,12 +183,9 @@ def save_bundle(path: Path, bundle: Bundle, precision: str = "float32", exported
     weights = path / f"weights-{digest[:12]}.safetensors"
     path.mkdir(parents=True, exist_ok=True)
     write_bytes(weights, data)
+    newest = bundle.multilabel or "familiarity" in bundle.variables
     about = {
-        "format": 3
-        if bundle.multilabel or "familiarity" in bundle.variables
-        else 2
-        if precision == "int8"
-        else 1,
+        "format": 3 if newest else 2 if precision == "int8" else 1,
         "weights": weights.name,
         "sha256": digest,
         "classes": list(bundle.classes),
@@ -200,6 +199,7 @@ def save_bundle(path: Path, bundle: Bundle, precision: str = "float32", exported
         "config": bundle.config,
         "versions": versions(),
         **({} if bundle.confusion is None else {"confusion": bundle.confusion}),
+        **({} if not bundle.prior else {"prior": bundle.prior}),
     }
     write_json(path / "bundle.json", about | ({_ORIGIN: exported_from} if exported_from else {}))
     for old in path.glob("weights-*.safetensors"):
@@ -221,6 +221,7 @@ def keep_calibration(
     temperature: float,
     thresholds: dict[str, float | None],
     confusion: list[list[int]] | None = None,
+    prior: list[float] | None = None,
 ) -> None:
     """Replaces what validation images say about the bundle in the folder `path`, and nothing else.
 
@@ -229,20 +230,20 @@ def keep_calibration(
         temperature: see `Bundle`.
         thresholds: see `Bundle`.
         confusion: counts [C][C] on these images, rows are the true classes; None leaves what is there.
+        prior: see `Bundle`; None likewise.
     """
-    kept = {"temperature": temperature, "thresholds": thresholds}
-    _keep(path, kept | ({} if confusion is None else {"confusion": confusion}))
+    _keep(path, temperature=temperature, thresholds=thresholds, confusion=confusion, prior=prior)
 
 
 def keep_class_thresholds(path: Path, thresholds: Sequence[float]) -> None:
     """Replaces the probabilities from which on the bundle in `path` names its classes, and nothing else."""
-    _keep(path, {"class_thresholds": list(thresholds)})
+    _keep(path, class_thresholds=list(thresholds))
 
 
-def _keep(path: Path, changed: dict[str, Any]) -> None:
+def _keep(path: Path, **changed: Any) -> None:
     about = json.loads((path / "bundle.json").read_bytes())
     about.pop(_ORIGIN, None)  # another export would not bring it back
-    write_json(path / "bundle.json", about | changed)
+    write_json(path / "bundle.json", about | {k: v for k, v in changed.items() if v is not None})
 
 
 def parse_thresholds(stored: Any) -> dict[str, float | None]:
@@ -309,8 +310,7 @@ def load_bundle(path: str | Path, taxonomy: str | Path | None = None) -> Bundle:
     try:
         check_metadata(about, ("classes", "preprocessing", "config", "weights", "sha256"))
         weights = path / about["weights"]
-        data = weights.read_bytes()
-        if hashlib.sha256(data).hexdigest() != about["sha256"]:
+        if hashlib.sha256(data := weights.read_bytes()).hexdigest() != about["sha256"]:
             raise UserError(f"{weights}: damaged or cut short (its SHA-256 is not the one in bundle.json)")
         variables = _nest(_restored(load(data)))
         _check_classes(variables, about["classes"])
@@ -324,6 +324,7 @@ def load_bundle(path: str | Path, taxonomy: str | Path | None = None) -> Bundle:
             thresholds=parse_thresholds(about.get("thresholds", {})),
             class_thresholds=tuple(map(float, about.get("class_thresholds", ()))),
             confusion=about.get("confusion"),
+            prior=tuple(map(float, about.get("prior", ()))),
             licence=about.get("licence", ""),
             versions=about.get("versions", {}),
             taxonomy=_taxonomy(about, path),

@@ -90,11 +90,21 @@ def test_probabilities_of_images_are_used_where_there_are_any(bundle):
         Answer(f"{i}.jpg", (Guess("glass", "", 0.6),), probabilities=tuple(row.values())) for i in range(100)
     ]
     list(counted.watch(rows))
+    by_answers = summarize(model(bundle), counted, {"source": "photos", "unit": "images"})
+    assert by_answers["notes"][0].startswith("shares are corrected by answers alone, not by probabilities")
+    about = json.loads((bundle / "bundle.json").read_text())
+    (bundle / "bundle.json").write_text(json.dumps(about | {"prior": [50.0] * 5}))
     found = summarize(model(bundle), counted, {"source": "photos", "unit": "images"})
     shares = {row["name"]: row["share"] for row in found["shares"]["class"]}
-    assert found["confusion"]["weight"] is None and shares["glass"] + shares["paper_cups"] == pytest.approx(1)
+    assert not found["notes"] and found["confusion"]["weight"] is None
+    assert shares["glass"] + shares["paper_cups"] == pytest.approx(1)
     assert "(Saerens et al. 2002" in summary.to_html(found) and "adjusted" not in summary.to_html(found)
     assert found["shares"]["class"][0]["plain"] == 1 and 0 < shares["paper_cups"] < 1
+    rare = {"prior": [50.0] * 4 + [2.0]}
+    (bundle / "bundle.json").write_text(json.dumps(about | rare))
+    found = summarize(model(bundle), counted, {"source": "photos", "unit": "images"})
+    assert not found["corrected"] and found["notes"][0].startswith("no correction: fewer than 5 images tell")
+    assert len(found["notes"]) == 1 and "plain counts" in summary.to_html(found)
 
 
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])

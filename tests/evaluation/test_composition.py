@@ -107,6 +107,48 @@ def test_where_a_bundle_keeps_it(tmp_path):
     assert stored_confusion(tmp_path / "bundle.json", 2) is None  # an exported file
 
 
+def run_of(tmp_path, labels, **config):
+    """Writes what a run leaves of its list of images, and a bundle that was calibrated."""
+    bundle = tmp_path / "bundle"
+    bundle.mkdir(parents=True)
+    rows = [f"{i}.jpg,{label},,{i},{split}" for i, (label, split) in enumerate(labels)]
+    (tmp_path / "manifest.csv").write_text("\n".join(["file,label,domain,group,split", *rows]))
+    about = {
+        "confusion": [[9, 1], [1, 9]],
+        "classes": ["a", "b"],
+        "config": {"data": {}, "loss": {}} | config,
+    }
+    (bundle / "bundle.json").write_text(json.dumps(about))
+    return bundle
+
+
+def test_a_run_says_how_often_training_drew_each_class(tmp_path):
+    labels = [("a", "train")] * 30 + [("b", "train")] * 10 + [("b", "val")] * 20
+    cases = {
+        "plain": ({}, [30, 10]),
+        "balanced": ({"data": {"balanced_sampling": True}}, [20, 20]),
+        "weighed": ({"loss": {"class_weights": True}}, [20, 20]),
+        "both": ({"data": {"balanced_sampling": True}, "loss": {"class_weights": True}}, [10, 30]),
+    }
+    for name, (config, expected) in cases.items():
+        found = stored_confusion(run_of(tmp_path / name, labels, **config), 2)
+        np.testing.assert_allclose(found.seen, expected)
+        assert found.explains and not doubts(found, ["a", "b"], True)
+    # Sources weigh what their description says; classes without images say nothing.
+    mixed = stored_confusion(run_of(tmp_path / "mix", labels, data={"dir": "mix.toml"}), 2)
+    assert mixed.prior is None and not mixed.explains
+    assert stored_confusion(run_of(tmp_path / "none", labels[:30]), 2).prior is None
+    # A copy without the run knows it from the bundle.
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    about = json.loads((tmp_path / "plain" / "bundle" / "bundle.json").read_text())
+    (alone / "bundle.json").write_text(json.dumps(about))
+    assert not stored_confusion(alone, 2).explains
+    for stored in ([30.0, 10.0], [30.0], [30.0, 0], ["x", 1]):
+        (alone / "bundle.json").write_text(json.dumps(about | {"prior": stored}))
+        assert stored_confusion(alone, 2).explains == (stored == [30.0, 10.0])
+
+
 MEANS = np.array([[0.0, 0.0], [1.5, 0.0], [0.0, 1.5]])
 
 
@@ -142,6 +184,49 @@ def test_probabilities_tell_more_than_confusions_and_their_intervals_hold(balanc
     assert 0.9 <= np.mean(held) <= 1.0
     plain, by_counts_alone, corrected = np.mean(errors, axis=0)
     assert corrected < (0.8 if balanced else 0.4) * plain and corrected < 0.85 * by_counts_alone
+
+
+def test_a_calibration_on_images_of_other_shares_does_not_bend_the_correction():
+    """The model learned of 80 % a, was calibrated on as many of each, and is asked about as many of each."""
+    rng = np.random.default_rng(4)
+    prior = np.array([0.8, 0.15, 0.05])
+    seen, asked = (rng.choice(3, 900, p=np.full(3, 1 / 3)) for _ in range(2))
+    confusion = np.zeros((3, 3), int)
+    np.add.at(confusion, (seen, probabilities_of(seen, prior, rng).argmax(axis=1)), 1)
+    p = probabilities_of(asked, prior, rng)
+    counts, truth = np.bincount(p.argmax(axis=1), minlength=3), np.bincount(asked) / 900
+    errors = {}
+    for name, known in {
+        "prior": Confusion(confusion, "validation", prior=1000 * prior, own=False),
+        "answers": Confusion(confusion, "validation", own=False),
+        "as if of its own": Confusion(confusion, "validation"),
+    }.items():
+        (shares,) = estimate(counts, known, [np.eye(3)], probabilities=p)
+        errors[name] = np.abs(shares.corrected - truth).sum() / 2
+        assert (shares.weight is None) == (name != "answers")
+    assert errors["prior"] < 0.1 and errors["answers"] < 0.15 and errors["as if of its own"] > 0.5
+    said = doubts(Confusion(confusion, "validation", own=False), "abc", True)
+    assert len(said) == 1 and said[0].startswith("shares are corrected by answers alone")
+    assert (
+        "is not known: the corrected shares take it" in doubts(Confusion(confusion, "test"), "abc", True)[0]
+    )
+
+
+def test_a_class_without_validation_images_is_not_corrected_by_a_guess():
+    rng = np.random.default_rng(0)
+    prior, truth = np.array([0.5, 0.4, 0.1]), rng.choice(3, 600, p=[0.5, 0.4, 0.1])
+    p = probabilities_of(truth, prior, rng)
+    counts = np.bincount(p.argmax(axis=1), minlength=3)
+    unseen = np.array([[90, 8, 2], [8, 72, 0], [0, 0, 0]])
+    (shares,) = estimate(counts, Confusion(unseen, "validation"), [np.eye(3)], probabilities=p)
+    assert shares.corrected is None and shares.plain.tolist() == (counts / 600).tolist()
+    assert doubts(Confusion(unseen, "validation"), "abc", True)[0].startswith(
+        "no correction: fewer than 5 images tell how often the model expects c;"
+    )
+    known = Confusion(unseen, "validation", prior=1000 * prior)
+    (shares,) = estimate(counts, known, [np.eye(3)], probabilities=p)
+    np.testing.assert_allclose(shares.corrected, np.bincount(truth) / 600, atol=0.04)
+    assert not doubts(known, "abc", True)
 
 
 def test_what_a_model_is_sure_of_is_counted():

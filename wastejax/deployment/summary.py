@@ -89,19 +89,21 @@ def summarize(predictor: Predictor, counted: Counted, about: dict[str, Any]) -> 
         "material": dict.fromkeys(classes, _OTHER) | materials_of(classes),
     }
     names = {kind: list(dict.fromkeys(found.values())) for kind, found in of_class.items()}
+    probabilities = counted.all_probabilities
     shares = estimate(
         counts,
         confusion,
         [grouped(names[kind], of_class[kind], classes) for kind in KINDS],
-        probabilities=counted.all_probabilities,
+        probabilities=probabilities,
     )
-    weight = shares[0].weight
+    corrected = shares[0].corrected is not None
+    weight = shares[0].weight if corrected else None
     return about | {
         "model": predictor.path.resolve().name,
         "counted": int(counts.sum()),
         "rejected": counted.rejected,
         "unreadable": counted.unreadable,
-        "corrected": confusion is not None,
+        "corrected": corrected,
         "confusion": None
         if confusion is None
         else {
@@ -111,8 +113,8 @@ def summarize(predictor: Predictor, counted: Counted, about: dict[str, Any]) -> 
             "weight": None if weight is None else round(weight, 4),
         },
         "notes": [
-            *doubts(confusion, classes),
-            *([KEPT] if confusion is not None and weight == 0 else []),
+            *doubts(confusion, classes, probabilities is not None),
+            *([KEPT] if weight == 0 else []),
         ],
         "shares": {
             kind: _rows(names[kind], of_class[kind], counted, found)

@@ -1,17 +1,19 @@
 """What a set of images is made of: shares of classes, corrected for what the model is known to confuse.
 
 Counting answers is biased: a model that takes a tenth of the cans for jars finds jars where there are none. What it
-knows better is in its probabilities: divided by how often each class came in the images that they were calibrated
-on, they say how well each class explains an image, and the shares are those that explain all images together
+knows better is in its probabilities: divided by how often each class came in training, which is where they start
+from, they say how well each class explains an image, and the shares are those that explain all images together
 (Saerens et al. 2002, "Adjusting the outputs of a classifier to new a priori probabilities"). Here they are drawn
-from their posterior, images and shares by turns (Gibbs sampling), which also gives the intervals.
+from their posterior, images and shares by turns (Gibbs sampling), which also gives the intervals. A temperature
+does not change where probabilities start from: images that a model is calibrated on stand for those that it learned
+from only where they are of the same split.
 
-Of the objects of a video only classes are known. Then the model's confusions on labeled images say how answers come
-about, `answers = confusionᵀ · shares`, and that is solved for the shares: adjusted counting (Forman 2008,
-"Quantifying counts and costs via classification", section 3), for several classes by maximum likelihood under the
-constraints that shares are >= 0 and sum to 1 (the EM of Shepp and Vardi 1982). With many classes, and few images to
-know their confusions from, such a solution is noisier than the counts are biased. So counts are moved towards it
-only as far as a bootstrap of both says that it pays.
+Of the objects of a video only classes are known, and of some models not how often each class came in training. Then
+the model's confusions on labeled images say how answers come about, `answers = confusionᵀ · shares`, and that is
+solved for the shares: adjusted counting (Forman 2008, "Quantifying counts and costs via classification", section
+3), for several classes by maximum likelihood under the constraints that shares are >= 0 and sum to 1 (the EM of
+Shepp and Vardi 1982). With many classes, and few images to know their confusions from, such a solution is noisier
+than the counts are biased. So counts are moved towards it only as far as a bootstrap of both says that it pays.
 
 Both assume that each class looks as it did there, that only the shares differ, and that every image shows one of
 the classes.
@@ -24,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from wastejax.evaluation.prior import is_balanced, stored_prior
 
 ILL_CONDITIONED = (
     30.0  # condition number from which on small differences of counts become large ones of shares
@@ -46,15 +50,31 @@ class Confusion:
         counts: int [C, C], rows are the true classes.
         origin: the images: 'validation' or 'test'.
         balanced: the model learned as if all classes came equally often, and not as often as in these images.
+        prior: float [C], see `prior.trained_on`; None where nobody knows.
+        own: these images are a part of those that were split for training, so that classes come as often there.
     """
 
     counts: np.ndarray
     origin: str
     balanced: bool = False
+    prior: np.ndarray | None = None
+    own: bool = True
+
+    @property
+    def explains(self) -> bool:
+        """Whether it is known how often the model expects each class; if not, probabilities explain little."""
+        return self.prior is not None or self.own or self.balanced
+
+    @property
+    def rare(self) -> np.ndarray:
+        """Int [K], classes of which too few images say how often the model expects them."""
+        return np.flatnonzero(self.seen < FEW)
 
     @property
     def seen(self) -> np.ndarray:
         """Float64 [C], how often the model expects each class, in images."""
+        if self.prior is not None:
+            return self.prior
         seen = self.counts.sum(axis=1).astype(np.float64)
         return np.full_like(seen, seen.mean()) if self.balanced else seen
 
@@ -99,6 +119,7 @@ def stored_confusion(bundle: Path, num_classes: int) -> Confusion | None:
         bundle: its folder; of an exported file nothing is known.
         num_classes: of the model.
     """
+    prior = stored_prior(bundle, num_classes)
     for name, keys, origin in (
         ("bundle.json", ("confusion",), "validation"),
         ("evaluation.json", ("test", "confusion"), "test"),
@@ -111,42 +132,60 @@ def stored_confusion(bundle: Path, num_classes: int) -> Confusion | None:
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if counts.shape == (num_classes, num_classes) and (counts >= 0).all() and counts.any():
-            return Confusion(counts, origin, _is_balanced(bundle))
+            # A bundle's validation images may be any that it was calibrated on.
+            return Confusion(counts, origin, is_balanced(bundle), prior, own=origin == "test")
     return None
 
 
-def _is_balanced(bundle: Path) -> bool:
-    """Whether a bundle's recipe weighed all classes alike."""
-    try:
-        config: Any = json.loads((bundle / "bundle.json").read_bytes())["config"]
-        return bool(config["data"].get("balanced_sampling") or config["loss"].get("class_weights"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+def doubts(confusion: Confusion | None, classes: Sequence[str], probabilities: bool = False) -> list[str]:
+    """Returns why there are no corrected shares, or why they should be taken with care; one line each.
 
-
-def doubts(confusion: Confusion | None, classes: Sequence[str]) -> list[str]:
-    """Returns why there are no corrected shares, or why they should be taken with care; one line each."""
+    Args:
+        confusion: see `estimate`.
+        classes: of the model.
+        probabilities: whether `estimate` is given any.
+    """
     if confusion is None:
         return [
             "no correction: the model has no confusion matrix; `wastejax eval --model=RUN --calibrate` stores one; "
             "exported files have none"
         ]
     lines = []
-    few = [
-        name for name, row in zip(classes, confusion.counts.sum(axis=1).tolist(), strict=True) if row < FEW
-    ]
-    if few:
-        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-        lines.append(
-            f"its confusions are known from fewer than {FEW} images of {', '.join(few[:5])}{more}: their shares "
-            "are uncertain"
-        )
+    if probabilities and confusion.explains:
+        if len(confusion.rare):
+            return [
+                f"no correction: fewer than {FEW} images tell how often the model expects "
+                f"{_named(confusion.rare, classes)}; `wastejax eval --model=RUN --calibrate` takes it from the "
+                "run's training images"
+            ]
+        if confusion.prior is None and not confusion.balanced:
+            lines.append(
+                "how often each class came in training is not known: the corrected shares take it that they came "
+                f"as in the model's {confusion.origin} images"
+            )
+    else:
+        if probabilities:
+            lines.append(
+                "shares are corrected by answers alone, not by probabilities, since how often each class came in "
+                "training is not known; `wastejax eval --model=RUN --calibrate` stores it, for a run on one folder"
+            )
+        few = np.flatnonzero(confusion.counts.sum(axis=1) < FEW)
+        if len(few):
+            lines.append(
+                f"its confusions are known from fewer than {FEW} images of {_named(few, classes)}: their shares "
+                "are uncertain"
+            )
     if confusion.condition > ILL_CONDITIONED:
         lines.append(
             f"the model confuses some classes so much that their shares can hardly be told apart (condition number "
             f"{confusion.condition:.0f}): trust the shares of bins or materials more than those of classes"
         )
     return lines
+
+
+def _named(indices: np.ndarray, classes: Sequence[str]) -> str:
+    more = f" and {len(indices) - 5} more" if len(indices) > 5 else ""
+    return ", ".join(classes[i] for i in indices[:5]) + more
 
 
 def estimate(
@@ -161,7 +200,8 @@ def estimate(
 
     Args:
         counts: int [C], images by the class that was answered.
-        confusion: of the model; None where it is not known.
+        confusion: of the model; None where it is not known. With probabilities only how often the model expects
+            each class is read, if that is known; nothing is corrected where too few images of a class tell it.
         groups: bool [K, C] each: K names, and the classes that count for each.
         resamples: bootstrap resamples, of the images and of the confusion matrix alike.
         seed: of these, or of the posterior.
@@ -180,9 +220,10 @@ def estimate(
     total = int(counts.sum())
     plain = counts / total
     drawn = rng.multinomial(total, plain, resamples) / total
-    if confusion is None:
+    explained = probabilities is not None and confusion is not None and confusion.explains
+    if confusion is None or (explained and len(confusion.rare)):
         return [_shares(group, plain, drawn, None, None, total) for group in groups]
-    if probabilities is not None:
+    if explained:
         counted, shares = posterior(np.asarray(probabilities), confusion.seen, rng)
         found = [_shares(group, plain, drawn, counted.mean(axis=0), shares, total) for group in groups]
         return [replace(one, weight=None) for one in found]
@@ -202,8 +243,8 @@ def posterior(
 
     Args:
         probabilities: float [N, C], calibrated.
-        seen: float [C], images of each class among those that they were calibrated on. How well these few tell how
-            often each class comes is drawn too, once for a chain.
+        seen: float [C], see `Confusion.seen`. How well these few images tell how often each class comes is drawn
+            too, once for a chain.
         rng: draws.
 
     Returns:

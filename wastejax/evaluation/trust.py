@@ -14,6 +14,7 @@ from wastejax.evaluation.evaluate import evaluate, evaluate_several
 from wastejax.evaluation.metrics import log_softmax, score_bins
 from wastejax.evaluation.metrics.multilabel import choose_class_thresholds, sigmoid
 from wastejax.evaluation.ood import bin_probability, max_probability, score_ood
+from wastejax.evaluation.prior import trained_on
 from wastejax.evaluation.selective import choose_thresholds, score_selective
 
 
@@ -68,11 +69,13 @@ def calibrate_bundle(bundle: Bundle, source: Source, indices: np.ndarray, cache:
     batches = EvalBatches(source, indices, bundle.preprocessing, batch_size, cache)
     result = evaluate(bundle.logits, batches, source, bundle.classes, indices)
     calibration = calibrate(result.logits, result.labels, bundle.bins)
+    prior = trained_on(bundle.path, bundle.config, bundle.classes)
     keep_calibration(
         bundle.path,
         calibration.temperature,
         dict(calibration.thresholds),
         confusion=result.scores["confusion"],
+        prior=None if prior is None else prior.tolist(),
     )
     return calibration
 

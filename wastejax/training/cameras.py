@@ -170,7 +170,7 @@ def adapt(bundle: Bundle, seen: Seen, out: Path) -> dict[str, Any]:
     """
     taught, result = taught_by(bundle, seen)
     if taught is not None:
-        save_bundle(out, replace(taught, path=out, metrics={}, confusion=None))
+        save_bundle(out, replace(taught, path=out, metrics={}, confusion=None, prior=()))
         load_bundle(out)  # it can be read again
     return result | {"written": taught is not None}
 
