@@ -131,6 +131,19 @@ def test_an_image_gets_the_same_answer_in_every_form_it_comes_in(bundled, place)
     assert [answer.label for answer in bundled(form for form in forms[:2])] == [answers[0].label] * 2
 
 
+def test_evaluate_says_which_images_it_leaves_out(monkeypatch, capsys):
+    def evaluated(asked, taxonomy, ood, calibrate, say=lambda line: None):
+        say(f"note: some of {asked.data} are left out")
+        return None, {"num_images": 3}
+
+    monkeypatch.setattr("wastejax.evaluation.run.evaluate_model", evaluated)
+    assert wastejax.evaluate("run", "images") == {"num_images": 3}
+    assert capsys.readouterr().out == "note: some of images are left out\n"
+    said = []
+    wastejax.evaluate("run", "images", say=said.append, skip_bad=True)
+    assert said == ["note: some of images are left out"] and not capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"]
 )

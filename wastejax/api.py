@@ -122,9 +122,10 @@ def train(
 
     Args:
         recipe: see `load_recipe`.
-        data_dir: images as DIR/<class>/*.jpg; None for the drawn set that comes with wastejax.
+        data_dir: images as DIR/<class>/*.jpg; None for a demonstration on the drawn set that comes with wastejax:
+            smaller and shorter than the recipe says, where `overrides` do not say it themselves.
         overrides: see `load_recipe`.
-        workdir: the run's folder; None for runs/<recipe>.
+        workdir: the run's folder; None for runs/<recipe>, or runs/<recipe>-demo for the demonstration.
         say: receives progress, line by line.
 
     Returns:
@@ -167,6 +168,7 @@ def evaluate(
     taxonomy: str | Path | None = None,
     ood: str | Path | None = None,
     calibrate: bool = False,
+    say: Say = print,
     **reading: Unpack[Reading],
 ) -> dict[str, Any]:
     """Scores a run or bundle on images.
@@ -174,10 +176,12 @@ def evaluate(
     Args:
         model: a run or bundle; None for the bundled model.
         data_dir: class folders; None for the images of the run.
-        split: 'train', 'val' or 'test'; None for all of `data_dir`, or for the run's test images.
+        split: 'train', 'val' or 'test'; None for all of `data_dir` that the run has not learned from, or for the
+            run's test images.
         taxonomy: see `load`.
         ood: a folder of images that show none of the classes: how well are they told from the others?
         calibrate: first fit the model's confidence on the validation images, and keep that in the bundle.
+        say: is told which images are left out, and why.
         **reading: how images and labels are read, see `Reading`.
 
     Returns:
@@ -194,7 +198,7 @@ def evaluate(
     from wastejax.evaluation.images import Asked
     from wastejax.evaluation.run import evaluate_model
 
-    return evaluate_model(Asked(model, data_dir, split, **reading), taxonomy, ood, calibrate)[1]
+    return evaluate_model(Asked(model, data_dir, split, **reading), taxonomy, ood, calibrate, say)[1]
 
 
 def audit(

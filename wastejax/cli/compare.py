@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="labeled images, in any layout of config.data.dir (default: the test images that the two runs share)",
     )
-    parser.add_argument("--split", choices=SPLITS, help="of DATA (default: all of it)")
+    parser.add_argument(
+        "--split", choices=SPLITS, help="of DATA (default: all that neither run has learned from)"
+    )
     parser.add_argument(
         "--labels",
         metavar="CSV",

@@ -29,7 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="labeled images, in any layout of config.data.dir (default: the run's own images)",
     )
-    parser.add_argument("--split", metavar="SPLIT", help="train, val or test (default: all of DATA, or test)")
+    parser.add_argument(
+        "--split",
+        metavar="SPLIT",
+        help="train, val or test (default: of DATA all that the run has not learned from, else test)",
+    )
     parser.add_argument(
         "--ood", metavar="DIR", help="out-of-distribution images: how well does the model detect them?"
     )

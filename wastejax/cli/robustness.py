@@ -23,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="labeled images, in any layout of config.data.dir (default: the run's test images)",
     )
-    parser.add_argument("--split", metavar="SPLIT", help="train, val or test (default: all of DATA, or test)")
+    parser.add_argument(
+        "--split",
+        metavar="SPLIT",
+        help="train, val or test (default: of DATA all that the run has not learned from, else test)",
+    )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder for robustness.json, .md and .png"
     )

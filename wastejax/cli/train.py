@@ -22,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command; `--config.key=value` arguments are left to the recipe."""
     add = parser.add_argument
     add("--config", required=True, metavar="RECIPE", help="a recipe's file or name")
-    add("--workdir", metavar="DIR", help="the run's folder (default: runs/<recipe>)")
+    add(
+        "--workdir",
+        metavar="DIR",
+        help="the run's folder (default: runs/<recipe>, and runs/<recipe>-demo without images)",
+    )
     add("--coordinator", metavar="HOST:PORT", help="several machines: address of process 0, or auto")
     add("--processes", type=int, metavar="N", help="several machines: number of processes")
     add("--process", type=int, metavar="K", help="several machines: number of this process, from 0")
