@@ -1,11 +1,15 @@
 """Corrected shares: exact where the confusions are, and nearer to the truth than counts."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from wastejax.evaluation.composition import Confusion, adjusted, doubts, estimate, stored_confusion
+from wastejax.evaluation.evaluate import Evaluation
+from wastejax.evaluation.trust import calibrate_bundle
 
 RATES = np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.0, 0.3, 0.7]])
 
@@ -119,6 +123,7 @@ def run_of(tmp_path, labels, **config):
         "config": {"data": {}, "loss": {}} | config,
     }
     (bundle / "bundle.json").write_text(json.dumps(about))
+    (tmp_path / "config.json").write_text("{}")
     return bundle
 
 
@@ -138,6 +143,9 @@ def test_a_run_says_how_often_training_drew_each_class(tmp_path):
     mixed = stored_confusion(run_of(tmp_path / "mix", labels, data={"dir": "mix.toml"}), 2)
     assert mixed.prior is None and not mixed.explains
     assert stored_confusion(run_of(tmp_path / "none", labels[:30]), 2).prior is None
+    other = run_of(tmp_path / "audited", labels)  # an export beside the manifest of an audit
+    (tmp_path / "audited" / "config.json").unlink()
+    assert stored_confusion(other, 2).prior is None
     # A copy without the run knows it from the bundle.
     alone = tmp_path / "alone"
     alone.mkdir()
@@ -147,6 +155,28 @@ def test_a_run_says_how_often_training_drew_each_class(tmp_path):
     for stored in ([30.0, 10.0], [30.0], [30.0, 0], ["x", 1]):
         (alone / "bundle.json").write_text(json.dumps(about | {"prior": stored}))
         assert stored_confusion(alone, 2).explains == (stored == [30.0, 10.0])
+
+
+def test_calibrating_a_run_keeps_what_training_drew_and_a_copy_hands_it_on(tmp_path, monkeypatch):
+    """Also where the images are not the run's own: these tell the temperature alone."""
+    folder = run_of(tmp_path / "run", [("a", "train")] * 30 + [("b", "train")] * 10)
+    rng = np.random.default_rng(0)
+    scored = Evaluation(
+        {"confusion": [[20, 0], [0, 20]]}, rng.normal(size=(40, 2)), np.arange(40) % 2, np.arange(40)
+    )
+    monkeypatch.setattr("wastejax.evaluation.trust.evaluate", lambda *given: scored)
+    monkeypatch.setattr("wastejax.evaluation.trust.EvalBatches", lambda *given: None)
+    config = {"data": {}, "loss": {}, "eval": {"batch_size": 4}}
+    bundle = SimpleNamespace(
+        path=folder, config=config, classes=("a", "b"), bins=None, preprocessing=None, logits=None
+    )
+    calibrate_bundle(bundle, None, np.arange(40))
+    assert json.loads((folder / "bundle.json").read_text())["prior"] == [30, 10]
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    bundle.path = copy  # nothing says here what was trained on
+    calibrate_bundle(bundle, None, np.arange(40))
+    found = stored_confusion(copy, 2)
+    assert found.seen.tolist() == [30, 10] and found.counts.tolist() == [[20, 0], [0, 20]]
 
 
 MEANS = np.array([[0.0, 0.0], [1.5, 0.0], [0.0, 1.5]])

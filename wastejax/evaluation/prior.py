@@ -22,12 +22,14 @@ def trained_on(bundle: Path, config: Mapping[str, Any], classes: Sequence[str]) 
         None for a bundle without its run, for one that learned from a data description, whose sources weigh what
         they like and whose labels may mean several classes, and where the run's list of images cannot be read.
     """
-    manifest = bundle.resolve().parent / "manifest.csv"
+    run = bundle.resolve().parent
     data, loss = config.get("data", {}), config.get("loss", {})
-    if bundle.resolve().name != "bundle" or str(data.get("dir", "")).lower().endswith(".toml"):
+    if bundle.resolve().name != "bundle" or not (run / "config.json").is_file():
+        return None
+    if str(data.get("dir", "")).lower().endswith(".toml"):
         return None
     try:
-        with manifest.open(newline="", encoding="utf-8-sig") as text:
+        with (run / "manifest.csv").open(newline="", encoding="utf-8-sig") as text:
             found = Counter(row["label"] for row in csv.DictReader(text) if row["split"] == "train")
     except (OSError, ValueError, KeyError, csv.Error):
         return None
