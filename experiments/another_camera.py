@@ -25,7 +25,6 @@ import jax
 import numpy as np
 
 from configs import efficientnet_lite2
-from experiments.final_fit import mostly_train
 from experiments.provenance import provenance
 from experiments.ship import card
 from wastejax.bundle import Bundle, keep_calibration, load_bundle, save_bundle
@@ -51,6 +50,7 @@ MIXED_ALPHA = 0.6  # share of what mixed_fit.py then learned from all sources
 SLOPE, PROTOTYPES = 4.0, 256  # of what is unfamiliar, see `models.familiarity`
 KEPT = 0.5  # share of the run's own classifier in the new one: best on household_waste's validation images
 WEIGHTS = {"household": 3.0, "trashnet": 0.5}  # of an image, where it is not 1
+RESULTS = Path(__file__).parent / "results"
 SEED, DRAWN = 17, 3  # of the splits, and of which images are taken
 HOME = "household"
 # Learned from: sources with a stated license. The others judge.
@@ -115,7 +115,13 @@ def main() -> None:
 
 
 def catalog(data: Path, data2: Path) -> list[Item]:
-    """Returns all images: household_waste split as the run's last fit was, the others by group."""
+    """Returns all images: household_waste split as the run's last fit was, the others by group.
+
+    The first split is stored and not dealt again: it stays what it was whatever becomes of the code that finds
+    near-duplicates, and so do the images that the bundled model never learned from.
+    """
+    with (RESULTS / "household_waste_kept.csv").open(newline="") as file:
+        kept = {row["file"]: row["split"] for row in csv.DictReader(file)}
     label_map = load_label_map(data2 / "label_map.csv")
     items = []
     for folder, source in (("household_waste", HOME), ("trashnet", "trashnet")):
@@ -123,17 +129,15 @@ def catalog(data: Path, data2: Path) -> list[Item]:
         config.data.dir = str(data / folder)
         found = prepare(config.data, SEED, cache_dir())
         labels = [found.source.classes[label] for label in found.source.labels]
-        groups = found.groups.astype(str).tolist()
-        rows = [{"group": g, "split": str(s)} for g, s in zip(groups, found.splits, strict=True)]
-        rows = mostly_train(rows) if source == HOME else rows
-        for name, label, row in zip(found.source.names, labels, rows, strict=True):
+        for name, label, group, split in zip(
+            found.source.names, labels, found.groups, found.splits, strict=True
+        ):
             if source == HOME:
                 allowed: tuple[str, ...] = (label,)
             else:  # TrashNet's materials mean what those of the Garbage Dataset do
                 allowed = () if label == "trash" else label_map.of("garbage_v2")[label].classes
-            items.append(
-                Item(data / folder / name, source, allowed, f"{source}/{row['group']}", row["split"])
-            )
+            split = kept.get(name, "train") if source == HOME else str(split)
+            items.append(Item(data / folder / name, source, allowed, f"{source}/{group}", split))
     with (data2 / "groups.csv").open(newline="") as file:
         together = {row["path"]: row["group"] for row in csv.DictReader(file)}
     alone = {"negatives_coco": "scene", "negatives_ground": "ground", "negatives_ibm": "Negative"}
