@@ -1,7 +1,20 @@
+import csv
+import json
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from experiments.another_camera import choose_threshold_everywhere
+from experiments.another_camera import RESULTS, choose_threshold_everywhere
+from wastejax.bundled import FOLDER
+
+
+def test_the_stored_split_is_that_of_the_bundled_model():
+    with (RESULTS / "household_waste_kept.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    splits = json.loads((FOLDER / "evaluation.json").read_text())["splits"]
+    assert Counter(row["split"] for row in rows) == {"val": splits["val"], "test": splits["test"]}
+    assert len({row["file"] for row in rows}) == len(rows)
 
 
 def test_a_threshold_holds_in_every_source_that_has_a_say():
