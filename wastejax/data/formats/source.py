@@ -103,10 +103,12 @@ class Source:
 
     @property
     def contents(self) -> np.ndarray:
-        """Bool [N, C]: the classes that each image shows, as far as `labels` or `shown` says."""
+        """Bool [N, C]: the classes that each image shows, by `labels` or `shown`; an image of none shows none."""
         if self.shown is not None:
             return self.shown
-        return np.asarray(self.labels[:, None] == np.arange(len(self.classes)))
+        contents = np.asarray(self.labels[:, None] == np.arange(len(self.classes)))
+        # The label of an image of no class is that of the first, as it has to be some number.
+        return contents if self.allowed is None else contents & self.allowed.any(axis=1, keepdims=True)
 
     @property
     def truth(self) -> np.ndarray:

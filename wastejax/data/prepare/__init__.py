@@ -20,7 +20,6 @@ from wastejax.data.prepare.notes import (
     notes_on_given,
     notes_on_split,
     notes_on_twins,
-    shown_classes,
 )
 from wastejax.data.sources import Source, open_source
 from wastejax.data.split import SPLITS, Manifest, load_manifest, shorten, stratified_group_split
@@ -354,7 +353,7 @@ def _split(source: Source, groups: np.ndarray, config: Any, seed: int) -> tuple[
         ratios = [config.ratios[SPLITS.index(split)] for split in dealt]
         domains = [source.domains[i] for i in pool]
         # Those of no class are dealt too, as a class of their own.
-        labels = np.where(shown_classes(source)[pool].any(axis=1), source.labels[pool], len(source.classes))
+        labels = np.where(source.contents[pool].any(axis=1), source.labels[pool], len(source.classes))
         shown = None if source.shown is None else source.shown[pool]
         splits[pool] = stratified_group_split(labels, domains, groups[pool], ratios, seed, dealt, shown)
     return splits, dealt

@@ -7,7 +7,7 @@ import numpy as np
 
 from wastejax.data.corrections import Changes
 from wastejax.data.formats.class_folders import same_name
-from wastejax.data.prepare.notes import LARGE_GROUP, shown_classes
+from wastejax.data.prepare.notes import LARGE_GROUP
 from wastejax.data.sources import Source
 from wastejax.data.split import SAME_CONTENT, SPLITS, shorten
 from wastejax.errors import ConfigError
@@ -30,7 +30,7 @@ def check_opened(source: Source, by_manifest: bool, changes: Changes) -> list[st
         raise ConfigError(
             "config.data.dir", f"holds a single class, {only!r}; at least two folders are needed"
         )
-    counts = shown_classes(source).sum(axis=0)
+    counts = source.contents.sum(axis=0)
     few = [f"{name!r} ({count})" for name, count in zip(source.classes, counts, strict=True) if count < least]
     if few:
         raise ConfigError(
@@ -42,7 +42,7 @@ def check_opened(source: Source, by_manifest: bool, changes: Changes) -> list[st
 
 def check_all_left(source: Source, good: np.ndarray) -> None:
     """Checks that every class has an image that could be read, int64 [M]."""
-    lost = np.flatnonzero(~shown_classes(source)[good].any(axis=0))
+    lost = np.flatnonzero(~source.contents[good].any(axis=0))
     if len(lost):
         names = listed(source.classes[label] for label in lost)
         raise ConfigError("config.data.dir", f"no readable image in {names}; add some or remove the folder")
@@ -104,7 +104,7 @@ def check_splits(
         key: what to blame.
         scene: by `describe_scene`: why there may be too few groups.
     """
-    contents = shown_classes(source)
+    contents = source.contents
     for label, name in enumerate(source.classes):
         mine = contents[:, label]
         missing = [split for split in dealt if not np.any(mine & (splits == split))]
@@ -143,7 +143,7 @@ def _near_class(name: str, classes: set[str]) -> str:
 
 def _classes_of(source: Source, chosen: np.ndarray) -> set[str]:
     """Returns the names of the classes of some images, bool [N]."""
-    return {source.classes[i] for i in np.flatnonzero(shown_classes(source)[chosen].any(axis=0))}
+    return {source.classes[i] for i in np.flatnonzero(source.contents[chosen].any(axis=0))}
 
 
 def listed(names: Iterable[str]) -> str:

@@ -29,15 +29,6 @@ def describe_scene(phash: np.ndarray, gray: np.ndarray, twins: np.ndarray) -> st
     )
 
 
-def shown_classes(source: Source) -> np.ndarray:
-    """Returns bool [N, C], the `contents` of images, of which those of none of the classes show none.
-
-    The label of an image of no class is that of the first, as it has to be some number.
-    """
-    contents = source.contents
-    return contents if source.allowed is None else contents & source.allowed.any(axis=1, keepdims=True)
-
-
 def notes_on_split(source: Source, splits: np.ndarray, dealt: Sequence[str]) -> list[str]:
     """Describes the split: parts taken from train, and classes too small to split well."""
     notes = []
@@ -47,7 +38,7 @@ def notes_on_split(source: Source, splits: np.ndarray, dealt: Sequence[str]) -> 
             notes.append(
                 f"the data have no such split, so some training images are set aside: {' and '.join(taken)}"
             )
-    small, contents = [], shown_classes(source)
+    small, contents = [], source.contents
     for label, name in enumerate(source.classes):
         counts = [int(np.sum(splits[contents[:, label]] == split)) for split in SPLITS]
         if min(counts[1:]) == 1:
