@@ -71,6 +71,15 @@ class Live(Film):
         pass
 
 
+@pytest.fixture
+def interruptible():
+    """Commands in the background, such as CI's, are started with interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_is_the_end_of_a_cameras_frames_and_what_was_seen_is_counted(monkeypatch, tmp_path):
     film = Live(*[RED] * 5)
     module = ModuleType("cv2")
