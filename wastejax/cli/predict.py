@@ -373,9 +373,9 @@ def _report(
     seconds = time.perf_counter() - start
     for failure in failures:
         print(f"unreadable: {printable(failure.file)}: {failure.error}", file=sys.stderr)
+    images = "image" if count == 1 else "images"
     print(
-        f"{count:,} images in {seconds:.1f} s, {count / seconds:.1f} images/s ({runtime})",
-        file=sys.stderr,
+        f"{count:,} {images} in {seconds:.1f} s, {count / seconds:.1f} images/s ({runtime})", file=sys.stderr
     )
     return 1 if failures else 0
 
