@@ -7,6 +7,7 @@ import errno
 import logging
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,16 +103,27 @@ class Checkpoints:
 
 @contextmanager
 def _said_once() -> Iterator[None]:
-    """Keeps Orbax's threads from logging, each with its traceback, the exception that they then raise."""
+    """Keeps what Orbax and TensorStore leave behind after an exception from being printed beside it.
+
+    Their threads log it, each with its traceback; writes that nobody waits for any longer end later, and are told
+    by asyncio when they are collected, or by the interpreter where they find their loop closed. So nothing is
+    undone where the save fails, which ends the run.
+    """
 
     def plain(record: logging.LogRecord) -> bool:
         return not record.exc_info
 
-    logger = logging.getLogger("absl")
-    logger.addFilter(plain)
-    try:
-        yield
-    finally:
+    def unraisable(told: "sys.UnraisableHookArgs") -> None:
+        if str(told.exc_value) != "Event loop is closed":
+            before(told)
+
+    before, sys.unraisablehook = sys.unraisablehook, unraisable
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    for logger in loggers:
+        logger.addFilter(plain)
+    yield
+    sys.unraisablehook = before
+    for logger in loggers:
         logger.removeFilter(plain)
 
 
