@@ -120,7 +120,8 @@ KEYS: dict[str, Key] = {
         default="",
         resumable=True,
         text="A CSV (file, label or drop, old_label, note) of corrected labels, as the review page of `audit` and "
-        "`eval` saves it; corrected images stay in their split. A run keeps a copy, which it is resumed with.",
+        "`eval` saves it; corrected images stay in their split. A run is resumed with the same "
+        "content, from any path.",
     ),
     "data.split.ratios": Key(
         default=(3.0, 1.0, 1.0),
@@ -239,7 +240,7 @@ KEYS: dict[str, Key] = {
         default=0.05,
         least=0,
         most=1000,
-        text="Weight decay of kernels; biases and normalization parameters have none.",
+        text="Weight decay of kernels and tables; biases, normalization parameters and ECA's weights have none.",
     ),
     "optim.momentum": Key(
         default=0.9, least=0, most=0.9999, text="Momentum of 'sgd' and the first-moment decay of Adam."

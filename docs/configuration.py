@@ -21,8 +21,8 @@ HEAD = """\
 
 Every key of a recipe. Override a key as `--config.train.epochs=3`, or from Python as
 `load_recipe("mobilevit_ir", {"train.epochs": 3})`. Separate the items of lists with commas:
-`--config.data.mean=0.5,0.5,0.5`. A key marked with * does not affect results, so a run can be resumed with another
-value.
+`--config.data.mean=0.5,0.5,0.5`. A key marked with * does not affect what is trained, so a run can be resumed with
+another value.
 """
 
 

@@ -221,7 +221,11 @@ def test_thresholds_hold_for_classes_and_for_bins():
     one_bin = calibrate(logits, labels, ["a"] * 5)  # bins are always right, so classes decide
     assert one_bin == alone
     pairs = calibrate(logits, labels, ["a", "a", "b", "b", "c"])
-    assert all(pairs.thresholds[wanted] >= alone.thresholds[wanted] for wanted in alone.thresholds)
+    sure = max_probability(
+        logits, alone.temperature
+    )  # between two of these, thresholds keep the same classes
+    for wanted, threshold in alone.thresholds.items():
+        assert (sure >= pairs.thresholds[wanted]).sum() <= (sure >= threshold).sum()
     scores = score_trust(logits, labels, pairs, bins=["a", "a", "b", "b", "c"])
     for wanted, at in scores["selective_bins"].items():
         classes = scores["selective"]["at"][wanted]
@@ -233,6 +237,29 @@ def test_thresholds_hold_for_classes_and_for_bins():
     lines = render("trust.md", scores=score(logits, labels, list("vwxyz")) | scores).splitlines()
     (head,) = (i for i, line in enumerate(lines) if "whose bin is named" in line)
     assert [line.split(" | ")[0] for line in lines[head + 2 : head + 6]] == ["| 90 %", "| 95 %", "| 99 %", ""]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_thresholds_hold_on_the_images_that_they_were_chosen_on(seed):
+    """The lowest at which both do: the higher of two need not, since accuracy may fall again beyond a threshold."""
+    logits, labels = honest_case(60 + 15 * seed, 6, seed)
+    bins = ["a", "a", "b", "b", "c", "c"]
+    temperature, thresholds = calibrate(logits, labels, bins)
+    kinds = [
+        (max_probability(logits, temperature), logits.argmax(axis=1) == labels),
+        (
+            bin_probability(logits, temperature, bins),
+            np.array(bins)[logits.argmax(axis=1)] == np.array(bins)[labels],
+        ),
+    ]
+
+    def holds(threshold, wanted):
+        kept = [right[sure >= threshold] for sure, right in kinds]
+        return all(len(k) >= round(1 / (1 - wanted)) and k.mean() >= wanted for k in kept)
+
+    for wanted, threshold in thresholds.items():
+        all_that_hold = [t for sure, _ in kinds for t in sure if holds(t, float(wanted))]
+        assert threshold == min(all_that_hold, default=None)
 
 
 def test_a_temperature_that_helps_by_chance_alone_is_not_applied():

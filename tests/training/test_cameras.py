@@ -1,10 +1,12 @@
 """Networks across cameras: sources left out in turn, and a model that learns one's own."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import softmax
 
 from tests.small_models import CLASSES, write_bundle
 from wastejax.bundle import load_bundle
@@ -93,6 +95,18 @@ def test_copies_of_an_image_do_not_make_a_gain_surer(bundle, monkeypatch):
     assert (low, high) == pytest.approx(gain_interval(alone, np.arange(12)))
     with pytest.raises(UserError, match="needs 10 different labeled images or more, has 9: near-duplicates"):
         taught_by(bundle, Seen(copies.features, allowed, mine.members, np.minimum(groups, 8), {}))
+
+
+def test_its_temperature_is_that_of_its_own_answers(bundle, monkeypatch):
+    rng = np.random.default_rng(5)
+    honest = rng.normal(size=(600, len(CLASSES))) * rng.uniform(0.5, 4, (600, 1))
+    labels = (rng.uniform(size=(600, 1)) > softmax(honest, axis=1).cumsum(axis=1)).sum(axis=1)
+    monkeypatch.setattr("wastejax.training.cameras._fitted", lambda *args: honest)
+    some = seen(bundle, 0.0, 600)
+    some.allowed[:] = np.eye(len(CLASSES), dtype=bool)[labels]
+    for own in (0.4, 1.0):  # what the model had before says nothing of answers that are right at 1
+        adapted, _ = taught_by(replace(bundle, temperature=own), some)
+        assert adapted.temperature == pytest.approx(1, abs=0.1)
 
 
 def test_the_commands(bundle, tmp_path, capsys):

@@ -63,7 +63,8 @@ def headlines(facts: Mapping[str, Any]) -> list[str]:
     if facts["fixed_camera"]:
         lines.append(
             f"{len(facts['fixed_camera']):,} images look like copies of each other but differ: a fixed camera, "
-            "or the same background behind small objects? Only byte-identical ones count as near-duplicates"
+            "or the same background behind small objects? Of these, only byte-identical ones count as "
+            "near-duplicates"
         )
     lines += [
         f"unreadable files: {len(facts['unreadable']):,}",

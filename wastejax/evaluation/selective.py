@@ -14,22 +14,23 @@ def choose_threshold(confidence: np.ndarray, correct: np.ndarray, accuracy: floa
     """Returns the lowest confidence from which on the answers are right often enough.
 
     Args:
-        confidence: float [N], calibrated probability of each answer, on validation images.
-        correct: bool [N].
+        confidence: float [N], calibrated probability of each answer, on validation images; or [K, N], of K kinds of
+            answers that one threshold has to hold for, such as classes and bins.
+        correct: bool [N] or [K, N].
         accuracy: the share of right answers that is wanted, in (0, 1).
 
     Returns:
         The threshold: answers at least as sure are kept. None where no threshold gets there with 1 / (1 - accuracy)
-        images or more: of fewer, all must be right, which says little.
+        images or more of each kind: of fewer, all must be right, which says little.
     """
-    order = np.argsort(-confidence, kind="stable")
-    sorted_confidence = confidence[order]
-    kept = np.arange(1, len(order) + 1)
-    right = np.cumsum(correct[order]) / kept
-    # Equally sure answers are kept together or not at all.
-    complete = np.append(sorted_confidence[1:] != sorted_confidence[:-1], True)
-    good = np.flatnonzero(complete & (kept >= round(1 / (1 - accuracy))) & (right >= accuracy))
-    return float(sorted_confidence[good[-1]]) if good.size else None
+    # Beyond a kind's own lowest threshold its answers may be right less often again, so all are tried for all.
+    tried = np.unique(confidence)
+    good = np.ones(len(tried), bool)
+    for sure, right in zip(np.atleast_2d(confidence), np.atleast_2d(correct), strict=True):
+        kept = len(sure) - np.searchsorted(np.sort(sure), tried)  # equally sure answers are kept together
+        num_right = np.append(0, np.cumsum(right[np.argsort(-sure)]))[kept]
+        good &= (kept >= round(1 / (1 - accuracy))) & (num_right / np.maximum(kept, 1) >= accuracy)
+    return float(tried[good][0]) if good.any() else None
 
 
 def choose_threshold_surely(

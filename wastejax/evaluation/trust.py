@@ -42,16 +42,11 @@ def calibrate(logits: np.ndarray, labels: np.ndarray, bins: Sequence[str] | None
         bins: the bin of each class; None where some class has no rule.
     """
     temperature = fit_temperature(logits, labels) if helps(logits, labels) else 1.0
-    correct = logits.argmax(axis=1) == labels
-    thresholds = choose_thresholds(max_probability(logits, temperature), correct)
+    confidence, correct = [max_probability(logits, temperature)], [logits.argmax(axis=1) == labels]
     if bins is not None:
-        right = right_bin(logits, labels, bins)
-        of_bins = choose_thresholds(bin_probability(logits, temperature, bins), right)
-        for accuracy, of_classes in thresholds.items():
-            if right.mean() < float(accuracy):  # else any bin may be named
-                both = [value for value in (of_classes, of_bins[accuracy]) if value is not None]
-                thresholds[accuracy] = max(both) if len(both) == 2 else None
-    return Calibration(temperature, thresholds)
+        confidence.append(bin_probability(logits, temperature, bins))
+        correct.append(right_bin(logits, labels, bins))
+    return Calibration(temperature, choose_thresholds(np.array(confidence), np.array(correct)))
 
 
 def right_bin(logits: np.ndarray, labels: np.ndarray, bins: Sequence[str]) -> np.ndarray:

@@ -212,18 +212,19 @@ def taught_by(bundle: Bundle, seen: Seen) -> tuple[Bundle | None, dict[str, Any]
     }
     if gain_interval(gain, group_of, SURE)[0] <= 0:
         return None, result
-    calibration = calibrate(after[rows], _labels(after[rows], seen.allowed[rows]), bundle.bins)
-    temperature = calibration.temperature if calibration.temperature != 1 else bundle.temperature
+    own = after[rows] / bundle.temperature  # where no other temperature helps, it keeps its own
+    calibration = calibrate(own, _labels(own, seen.allowed[rows]), bundle.bins)
+    temperature = bundle.temperature * calibration.temperature
     taught = with_head(acquainted(bundle, seen.features[rows]), near_head(seen, rows, head_of(bundle)))
     sure = bin_probability(after[rows], temperature, bundle.bins)
     thresholds = {
         wanted: _promised(
             choose_threshold_surely(sure, right[1], float(wanted), counts=1 / sizes[group_of]),
-            own,
+            found,
             bundle,
             wanted,
         )
-        for wanted, own in calibration.thresholds.items()
+        for wanted, found in calibration.thresholds.items()
     }
     kept = sure >= (np.inf if thresholds["0.95"] is None else thresholds["0.95"])
     result |= {

@@ -88,6 +88,8 @@ def _resumed(run: Run, state: TrainState, checkpoints: Checkpoints) -> tuple[Tra
     state, record = restored[0], Record(**restored[1])
     if record.stopped == ALL_DONE and int(state.step) < run.total_steps:
         record.stopped = ""  # it was given more epochs since
+    elif record.stopped and int(state.step) < run.total_steps:
+        run.say(f"note: training was ended early ({record.stopped}); more epochs do not continue it")
     run.say(f"resuming from step {int(state.step)} of {run.total_steps}")
     return state, record
 

@@ -16,8 +16,8 @@ def cross_entropy(
     Args:
         logits: float32 [B, C].
         targets: float32 [B, C], rows that sum to one.
-        weights: float32 [C], a factor per class (of the target's mass); the mean is then weighted too, as in
-            torch's `cross_entropy`.
+        weights: float32 [C], a factor per class (of the target's mass); the mean is then weighted too, by the
+            same smoothed mass; torch's `cross_entropy` divides by the weights of the classes before smoothing.
     """
     log_p = jax.nn.log_softmax(logits)
     if weights is None:
