@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wastejax.data.formats.csv_file import composed, csv_reader
-from wastejax.data.formats.source import SEPARATOR, Source, rarest
+from wastejax.data.formats.source import SEPARATOR, Source, numbered, rarest
 from wastejax.errors import UserError, nearest
 from wastejax.files import user_path
 
@@ -181,9 +181,8 @@ def _with_labels(source: Source, changed: Mapping[int, str]) -> Source:
     names = [source.classes[label] for label in source.labels]
     for i, name in changed.items():
         names[i] = name
-    classes = tuple(sorted(set(names)))
-    index = {name: i for i, name in enumerate(classes)}
-    return replace(source, classes=classes, labels=np.array([index[name] for name in names], np.int32))
+    classes, labels = numbered(names)
+    return replace(source, classes=classes, labels=labels)
 
 
 def _with_sets(source: Source, changed: Mapping[int, Sequence[str]]) -> Source:

@@ -22,7 +22,7 @@ from wastejax.data.collections.places import (
 )
 from wastejax.data.collections.tars import LABELS, Labels, links_in
 from wastejax.data.formats.class_folders import from_walk
-from wastejax.data.formats.source import ReadSubset, Source
+from wastejax.data.formats.source import ReadSubset, Source, numbered
 from wastejax.data.formats.splits import splits_of_shards
 from wastejax.data.formats.walk import (
     Parts,
@@ -190,8 +190,7 @@ def _with_labels(places: Sequence[str], found: _Contents, stamps: Sequence[str],
     """Returns the images that have a label beside them; the others are counted."""
     pairs = zip(found.members, found.labels, strict=True)
     kept = [(member, label) for member, label in pairs if label is not None]
-    classes = sorted({label for _, label in kept})
-    index = {name: i for i, name in enumerate(classes)}
+    classes, labels = numbered([label for _, label in kept])
     shards = _shard_names(places)
     lost = len(found.members) - len(kept)
     left_out = by_ending(_walk([], found.others).left_out())
@@ -202,8 +201,8 @@ def _with_labels(places: Sequence[str], found: _Contents, stamps: Sequence[str],
     )
     return Source(
         names=tuple(f"{shards[member.shard]}/{member.name}" for member, _ in kept),
-        labels=np.array([index[label] for _, label in kept], np.int32),
-        classes=tuple(classes),
+        labels=labels,
+        classes=classes,
         domains=("",) * len(kept),
         splits=None,
         read=_reader(places, [member for member, _ in kept]),

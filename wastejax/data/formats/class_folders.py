@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wastejax.data.formats.source import DOMAINS, ReadFiles, ReadSubset, Source
+from wastejax.data.formats.source import DOMAINS, ReadFiles, ReadSubset, Source, numbered
 from wastejax.data.formats.walk import Parts, Walk, by_ending, listed, no_images, readable, walk
 from wastejax.errors import ConfigError, Unlabeled
 
@@ -98,8 +98,7 @@ def from_walk(
         raise Unlabeled(key, f"the images are directly in {root!r}; put them in one subfolder per class")
     paths = [found.images[i][depth:] for i in inside]
     layout = _layout(paths, key)
-    classes = tuple(sorted(set(layout.classes)))
-    index = {name: i for i, name in enumerate(classes)}
+    classes, labels = numbered(layout.classes)
     raw = tuple("/".join(path) for path in paths)
     wrapper = found.images[inside[0]][:depth]
     alone = [readable(part) for part in wrapper if role_of(part)]
@@ -114,7 +113,7 @@ def from_walk(
     ]
     return Source(
         names=_unique_names(raw, [shards[i] for i in inside] if shards else ()),
-        labels=np.array([index[name] for name in layout.classes], np.int32),
+        labels=labels,
         classes=classes,
         domains=layout.domains,
         splits=layout.splits,

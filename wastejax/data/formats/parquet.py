@@ -14,7 +14,7 @@ from wastejax.data.formats.boxes import stamp_of
 from wastejax.data.formats.boxes.find import content_of
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.csv_file import composed
-from wastejax.data.formats.source import GROUP, Source
+from wastejax.data.formats.source import GROUP, Source, numbered
 from wastejax.data.formats.splits import all_or_none, splits_of_shards
 from wastejax.data.images import read_file
 from wastejax.errors import ConfigError, MissingPackage
@@ -95,15 +95,13 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
             rows.append((number, at))
     if not names:
         raise ConfigError(key, f"{paths[0]}: no image has a label")
-    firsts = [min(of_image, default="") for of_image in labels]
-    classes = tuple(sorted(set(firsts)))
-    index = {name: i for i, name in enumerate(classes)}
+    classes, firsts = numbered([min(of_image, default="") for of_image in labels])
     stamps = tuple(stamp_of(path) for path in paths)
     named = [_named_files(path, column, key) for path in paths]
     splits, said = _splits(paths, rows, key)
     source = Source(
         names=tuple(names),
-        labels=np.array([index[label] for label in firsts], np.int32),
+        labels=firsts,
         classes=classes,
         domains=("",) * len(names),
         splits=splits,

@@ -147,6 +147,13 @@ class Source:
         return replace(self, classes=classes, labels=rarest(shown), shown=shown)
 
 
+def numbered(names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Returns the class names that there are, sorted, and int32 [N], which of them each of N names is."""
+    classes = tuple(sorted(set(names)))
+    index = {name: i for i, name in enumerate(classes)}
+    return classes, np.array([index[name] for name in names], np.int32)
+
+
 def rarest(shown: np.ndarray) -> np.ndarray:
     """Returns int32 [N], the rarest class that each image shows, of bool [N, C]; 0 where it shows none.
 

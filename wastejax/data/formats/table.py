@@ -9,14 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from wastejax.data.collections.places import is_url
 from wastejax.data.formats.boxes import stamp_of
 from wastejax.data.formats.boxes.find import folder_of_all
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.csv_file import composed, csv_reader
-from wastejax.data.formats.source import GROUP, ReadFiles, Source
+from wastejax.data.formats.source import GROUP, ReadFiles, Source, numbered
 from wastejax.errors import ConfigError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # Hugging Face's names
@@ -189,12 +187,10 @@ def _flagged(row: Row, columns: Sequence[str], path: Path, key: str) -> frozense
 def _source(root: Path, found: dict[str, _Entry], notes: list[str]) -> Source:
     names = tuple(sorted(found))
     labels, splits, groups, domains = zip(*(found[name] for name in names), strict=True)
-    firsts = [min(of_image, default="") for of_image in labels]
-    classes = tuple(sorted(set(firsts)))
-    index = {name: i for i, name in enumerate(classes)}
+    classes, firsts = numbered([min(of_image, default="") for of_image in labels])
     return Source(
         names=names,
-        labels=np.array([index[label] for label in firsts], np.int32),
+        labels=firsts,
         classes=classes,
         domains=tuple(domains),
         splits=tuple(splits) if all(splits) else None,

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from wastejax.data.formats.csv_file import composed
-from wastejax.data.formats.source import ReadFiles, Source
+from wastejax.data.formats.source import ReadFiles, Source, numbered
 from wastejax.data.formats.splits import all_or_none
 from wastejax.data.formats.walk import readable
 from wastejax.data.images import BadImage, decode, read_file
@@ -211,8 +211,7 @@ def _crops(found: Annotations, margin: float, key: str) -> Source:
         names.append(f"{readable(box.path)}#{seen[box.path]}")
         seen[box.path] += 1
     bare = len(found.photographs) - len(seen)
-    classes = tuple(sorted({box.label for box in kept}))
-    index = {name: i for i, name in enumerate(classes)}
+    classes, labels = numbered([box.label for box in kept])
     stamps = {path: stamp_of(root / path) for path in seen}
     notes = [
         f"read as {found.kind}: {len(kept):,} boxes in {len(seen):,} photographs, which stay whole in every split",
@@ -222,7 +221,7 @@ def _crops(found: Annotations, margin: float, key: str) -> Source:
     ]
     return Source(
         names=tuple(names),
-        labels=np.array([index[box.label] for box in kept], np.int32),
+        labels=labels,
         classes=classes,
         domains=("",) * len(kept),
         splits=tuple(box.split for box in kept) if all(box.split for box in kept) else None,
