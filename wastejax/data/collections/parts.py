@@ -16,7 +16,7 @@ from typing import Any
 
 from wastejax.data.collections.places import below, is_url, opened, part_below, read_place, stamp_of
 from wastejax.data.collections.tars import is_link, links_in
-from wastejax.data.formats.parquet import column_of_images
+from wastejax.data.formats.parquet import column_of_images, parquet_for
 from wastejax.data.formats.walk import EXTENSIONS, by_ending, each_image, is_image, matching, passed_over
 from wastejax.data.images import read_file
 from wastejax.errors import MissingPackage, UserError
@@ -173,12 +173,9 @@ def _members(place: str) -> Iterator[tuple[str, Load]]:
 
 def _rows(place: str) -> Iterator[tuple[str, Load]]:
     """Yields the images of a Parquet file, a few rows at a time."""
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingPackage(place, "pyarrow", None) from None
+    parquet = parquet_for(place)
     with opened(place) as file:
-        table = pyarrow.parquet.ParquetFile(file)
+        table = parquet.ParquetFile(file)
         column = column_of_images(table.schema_arrow)
         if column is None:
             raise ValueError(f"it has no column of images, but {', '.join(table.schema_arrow.names)}")

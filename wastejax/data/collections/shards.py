@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 
 from wastejax.data.formats.boxes import stamp_of
+from wastejax.data.formats.parquet import parquet_for, rows_of_groups
 from wastejax.data.formats.source import Source
 from wastejax.errors import ConfigError, MissingPackage, UserError
 from wastejax.files import reason, user_path
@@ -151,7 +152,7 @@ def open_shards(root: str | Path, key: str = "config.data.source") -> Opened:
         ConfigError: there is none, it is damaged, or a shard is missing.
     """
     folder = user_path(root)
-    parquet = _parquet(f"{key}={PREFIX}{folder}")
+    parquet = parquet_for(f"{key}={PREFIX}{folder}")
     path = folder / INDEX
     if not path.is_file():
         raise ConfigError(
@@ -248,7 +249,7 @@ class _Names(Sequence[str]):
         at = int(at) + self._count if at < 0 else int(at)
         if not 0 <= at < self._count:
             raise IndexError(at)
-        rows, first = _rows_of(*self._file), 0
+        rows, first = rows_of_groups(*self._file), 0
         for group, count in enumerate(rows):
             if at < first + count:
                 return _names_of(*self._file, group)[at - first]
@@ -256,7 +257,7 @@ class _Names(Sequence[str]):
         raise IndexError(at)
 
     def __iter__(self) -> Iterator[str]:
-        for group in range(len(_rows_of(*self._file))):
+        for group in range(len(rows_of_groups(*self._file))):
             yield from _names_of(*self._file, group)
 
 
@@ -303,7 +304,7 @@ def _write_index(
     """Writes the index in one move; so many rows at once that names take little memory."""
     import pyarrow as pa
 
-    parquet = _parquet("wastejax shard")
+    parquet = parquet_for("wastejax shard")
     source, groups, splits, phash = rows
     values = {
         "domains": sorted(set(source.domains)),
@@ -366,22 +367,10 @@ def _number_of_images(path: str) -> int:
 
 
 @lru_cache(maxsize=4)
-def _rows_of(path: str, stamp: str) -> tuple[int, ...]:
-    about = _parquet(path).ParquetFile(path).metadata
-    return tuple(about.row_group(group).num_rows for group in range(about.num_row_groups))
-
-
-@lru_cache(maxsize=4)
 def _names_of(path: str, stamp: str, group: int) -> list[str]:
-    return list(_parquet(path).ParquetFile(path).read_row_group(group, columns=["file"])["file"].to_pylist())
-
-
-def _parquet(what: str) -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingPackage(what, "pyarrow", None) from None
-    return pyarrow.parquet
+    return list(
+        parquet_for(path).ParquetFile(path).read_row_group(group, columns=["file"])["file"].to_pylist()
+    )
 
 
 def _array_record(what: str) -> Any:

@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 LABEL = ("label", "class", "category", "labels")
 
 
+def parquet_for(what: str | Path) -> Any:
+    """Returns pyarrow's module for Parquet files; raises MissingPackage, naming what needs it."""
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingPackage(str(what), "pyarrow", None) from None
+    return pyarrow.parquet
+
+
 def parquet_files(folder: Path) -> list[Path]:
     """Returns the Parquet files of a data set's folder: at its top or in data/."""
     return sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
@@ -36,7 +45,7 @@ def read_table(path: Path, key: str, columns: list[str] | None = None) -> "pyarr
     Raises:
         ConfigError: it cannot be read.
     """
-    parquet = _parquet(path)
+    parquet = parquet_for(path)
     try:
         return parquet.read_table(path, columns=columns)
     except (OSError, ValueError, KeyError) as error:
@@ -62,7 +71,7 @@ def column_of_images(schema: "pyarrow.Schema") -> str | None:
 
 def read_schema(path: Path, key: str) -> "pyarrow.Schema":
     """Returns the names and types of a Parquet file's columns; raises ConfigError where it is none."""
-    parquet = _parquet(path)
+    parquet = parquet_for(path)
     try:
         return parquet.read_schema(path)
     except (OSError, ValueError) as error:
@@ -153,7 +162,7 @@ def _labels_in(path: Path, key: str, several: bool, counts: Counter[str]) -> Ite
 
 def _named_files(path: Path, column: str, key: str) -> dict[int, Path]:
     """Returns the file that each row names, where rows may hold no image themselves: that can change by itself."""
-    file = _parquet(path).ParquetFile(path)
+    file = parquet_for(path).ParquetFile(path)
     about = file.metadata
     groups = (about.row_group(i) for i in range(about.num_row_groups))
     chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
@@ -280,7 +289,7 @@ class ReadRows:
 
 def _group_of(path: str, stamp: str, at: int) -> tuple[int, int]:
     """Returns the row group that holds a row, and the row's place in it."""
-    for group, count in enumerate(_counts(path, stamp)):
+    for group, count in enumerate(rows_of_groups(path, stamp)):
         if at < count:
             return group, at
         at -= count
@@ -288,19 +297,12 @@ def _group_of(path: str, stamp: str, at: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=64)
-def _counts(path: str, stamp: str) -> tuple[int, ...]:
-    about = _parquet(Path(path)).ParquetFile(path).metadata
+def rows_of_groups(path: str, stamp: str) -> tuple[int, ...]:
+    """Returns how many rows each group of a Parquet file has; another stamp has it looked at anew."""
+    about = parquet_for(path).ParquetFile(path).metadata
     return tuple(about.row_group(group).num_rows for group in range(about.num_row_groups))
 
 
 @lru_cache(maxsize=4)
 def _row_group(path: str, stamp: str, column: str, group: int) -> "pyarrow.Table":
-    return _parquet(Path(path)).ParquetFile(path).read_row_group(group, columns=[column])
-
-
-def _parquet(path: Path) -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingPackage(str(path), "pyarrow", None) from None
-    return pyarrow.parquet
+    return parquet_for(path).ParquetFile(path).read_row_group(group, columns=[column])

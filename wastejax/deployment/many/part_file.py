@@ -16,11 +16,11 @@ from typing import IO, Any
 import numpy as np
 
 from wastejax.data.collections.parts import Part, images
+from wastejax.data.formats.parquet import parquet_for
 from wastejax.data.images import MAX_PIXELS, BadImage
 from wastejax.deployment.answers import Answer, interpret
 from wastejax.deployment.images import squares_of
 from wastejax.deployment.predictor import Predictor
-from wastejax.errors import MissingPackage
 
 _ABOUT = b"wastejax"  # the key of the JSON text in a part's metadata
 _ROWS_AT_ONCE = 4096  # in memory
@@ -58,7 +58,9 @@ def write_answers(
     Raises:
         OSError: the file cannot be written.
     """
-    pa, parquet = _arrow()
+    parquet = parquet_for("--out=DIR")
+    import pyarrow as pa
+
     schema = _schema(pa, len(predictor.classes), predictor.multilabel)
     counts = Counts()
     rows = _rows(predictor, part, reject_below, batch_size, max_pixels)
@@ -73,7 +75,7 @@ def write_answers(
 
 def read_counts(path: Path) -> tuple[str, Counts] | None:
     """Returns the digest of the part that a file answers, and what it holds; None where it is damaged."""
-    _, parquet = _arrow()
+    parquet = parquet_for("--out=DIR")
     try:
         about = json.loads(parquet.read_metadata(path).metadata[_ABOUT])
         return about["digest"], Counts(about["images"], about["unreadable"])
@@ -83,7 +85,7 @@ def read_counts(path: Path) -> tuple[str, Counts] | None:
 
 def unreadable(path: Path) -> Iterator[tuple[str, str]]:
     """Yields name and reason of the images of a part that cannot be read."""
-    _, parquet = _arrow()
+    parquet = parquet_for("--out=DIR")
     for row in parquet.read_table(
         path, columns=["file", "reason"], filters=[("reason", "!=", "")]
     ).to_pylist():
@@ -145,12 +147,3 @@ def _said(answer: Answer) -> dict[str, Any]:
     if answer.named is None:
         return said | {"bin_probability": answer.bin_probability, "class_sure": answer.class_sure}
     return said | {"classes": [guess.label for guess in answer.named], "bins": list(answer.bins)}
-
-
-def _arrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingPackage("--out=DIR", "pyarrow", None) from None
-    return pyarrow, pyarrow.parquet
