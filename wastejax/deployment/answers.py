@@ -97,6 +97,17 @@ def answers(
     else:
         items = ((name, partial(source.read, i)) for i, name in enumerate(names))
         decoded = squares_of(items, predictor.preprocessing, max_pixels)
+    yield from answers_to(predictor, decoded, top, batch_size, reject_below)
+
+
+def answers_to(
+    predictor: Predictor,
+    decoded: Iterator[tuple[str, np.ndarray | BadImage]],
+    top: int,
+    batch_size: int,
+    reject_below: float,
+) -> Iterator[Answer]:
+    """Yields one answer per image that `images.squares` yields; see `answers` for the other arguments."""
     while chunk := list(islice(decoded, batch_size)):
         good = [square for _, square in chunk if not isinstance(square, BadImage)]
         rows = iter(_probabilities(predictor, good, batch_size))
@@ -124,19 +135,12 @@ def interpret(predictor: Predictor, name: str, row: np.ndarray, top: int, reject
         label = predictor.classes[i]
         return Guess(label, predictor.bin_of(label), float(row[i]))
 
-    guesses = tuple(guess(i) for i in order[:top])
+    answer = Answer(name, tuple(guess(i) for i in order[:top]), probabilities=tuple(row.tolist()))
     if predictor.class_thresholds is None:
-        sure = predictor.bin_probability(row)
-        return Answer(
-            name,
-            guesses,
-            rejected=not sure >= reject_below,
-            bin_probability=sure,
-            class_sure=bool(row[order[0]] >= reject_below),
-            probabilities=tuple(row.tolist()),
-        )
+        sure, class_sure = predictor.bin_probability(row), bool(row[order[0]] >= reject_below)
+        return answer._replace(rejected=not sure >= reject_below, bin_probability=sure, class_sure=class_sure)
     named = tuple(guess(i) for i in order if row[i] >= predictor.class_thresholds[i])
-    return Answer(name, guesses, rejected=not named, named=named)
+    return answer._replace(rejected=not named, named=named)
 
 
 def table(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:

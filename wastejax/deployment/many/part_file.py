@@ -17,8 +17,8 @@ import numpy as np
 
 from wastejax.data.collections.parts import Part, images
 from wastejax.data.formats.parquet import parquet_for
-from wastejax.data.images import MAX_PIXELS, BadImage
-from wastejax.deployment.answers import Answer, interpret
+from wastejax.data.images import MAX_PIXELS
+from wastejax.deployment.answers import Answer, answers_to
 from wastejax.deployment.images import squares_of
 from wastejax.deployment.predictor import Predictor
 
@@ -113,36 +113,24 @@ def _schema(pa: Any, classes: int, several: bool) -> Any:
 def _rows(
     predictor: Predictor, part: Part, reject_below: float, batch_size: int, max_pixels: int
 ) -> Iterator[dict[str, Any]]:
-    """Yields one row an image, in order; all batches have one size, so that one program computes them."""
-    size = predictor.preprocessing.image_size
+    """Yields one row an image, in order."""
     decoded = squares_of(images(part), predictor.preprocessing, max_pixels)
-    while chunk := list(islice(decoded, batch_size)):
-        good = [square for _, square in chunk if not isinstance(square, BadImage)]
-        batch = np.zeros((batch_size, size, size, 3), np.uint8)
-        if good:
-            batch[: len(good)] = good
-            answers = iter(predictor.probabilities(batch)[: len(good)])
-        for name, square in chunk:
-            # Names that are not UTF-8, as old archives have them, with their odd bytes as escapes.
-            row: dict[str, Any] = {
-                "file": name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-            }
-            if isinstance(square, BadImage):
-                sure = {} if predictor.multilabel else {"class_sure": False}
-                yield row | sure | {"kept": False, "reason": str(square)}
-                continue
-            probabilities = next(answers)
-            answer = interpret(predictor, name, probabilities, 1, reject_below)
-            yield row | _said(answer) | {"probabilities": probabilities, "reason": ""}
+    for answer in answers_to(predictor, decoded, 1, batch_size, reject_below):
+        # Names that are not UTF-8, as old archives have them, with their odd bytes as escapes.
+        file = answer.file.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        yield {"file": file, "kept": not answer.rejected, "reason": answer.error} | _said(answer)
 
 
 def _said(answer: Answer) -> dict[str, Any]:
+    """Returns what a row holds of an answer itself."""
+    if answer.error:
+        return {"kept": False} | ({"class_sure": False} if answer.named is None else {})
     (best,) = answer.guesses
     said = {
         "answer": best.label,
         "bin": best.bin,
         "probability": best.probability,
-        "kept": not answer.rejected,
+        "probabilities": np.array(answer.probabilities, np.float32),  # in fewer bytes until they are written
     }
     if answer.named is None:
         return said | {"bin_probability": answer.bin_probability, "class_sure": answer.class_sure}
