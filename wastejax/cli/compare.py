@@ -16,23 +16,22 @@ from wastejax.progress import Say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("a", metavar="RUN_A", help="a run, or with --data a bundle")
-    parser.add_argument("b", metavar="RUN_B", help="another one")
-    parser.add_argument(
+    add = parser.add_argument
+    add("a", metavar="RUN_A", help="a run, or with --data a bundle")
+    add("b", metavar="RUN_B", help="another one")
+    add(
         "--data",
         metavar="DATA",
         help="labeled images, in any layout of config.data.dir (default: the test images that the two runs share)",
     )
-    parser.add_argument(
-        "--split", choices=SPLITS, help="of DATA (default: all that neither run has learned from)"
-    )
-    parser.add_argument(
+    add("--split", choices=SPLITS, help="of DATA (default: all that neither run has learned from)")
+    add(
         "--labels",
         metavar="CSV",
         help="what the folders of --data mean in the models' classes: columns label, classes (separated by ;)",
     )
-    parser.add_argument("--out", metavar="JSON", help="also write the comparison to this file")
-    parser.add_argument("--skip-bad", action="store_true", help="leave unreadable images out")
+    add("--out", metavar="JSON", help="also write the comparison to this file")
+    add("--skip-bad", action="store_true", help="leave unreadable images out")
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

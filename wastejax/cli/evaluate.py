@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wastejax.bundle import Bundle
-from wastejax.cli import only
+from wastejax.cli import add_taxonomy_argument, only
 from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.split import shorten
 from wastejax.errors import UserError
@@ -18,43 +18,34 @@ from wastejax.progress import Say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("--model", metavar="RUN_OR_BUNDLE", help="(default: the bundled model)")
-    parser.add_argument(
-        "--taxonomy",
-        metavar="RULES",
-        help="sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--model", metavar="RUN_OR_BUNDLE", help="(default: the bundled model)")
+    add_taxonomy_argument(parser)
+    add(
         "--data",
         metavar="DATA",
         help="labeled images, in any layout of config.data.dir (default: the run's own images)",
     )
-    parser.add_argument(
+    add(
         "--split",
         metavar="SPLIT",
         help="train, val or test (default: of DATA all that the run has not learned from, else test)",
     )
-    parser.add_argument(
-        "--ood", metavar="DIR", help="out-of-distribution images: how well does the model detect them?"
-    )
-    parser.add_argument(
-        "--calibrate", action="store_true", help="first calibrate the model on the validation images"
-    )
-    parser.add_argument(
+    add("--ood", metavar="DIR", help="out-of-distribution images: how well does the model detect them?")
+    add("--calibrate", action="store_true", help="first calibrate the model on the validation images")
+    add(
         "--labels",
         metavar="CSV",
         help="what the folders of --data mean in the model's classes: columns label, classes (separated by ;)",
     )
-    parser.add_argument(
+    add(
         "--corrections",
         metavar="CSV",
         help="corrected labels, as the review page saves them (default: those the run was trained with)",
     )
-    parser.add_argument(
-        "--review", metavar="HTML", help="write a page with the mistakes, for correcting labels in a browser"
-    )
-    parser.add_argument("--out", metavar="JSON", help="also write the scores to this file")
-    parser.add_argument("--skip-bad", action="store_true", help="leave unreadable images out")
+    add("--review", metavar="HTML", help="write a page with the mistakes, for correcting labels in a browser")
+    add("--out", metavar="JSON", help="also write the scores to this file")
+    add("--skip-bad", action="store_true", help="leave unreadable images out")
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from wastejax import machine
-from wastejax.cli import add_ray_arguments, only
+from wastejax.cli import add_ray_arguments, add_taxonomy_argument, only
 from wastejax.deployment.export import NEEDS, PRECISIONS, Check, Comparison, Exported, Form, export_model
 from wastejax.evaluation.images import Asked
 from wastejax.files import check_file, check_unread, write_json
@@ -16,11 +16,7 @@ COUNT = 200  # images to check with
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add = parser.add_argument
-    add(
-        "--taxonomy",
-        metavar="RULES",
-        help="sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
-    )
+    add_taxonomy_argument(parser)
     add("--model", metavar="MODEL", help="run or bundle (default: the bundled model)")
     add("--format", required=True, choices=NEEDS, help="file format")
     add(
@@ -57,13 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of images (no classes needed) to calibrate the 8-bit ranges with (default: validation images)",
     )
-    add(
-        "--images",
-        type=int,
-        default=COUNT,
-        metavar="N",
-        help="number of images to check with (200)",
-    )
+    add("--images", type=int, default=COUNT, metavar="N", help="number of images to check with (200)")
     add_ray_arguments(parser, "", "check the file")
     add("--report", metavar="JSON", help="also write the comparison to this file")
     add("--profile", action="store_true", help="onnx: also show which operators take the time, in percent")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from wastejax.cli import only, print_utf8
+from wastejax.cli import add_taxonomy_argument, only, print_utf8
 from wastejax.cli.many import predict as predict_parts
 from wastejax.data.formats.boxes import Reading
 from wastejax.data.formats.source import Source
@@ -34,53 +34,46 @@ TOP, BATCH, SMOOTHING = 3, 32, 0.5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "images",
         nargs="*",
         metavar="IMAGE",
         help="file, folder, glob, or - for stdin; or one video file, or camera:0 (extra `camera`)",
     )
-    parser.add_argument(
+    add(
         "--data",
         metavar="DATA",
         help="instead of IMAGE: a data set in any layout of config.data.dir; each box (COCO, …) is an image",
     )
-    parser.add_argument(
-        "--model", metavar="MODEL", help="run, bundle or exported file (default: the bundled model)"
-    )
-    parser.add_argument(
-        "--taxonomy",
-        metavar="RULES",
-        help="sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
-    )
-    parser.add_argument(
+    add("--model", metavar="MODEL", help="run, bundle or exported file (default: the bundled model)")
+    add_taxonomy_argument(parser)
+    add(
         "--engine",
         "--runtime",
         choices=ENGINES,
         help="what runs the network (auto: the fastest that is installed)",
     )
-    parser.add_argument(
+    add(
         "--threads", type=int, metavar="N", help="threads for an exported file (default: all available cores)"
     )
-    parser.add_argument("--top", type=int, default=TOP, metavar="N", help="classes per image (3)")
-    parser.add_argument(
-        "--format", choices=WRITERS, default="table", help="output format (table); json and csv are UTF-8"
-    )
-    parser.add_argument("--batch-size", type=int, default=BATCH, metavar="N", help="images per batch (32)")
-    parser.add_argument(
+    add("--top", type=int, default=TOP, metavar="N", help="classes per image (3)")
+    add("--format", choices=WRITERS, default="table", help="output format (table); json and csv are UTF-8")
+    add("--batch-size", type=int, default=BATCH, metavar="N", help="images per batch (32)")
+    add(
         "--max-pixels",
         type=int,
         default=MAX_PIXELS,
         metavar="N",
         help=f"refuse larger images; JPEGs up to eight times as large are read at reduced size ({MAX_PIXELS:,})",
     )
-    parser.add_argument(
+    add(
         "--accuracy",
         type=float,
         metavar="A",
         help='mark answers as "not sure" so that the others are right this often: 0.9, 0.95 or 0.99 (0.95)',
     )
-    parser.add_argument(
+    add(
         "--reject-below",
         type=float,
         metavar="P",
@@ -92,45 +85,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_views(parser: argparse.ArgumentParser) -> None:
     """Adds the options of what is looked at beside the answers."""
-    parser.add_argument(
-        "--heatmap",
-        metavar="DIR",
-        help="write each image with a heat map of its class to this folder",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--heatmap", metavar="DIR", help="write each image with a heat map of its class to this folder")
+    add(
         "--regions",
         action="store_true",
         help="find several objects in each image, with boxes, each of a probability of at least 0.65 unless "
         "--reject-below or --accuracy is given; in a video, each object counts once",
     )
-    parser.add_argument(
-        "--draw", metavar="DIR", help="with --regions: write each image with its boxes to this folder"
-    )
-    parser.add_argument(
+    add("--draw", metavar="DIR", help="with --regions: write each image with its boxes to this folder")
+    add(
         "--summary",
         metavar="DIR",
         help="also write a summary to this folder: shares of classes, bins and materials, with intervals, "
         "corrected for the model's known confusions",
     )
-    parser.add_argument(
+    add(
         "--from",
         dest="start",
         metavar="TIME",
         help="only images taken at this time or later (EXIF or file time)",
     )
-    parser.add_argument(
+    add(
         "--to",
         dest="end",
         metavar="TIME",
         help="and before this time, e.g. 2026-11-29T14:30; a day is included",
     )
-    parser.add_argument(
+    add(
         "--every",
         type=float,
         metavar="S",
         help="camera, video: seconds between frames (1; with --regions 0.2)",
     )
-    parser.add_argument(
+    add(
         "--smoothing",
         type=float,
         default=SMOOTHING,

@@ -15,26 +15,23 @@ from wastejax.progress import Bars, Say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--model", metavar="RUN_OR_BUNDLE", help="a run, or with --data a bundle (default: the bundled model)"
     )
-    parser.add_argument(
+    add(
         "--data",
         metavar="DATA",
         help="labeled images, in any layout of config.data.dir (default: the run's test images)",
     )
-    parser.add_argument(
+    add(
         "--split",
         metavar="SPLIT",
         help="train, val or test (default: of DATA all that the run has not learned from, else test)",
     )
-    parser.add_argument(
-        "--out", required=True, metavar="DIR", help="folder for robustness.json, .md and .png"
-    )
-    parser.add_argument(
-        "--limit", type=int, metavar="N", help="only N images, evenly spread over all (default: all)"
-    )
-    parser.add_argument("--skip-bad", action="store_true", help="leave unreadable images out")
+    add("--out", required=True, metavar="DIR", help="folder for robustness.json, .md and .png")
+    add("--limit", type=int, metavar="N", help="only N images, evenly spread over all (default: all)")
+    add("--skip-bad", action="store_true", help="leave unreadable images out")
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wastejax.cli import only
+from wastejax.cli import add_taxonomy_argument, only
 from wastejax.deployment.engines import ENGINES, load_engine
 from wastejax.deployment.predictor import nothing_named
 from wastejax.errors import MissingPackage, UserError
@@ -28,11 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", metavar="MODEL", help="run, bundle or exported file (default: the bundled model)")
     add("--engine", choices=ENGINES, help="what runs the network (auto: the fastest that is installed)")
-    add(
-        "--taxonomy",
-        metavar="RULES",
-        help="sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
-    )
+    add_taxonomy_argument(parser)
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     add("--port", type=int, default=8000, metavar="N", help="port to listen on; 0 picks a free one (8000)")
     add("--max-body", type=float, default=16, metavar="MIB", help="largest request (16)")

@@ -2,6 +2,7 @@
 
 import argparse
 
+from wastejax.cli import add_taxonomy_argument
 from wastejax.deployment.website import write_site
 from wastejax.progress import Say
 
@@ -10,11 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add = parser.add_argument
     add("--model", metavar="MODEL", help="run, bundle or exported .onnx (default: the bundled model)")
-    add(
-        "--taxonomy",
-        metavar="RULES",
-        help="sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
-    )
+    add_taxonomy_argument(parser)
     add("--out", required=True, metavar="DIR", help="folder to write; files of the same name are replaced")
     add("--runtime", metavar="DIR", help="onnxruntime-web's dist folder (default: where `make web` puts it)")
     add(

@@ -13,16 +13,13 @@ from wastejax.training.cameras import adapt, look
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--data", metavar="DIR", required=True, help="labeled images from your own camera, a folder per class"
     )
-    parser.add_argument(
-        "--out", metavar="DIR", required=True, help="folder for the new bundle; must not exist"
-    )
-    parser.add_argument(
-        "--model", metavar="RUN_OR_BUNDLE", help="model to adapt (default: the bundled model)"
-    )
-    parser.add_argument(
+    add("--out", metavar="DIR", required=True, help="folder for the new bundle; must not exist")
+    add("--model", metavar="RUN_OR_BUNDLE", help="model to adapt (default: the bundled model)")
+    add(
         "--labels",
         metavar="CSV",
         help="what the folders of --data mean in the model's classes: columns label, classes (separated by ;)",

@@ -16,18 +16,15 @@ from wastejax.training.cameras import crossval_by_source, look
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument(
-        "--data", metavar="TOML", required=True, help="a data description with at least two sources"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--data", metavar="TOML", required=True, help="a data description with at least two sources")
+    add(
         "--model",
         metavar="RUN_OR_BUNDLE",
         help="model whose network is scored; its classifier is refitted (default: the bundled model)",
     )
-    parser.add_argument(
-        "--by", choices=("source",), default="source", help="what is left out in turn (source)"
-    )
-    parser.add_argument("--out", metavar="JSON", help="also write the scores to this file")
+    add("--by", choices=("source",), default="source", help="what is left out in turn (source)")
+    add("--out", metavar="JSON", help="also write the scores to this file")
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

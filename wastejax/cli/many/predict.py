@@ -20,13 +20,14 @@ NAMED = 20  # unreadable images that are named on standard error
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of answers in parts."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--out",
         metavar="DIR",
         help="write answers to this folder as Parquet files; the same command continues a stopped job. IMAGE may "
         "then be a tar shard, a Parquet file with images, or a URL (extra `remote`)",
     )
-    parser.add_argument(
+    add(
         "--part-size",
         type=int,
         default=PART_SIZE,
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"with --out: images per file ({PART_SIZE:,})",
     )
     add_ray_arguments(parser, "with --out: ", "compute")
-    parser.add_argument(
+    add(
         "--cores",
         type=int,
         metavar="N",

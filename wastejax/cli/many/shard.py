@@ -19,33 +19,26 @@ from wastejax.progress import Bars, Say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--data",
         required=True,
         metavar="DIR",
         help="images, in any layout of config.data.dir; they are not changed",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the shards and their index")
-    parser.add_argument(
-        "--seed", type=int, default=17, metavar="N", help="seed of the split (17, as in the recipes)"
-    )
-    parser.add_argument(
-        "--ratios", default="3,1,1", metavar="R", help="ratios of train, val and test (3,1,1)"
-    )
-    parser.add_argument(
+    add("--out", required=True, metavar="DIR", help="folder for the shards and their index")
+    add("--seed", type=int, default=17, metavar="N", help="seed of the split (17, as in the recipes)")
+    add("--ratios", default="3,1,1", metavar="R", help="ratios of train, val and test (3,1,1)")
+    add(
         "--group",
         choices=("phash", "none"),
         default="phash",
         help="what keeps images on one side of the split: near-duplicates, or nothing (phash)",
     )
-    parser.add_argument(
-        "--hamming", type=int, default=8, metavar="N", help="see config.data.split.hamming (8)"
-    )
-    parser.add_argument("--manifest", default="", metavar="CSV", help="a split of your own; see audit")
-    parser.add_argument("--skip-bad", action="store_true", help="leave unreadable images out and count them")
-    parser.add_argument(
-        "--shard-size", type=int, default=SHARD_SIZE, metavar="N", help=f"images per file ({SHARD_SIZE:,})"
-    )
+    add("--hamming", type=int, default=8, metavar="N", help="see config.data.split.hamming (8)")
+    add("--manifest", default="", metavar="CSV", help="a split of your own; see audit")
+    add("--skip-bad", action="store_true", help="leave unreadable images out and count them")
+    add("--shard-size", type=int, default=SHARD_SIZE, metavar="N", help=f"images per file ({SHARD_SIZE:,})")
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
