@@ -3,9 +3,12 @@
 import argparse
 import io
 import sys
+from pathlib import Path
 from typing import Any
 
 from wastejax.errors import UserError
+from wastejax.files import write_json
+from wastejax.progress import Say
 
 WORKERS = ("local", "ray")
 
@@ -25,6 +28,13 @@ def only(args: argparse.Namespace, holds: bool, where: str, **unused: Any) -> No
     for name, value in unused.items():
         if not holds and getattr(args, name) != value:
             raise UserError(f"--{name.replace('_', '-')}: only {where}; leave it out")
+
+
+def write_out(args: argparse.Namespace, content: Any, say: Say) -> None:
+    """Writes what `--out` asks for as JSON, if anything, and says so."""
+    if args.out:
+        write_json(Path(args.out), content)
+        say(f"written: {args.out}")
 
 
 def print_utf8() -> None:

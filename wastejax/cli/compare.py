@@ -1,16 +1,15 @@
 """`wastejax compare`: two models on the same images, and whether the difference may be chance."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from wastejax.cli import only
+from wastejax.cli import only, write_out
 from wastejax.data.split import SPLITS
 from wastejax.evaluation.compare import SCORES, compare_models
 from wastejax.evaluation.images import Asked
 from wastejax.evaluation.report.markdown import table
 from wastejax.evaluation.report.sources import COLUMNS, FACTS, with_interval
-from wastejax.files import check_file, check_unread, write_json
+from wastejax.files import check_file, check_unread
 from wastejax.progress import Say
 
 
@@ -49,9 +48,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
     answer = compare_models(args.a, args.b, asked, say, args.labels)
     for line in lines(answer):
         say(line)
-    if args.out:
-        write_json(Path(args.out), answer)
-        say(f"written: {args.out}")
+    write_out(args, answer, say)
 
 
 def lines(answer: dict[str, Any]) -> list[str]:

@@ -1,18 +1,17 @@
 """`wastejax eval`: a run or bundle, scored on a folder of images or on its run's own test split."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from wastejax.bundle import Bundle
-from wastejax.cli import add_taxonomy_argument, only
+from wastejax.cli import add_taxonomy_argument, only, write_out
 from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.split import shorten
 from wastejax.errors import UserError
 from wastejax.evaluation.images import Asked
 from wastejax.evaluation.report.sources import source_table
 from wastejax.evaluation.run import evaluate_labels, evaluate_model
-from wastejax.files import check_file, check_unread, write_json
+from wastejax.files import check_file, check_unread
 from wastejax.progress import Say
 
 
@@ -68,7 +67,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
     bundle, scores = evaluate_model(asked, args.taxonomy, args.ood, args.calibrate, say, args.review)
     if scores.get("kind") == MULTILABEL:
         _say_several(bundle, scores, say)
-        _write(args, scores, say)
+        write_out(args, scores, say)
         return
     low, high = scores["ci95"]
     classes = sum(1 for of_class in scores["per_class"].values() if of_class["support"])
@@ -84,13 +83,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
         say("by source, also images whose label means several classes or none:")
         for line in source_table(scores["per_source"]):
             say(line)
-    _write(args, scores, say)
-
-
-def _write(args: argparse.Namespace, scores: dict[str, Any], say: Say) -> None:
-    if args.out:
-        write_json(Path(args.out), scores)
-        say(f"written: {args.out}")
+    write_out(args, scores, say)
 
 
 def _say_several(bundle: Bundle, scores: dict[str, Any], say: Say) -> None:
@@ -123,7 +116,7 @@ def _run_labels(args: argparse.Namespace, asked: Asked, say: Say) -> None:
     scores = evaluate_labels(asked, args.labels, args.taxonomy, say)
     for line in source_table(scores):
         say(line)
-    _write(args, scores, say)
+    write_out(args, scores, say)
 
 
 def _say_trust(scores: dict[str, Any], say: Say) -> None:

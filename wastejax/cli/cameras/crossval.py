@@ -1,15 +1,15 @@
 """`wastejax crossval`: how well does a network carry over to a source that it did not learn from?"""
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 
 from wastejax.bundle import default_bundle, load_bundle
+from wastejax.cli import write_out
 from wastejax.data.description import is_description
 from wastejax.errors import UserError
 from wastejax.evaluation.report.sources import source_table
-from wastejax.files import check_file, check_unread, write_json
+from wastejax.files import check_file, check_unread
 from wastejax.progress import Say
 from wastejax.training.cameras import crossval_by_source, look
 
@@ -48,6 +48,4 @@ def run(args: argparse.Namespace, say: Say) -> None:
         say(line)
     right = [row["right"] for row in scores.values()]
     say(f"right: {np.mean(right):.1%} in the mean of the sources, {min(right):.1%} in the worst")
-    if args.out:
-        write_json(Path(args.out), scores)
-        say(f"written: {args.out}")
+    write_out(args, scores, say)
