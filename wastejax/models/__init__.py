@@ -1,6 +1,6 @@
 """The networks by name. Outside this package a network is `Model.apply(variables, images, train=…)`.
 
-To add a family: a module with SIZES, `build` and `check` as `efficientnetv2` has them, its keys in
+To add a family: a module with SIZES, a network and `check` as `efficientnetv2` has them, its keys in
 configs/common.py, a row in `FAMILIES`, its variants in `MODELS`, and their parameter counts in
 tests/models/test_models.py.
 """
@@ -33,24 +33,21 @@ class Family(NamedTuple):
 
     Attributes:
         sizes: by name; each has a field for every key whose default is None, and its usual `image_size`.
-        build: (complete config, classes) -> module, called as `module(images, train, features_only)`.
+        network: its module, called as `module(images, train, features_only)`; its fields: `num_classes`, the keys
+            of a complete config, and perhaps `size`, one of the sizes.
         check: (complete config, image size) raises ConfigError for anything else that cannot be.
     """
 
     sizes: Mapping[str, Any]
-    build: Callable[[Mapping[str, Any], int], nn.Module]
+    network: Callable[..., nn.Module]
     check: Callable[[Mapping[str, Any], int], None]
 
 
-def _family(module: Any) -> Family:
-    return Family(module.SIZES, module.build, module.check)
-
-
-FAMILIES: dict[str, Family] = {
-    "efficientnetv2": _family(efficientnetv2),
-    "mobilevit": _family(mobilevit),
-    "pyramidnet": _family(pyramidnet),
-    "swin": _family(swin),
+FAMILIES = {
+    "efficientnetv2": Family(efficientnetv2.SIZES, efficientnetv2.EfficientNetV2, efficientnetv2.check),
+    "mobilevit": Family(mobilevit.SIZES, mobilevit.MobileViT, mobilevit.check),
+    "pyramidnet": Family(pyramidnet.SIZES, pyramidnet.PyramidNet, pyramidnet.check),
+    "swin": Family(swin.SIZES, swin.Swin, swin.check),
 }
 
 
@@ -227,4 +224,10 @@ def create_model(model_config: Mapping[str, Any], num_classes: int) -> Model:
         ConfigError: as `complete`.
     """
     config = complete(model_config)
-    return Model(FAMILIES[config["name"]].build(config, num_classes), config, num_classes)
+    family = FAMILIES[config["name"]]
+    keys = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+    del keys["name"], keys["size"]
+    keys["dtype"] = jnp.dtype(config["dtype"])
+    if "size" in signature(family.network).parameters:
+        keys["size"] = family.sizes[config["size"]]
+    return Model(family.network(num_classes=num_classes, **keys), config, num_classes)

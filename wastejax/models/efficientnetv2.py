@@ -265,9 +265,3 @@ def check(config: Mapping[str, Any], image_size: int) -> None:
     """Raises ConfigError for an image smaller than the network's total stride."""
     if image_size < MIN_IMAGE_SIZE:
         raise ConfigError("config.data.image_size", f"must be >= {MIN_IMAGE_SIZE}, is {image_size}")
-
-
-def build(config: Mapping[str, Any], num_classes: int) -> EfficientNetV2:
-    """Builds the module of a complete config (see `wastejax.models.complete`)."""
-    options = {key: value for key, value in config.items() if key not in ("name", "size", "dtype")}
-    return EfficientNetV2(SIZES[config["size"]], num_classes, dtype=jnp.dtype(config["dtype"]), **options)

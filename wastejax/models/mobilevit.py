@@ -260,10 +260,3 @@ def check(config: Mapping[str, Any], image_size: int) -> None:
             f"must be a multiple of {step}, is {image_size}: attention takes {PATCH}x{PATCH} patches of"
             f" features at stride {TOTAL_STRIDE} (mixer 'inverted_residual' takes any size)",
         )
-
-
-def build(config: Mapping[str, Any], num_classes: int) -> MobileViT:
-    """Builds the module of a complete config (see `wastejax.models.complete`)."""
-    options = {key: value for key, value in config.items() if key not in ("name", "size", "dtype")}
-    options["depths"] = tuple(options["depths"])
-    return MobileViT(SIZES[config["size"]], num_classes, dtype=jnp.dtype(config["dtype"]), **options)

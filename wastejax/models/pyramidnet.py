@@ -208,9 +208,3 @@ def check(config: Mapping[str, Any], image_size: int) -> None:
     smallest = 4 if config["stem"] == "cifar" else 32
     if image_size < smallest:
         raise ConfigError("config.data.image_size", f"must be >= {smallest}, is {image_size}")
-
-
-def build(config: Mapping[str, Any], num_classes: int) -> PyramidNet:
-    """Builds the module of a complete config (see `wastejax.models.complete`)."""
-    options = {key: value for key, value in config.items() if key not in ("name", "size", "dtype")}
-    return PyramidNet(num_classes, dtype=jnp.dtype(config["dtype"]), **options)

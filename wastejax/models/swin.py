@@ -239,9 +239,3 @@ def check(config: Mapping[str, Any], image_size: int) -> None:
             f"must be a multiple of {step} for window {config['window']}, is {image_size}: try "
             f"{max(1, round(image_size / step)) * step}",
         )
-
-
-def build(config: Mapping[str, Any], num_classes: int) -> Swin:
-    """Builds the module of a complete config (see `wastejax.models.complete`)."""
-    options = {key: value for key, value in config.items() if key not in ("name", "size", "dtype")}
-    return Swin(SIZES[config["size"]], num_classes, dtype=jnp.dtype(config["dtype"]), **options)
