@@ -1,12 +1,12 @@
 """One function that scores a model, for training and for the `eval` command alike."""
 
 import difflib
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from wastejax.data.formats.csv_file import composed
 from wastejax.errors import UserError
 from wastejax.evaluation.metrics import score
 from wastejax.evaluation.metrics.multilabel import score_multilabel
@@ -159,15 +159,15 @@ def match_classes(model_classes: Sequence[str], data_classes: Sequence[str]) -> 
     Raises:
         UserError: the data has classes that the model does not know; names them.
     """
-    position = {_composed(name): i for i, name in enumerate(model_classes)}
-    unknown = [name for name in data_classes if _composed(name) not in position]
+    position = {composed(name): i for i, name in enumerate(model_classes)}
+    unknown = [name for name in data_classes if composed(name) not in position]
     if unknown:
         raise UserError(
             f"class folders that the model does not know: {_with_hints(unknown, model_classes)}; "
             f"rename or remove them, or say with --labels=CSV what they can mean "
             f"(the model knows: {', '.join(model_classes)})"
         )
-    return np.array([position[_composed(name)] for name in data_classes], dtype=np.int32)
+    return np.array([position[composed(name)] for name in data_classes], dtype=np.int32)
 
 
 def _fetch(logits: Any, mask: np.ndarray) -> np.ndarray:
@@ -185,10 +185,6 @@ def _check_each_once(index: np.ndarray, expected: Sequence[int] | np.ndarray | N
             raise ValueError(
                 f"each image counts once, but {which.size} were {problem} (first index: {which[0]})"
             )
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
 
 
 def _with_hints(unknown: Sequence[str], known: Sequence[str]) -> str:

@@ -114,11 +114,7 @@ def _evaluate_several(
     source, indices = asked_images(asked, bundle.config, say)
     match_classes(bundle.classes, source.classes)
     if calibrate:
-        own, chosen = asked_images(replace(asked, split="val"), bundle.config)
-        match_classes(bundle.classes, own.classes)
-        chosen = readable(own, chosen, asked, bundle, say)
-        if not len(chosen):
-            raise UserError(f"--calibrate: {asked.data} has no validation images to do it on")
+        own, chosen = _validation_images(asked, bundle, say)
         bundle = choose_thresholds_of(bundle, own, chosen)
         say(f"thresholds chosen on {len(chosen):,} validation images; kept in {bundle.path}")
     indices = readable(source, indices, asked, bundle, say)
@@ -191,12 +187,17 @@ def _check_own(bundle: Bundle) -> None:
 
 
 def _calibrate(asked: Asked, bundle: Bundle, say: Say) -> Calibration:
-    """Calibrates the bundle on the validation images of the run, or of the folder that is given."""
+    source, indices = _validation_images(asked, bundle, say)
+    calibration = calibrate_bundle(bundle, source, indices)
+    say(f"calibrated on {len(indices):,} validation images; kept in {bundle.path}")
+    return calibration
+
+
+def _validation_images(asked: Asked, bundle: Bundle, say: Say) -> tuple[Source, np.ndarray]:
+    """Returns the validation images of the run, or of the folder that is given, to calibrate the bundle on."""
     source, indices = asked_images(replace(asked, split="val"), bundle.config)
     match_classes(bundle.classes, source.classes)
     indices = readable(source, indices, asked, bundle, say)
     if not len(indices):
         raise UserError(f"--calibrate: {asked.data} has no validation images to do it on")
-    calibration = calibrate_bundle(bundle, source, indices)
-    say(f"calibrated on {len(indices):,} validation images; kept in {bundle.path}")
-    return calibration
+    return source, indices

@@ -49,6 +49,8 @@ FROM_SCRATCH = {
     "optim.frozen_blocks": 0,
     "optim.layer_decay": 1.0,
 }
+# Keys that need one known class for every image.
+_OF_ONE_LABEL = ("loss.class_weights", "data.balanced_sampling", "data.leave_out")
 
 
 def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
@@ -108,17 +110,8 @@ def _demonstration(config: ConfigDict, given: set[str]) -> dict[str, Any]:
 
 def _check_description(config: ConfigDict) -> None:
     """Raises a ConfigError where a data description meets keys that need one known class for every image."""
-    if not is_description(config.data.dir):
-        return
-    for key, value in (
-        ("loss.mixup", config.loss.mixup),
-        ("loss.cutmix", config.loss.cutmix),
-        ("loss.class_weights", config.loss.class_weights),
-        ("data.balanced_sampling", config.data.balanced_sampling),
-        ("data.leave_out", config.data.leave_out),
-    ):
-        if value:
-            raise ConfigError(f"config.{key}", "does not work with a data description; leave it off")
+    if is_description(config.data.dir):
+        _refuse(config, ("loss.mixup", "loss.cutmix", *_OF_ONE_LABEL), "a data description")
 
 
 def _check_multilabel(config: ConfigDict) -> None:
@@ -127,14 +120,15 @@ def _check_multilabel(config: ConfigDict) -> None:
         return
     if config.data.source.startswith("shards:"):
         raise ConfigError("config.data.source", "shards hold one label per image; 'multilabel' needs several")
-    for key, value in (
-        ("loss.class_weights", config.loss.class_weights),
-        ("data.balanced_sampling", config.data.balanced_sampling),
-        ("data.leave_out", config.data.leave_out),
-        ("distill.teacher", config.distill.teacher),
-    ):
-        if value:
-            raise ConfigError(f"config.{key}", "does not work with config.loss.kind=multilabel; leave it off")
+    _refuse(config, (*_OF_ONE_LABEL, "distill.teacher"), "config.loss.kind=multilabel")
+
+
+def _refuse(config: ConfigDict, keys: Sequence[str], what: str) -> None:
+    """Raises a ConfigError for the first of the keys that is set."""
+    for key in keys:
+        section, name = key.split(".")
+        if config[section][name]:
+            raise ConfigError(f"config.{key}", f"does not work with {what}; leave it off")
 
 
 def _check_fine_tuning(config: ConfigDict) -> None:
