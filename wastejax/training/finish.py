@@ -18,8 +18,7 @@ from wastejax.evaluation.heatmaps import explain
 from wastejax.evaluation.metrics import confident_mistakes
 from wastejax.evaluation.ood import max_probability
 from wastejax.evaluation.report import plots, trust_plots
-from wastejax.evaluation.report.multilabel import write_multilabel_report
-from wastejax.evaluation.report.run import write_report
+from wastejax.evaluation.report.run import write_multilabel_report, write_report
 from wastejax.evaluation.selective import risk_coverage
 from wastejax.evaluation.trust import Calibration, calibrate_bundle, choose_thresholds_of, score_trust
 from wastejax.files import write_json

@@ -63,40 +63,61 @@ def write_report(
     Returns:
         The path of the report.
     """
-    workdir = Path(workdir)
-    facts = {key: fact for key, fact in facts.items() if fact is not None}
-    figures = workdir / FIGURES_DIR
-    if history:
-        plots.curves(history, figures / "curves.png", facts.get("best_epoch"))
-    plots.confusion_matrix(scores["confusion"], list(scores["per_class"]), figures / "confusion_matrix.png")
-    per_class = scores["per_class"]
-    text = render(
+    workdir, names = Path(workdir), list(scores["per_class"])
+    plots.confusion_matrix(scores["confusion"], names, workdir / FIGURES_DIR / "confusion_matrix.png")
+    return _write(
         "run.md",
-        **common(workdir, config, history, scores, facts),
+        workdir,
+        config,
+        history,
+        scores,
+        facts,
         right=round(scores["top1"] * scores["num_images"]),
-        even=math.log(len(per_class)),  # the loss of even guessing
-        bins=sorted(scores.get("per_bin", {}).items(), key=lambda item: (item[1]["recall"], item[0])),
-        judged=[
-            (name, c, _taken_for(list(per_class), scores["confusion"], name))
-            for name, c in sorted(per_class.items(), key=lambda item: (item[1]["f1"], item[0]))
-            if c["support"]
-        ],
-        absent=[name for name, c in per_class.items() if not c["support"]],
+        even=math.log(len(names)),  # the loss of even guessing
+        judged=[(name, c, _taken_for(names, scores["confusion"], name)) for name, c in _judged(scores, "f1")],
         sources=source_table(scores.get("per_source", {})),
     )
-    path = workdir / "report.md"
-    write_text(path, text)
-    return path
 
 
-def common(
+def write_multilabel_report(
     workdir: Path,
     config: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
     scores: Mapping[str, Any],
     facts: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Returns what the sections on images, figures, making and next steps need; see `write_report`."""
+) -> Path:
+    """Does what `write_report` does for a run whose images show any number of classes.
+
+    Args:
+        workdir: see `write_report`.
+        config: see `write_report`.
+        history: see `write_report`.
+        scores: of the test split, see `multilabel.score_multilabel`, with intervals.
+        facts: see `write_report`.
+    """
+    judged = _judged(scores, "average_precision")
+    return _write("multilabel.md", workdir, config, history, scores, facts, judged=judged)
+
+
+def _judged(scores: Mapping[str, Any], by: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Returns the classes that have images, the worst first, with their scores."""
+    judged = [(name, c) for name, c in scores["per_class"].items() if c["support"]]
+    return sorted(judged, key=lambda item: (item[1][by], item[0]))
+
+
+def _write(
+    template: str,
+    workdir: Path,
+    config: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    scores: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    **more: Any,
+) -> Path:
+    """Draws the curves, and writes a template with what the sections of both kinds of runs need, and more."""
+    facts = {key: fact for key, fact in facts.items() if fact is not None}
+    if history:
+        plots.curves(history, workdir / FIGURES_DIR / "curves.png", facts.get("best_epoch"))
     source = str(_get(config, "data.source") or "")
     best = next((row for row in history if row["epoch"] == facts.get("best_epoch")), {})
     recipe = recipe_lines(config, facts.get("settings", ""))
@@ -104,24 +125,31 @@ def common(
     if "val_ap" in best:
         measure, reached = "macro average precision", best["val_ap"]
     made = render("made.md", facts=facts, history=history, recipe=recipe, reached=reached, measure=measure)
-    return {
-        "name": workdir.resolve().name,
-        "scores": scores,
-        "facts": facts,
-        "model": _get(config, "model"),
-        "tfds": source.removeprefix("tfds:") if source.startswith("tfds:") else "",
-        "folder": _get(config, "data.dir"),
-        "grouped": _get(config, "data.split.group"),
-        "uses": USES,
-        "most_named": MAX_SKIPPED_NAMES,
-        "figures": [
+    text = render(
+        template,
+        name=workdir.resolve().name,
+        scores=scores,
+        facts=facts,
+        model=_get(config, "model"),
+        tfds=source.removeprefix("tfds:") if source.startswith("tfds:") else "",
+        folder=_get(config, "data.dir"),
+        grouped=_get(config, "data.split.group"),
+        uses=USES,
+        most_named=MAX_SKIPPED_NAMES,
+        figures=[
             (name.removesuffix(".png").replace("_", " ").capitalize(), f"{FIGURES_DIR}/{name}", caption)
             for name, caption in FIGURES.items()
             if (workdir / FIGURES_DIR / name).is_file()
         ],
-        "made": made.rstrip(),
-        "quoted": shlex.quote(str(workdir)),
-    }
+        made=made.rstrip(),
+        quoted=shlex.quote(str(workdir)),
+        bins=sorted(scores.get("per_bin", {}).items(), key=lambda item: (item[1]["recall"], item[0])),
+        absent=[name for name, c in scores["per_class"].items() if not c["support"]],
+        **more,
+    )
+    path = workdir / "report.md"
+    write_text(path, text)
+    return path
 
 
 def _taken_for(names: Sequence[str], confusion: Sequence[Sequence[int]], name: str) -> str:
