@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from wastejax.auditing.changed_copies import cropped_pairs, mirrored_pairs
-from wastejax.data.duplicates import Scan, group_duplicates, scan, scene_groups
+from wastejax.data.duplicates import Scan, components, group_duplicates, scan, scene_groups
 from wastejax.data.each import Each, Read, in_threads
 from wastejax.data.images import Header, read_header
 from wastejax.data.images.formats import ENDINGS
@@ -267,11 +265,9 @@ def _first_of(groups: np.ndarray) -> np.ndarray:
 
 def _merged(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Returns int32 [N], the groups (int [N], below N) after joining those of each pair (int [P, 2])."""
-    n = len(groups)
-    a = np.concatenate([np.arange(n), pairs[:, 0]])
+    a = np.concatenate([np.arange(len(groups)), pairs[:, 0]])
     b = np.concatenate([groups, groups[pairs[:, 1]]])
-    edges = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(n, n))
-    return connected_components(edges, directed=False)[1].astype(np.int32)
+    return components(a, b, len(groups)).astype(np.int32)
 
 
 def _several(groups: np.ndarray) -> list[np.ndarray]:

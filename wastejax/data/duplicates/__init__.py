@@ -119,9 +119,7 @@ def group_duplicates(phash: np.ndarray, gray: np.ndarray, hamming: int = 8) -> n
     groups = _joined(np.arange(len(phash)), _neighbors(phash, hamming), gray)
     for pairs in _gathered(near_pairs(phash, hamming=hamming, groups=groups), max(4096, len(phash) // 8)):
         groups = _joined(groups, pairs, gray)
-    groups = groups[inverse]
-    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse].astype(np.int32)
+    return _in_order(groups[inverse])
 
 
 def exact_copies(phash: np.ndarray, gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -162,12 +160,18 @@ def joined_groups(groups: np.ndarray, given: Sequence[str] | None) -> np.ndarray
     names, index = np.unique(np.array([*given, ""]), return_inverse=True)
     count, index = int(groups.max(initial=-1)) + 1, index[:-1]
     named = np.array([name != "" for name in names])[index]
-    n = count + len(names)
-    edges = coo_matrix(
-        (np.ones(int(named.sum()), np.int8), (groups[named], count + index[named])), shape=(n, n)
-    )
-    joined = connected_components(edges, directed=False)[1][groups]
-    _, first, inverse = np.unique(joined, return_index=True, return_inverse=True)
+    return _in_order(components(groups[named], count + index[named], count + len(names))[groups])
+
+
+def components(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
+    """Returns int32 [N], the groups of `count` items, from 0, of which each a[i] and b[i] (int [P]) are in one."""
+    edges = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(count, count))
+    return connected_components(edges, directed=False)[1]
+
+
+def _in_order(groups: np.ndarray) -> np.ndarray:
+    """Returns groups, int32 [N], numbered from 0 in the order in which they first appear."""
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int32)
 
 
@@ -224,16 +228,11 @@ def _joined(groups: np.ndarray, pairs: np.ndarray, gray: np.ndarray) -> np.ndarr
     """
     step = max(4096, len(groups) // 8)
     while len(pairs := pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]]):
-        edges, n = groups[_confirmed(pairs[:step], gray)], int(groups.max()) + 1
-        graph = coo_matrix((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(n, n))
-        groups = connected_components(graph, directed=False)[1][groups]
+        some = pairs[:step]
+        a, b = groups[some[agreements(gray, gray, some) >= MIN_AGREEMENT]].T
+        groups = components(a, b, int(groups.max()) + 1)[groups]
         pairs = pairs[step:]
     return groups
-
-
-def _confirmed(pairs: np.ndarray, gray: np.ndarray) -> np.ndarray:
-    """Returns those of the pairs (int64 [P, 2]) whose gray images agree."""
-    return pairs[agreements(gray, gray, pairs) >= MIN_AGREEMENT]
 
 
 def _look(read: Read, index: int) -> tuple[np.uint64, np.ndarray] | str:
