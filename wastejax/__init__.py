@@ -11,9 +11,8 @@ The names below are imported when they are first used, so that `import wastejax`
 
 from importlib import import_module
 
-TYPE_CHECKING = (
-    False  # type checkers take it to be true; the module `typing` takes longer to import than all of this
-)
+# Type checkers take it to be true; the module `typing` takes longer to import than all of this.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wastejax.api import audit, create_model, evaluate, export, load, load_recipe, train
     from wastejax.deployment.classifier import Classifier, Prediction

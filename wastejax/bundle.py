@@ -122,11 +122,7 @@ class Bundle:
 
     @cached_property
     def _folded(self) -> tuple[Any, Any]:
-        """The network, and its variables with batch normalization folded, on the device.
-
-        Raises:
-            UserError: the config names no network, or one of other weights.
-        """
+        """The network and its folded variables, on the device; a UserError where these are not of each other."""
         import jax
         from flax.errors import FlaxError
 

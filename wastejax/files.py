@@ -153,11 +153,7 @@ def check_unread(path: str | Path, option: str, inputs: Mapping[str, str | Path 
 
 
 def _existing(path: Path) -> Path:
-    """Returns the path, or the nearest one above it that exists.
-
-    Raises:
-        OSError or ValueError: there cannot be such a path, or nobody may look.
-    """
+    """Returns the path, or the nearest one above it that exists; raises where nobody may look."""
     for there in (path, *path.parents):
         try:
             there.stat()

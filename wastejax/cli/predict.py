@@ -280,9 +280,8 @@ def _answers(
         dense_of(predictor, "heat maps")
     batch_size = min(args.batch_size, len(names))
     size = predictor.preprocessing.image_size
-    predictor.probabilities(
-        np.zeros((batch_size, size, size, 3), np.uint8)
-    )  # compiles; not part of the speed
+    # Compiles, which is no part of the speed.
+    predictor.probabilities(np.zeros((batch_size, size, size, 3), np.uint8))
 
     def rows() -> Iterator[Answer]:
         for answer in answers(predictor, names, args.top, batch_size, reject_below, args.max_pixels, source):

@@ -83,9 +83,8 @@ def _read(
     capture: Any, name: str, every: float, live: bool, interrupted: threading.Event
 ) -> Iterator[tuple[float, Image.Image]]:
     start, due = time.monotonic(), 0.0
-    rate = (
-        capture.get(5) or 25.0
-    )  # cv2.CAP_PROP_FPS; frames are counted, for not every format knows their times
+    # Frames are counted, for not every format knows their times.
+    rate = capture.get(5) or 25.0  # cv2.CAP_PROP_FPS
     count = 0
     while not interrupted.is_set() and capture.grab():
         seconds = time.monotonic() - start if live else count / rate

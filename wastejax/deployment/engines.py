@@ -97,9 +97,8 @@ def load_engine(
     except UserError as error:
         if not auto:
             raise
-        predictor = load_predictor(
-            path, None, taxonomy, threads
-        )  # where the bundle is at fault, that is said
+        # Where the bundle is at fault, that is said.
+        predictor = load_predictor(path, None, taxonomy, threads)
         say(f"note: {chosen} cannot be used, jax computes instead: {error}")
         return predictor
     runtime = chosen if file.suffix == ".onnx" else None

@@ -29,9 +29,7 @@ import numpy as np
 
 from wastejax.evaluation.prior import is_balanced, stored_prior
 
-ILL_CONDITIONED = (
-    30.0  # condition number from which on small differences of counts become large ones of shares
-)
+ILL_CONDITIONED = 30.0  # condition number; above it small differences of counts become large ones of shares
 FEW = 5  # images of a class, below which its row of the confusion matrix says little
 RESAMPLES = 400
 ITERATIONS = 30  # of the EM: more follow noise

@@ -184,12 +184,7 @@ def _known(source: Source, models: Sequence[str | Path]) -> np.ndarray:
 
 
 def _unseen(known: np.ndarray, say: Say) -> np.ndarray:
-    """Returns the images that no run learned from, int64; all where there are no others, saying so.
-
-    Args:
-        known: by `_known`.
-        say: prints a line.
-    """
+    """Returns the images that no run learned from, int64, of `_known`; all where there are no others, saying so."""
     learned = (known == "train").any(axis=0)
     chose = (known == "val").any(axis=0) & ~learned
     rest = np.flatnonzero(~learned & ~chose)

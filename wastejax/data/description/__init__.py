@@ -171,11 +171,7 @@ def _where(path: Path, entry: Mapping[str, Any]) -> Path:
 def _weights(
     path: Path, entries: Mapping[str, Mapping[str, Any]], opened: Mapping[str, Source]
 ) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Returns the weight of each source, and a note for each that has more than the number of its images.
-
-    Raises:
-        ConfigError: by the weights that are given, a source is hardly ever drawn.
-    """
+    """Returns the weight of each source, and a note for each that has more than the number of its images."""
     weights = {name: float(entries[name].get("weight", len(source))) for name, source in opened.items()}
     given = [name for name in opened if "weight" in entries[name]]
     name, least = min(weights, key=lambda name: weights[name]), LEAST_SHARE * sum(weights.values())

@@ -216,15 +216,9 @@ def _gathered(found: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
 
 
 def _joined(groups: np.ndarray, pairs: np.ndarray, gray: np.ndarray) -> np.ndarray:
-    """Joins groups where images of a pair agree; a pair whose images are in one group already is not compared.
+    """Joins groups (int [N], from 0) where images (uint8 [N, g, g]) of a pair (int64 [P, 2]) agree.
 
-    Args:
-        groups: int [N], from 0.
-        pairs: int64 [P, 2].
-        gray: uint8 [N, g, g].
-
-    Returns:
-        int [N], from 0.
+    A pair whose images are in one group already is not compared.
     """
     step = max(4096, len(groups) // 8)
     while len(pairs := pairs[groups[pairs[:, 0]] != groups[pairs[:, 1]]]):

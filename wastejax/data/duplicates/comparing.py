@@ -8,9 +8,8 @@ from typing import TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-_MAX_DIFFERENCE = (
-    0.6  # of grays where images had to be aligned, relative to their contrast; found in the same way
-)
+# Of grays where images had to be aligned, relative to their contrast; found in the same way.
+_MAX_DIFFERENCE = 0.6
 _EQUAL = 0.9  # as they lie: no need to search
 _MIN_COARSE_AGREEMENT = 0.5  # no pair below it was found to agree on a closer look
 _TEMPLATE = 0.8  # side of the middle part that is looked for, relative to the image
@@ -94,14 +93,8 @@ def _search_all_over(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Correlates the middle of `b` with windows of `a` of every scale and shift, at half of the points.
 
     The windows are the same for all pairs, which lie side by side in memory, so that few large products of matrices
-    take the place of many small ones.
-
-    Args:
-        a: float32 [P, g, g], details.
-        b: float32 [P, g, g], details.
-
-    Returns:
-        float32 [P, 4], correlation, vertical and horizontal center, and side of the best window.
+    take the place of many small ones. Both are details, float32 [P, g, g]. Returns float32 [P, 4], correlation,
+    vertical and horizontal center, and side of the best window.
     """
     count, g, _ = a.shape
     n = g // 2

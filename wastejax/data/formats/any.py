@@ -77,11 +77,7 @@ def _open(path: str | Path, key: str, reading: Reading) -> Source:
 
 
 def _open_folder(path: Path, key: str, reading: Reading) -> Source:
-    """Opens class folders; where there are none, the one annotation file that lies in the folder.
-
-    Raises:
-        ConfigError: as of `open_folder`, or there are several such files.
-    """
+    """Opens class folders; where there are none, the one annotation file that lies in the folder."""
     try:
         source = open_folder(path, key)
     except ConfigError:

@@ -125,11 +125,7 @@ def _first_cells(rows: Iterable[Row]) -> Row:
 
 
 def _place(table: Path, name: str, key: str) -> str:
-    """Returns where a file lies that a table names, perhaps as Windows does.
-
-    Raises:
-        ConfigError: no file can be called so.
-    """
+    """Returns where a file lies that a table names, perhaps as Windows does."""
     if "\0" in name:
         raise ConfigError(key, f"{table}: the name of a file holds a zero byte: {name!r}")
     if is_url(name):
@@ -153,11 +149,7 @@ def is_missing(cell: Any) -> bool:
 
 
 def _labels(cell: Any, several: bool, where: str, key: str) -> frozenset[str]:
-    """Returns the labels in a cell.
-
-    Raises:
-        ConfigError: it holds several where an image has one.
-    """
+    """Returns the labels in a cell; raises a ConfigError for several where an image has one."""
     if isinstance(cell, list | tuple):
         parts = [str(part) for part in cell if not is_missing(part)]
         if len(parts) > 1 and not several:

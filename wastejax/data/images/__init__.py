@@ -26,9 +26,8 @@ MAX_PIXELS = 89_478_485
 # JPEGs above this are decoded at half, a quarter or an eighth of their size, whatever limit is set, so that every
 # command sees the same pixels.
 REDUCE_ABOVE = 50_000_000
-_LARGEST_JPEG = (
-    8  # times the limit: reduced, it is below the limit, and decoding takes a row of blocks at a time
-)
+# Times the limit: reduced, it is below the limit, and decoding takes a row of blocks at a time.
+_LARGEST_JPEG = 8
 _LARGEST_PROGRESSIVE = 1.5  # times the limit: keeps the coefficients of the whole image, whatever the scale
 
 _PIECE = 1 << 20  # bytes
@@ -263,13 +262,9 @@ def _register_heif() -> None:
 
 
 def _reduce(image: ImageFile.ImageFile, min_side: int | None, max_pixels: int) -> tuple[float, float]:
-    """Has a JPEG decoded smaller where it is large, or where `min_side` allows it.
+    """Has a JPEG decoded smaller where it is large, or where `min_side` allows it; raises BadImage above the limit.
 
-    Returns:
-        Its width and height at that scale; Pillow rounds them up.
-
-    Raises:
-        BadImage: the image is too large.
+    Returns its width and height at that scale; Pillow rounds them up.
     """
     width, height = image.size
     pixels = width * height

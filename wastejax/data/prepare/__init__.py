@@ -144,11 +144,7 @@ def prepare(
 
 
 def _from_shards(config: Any, several: bool) -> Dataset:
-    """Returns what shards hold, which was checked, grouped and split as they were written.
-
-    Raises:
-        ConfigError: there are none, or a key asks for another split of them.
-    """
+    """Returns what shards hold, which was checked, grouped and split as they were written."""
     for key, given in (
         ("data.dir", config.dir),
         ("data.leave_out", tuple(config.get("leave_out", ()))),
@@ -255,11 +251,7 @@ def _read(
 ) -> tuple[np.ndarray, Scan, dict[str, str]]:
     """Reads every file once.
 
-    Returns:
-        int64 [M], the readable images; what was seen of all; name -> reason, of the others that nobody dropped.
-
-    Raises:
-        ConfigError: there are such others, and `on_bad_image` is 'raise'.
+    Returns int64 [M], the readable images; what was seen of all; name -> reason, of the others that nobody dropped.
     """
     seen = scan(source, cache_dir, _progress(say))
     bad = {
@@ -278,11 +270,7 @@ def _read(
 def _held_out(
     left_out: Source, config: Any, changes: Changes, cache_dir: Path | None, say: Say
 ) -> tuple[Source, dict[str, str]]:
-    """Returns the readable images of classes that are left out, and the others' reasons.
-
-    Raises:
-        ConfigError: there are others, and `on_bad_image` is 'raise'; or none is left.
-    """
+    """Returns the readable images of classes that are left out, and the others' reasons."""
     good, _, bad = _read(left_out, config, Changes(), cache_dir, say)
     names = [left_out.names[i] for i in good]
     kept = [
@@ -341,10 +329,8 @@ def _deal(
 def _split(source: Source, groups: np.ndarray, config: Any, seed: int) -> tuple[np.ndarray, list[str]]:
     """Splits by the folders where they say, and by ratio, class, domain and group where they do not.
 
-    A part that the folders lack (many sets have no val) is taken from train.
-
-    Returns:
-        str [N], the split of each image, and the names of the splits that were dealt here.
+    A part that the folders lack (many sets have no val) is taken from train. Returns the split of each image, str
+    [N], and the names of the splits that were dealt here.
     """
     splits = np.full(len(source), "train") if source.splits is None else np.array(source.splits, "U5")
     dealt = [split for split in SPLITS if split == "train" or split not in splits]

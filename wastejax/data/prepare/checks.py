@@ -49,11 +49,7 @@ def check_all_left(source: Source, good: np.ndarray) -> None:
 
 
 def _check_given(source: Source) -> list[str]:
-    """Checks the splits that the data come in, and returns notes on classes that val or test lack.
-
-    Raises:
-        ConfigError: train is missing, or lacks a class.
-    """
+    """Checks the splits that the data come in, and returns notes on classes that val or test lack."""
     splits = np.array(source.splits)
     has = {split: _classes_of(source, splits == split) for split in SPLITS}
     if not has["train"]:

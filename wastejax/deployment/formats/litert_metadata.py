@@ -10,13 +10,8 @@ from typing import NamedTuple
 NAME = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
 PARSER = "1.0.0"  # the first version of the schema has all that is used here
-_AXIS_LABELS, _FEATURE, _IMAGE, _RGB, _NORMALIZATION = (
-    2,
-    1,
-    2,
-    1,
-    1,
-)  # of the schema's enumerations and unions
+# Of the schema's enumerations and unions.
+_AXIS_LABELS, _FEATURE, _IMAGE, _RGB, _NORMALIZATION = 2, 1, 2, 1, 1
 
 
 class LabelFile(NamedTuple):

@@ -199,11 +199,7 @@ def _here(asked: Asked, say: Say) -> Answerer:
 def _about(inputs: Sequence[str], asked: Asked, part_size: int) -> dict[str, Any]:
     """Returns everything that the answers depend on."""
     options = asdict(asked) | {"engine": choose(asked.model, asked.engine)}
-    for same in (
-        "model",
-        "threads",
-        "batch_size",
-    ):  # the same answers whatever these are; the model by its content
+    for same in ("model", "threads", "batch_size"):  # which change no answer; the model counts by its content
         del options[same]
     if asked.taxonomy and Path(asked.taxonomy).is_file():
         options["taxonomy"] = _digest([Path(asked.taxonomy)])
@@ -217,11 +213,7 @@ def _about(inputs: Sequence[str], asked: Asked, part_size: int) -> dict[str, Any
 
 
 def _files_of(model: str | None) -> list[Path]:
-    """Returns the files that make up a model.
-
-    Raises:
-        UserError: there is no such model.
-    """
+    """Returns the files that make up a model; raises a UserError where there is none."""
     path = place_of(model)
     files = [path] if path.is_file() else [path / "bundle.json", *sorted(path.glob("*.safetensors"))]
     if not files[0].is_file():
@@ -237,11 +229,7 @@ def _digest(files: Iterable[Path]) -> str:
 
 
 def _claim(folder: Path, about: Mapping[str, Any]) -> None:
-    """Writes what the parts are made with, or compares it with what they were made with.
-
-    Raises:
-        UserError: the folder holds something else.
-    """
+    """Writes what the parts are made with; raises a UserError where those that are there were made otherwise."""
     path = folder / ABOUT
     if not any(folder.glob("part-*.parquet")):
         write_json(path, about)
@@ -266,11 +254,7 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keeps other processes of this machine out of a folder.
-
-    Raises:
-        UserError: another one writes there.
-    """
+    """Keeps other processes of this machine out of a folder; raises a UserError where one writes there."""
     try:
         import fcntl
     except ImportError:  # Windows; there the move of a file that is open fails, which says enough

@@ -111,11 +111,7 @@ def check_origin(origin: str) -> str:
 
 
 def _as_browsers_have_it(host: str) -> str:
-    """Returns a host as the header Origin has it: IPv6 in brackets and short, names in ASCII (Punycode).
-
-    Raises:
-        ValueError: there is no such host.
-    """
+    """Returns a host as the header Origin has it: IPv6 in brackets and short, names in ASCII (Punycode)."""
     if ":" in host:
         return f"[{ipaddress.IPv6Address(host).compressed}]"
     return host if host.isascii() or set(host) & _DEVIATING else host.encode("idna").decode()

@@ -6,14 +6,8 @@ from typing import Any
 from wastejax.evaluation.report.markdown import percent, table
 
 COLUMNS = ("images", "right", "right bin", "right material", "kept", "right of those kept", "others kept")
-FACTS = (
-    "right",
-    "right_bin",
-    "right_material",
-    "kept",
-    "right_of_kept",
-    "outliers_kept",
-)  # all but the first
+# Of all columns but the first.
+FACTS = ("right", "right_bin", "right_material", "kept", "right_of_kept", "outliers_kept")
 
 
 def source_table(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:

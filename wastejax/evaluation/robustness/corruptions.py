@@ -18,13 +18,11 @@ from wastejax.data.images import decode
 from wastejax.data.pipeline import shrink
 from wastejax.data.sources import Source
 
-SIDE = (
-    512  # pixels; noise of one pixel of a 12-megapixel photograph would vanish as the network's input is made
-)
+# Pixels; noise of one pixel of a 12-megapixel photograph would vanish as the network's input is made.
+SIDE = 512
 
-Change = Callable[
-    [Image.Image, float, np.random.Generator], Image.Image
-]  # RGB, severity, randomness -> same size
+# RGB, severity, randomness -> same size
+Change = Callable[[Image.Image, float, np.random.Generator], Image.Image]
 
 
 def rotate(image: Image.Image, degrees: float, rng: np.random.Generator) -> Image.Image:

@@ -49,11 +49,7 @@ def open_cvat(path: Path, key: str, reading: Reading) -> Source:
 
 
 def _labels(image: ElementTree.Element, size: tuple[int, int], dropped: Counter[str]) -> Iterator[Box | Tag]:
-    """Yields the labels of one image, without its path; a shape that cannot be cut out is a tag.
-
-    Raises:
-        KeyError or ValueError: a number is missing or is none.
-    """
+    """Yields the labels of one image, without its path; a shape that cannot be cut out is a tag."""
     width, height = size
     if min(size) < 1:
         raise ValueError("has no width and height")
