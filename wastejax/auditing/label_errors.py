@@ -22,11 +22,11 @@ DIMENSIONS = 128  # of the features that are classified: as good as all of them,
 FOLDS = 5
 NEIGHBORS = 10
 RATIO = 5.0
-_BATCH = 64
+_BATCH, _SEED = 64, 17
 
 
 def find_label_errors(
-    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, indices: np.ndarray, seed: int = 17
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, indices: np.ndarray
 ) -> list[LabelError]:
     """Finds likely label errors by confident learning on cross-validated predictions (Northcutt et al. 2021).
 
@@ -35,7 +35,6 @@ def find_label_errors(
         labels: int [N].
         groups: int [N]; near-duplicates, never on both sides of a fold, or they would vouch for each other.
         indices: int [N], what to call the images.
-        seed: of the folds.
 
     Off the diagonal of the confident joint most images are merely hard, in small folders nearly all. So a suspect's
     suggested class is also to be `RATIO` times as probable as its own, and its `NEIGHBORS` nearest images are to
@@ -46,7 +45,7 @@ def find_label_errors(
         The suspects, the clearest first. `experiments/results/label_errors.json` has how many of labels changed at
         random are among them, and how many others.
     """
-    probabilities = cross_validate(features, labels, groups, seed)
+    probabilities = cross_validate(features, labels, groups)
     rows, suggested = confident_disagreement(probabilities, labels)
     votes = neighbors_votes(features, labels, groups, rows)
     sizes = np.array([len(np.unique(groups[labels == label])) for label in range(probabilities.shape[1])])
@@ -91,16 +90,13 @@ def neighbors_votes(
     return votes
 
 
-def cross_validate(
-    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 17
-) -> np.ndarray:
+def cross_validate(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Returns float64 [N, C], class probabilities of a logistic regression fitted without the image's fold.
 
     Args:
         features: float32 [N, D].
         labels: int [N], below C; a class with members in one group alone is never predicted for them.
         groups: int [N].
-        seed: of the folds.
 
     Raises:
         UserError: there are too few groups to hold some back.
@@ -112,10 +108,10 @@ def cross_validate(
     if len(np.unique(groups)) < 2 * folds:
         raise UserError("--model: too few different images to look for label errors")
     dimensions = min(DIMENSIONS, *features.shape)
-    reduced = make_pipeline(StandardScaler(), PCA(dimensions, whiten=True, random_state=seed))
+    reduced = make_pipeline(StandardScaler(), PCA(dimensions, whiten=True, random_state=_SEED))
     features = reduced.fit_transform(features)
     probabilities = np.zeros((len(labels), int(labels.max()) + 1))
-    splits = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels, groups)
+    splits = StratifiedGroupKFold(folds, shuffle=True, random_state=_SEED).split(features, labels, groups)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # see `labels`
         splits = list(splits)

@@ -10,6 +10,7 @@ from wastejax.evaluation.metrics import (
 )
 
 TEMPERATURES = (0.1, 10.0)  # where the best is looked for; beyond, there is nothing to learn from
+FOLDS = 10  # in which images are divided to see whether a temperature helps
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -40,7 +41,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(brentq(slope, low, high, xtol=1e-6))
 
 
-def helps(logits: np.ndarray, labels: np.ndarray, folds: int = 10, seed: int = 17) -> bool:
+def helps(logits: np.ndarray, labels: np.ndarray) -> bool:
     """Returns whether a temperature lowers the loss of images that it was not fitted on, by more than chance.
 
     Each fold is scored with the temperature of the others. The mean gain per image is to be above zero at the
@@ -49,8 +50,6 @@ def helps(logits: np.ndarray, labels: np.ndarray, folds: int = 10, seed: int = 1
     Args:
         logits: float [N, C] of images that the network was not trained on.
         labels: int [N], true classes.
-        folds: parts, fewer where there are fewer images.
-        seed: of the parts.
     """
     from scipy.stats import ttest_1samp
 
@@ -58,9 +57,10 @@ def helps(logits: np.ndarray, labels: np.ndarray, folds: int = 10, seed: int = 1
     count, every = len(labels), np.arange(len(labels))
     if count < 2:
         return False
-    part = np.random.default_rng(seed).permutation(count) % min(folds, count)
+    folds = min(FOLDS, count)
+    part = np.random.default_rng(17).permutation(count) % folds
     gain = np.zeros(count)
-    for fold in range(min(folds, count)):
+    for fold in range(folds):
         rows = part == fold
         temperature = fit_temperature(logits[~rows], labels[~rows])
         own = every[rows], labels[rows]

@@ -18,7 +18,7 @@ from wastejax.errors import UserError
 from wastejax.evaluation.by_source import answers_to, right_of, score_meant
 from wastejax.evaluation.evaluate import Evaluation, evaluate
 from wastejax.evaluation.images import Asked, given_images, own_source, readable, run_changes
-from wastejax.evaluation.metrics import bin_answers, log_softmax, score
+from wastejax.evaluation.metrics import LEVEL, bin_answers, log_softmax, score
 from wastejax.progress import Say
 
 SCORES = ("top1", "bin_top1", "macro_f1", "loss", "ece")  # those of each model in the table
@@ -39,9 +39,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return float(binomtest(only_a, tosses).pvalue) if tosses else 1.0
 
 
-def paired_interval(
-    only_a: int, only_b: int, count: int, resamples: int = 1000, seed: int = 17, level: float = 0.95
-) -> tuple[float, float]:
+def paired_interval(only_a: int, only_b: int, count: int, resamples: int = 1000) -> tuple[float, float]:
     """Percentile bootstrap interval of the second model's accuracy minus the first's, on the same images.
 
     Images are drawn anew with both answers to them, so what both find easy or hard cancels out. As an image has
@@ -52,15 +50,13 @@ def paired_interval(
         only_b: see `mcnemar`.
         count: of all images.
         resamples: see `metrics.bootstrap_interval`.
-        seed: see `metrics.bootstrap_interval`.
-        level: see `metrics.bootstrap_interval`.
 
     Returns:
         (low, high), fractions.
     """
     shares = np.array([only_a, only_b, count - only_a - only_b]) / count
-    drawn = np.random.default_rng(seed).multinomial(count, shares, resamples)
-    low, high = np.quantile((drawn[:, 1] - drawn[:, 0]) / count, [(1 - level) / 2, (1 + level) / 2])
+    drawn = np.random.default_rng(17).multinomial(count, shares, resamples)
+    low, high = np.quantile((drawn[:, 1] - drawn[:, 0]) / count, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

@@ -74,7 +74,6 @@ def evaluate_several(
     batches: Iterable[Mapping[str, Any]],
     source: "Source",
     expected: Sequence[int] | np.ndarray | None = None,
-    thresholds: Sequence[float] | None = None,
     bootstrap: int = 1000,
 ) -> tuple[dict, np.ndarray, np.ndarray]:
     """Scores a model of several labels per image, as `evaluate` does one of one label.
@@ -84,7 +83,6 @@ def evaluate_several(
         batches: see `predict_logits`.
         source: the images' origin; what each shows.
         expected: see `evaluate`.
-        thresholds: from which on each class is named; None for the bundle's.
         bootstrap: number of resamples of the intervals.
 
     Returns:
@@ -98,8 +96,8 @@ def evaluate_several(
     logits, index = predict_logits(bundle.logits, batches, expected)
     shown = np.zeros((len(index), len(bundle.classes)), np.int8)
     shown[:, position] = source.truth[index]
-    chosen = bundle.class_thresholds if thresholds is None else thresholds
-    return score_multilabel(logits, shown, bundle.classes, chosen, bundle.bins, bootstrap), logits, shown
+    scores = score_multilabel(logits, shown, bundle.classes, bundle.class_thresholds, bundle.bins, bootstrap)
+    return scores, logits, shown
 
 
 def predict_logits(

@@ -59,15 +59,14 @@ def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
     return float((lower + not_higher).mean() / (2 * len(ordered)))
 
 
-def false_positive_rate(inside: np.ndarray, outside: np.ndarray, kept: float = 0.95) -> float:
-    """Returns the share of images from outside that pass where a share `kept` of those from inside does (FPR95).
+def false_positive_rate(inside: np.ndarray, outside: np.ndarray) -> float:
+    """Returns the share of images from outside that pass where 95 % of those from inside do (FPR95).
 
     Args:
         inside: float [N].
         outside: float [M].
-        kept: in (0, 1].
     """
-    needed = math.ceil(round(kept * len(inside), 9))  # 0.95 * 60 is 57, whatever floats say
+    needed = math.ceil(round(0.95 * len(inside), 9))  # 0.95 * 60 is 57, whatever floats say
     return float((outside >= np.sort(inside)[len(inside) - needed]).mean())
 
 
@@ -78,7 +77,6 @@ def score_ood(
     thresholds: Mapping[str, float | None],
     bins: Sequence[str] | None = None,
     bootstrap: int = 1000,
-    seed: int = 17,
 ) -> dict:
     """Scores how well a model tells images of its classes from others.
 
@@ -89,7 +87,6 @@ def score_ood(
         thresholds: see `selective.choose_thresholds`; may be empty.
         bins: see `bin_probability`.
         bootstrap: number of resamples of the intervals.
-        seed: of the resamples.
 
     Returns:
         `num_images`, M; `scores` {score: {auroc, auroc_ci95, fpr95}}; `rejected`, for each threshold {share, ci95}
@@ -100,7 +97,7 @@ def score_ood(
         a, b = function(logits, temperature), function(outside, temperature)
         scores[name] = {
             "auroc": auroc(a, b),
-            "auroc_ci95": list(_auroc_interval(a, b, bootstrap, seed)),
+            "auroc_ci95": list(_auroc_interval(a, b, bootstrap)),
             "fpr95": false_positive_rate(a, b),
         }
     confidence = bin_probability(outside, temperature, bins)
@@ -109,14 +106,12 @@ def score_ood(
         is_rejected = ~(confidence >= (np.inf if threshold is None else threshold))
         rejected[wanted] = {
             "share": float(is_rejected.mean()),
-            "ci95": list(bootstrap_interval(is_rejected, bootstrap, seed)),
+            "ci95": list(bootstrap_interval(is_rejected, bootstrap)),
         }
     return {"num_images": len(outside), "scores": scores, "rejected": rejected}
 
 
-def _auroc_interval(
-    inside: np.ndarray, outside: np.ndarray, resamples: int, seed: int
-) -> tuple[float, float]:
+def _auroc_interval(inside: np.ndarray, outside: np.ndarray, resamples: int) -> tuple[float, float]:
     """Both kinds of images are drawn anew, each for itself."""
     is_inside = np.arange(len(inside) + len(outside)) < len(inside)
     return bootstrap_statistic(
@@ -125,5 +120,4 @@ def _auroc_interval(
         is_inside,
         strata=is_inside,
         resamples=resamples,
-        seed=seed,
     )

@@ -8,6 +8,7 @@ from wastejax.evaluation.metrics import bootstrap_interval, bootstrap_statistic
 
 ACCURACIES = (0.9, 0.95, 0.99)  # shares of right answers that thresholds are chosen for
 CURVE_POINTS = 20
+LEVEL = 0.9  # of the bound of `choose_threshold_surely`
 
 
 def choose_threshold(confidence: np.ndarray, correct: np.ndarray, accuracy: float) -> float | None:
@@ -37,21 +38,19 @@ def choose_threshold_surely(
     confidence: np.ndarray,
     correct: np.ndarray,
     accuracy: float,
-    level: float = 0.9,
     counts: np.ndarray | None = None,
 ) -> float | None:
     """Returns the lowest confidence from which on the answers are right often enough, and not by luck.
 
     Thresholds are tried from the surest answers down; the last one is taken before the lower bound of the share of
     right answers (Clopper & Pearson 1934, one-sided) falls below what is wanted. Tried in this order, no more than
-    a share 1 - `level` of thresholds is too low (fixed-sequence testing: Angelopoulos et al. 2021, Learn then
+    a share 1 - `LEVEL` of thresholds is too low (fixed-sequence testing: Angelopoulos et al. 2021, Learn then
     Test).
 
     Args:
         confidence: see `choose_threshold`.
         correct: see `choose_threshold`.
         accuracy: see `choose_threshold`.
-        level: of the bound.
         counts: float [N], how much each image counts: one of five near-duplicates a fifth, as together they say no
             more than one image does. None: each counts 1.
 
@@ -64,10 +63,10 @@ def choose_threshold_surely(
     tried = confidence[order]
     each = np.ones(len(order)) if counts is None else counts[order]
     kept, right = np.cumsum(each), np.cumsum(each * correct[order])
-    bound = np.where(right > 0, beta.ppf(1 - level, right, np.maximum(kept - right, 0) + 1), 0)
+    bound = np.where(right > 0, beta.ppf(1 - LEVEL, right, np.maximum(kept - right, 0) + 1), 0)
     complete = np.append(tried[1:] != tried[:-1], True)
     # Fewer than these cannot say it even where all are right.
-    where = np.flatnonzero(complete & (kept >= np.log(1 - level) / np.log(accuracy)))
+    where = np.flatnonzero(complete & (kept >= np.log(1 - LEVEL) / np.log(accuracy)))
     passed = np.cumprod(bound[where] >= accuracy).astype(bool)
     return float(tried[where[passed][-1]]) if passed.any() else None
 
@@ -105,7 +104,6 @@ def score_selective(
     correct: np.ndarray,
     thresholds: Mapping[str, float | None],
     bootstrap: int = 1000,
-    seed: int = 17,
 ) -> dict:
     """Scores the reject option on images that the thresholds were not chosen on.
 
@@ -114,7 +112,6 @@ def score_selective(
         correct: bool [N].
         thresholds: see `choose_thresholds`; may be empty.
         bootstrap: number of resamples of the intervals.
-        seed: of the resamples.
 
     Returns:
         `aurc` and `aurc_ci95`; `curve`, [coverage, risk] at every twentieth of the coverage; `at`, for each
@@ -126,26 +123,24 @@ def score_selective(
     return {
         "aurc": float(risk.mean()),
         "aurc_ci95": list(
-            bootstrap_statistic(area_under_risk_coverage, confidence, correct, resamples=bootstrap, seed=seed)
+            bootstrap_statistic(area_under_risk_coverage, confidence, correct, resamples=bootstrap)
         ),
         "curve": [[float(coverage[i]), float(risk[i])] for i in places],
         "at": {
-            wanted: _kept(confidence, correct, threshold, bootstrap, seed)
+            wanted: _kept(confidence, correct, threshold, bootstrap)
             for wanted, threshold in thresholds.items()
         },
     }
 
 
-def _kept(
-    confidence: np.ndarray, correct: np.ndarray, threshold: float | None, bootstrap: int, seed: int
-) -> dict:
+def _kept(confidence: np.ndarray, correct: np.ndarray, threshold: float | None, bootstrap: int) -> dict:
     kept = np.zeros(len(correct), bool) if threshold is None else confidence >= threshold
     right = correct[kept]
     return {
         "threshold": threshold,
         "coverage": float(kept.mean()),
-        "coverage_ci95": list(bootstrap_interval(kept, bootstrap, seed)),
+        "coverage_ci95": list(bootstrap_interval(kept, bootstrap)),
         "num_images": int(kept.sum()),
         "accuracy": float(right.mean()) if right.size else None,
-        "accuracy_ci95": list(bootstrap_interval(right, bootstrap, seed)) if right.size else None,
+        "accuracy_ci95": list(bootstrap_interval(right, bootstrap)) if right.size else None,
     }

@@ -101,7 +101,6 @@ def score_trust(
     outside: np.ndarray | None = None,
     bins: Sequence[str] | None = None,
     bootstrap: int = 1000,
-    seed: int = 17,
 ) -> dict:
     """Scores confidence, the reject option and the recognition of out-of-distribution images, on test images.
 
@@ -112,7 +111,6 @@ def score_trust(
         outside: float [M, C], logits of images that show none of the classes, if there are any.
         bins: the bin of each class; None where some class has no rule.
         bootstrap: number of resamples of the intervals.
-        seed: of the resamples.
 
     Returns:
         `calibration`, `selective` and, with images from outside, `ood`: what `score_calibration`,
@@ -125,14 +123,14 @@ def score_trust(
     correct = logits.argmax(axis=1) == labels
     scores = {
         "calibration": score_calibration(logits, labels, temperature),
-        "selective": score_selective(confidence, correct, thresholds, bootstrap, seed),
+        "selective": score_selective(confidence, correct, thresholds, bootstrap),
     }
     if bins is not None:
         sure = bin_probability(logits, temperature, bins)
         right = right_bin(logits, labels, bins)
-        scores["selective_bins"] = score_selective(sure, right, thresholds, bootstrap, seed)["at"]
+        scores["selective_bins"] = score_selective(sure, right, thresholds, bootstrap)["at"]
         log_probabilities = log_softmax(np.asarray(logits, np.float64) / temperature)
-        scores |= score_bins(log_probabilities, labels, bins, bootstrap, seed)
+        scores |= score_bins(log_probabilities, labels, bins, bootstrap)
     if outside is not None:
-        scores["ood"] = score_ood(logits, outside, temperature, thresholds, bins, bootstrap, seed)
+        scores["ood"] = score_ood(logits, outside, temperature, thresholds, bins, bootstrap)
     return scores

@@ -7,6 +7,7 @@ import numpy as np
 from wastejax.errors import UserError
 
 CALIBRATION_BINS = 15
+LEVEL = 0.95  # coverage of the intervals
 
 
 def score(
@@ -15,7 +16,6 @@ def score(
     classes: Sequence[str],
     domains: Sequence[str] | None = None,
     bootstrap: int = 1000,
-    seed: int = 17,
     bins: Sequence[str] | None = None,
 ) -> dict:
     """Scores a classifier on a set of images, each of which appears exactly once.
@@ -26,7 +26,6 @@ def score(
         classes: the model's C class names.
         domains: per image where it was taken ('default', 'real_world', ...); '' means unknown.
         bootstrap: number of resamples for the interval of top-1.
-        seed: seed of the bootstrap.
         bins: the sorting bin of each class; None leaves the keys about bins out.
 
     Returns:
@@ -56,17 +55,17 @@ def score(
         "macro_f1": float(np.mean([c["f1"] for c in per_class.values() if c["support"]])),
         "loss": float(-log_probabilities[np.arange(num_images), labels].mean()),
         "ece": expected_calibration_error(np.exp(log_probabilities.max(axis=1)), correct),
-        "ci95": list(bootstrap_interval(correct, bootstrap, seed)),
+        "ci95": list(bootstrap_interval(correct, bootstrap)),
         "per_class": per_class,
         "per_domain": _per_domain(correct, domains),
         "confusion": confusion.tolist(),
         "num_images": num_images,
-        **(score_bins(log_probabilities, labels, bins, bootstrap, seed) if bins else {}),
+        **(score_bins(log_probabilities, labels, bins, bootstrap) if bins else {}),
     }
 
 
 def score_bins(
-    log_probabilities: np.ndarray, labels: np.ndarray, bins: Sequence[str], bootstrap: int, seed: int
+    log_probabilities: np.ndarray, labels: np.ndarray, bins: Sequence[str], bootstrap: int
 ) -> dict:
     """Scores a classifier by the bin it would choose: the one whose classes together are most probable.
 
@@ -77,7 +76,6 @@ def score_bins(
         labels: int [N], true classes.
         bins: C names.
         bootstrap: see `score`.
-        seed: see `score`.
 
     Returns:
         `bin_top1`; `bin_ci95`, its 95 % interval; `per_bin` {name: {precision, recall, f1, support}}.
@@ -88,7 +86,7 @@ def score_bins(
     correct = answers == truth
     return {
         "bin_top1": float(correct.mean()),
-        "bin_ci95": list(bootstrap_interval(correct, bootstrap, seed)),
+        "bin_ci95": list(bootstrap_interval(correct, bootstrap)),
         "per_bin": _per_class(cells.reshape(len(names), len(names)), names),
     }
 
@@ -106,9 +104,7 @@ def bin_answers(
     return probabilities.argmax(axis=1), bin_of[labels]
 
 
-def bootstrap_interval(
-    correct: np.ndarray, resamples: int = 1000, seed: int = 17, level: float = 0.95
-) -> tuple[float, float]:
+def bootstrap_interval(correct: np.ndarray, resamples: int = 1000, seed: int = 17) -> tuple[float, float]:
     """Percentile bootstrap interval of the share of true values (Efron & Tibshirani 1993, ch. 13).
 
     Drawing N images with replacement and counting the correct ones is a binomial draw, so a resample costs
@@ -119,14 +115,13 @@ def bootstrap_interval(
         correct: bool [N], N >= 1.
         resamples: how often the N images are drawn anew.
         seed: seed of the draws; the same seed gives the same interval.
-        level: coverage of the interval, in (0, 1).
 
     Returns:
-        (low, high), fractions.
+        (low, high), fractions; `LEVEL` of the draws lie between them.
     """
     correct = np.asarray(correct, dtype=bool)
     shares = np.random.default_rng(seed).binomial(correct.size, correct.mean(), resamples) / correct.size
-    low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
@@ -136,7 +131,7 @@ def bootstrap_statistic(
     strata: np.ndarray | None = None,
     resamples: int = 1000,
     seed: int = 17,
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of any statistic of N images (Efron & Tibshirani 1993, ch. 13).
 
@@ -146,7 +141,7 @@ def bootstrap_statistic(
         strata: [N]; images are drawn within each of its values, whose numbers stay the same. None: from all.
         resamples: see `bootstrap_interval`.
         seed: see `bootstrap_interval`.
-        level: see `bootstrap_interval`.
+        level: coverage of the interval, in (0, 1).
 
     Returns:
         (low, high).

@@ -83,7 +83,6 @@ def score_multilabel(
     thresholds: Sequence[float] = (),
     bins: Sequence[str] | None = None,
     bootstrap: int = 1000,
-    seed: int = 17,
 ) -> dict:
     """Scores a classifier on images that show any number of classes, each image appearing once.
 
@@ -94,7 +93,6 @@ def score_multilabel(
         thresholds: C probabilities from which on a class is named; 0.5 each where empty.
         bins: the sorting bin of each class; an image's are those of its classes together. None leaves them out.
         bootstrap: resamples of the intervals; 0 leaves the intervals out.
-        seed: of the resamples.
 
     Returns:
         A dict ready for `json.dumps`, every rate in [0, 1]: `kind`, 'multilabel'; `macro_ap` and its interval
@@ -129,10 +127,10 @@ def score_multilabel(
         "num_images": len(logits),
     }
     if bins:
-        scores |= _score_bins(named, truth, bins, bootstrap, seed)
+        scores |= _score_bins(named, truth, bins, bootstrap)
     if bootstrap:
-        scores["exact_ci95"] = list(bootstrap_interval(exact, bootstrap, seed))
-        interval = bootstrap_statistic(macro_average_precision, logits, truth, resamples=bootstrap, seed=seed)
+        scores["exact_ci95"] = list(bootstrap_interval(exact, bootstrap))
+        interval = bootstrap_statistic(macro_average_precision, logits, truth, resamples=bootstrap)
         scores["macro_ap_ci95"] = list(interval)
     return scores
 
@@ -151,7 +149,7 @@ def _per_class(
     return per_class
 
 
-def _score_bins(named: np.ndarray, truth: np.ndarray, bins: Sequence[str], bootstrap: int, seed: int) -> dict:
+def _score_bins(named: np.ndarray, truth: np.ndarray, bins: Sequence[str], bootstrap: int) -> dict:
     """Scores the union of the bins of an image's classes; a bin is not known where none is shown and one may be."""
     names = list(dict.fromkeys(bins))
     into = np.array(bins)[:, None] == np.array(names)  # bool [C, bins]
@@ -160,7 +158,7 @@ def _score_bins(named: np.ndarray, truth: np.ndarray, bins: Sequence[str], boots
     exact = (answers == shown).all(axis=1)
     scores = {"bin_exact": float(exact.mean()), "per_bin": _rates(answers, shown, names)}
     if bootstrap:
-        scores["bin_exact_ci95"] = list(bootstrap_interval(exact, bootstrap, seed))
+        scores["bin_exact_ci95"] = list(bootstrap_interval(exact, bootstrap))
     return scores
 
 

@@ -223,7 +223,7 @@ def sample_grid(images: Sequence[np.ndarray], titles: Sequence[str], path: Path 
     with styled() as new_figure:
         figure, axes = _thumbnails(new_figure, images, lines=2)
         for ax, title in zip(axes, titles, strict=False):
-            ax.set_title(_wrapped(title, lines=2), fontsize=6.5)
+            ax.set_title(_wrapped(title), fontsize=6.5)
         save(figure, path, photographs=True)
     return figure
 
@@ -260,8 +260,8 @@ def worst_mistakes(
                 new_figure, [np.concatenate(stacks[i]) for i in order], 4, len(stacks[0])
             )
             for ax, i in zip(axes, order, strict=True):
-                ax.set_title(_wrapped(f"truth: {truths[i]}", lines=2), fontsize=6.5)
-                said = _wrapped(f"said: {predictions[i]}, {100 * probabilities[i]:.0f}%", lines=2)
+                ax.set_title(_wrapped(f"truth: {truths[i]}"), fontsize=6.5)
+                said = _wrapped(f"said: {predictions[i]}, {100 * probabilities[i]:.0f}%")
                 ax.set_xlabel(said, fontsize=6.5, color=RED, loc="left")
         save(figure, path, photographs=True)
     return figure
@@ -383,5 +383,5 @@ def _pretty(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _wrapped(text: str, lines: int, width: int = 21) -> str:
-    return textwrap.fill(_pretty(text), width, max_lines=lines, placeholder=" …")
+def _wrapped(text: str) -> str:
+    return textwrap.fill(_pretty(text), 21, max_lines=2, placeholder=" …")
