@@ -171,9 +171,10 @@ def save_bundle(path: Path, bundle: Bundle, precision: str = "float32", exported
     Raises:
         UserError: a kernel has a value that float16 cannot hold, or one that is no number.
     """
+    from flax.traverse_util import flatten_dict
     from safetensors.numpy import save
 
-    flat = {name: np.ascontiguousarray(array) for name, array in _flatten(bundle.variables).items()}
+    flat = {k: np.ascontiguousarray(v) for k, v in flatten_dict(bundle.variables, sep="/").items()}
     data = save(_stored(flat, precision))
     digest = hashlib.sha256(data).hexdigest()
     weights = path / f"weights-{digest[:12]}.safetensors"
@@ -308,7 +309,7 @@ def load_bundle(path: str | Path, taxonomy: str | Path | None = None) -> Bundle:
         weights = path / about["weights"]
         if hashlib.sha256(data := weights.read_bytes()).hexdigest() != about["sha256"]:
             raise UserError(f"{weights}: damaged or cut short (its SHA-256 is not the one in bundle.json)")
-        variables = _nest(_restored(load(data)))
+        variables = _restored(load(data))
         _check_classes(variables, about["classes"])
         return Bundle(
             variables=variables,
@@ -347,26 +348,6 @@ def _taxonomy(about: dict[str, Any], path: Path) -> Taxonomy:
     return parse_taxonomy(stored, str(path / "bundle.json"), "taxonomy")
 
 
-def _flatten(tree: Any, prefix: str = "") -> dict[str, np.ndarray]:
-    if not isinstance(tree, dict):
-        return {prefix: np.asarray(tree)}
-    flat: dict[str, np.ndarray] = {}
-    for name, value in tree.items():
-        flat.update(_flatten(value, f"{prefix}/{name}" if prefix else name))
-    return flat
-
-
-def _nest(flat: dict[str, np.ndarray]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *parents, leaf = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return tree
-
-
 def _stored(flat: dict[str, np.ndarray], precision: str) -> dict[str, np.ndarray]:
     """Returns the arrays as a file holds them; see `PRECISIONS`."""
     if precision not in PRECISIONS:
@@ -386,10 +367,12 @@ def _stored(flat: dict[str, np.ndarray], precision: str) -> dict[str, np.ndarray
     return stored
 
 
-def _restored(stored: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns float32 arrays from what `_stored` made."""
+def _restored(stored: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the tree of float32 arrays of which `_stored` took the leaves."""
+    from flax.traverse_util import unflatten_dict
+
     arrays = {name: array.astype(np.float32) for name, array in stored.items()}
     scales = {name: arrays.pop(name) for name in stored if name.endswith(SCALE)}
     for name, scale in scales.items():
         arrays[name.removesuffix(SCALE)] *= scale
-    return arrays
+    return unflatten_dict(arrays, sep="/")

@@ -4,6 +4,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from wastejax.bundle import Bundle, load_bundle
@@ -96,7 +97,7 @@ def _facts(run: Run, bundle: Bundle, record: Record) -> dict[str, Any]:
         "corrections": _corrections(dataset),
         "bins": {name: b.name() for name, b in bundle.taxonomy.bins.items()},
         "without_bin": bundle.taxonomy.unknown(bundle.classes),
-        "parameters": sum(a.size for a in _leaves(bundle.variables["params"])),
+        "parameters": sum(a.size for a in jax.tree.leaves(bundle.variables["params"])),
         "best_epoch": record.best_epoch,
         "stopped_reason": record.stopped,
     }
@@ -175,7 +176,3 @@ def _mistakes(run: Run, bundle: Bundle, result: Evaluation, path: Path) -> None:
         path,
         explain(bundle.dense, squares, predicted),
     )
-
-
-def _leaves(tree: Any) -> list[np.ndarray]:
-    return [leaf for value in tree.values() for leaf in _leaves(value)] if isinstance(tree, dict) else [tree]

@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 
 from wastejax.bundle import Bundle
 from wastejax.evaluation.evaluate import predict_logits
+from wastejax.evaluation.metrics import log_softmax
 from wastejax.models.familiarity import COLLECTION, familiarity
 
 
@@ -149,8 +150,7 @@ def loss_and_slope(logits: np.ndarray, allowed: np.ndarray, weight: np.ndarray) 
         weight: float64 [N].
     """
     known, C = np.asarray(allowed.any(axis=1)), logits.shape[1]
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    log_p = log_softmax(logits)
     p = np.exp(log_p)
     # Relative to the largest that is allowed, or a confident mistake would be log(0).
     top = np.where(allowed, log_p, -np.inf).max(axis=1, initial=-np.inf, keepdims=True)

@@ -45,12 +45,8 @@ _SAFETENSORS = {
     "BOOL": np.dtype("?"),
 }
 
-WRAPPERS = (
-    "state_dict_ema",
-    "model_ema",
-    "state_dict",
-    "model",
-)  # keys under which checkpoints keep a state dict
+# Keys under which checkpoints keep a state dict.
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
