@@ -1,20 +1,15 @@
 """What a model says of itself, in bundle.json or an exported file, checked key by key: people edit such files."""
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from wastejax.data.transforms import Preprocessing
+from wastejax.data.transforms import Preprocessing, is_number
 
 _Rule = tuple[Callable[[Any], bool], str]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1
+    return is_number(value) and 0 <= value <= 1
 
 
 def _is_text(value: Any) -> bool:
@@ -47,7 +42,7 @@ _TEXT = (_is_text, "text")
 RULES: dict[str, _Rule] = {
     "classes": (_are_names, "a list of different names"),
     "preprocessing": _TABLE,
-    "temperature": (lambda value: _is_number(value) and value > 0, "a number > 0"),
+    "temperature": (lambda value: is_number(value) and value > 0, "a number > 0"),
     "thresholds": (_are_thresholds, 'a table such as {"0.95": 0.7}, shares or null by shares'),
     "class_thresholds": (
         lambda value: isinstance(value, list) and all(map(_is_share, value)),

@@ -24,12 +24,13 @@ ENOUGH = 4
 LARGEST = 8192  # side of a stored square, pixels: larger ones would not fit into memory
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Returns whether a value from JSON is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _are_three(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 3 and all(map(_is_number, value))
+    return isinstance(value, tuple) and len(value) == 3 and all(map(is_number, value))
 
 
 # What each field of a stored `Preprocessing` may be.
@@ -38,7 +39,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: type(value) is int and 0 < value <= LARGEST,
         f"an integer from 1 to {LARGEST:,}",
     ),
-    "crop": (lambda value: _is_number(value) and 0.01 <= value <= 1, "a number from 0.01 to 1"),
+    "crop": (lambda value: is_number(value) and 0.01 <= value <= 1, "a number from 0.01 to 1"),
     "interpolation": (lambda value: isinstance(value, str) and value in FILTERS, " or ".join(FILTERS)),
     "mean": (_are_three, "three numbers"),
     "std": (lambda value: _are_three(value) and min(value) > 0, "three numbers > 0"),

@@ -16,12 +16,7 @@ from wastejax.data.prepare import images_of, one_class
 from wastejax.data.sources import Source, open_data, open_images
 from wastejax.errors import UserError
 from wastejax.evaluation.by_source import answers_to, score_meant, score_members
-from wastejax.evaluation.evaluate import (
-    evaluate,
-    evaluate_several,
-    match_classes,
-    predict_logits,
-)
+from wastejax.evaluation.evaluate import evaluate, evaluate_several, match_classes, predict_logits
 from wastejax.evaluation.images import Asked, asked_images, manifest_of, own_source, readable
 from wastejax.evaluation.report.review import Doubt, mistakes, mistakes_of_several, write_review
 from wastejax.evaluation.trust import Calibration, calibrate_bundle, choose_thresholds_of, score_trust

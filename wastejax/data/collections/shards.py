@@ -296,11 +296,7 @@ def _read(source: Source, index: int) -> bytes | OSError:
         return error
 
 
-def _write_index(
-    folder: Path,
-    rows: Rows,
-    about: dict[str, Any],
-) -> None:
+def _write_index(folder: Path, rows: Rows, about: dict[str, Any]) -> None:
     """Writes the index in one move; so many rows at once that names take little memory."""
     import pyarrow as pa
 

@@ -15,12 +15,7 @@ from wastejax.data.description import Mixture, is_description, open_description
 from wastejax.data.duplicates import Scan, group_duplicates, joined_groups, scan
 from wastejax.data.formats.boxes import MARGIN, Reading
 from wastejax.data.prepare.checks import check_all_left, check_content, check_opened, check_splits
-from wastejax.data.prepare.notes import (
-    describe_scene,
-    notes_on_given,
-    notes_on_split,
-    notes_on_twins,
-)
+from wastejax.data.prepare.notes import describe_scene, notes_on_given, notes_on_split, notes_on_twins
 from wastejax.data.sources import Source, open_source
 from wastejax.data.split import SPLITS, Manifest, load_manifest, shorten, stratified_group_split
 from wastejax.errors import ConfigError, nearest

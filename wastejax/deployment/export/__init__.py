@@ -239,7 +239,7 @@ def export_model(
     check_request(asked, form, target, checked, calibrate)
     bundle = load_bundle(asked.model or default_bundle(), taxonomy)
     if form.name == "bundle":
-        _copy(bundle, target, form.precision)
+        save_bundle(target, bundle, STORED[form.precision], digests(bundle.path)[0])
         return Exported(target, sum(file.stat().st_size for file in target.iterdir()))
     eight = form.precision in ("int8", "integer")
     calibration = calibration_images(asked, bundle, calibrate) if eight else None
@@ -341,8 +341,3 @@ def _convert(bundle: Bundle, path: Path, form: Form, calibration: Sample | None)
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         name = bundle.config["model"]["name"]
         raise UserError(f"--format={form.name}: {name} cannot be written so: {reason}") from error
-
-
-def _copy(bundle: Bundle, out: Path, precision: str) -> None:
-    """Writes the bundle anew, with smaller kernels where asked for."""
-    save_bundle(out, bundle, STORED[precision], digests(bundle.path)[0])

@@ -114,9 +114,7 @@ def halve(source: Path, path: Path, about: str) -> None:
             half = numpy_helper.from_array(values.astype(np.float16), f"{tensor.name}_half")
             casts.append(onnx.helper.make_node("Cast", [half.name], [tensor.name], to=onnx.TensorProto.FLOAT))
             tensor.CopyFrom(half)
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    onnx_graph.refill(model.graph.node, [*casts, *model.graph.node])
     _write(model, path, about)
 
 

@@ -5,7 +5,7 @@ convolution; runtimes find their fast kernels only where that is gone.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,7 @@ def set_axes(graph: Any) -> None:
         if node.op_type.startswith("Reduce") and node.op_type != "ReduceSum" and len(node.input) == 2:
             axes = numpy_helper.to_array(arrays[node.input.pop()])
             kept = [a for a in node.attribute if a.name == "keepdims"]
-            del node.attribute[:]
-            node.attribute.extend([*kept, helper.make_attribute("axes", axes.tolist())])
+            refill(node.attribute, [*kept, helper.make_attribute("axes", axes.tolist())])
 
 
 def pool_globally(graph: Any) -> None:
@@ -198,14 +197,14 @@ def prune(graph: Any) -> None:
         needed.add(name)
         if name in makers:
             wanted += [*makers[name].input, *makers[name].output]
-    _keep(graph.node, (node for node in graph.node if node.output[0] in needed))
-    _keep(graph.initializer, (tensor for tensor in graph.initializer if tensor.name in needed))
+    refill(graph.node, [node for node in graph.node if node.output[0] in needed])
+    refill(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in needed])
 
 
-def _keep(field: Any, items: Iterable[Any]) -> None:
-    kept = list(items)
+def refill(field: Any, items: list[Any]) -> None:
+    """Replaces what a repeated field of a protocol buffer holds."""
     del field[:]
-    field.extend(kept)
+    field.extend(items)
 
 
 def _constant(graph: Any, name: str, array: np.ndarray) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from wastejax.deployment.formats.onnx_graph import refill
 from wastejax.files import write_bytes
 
 LEVELS = 127  # of an 8-bit kernel, on either side of zero
@@ -42,9 +43,7 @@ def pack(source: Path, path: Path) -> None:
             onnx.helper.make_node("Cast", [f"{name}_levels"], [f"{name}_cast"], to=onnx.TensorProto.FLOAT),
             onnx.helper.make_node("Mul", [f"{name}_cast", f"{name}_scale"], [name]),
         ]
-    nodes += model.graph.node
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    refill(model.graph.node, [*nodes, *model.graph.node])
     onnx.checker.check_model(model)
     write_bytes(path, model.SerializeToString())
 
