@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from corrections_file import to_csv
+from ml_collections import ConfigDict
 from PIL import Image
 
 from wastejax.auditing import run
 from wastejax.auditing.run import Options, audit_folder
 from wastejax.data.corrections import load_corrections
+from wastejax.data.prepare import prepare
 from wastejax.data.sources import open_folder
-from wastejax.data.split import load_manifest, save_manifest
+from wastejax.data.split import SPLITS, load_manifest, save_manifest
+from wastejax.errors import UserError
 from wastejax.progress import Listener
 
 
@@ -52,6 +55,65 @@ def test_the_manifest_of_corrected_data_is_named_with_the_corrections(data, tmp_
     assert lines[-1].endswith(f"; train with {options}")
     source = open_folder(data)
     assert len(load_manifest(manifest, source, load_corrections(file).of(source).labels).indices) == 6
+
+
+def write_images(folder: Path, count: int, seed: int = 0) -> None:
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for i in range(count):
+        image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        image.resize((100, 100), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+
+
+def halves(root: Path, train: int = 5) -> Path:
+    """Two classes, divided into train and test alone."""
+    for seed, name in enumerate(("can", "jar")):
+        write_images(root / "train" / name, train, seed)
+        write_images(root / "test" / name, 2, seed + 10)
+    return root
+
+
+def trained_on(data: Path, manifest: Path) -> dict[str, int]:
+    """Returns how many images training has in each split."""
+    config = {"source": "folder", "dir": str(data), "on_bad_image": "raise", "leave_out": ()}
+    split = {"ratios": (3, 1, 1), "group": "phash", "hamming": 8, "manifest": str(manifest)}
+    dataset = prepare(ConfigDict(config | {"split": split}), 17, None)
+    return {split: len(dataset.indices(split)) for split in SPLITS}
+
+
+@pytest.mark.parametrize("by_csv", [False, True])
+def test_a_part_that_the_given_splits_lack_is_taken_from_train(tmp_path, monkeypatch, by_csv):
+    """Many sets have no val: training deals it from train, and refuses a manifest without."""
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+    data, given = halves(tmp_path / "halves"), None
+    if by_csv:
+        given = tmp_path / "mine.csv"
+        source = open_folder(data)
+        save_manifest(given, source, np.arange(len(source)), source.splits)
+    lines: list[str] = []
+    options = Options(manifest=given, write_manifest=True)
+    audit_folder(data, tmp_path / "out", options, Listener(lines.append))
+    assert any("no such split, so some training images are set aside: 2 as val" in line for line in lines)
+    assert lines[-1].endswith(
+        f"; train with --config.data.split.manifest={tmp_path / 'out' / 'manifest.csv'}"
+    )
+    assert trained_on(data, tmp_path / "out" / "manifest.csv") == {"train": 8, "val": 2, "test": 4}
+
+
+def test_a_manifest_that_is_too_little_to_train_on_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+    data = halves(tmp_path / "halves", train=1)
+    lines: list[str] = []
+    audit_folder(data, tmp_path / "out", Options(write_manifest=True), Listener(lines.append))
+    assert "; too little for training: " in lines[-1] and "train with" not in lines[-1]
+
+
+def test_a_manifest_of_splits_without_train_is_refused_before_the_audit(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "audit", None)
+    data = halves(tmp_path / "halves")
+    (data / "train").rename(data / "val")
+    with pytest.raises(UserError, match=r"--write-manifest: .*has no train to learn from"):
+        audit_folder(data, tmp_path / "out", Options(write_manifest=True))
 
 
 class Names(tuple):

@@ -14,16 +14,18 @@ from wastejax.data.cache import cache_dir
 from wastejax.data.corrections import Changes, load_corrections
 from wastejax.data.description import is_description
 from wastejax.data.duplicates import joined_groups
+from wastejax.data.prepare.checks import check_splits
+from wastejax.data.prepare.notes import notes_on_dealt
 from wastejax.data.sources import Source, check_outside, open_path
-from wastejax.data.split import load_manifest, save_manifest, stratified_group_split
-from wastejax.errors import UserError
+from wastejax.data.split import deal_missing, load_manifest, save_manifest
+from wastejax.errors import ConfigError, UserError
 from wastejax.evaluation.report.review import NAME, Doubt, write_review
 from wastejax.files import check_folder, check_unread, user_path, write_json
 from wastejax.progress import SILENT, Listener, Say
 from wastejax.runtime.ray_cluster import OnRay, cluster, ray_module, reach
 
 FACTS, PAGE, TABLE, MANIFEST = "audit.json", "report.html", "images.parquet", "manifest.csv"
-SEED = 17  # of the split that the cleaned manifest gets where none is given
+SEED = 17  # of what the cleaned manifest deals: the split, or the parts of it that are not given
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def audit_folder(
         given = load_corrections(corrections, "--corrections")
         changes = given.of(source)
         source = changes.applied(source)
-    splits = _splits(options.manifest, source, original)
+    splits = _splits(data, options, source, original)
     if options.workers == "ray":
         with cluster(options.address) as ray:
             found = audit(source, cache_dir(), progress=listener.count, each=OnRay(ray))
@@ -136,14 +138,23 @@ def _open(data: str | Path, model: str | None) -> Source:
     return source
 
 
-def _splits(manifest: str | Path | None, source: Source, original: Source) -> np.ndarray | None:
-    """Returns str [N], splits by a manifest ('' for files it does not list) or the folders; None without either."""
-    if manifest is None:
-        return None if source.splits is None else np.array(source.splits)
-    now = {name: source.classes[label] for name, label in zip(source.names, source.labels, strict=True)}
-    listed = load_manifest(manifest, original, now)
-    split = {original.names[i]: name for i, name in zip(listed.indices, listed.splits, strict=True)}
-    return np.array([split.get(name, "") for name in source.names], "U5")
+def _splits(data: str | Path, options: Options, source: Source, original: Source) -> np.ndarray | None:
+    """Returns str [N], splits by a manifest ('' for files it does not list) or the folders; None without either.
+
+    Raises:
+        UserError: a manifest is to be written of splits without train, or the given one does not fit the data.
+    """
+    if options.manifest is None:
+        splits = None if source.splits is None else np.array(source.splits)
+    else:
+        now = {name: source.classes[label] for name, label in zip(source.names, source.labels, strict=True)}
+        listed = load_manifest(options.manifest, original, now)
+        split = {original.names[i]: name for i, name in zip(listed.indices, listed.splits, strict=True)}
+        splits = np.array([split.get(name, "") for name in source.names], "U5")
+    if options.write_manifest and splits is not None and "train" not in splits:
+        given = f"--data={data}" if options.manifest is None else f"--split={options.manifest}"
+        raise UserError(f"--write-manifest: the split of {given} has no train to learn from; leave it out")
+    return splits
 
 
 def _old_labels(original: Source, changes: Changes) -> dict[str, str]:
@@ -196,21 +207,37 @@ def _public(model: str | Path | None) -> str | None:
 def _write_manifest(
     path: Path, found: Audit, splits: np.ndarray | None, corrections: str | Path | None, say: Say
 ) -> None:
-    """Writes what is left, of the files that the given splits list; its labels are the corrected ones."""
+    """Writes what is left, of the files that the given splits list; its labels are the corrected ones.
+
+    A part that these splits lack is taken from train, as training does with folders: it takes no manifest without.
+    """
     kept = clean(found, None if splits is None else splits != "")
     if not len(kept):
         raise UserError(f"{path}: nothing is left that could be listed")
     source = found.source.select(kept)
     groups = joined_groups(np.arange(len(kept)), source.groups)
     given = None if splits is None else splits[kept]
-    chosen = (
-        stratified_group_split(source.labels, source.domains, groups, seed=SEED) if given is None else given
-    )
+    if given is not None and "train" not in given:
+        raise UserError(f"{path}: nothing is left of train that could be listed")
+    chosen, dealt = deal_missing(source, given, groups, seed=SEED)
+    for note in [] if given is None else notes_on_dealt(chosen, dealt, "the given splits have"):
+        say(f"note: {note}")
     save_manifest(path, source, groups, chosen)
     lost = sorted(set(found.source.classes) - set(source.classes))
     say(
         f"written: {path}, {len(kept):,} of {len(found.source):,} images"
         + (f"; nothing is left of {', '.join(lost)}" if lost else "")
-        + f"; train with --config.data.split.manifest={path}"
-        + (f" --config.data.corrections={corrections}" if corrections else "")
+        + _next_step(path, source, groups, chosen, corrections)
     )
+
+
+def _next_step(
+    path: Path, source: Source, groups: np.ndarray, splits: np.ndarray, corrections: str | Path | None
+) -> str:
+    """Returns how to train with a manifest, or why training would refuse it: too little may be left."""
+    try:
+        check_splits(source, groups, splits, ("train",), str(path), "")
+    except ConfigError as error:
+        return f"; too little for training: {error.problem}"
+    corrected = f" --config.data.corrections={corrections}" if corrections else ""
+    return f"; train with --config.data.split.manifest={path}{corrected}"

@@ -116,6 +116,40 @@ def _fill_missing(result: np.ndarray, shown: np.ndarray, members: list[np.ndarra
                 break
 
 
+def deal_missing(
+    source: Source,
+    given: Sequence[str] | np.ndarray | None,
+    groups: np.ndarray,
+    ratios: Sequence[float] = (3, 1, 1),
+    seed: int = 17,
+) -> tuple[np.ndarray, list[str]]:
+    """Splits as it is given, and by ratio, class, domain and group where nothing is given.
+
+    A part that is not given (many sets have no val) is taken from train.
+
+    Args:
+        source: N images.
+        given: str [N], 'train', 'val' or 'test', with train among them; None for images that are not divided yet.
+        groups: int [N], group ids.
+        ratios: sizes of train, val and test relative to each other; those of the parts that are dealt count.
+        seed: same seed, same split.
+
+    Returns:
+        str [N], the split of each image, and the names of the splits that were dealt here.
+    """
+    splits = np.full(len(source), "train") if given is None else np.array(given, "U5")
+    dealt = [split for split in SPLITS if split == "train" or split not in splits]
+    if len(dealt) > 1:
+        pool = np.flatnonzero(splits == "train")
+        of_dealt = [ratios[SPLITS.index(split)] for split in dealt]
+        domains = [source.domains[i] for i in pool]
+        # Those of no class are dealt too, as a class of their own.
+        labels = np.where(source.contents[pool].any(axis=1), source.labels[pool], len(source.classes))
+        shown = None if source.shown is None else source.shown[pool]
+        splits[pool] = stratified_group_split(labels, domains, groups[pool], of_dealt, seed, dealt, shown)
+    return splits, dealt
+
+
 def save_manifest(
     path: str | Path,
     source: Source,

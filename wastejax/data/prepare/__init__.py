@@ -17,7 +17,7 @@ from wastejax.data.formats.boxes import MARGIN, Reading
 from wastejax.data.prepare.checks import check_all_left, check_content, check_opened, check_splits
 from wastejax.data.prepare.notes import describe_scene, notes_on_given, notes_on_split, notes_on_twins
 from wastejax.data.sources import Source, open_source
-from wastejax.data.split import SPLITS, Manifest, load_manifest, shorten, stratified_group_split
+from wastejax.data.split import SPLITS, Manifest, deal_missing, load_manifest, shorten
 from wastejax.errors import ConfigError, nearest
 from wastejax.progress import Count, Say
 
@@ -314,27 +314,8 @@ def _deal(
     source: Source, groups: np.ndarray, config: Any, seed: int, scene: str, notes: list[str]
 ) -> np.ndarray:
     """Returns the splits dealt to groups, str [N]; takes notes."""
-    splits, dealt = _split(source, groups, config, seed)
+    splits, dealt = deal_missing(source, source.splits, groups, config.ratios, seed)
     check_splits(source, groups, splits, dealt, "config.data.dir", scene)
     notes += notes_on_split(source, splits, dealt)
     notes += [f"{scene}. They stay on one side of the split"] if scene else []
     return splits
-
-
-def _split(source: Source, groups: np.ndarray, config: Any, seed: int) -> tuple[np.ndarray, list[str]]:
-    """Splits by the folders where they say, and by ratio, class, domain and group where they do not.
-
-    A part that the folders lack (many sets have no val) is taken from train. Returns the split of each image, str
-    [N], and the names of the splits that were dealt here.
-    """
-    splits = np.full(len(source), "train") if source.splits is None else np.array(source.splits, "U5")
-    dealt = [split for split in SPLITS if split == "train" or split not in splits]
-    if len(dealt) > 1:
-        pool = np.flatnonzero(splits == "train")
-        ratios = [config.ratios[SPLITS.index(split)] for split in dealt]
-        domains = [source.domains[i] for i in pool]
-        # Those of no class are dealt too, as a class of their own.
-        labels = np.where(source.contents[pool].any(axis=1), source.labels[pool], len(source.classes))
-        shown = None if source.shown is None else source.shown[pool]
-        splits[pool] = stratified_group_split(labels, domains, groups[pool], ratios, seed, dealt, shown)
-    return splits, dealt

@@ -29,15 +29,19 @@ def describe_scene(phash: np.ndarray, gray: np.ndarray, twins: np.ndarray) -> st
     )
 
 
+def notes_on_dealt(splits: np.ndarray, dealt: Sequence[str], what: str = "the data have") -> list[str]:
+    """Tells which parts of a given split were dealt from train, as it lacks them; `what` has that split."""
+    taken = [f"{int(np.sum(splits == split)):,} as {split}" for split in dealt if split != "train"]
+    return (
+        [f"{what} no such split, so some training images are set aside: {' and '.join(taken)}"]
+        if taken
+        else []
+    )
+
+
 def notes_on_split(source: Source, splits: np.ndarray, dealt: Sequence[str]) -> list[str]:
     """Describes the split: parts taken from train, and classes too small to split well."""
-    notes = []
-    if source.splits is not None:
-        taken = [f"{int(np.sum(splits == split)):,} as {split}" for split in dealt if split != "train"]
-        if taken:
-            notes.append(
-                f"the data have no such split, so some training images are set aside: {' and '.join(taken)}"
-            )
+    notes = [] if source.splits is None else notes_on_dealt(splits, dealt)
     small, contents = [], source.contents
     for label, name in enumerate(source.classes):
         counts = [int(np.sum(splits[contents[:, label]] == split)) for split in SPLITS]
