@@ -93,7 +93,10 @@ def test_a_part_that_the_given_splits_lack_is_taken_from_train(tmp_path, monkeyp
     lines: list[str] = []
     options = Options(manifest=given, write_manifest=True)
     audit_folder(data, tmp_path / "out", options, Listener(lines.append))
-    assert any("no such split, so some training images are set aside: 2 as val" in line for line in lines)
+    assert any(
+        "the given split lacks a part, so some training images are set aside: 2 as val" in line
+        for line in lines
+    )
     assert lines[-1].endswith(
         f"; train with --config.data.split.manifest={tmp_path / 'out' / 'manifest.csv'}"
     )

@@ -20,6 +20,7 @@ from wastejax.progress import Count, Counts
 
 SMALL = 64  # shorter side, pixels, below which an image is called small
 LONG = 3  # ratio of the sides above which it is called elongated
+_ENDINGS = frozenset(ending for endings in ENDINGS.values() for ending in endings)
 SEEDS = tuple(range(17, 22))  # of the plain random splits whose leaks are counted
 
 
@@ -307,13 +308,15 @@ def _describe_files(found: Audit) -> dict[str, Any]:
 def _oddities(name: str, header: Header) -> list[str]:
     short, long = sorted((header.width, header.height))
     ending = Path(name).suffix.lower()
+    # Crops (`a.jpg#0`) and images in tables have names, and no ending that says what they are.
+    misnamed = ending in _ENDINGS and ending not in ENDINGS.get(header.format, (ending,))
     checks = {
         f"mode {header.mode}": header.mode != "RGB",
         "turned by EXIF": header.rotated,
         "animated": header.animated,
         f"small, a side under {SMALL} px": short < SMALL,
         f"elongated, sides over {LONG}:1": long > LONG * short,
-        f"{header.format} named {ending}": ending not in ENDINGS.get(header.format, (ending,)),
+        f"{header.format} named {ending}": misnamed,
     }
     return [what for what, true in checks.items() if true]
 

@@ -220,7 +220,7 @@ def _write_manifest(
     if given is not None and "train" not in given:
         raise UserError(f"{path}: nothing is left of train that could be listed")
     chosen, dealt = deal_missing(source, given, groups, seed=SEED)
-    for note in [] if given is None else notes_on_dealt(chosen, dealt, "the given splits have"):
+    for note in [] if given is None else notes_on_dealt(chosen, dealt, "the given split lacks a part"):
         say(f"note: {note}")
     save_manifest(path, source, groups, chosen)
     lost = sorted(set(found.source.classes) - set(source.classes))

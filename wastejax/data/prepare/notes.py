@@ -29,14 +29,12 @@ def describe_scene(phash: np.ndarray, gray: np.ndarray, twins: np.ndarray) -> st
     )
 
 
-def notes_on_dealt(splits: np.ndarray, dealt: Sequence[str], what: str = "the data have") -> list[str]:
-    """Tells which parts of a given split were dealt from train, as it lacks them; `what` has that split."""
+def notes_on_dealt(
+    splits: np.ndarray, dealt: Sequence[str], why: str = "the data have no such split"
+) -> list[str]:
+    """Tells which parts were dealt (names, with train) from the train part of splits (str [N]) that lack them."""
     taken = [f"{int(np.sum(splits == split)):,} as {split}" for split in dealt if split != "train"]
-    return (
-        [f"{what} no such split, so some training images are set aside: {' and '.join(taken)}"]
-        if taken
-        else []
-    )
+    return [f"{why}, so some training images are set aside: {' and '.join(taken)}"] if taken else []
 
 
 def notes_on_split(source: Source, splits: np.ndarray, dealt: Sequence[str]) -> list[str]:
