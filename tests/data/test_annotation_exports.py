@@ -237,6 +237,35 @@ def test_tags_of_cvat_label_whole_photographs(tmp_path):
 
 
 @pytest.mark.parametrize("tool", ["label studio", "cvat"])
+def test_tags_label_photographs_though_something_is_drawn_that_cannot_be_used(tmp_path, tool):
+    """One stray line, or an empty box, refused the whole set."""
+    for i, name in enumerate(("a.png", "b.png")):
+        photo(tmp_path / name, i)
+    if tool == "cvat":
+        drawn = '<polyline label="x" points="1,1;2,2"/><box label="x" xtl="5" ytl="5" xbr="5" ybr="9"/>'
+        images = cvat_image("a.png", f'<tag label="can"/>{drawn}') + cvat_image("b.png", '<tag label="jar"/>')
+        source, kind = open_path(cvat(tmp_path, images)), "polyline"
+    else:
+        point = {"type": "keypointlabels", "value": {"x": 1, "y": 1, "width": 1, "keypointlabels": ["x"]}}
+        flat = rectangle("x", 10, 10, 0, 20)
+        tasks = task("a.png", choices("can"), point, flat), task("b.png", choices("jar"))
+        source, kind = open_path(label_studio(tmp_path, *tasks)), "keypoint"
+    assert (source.names, source.label_names) == (("a.png", "b.png"), ["can", "jar"])
+    assert f"boxes left out: 1 drawn as {kind}, 1 of zero size" in source.notes
+
+
+def test_spaces_around_a_label_make_no_other_class_and_nearly_the_same_names_are_said(tmp_path):
+    photo(tmp_path / "a.png")
+    at = 'xtl="1" ytl="1" xbr="20" ybr="20"'
+    labels = ("can", "can ", "Can", "jar")
+    source = open_path(
+        cvat(tmp_path, cvat_image("a.png", "".join(f'<box label="{label}" {at}/>' for label in labels)))
+    )
+    assert source.classes == ("Can", "can", "jar")
+    assert "classes with nearly the same name: 'Can' and 'can'; are they one?" in source.notes
+
+
+@pytest.mark.parametrize("tool", ["label studio", "cvat"])
 @pytest.mark.parametrize("upright", [True, False])
 def test_boxes_agree_with_the_exif_orientation(tmp_path, tool, upright):
     """Annotated on the image as it is shown, or as it is stored: 80 x 60, shown 60 x 80."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wastejax.data.sources import open_folder, open_images
+from wastejax.data.sources import open_folder, open_images, open_path
 from wastejax.deployment.images import find
 from wastejax.errors import ConfigError
 
@@ -244,7 +244,7 @@ def test_a_class_of_unreadable_endings_is_named_with_them(tmp_path):
 def test_classes_of_nearly_the_same_name_are_said(tmp_path, other):
     name = "card_board" if " " in other and "board" in other.split()[-1] else "cardboard"
     fill(tmp_path, f"{name}/1.png", f"{other}/1.png", "glass/1.png")
-    assert any("nearly the same name" in n and repr(other) in n for n in open_folder(tmp_path).notes)
+    assert any("nearly the same name" in n and repr(other) in n for n in open_path(tmp_path).notes)
 
 
 def test_two_folders_with_the_same_names_sizes_and_dates_are_told_apart(tmp_path):

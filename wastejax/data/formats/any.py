@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 from wastejax.data.collections.labeled import open_tars, open_url, tar_files
@@ -13,7 +14,7 @@ from wastejax.data.formats.boxes.cvat import open_cvat
 from wastejax.data.formats.boxes.label_studio import open_label_studio
 from wastejax.data.formats.boxes.voc import open_voc, xml_files
 from wastejax.data.formats.boxes.yolo import open_yolo, yolo_file
-from wastejax.data.formats.class_folders import open_folder
+from wastejax.data.formats.class_folders import notes_on_names, open_folder
 from wastejax.data.formats.parquet import image_column, open_parquet, parquet_files
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.table import metadata_files, open_tables
@@ -45,7 +46,9 @@ def open_path(path: str | Path, key: str = "config.data.dir", reading: Reading =
         ConfigError: it is not there, or cannot be used.
     """
     source = _open(path, key, reading)
-    return source.with_several() if reading.several and source.shown is None else source
+    if reading.several and source.shown is None:
+        source = source.with_several()
+    return replace(source, notes=(*source.notes, *notes_on_names(source.classes)))
 
 
 def _open(path: str | Path, key: str, reading: Reading) -> Source:

@@ -109,7 +109,6 @@ def from_walk(
         *([f"files left out by their ending: {left_out}"] if left_out else []),
         *(f"no other split beside {name!r}: its images are taken as undivided" for name in alone),
         *layout.notes,
-        *_notes_on_names(classes),
     ]
     return Source(
         names=_unique_names(raw, [shards[i] for i in inside] if shards else ()),
@@ -293,7 +292,7 @@ def _said(folders: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     return (f"splits by the folders' names: {said}",) if said else ()
 
 
-def _notes_on_names(classes: tuple[str, ...]) -> list[str]:
+def notes_on_names(classes: Sequence[str]) -> list[str]:
     """Returns notes on classes that may be one: their names differ in case, spacing or `(1)` alone."""
     alike: dict[str, list[str]] = {}
     for name in classes:

@@ -79,7 +79,7 @@ class Annotations:
         kind: their format, for the notes.
         photographs: path -> split, '' for none, of all that are listed, with and without boxes.
         boxes: all that could be read.
-        tags: labels of photographs, which count where images have several labels, or where there is no box at all.
+        tags: labels of photographs, which count where images have several labels, or where no box can be used.
         dropped: reason -> count of boxes that cannot be used.
         notes: what else the reader should know, one line each.
     """
@@ -94,7 +94,7 @@ class Annotations:
 
 
 def as_source(found: Annotations, reading: Reading, key: str) -> Source:
-    """Returns one image for each box, or for each photograph: where images have several labels, or all are of tags.
+    """Returns one image for each box, or for each photograph: where images have several labels, or tags alone.
 
     Args:
         found: the annotations.
@@ -105,15 +105,16 @@ def as_source(found: Annotations, reading: Reading, key: str) -> Source:
         ConfigError: there is no box, or no label, left; or some photographs have a split and some have none.
     """
     all_or_none(found.photographs.items(), str(found.root), key)
+    # Tools keep the spaces that people type: they are no other class.
     found = replace(
         found,
-        boxes=[box._replace(label=composed(box.label)) for box in found.boxes],
-        tags=[tag._replace(label=composed(tag.label)) for tag in found.tags],
+        boxes=[box._replace(label=composed(box.label).strip()) for box in found.boxes],
+        tags=[tag._replace(label=composed(tag.label).strip()) for tag in found.tags],
     )
     whole = [tag for tag in found.tags if tag.whole]
     if reading.several:
         source = _whole(found, key)
-    elif whole and not found.boxes and not any(found.dropped.values()):
+    elif whole and not _inside(found)[0]:
         source = _tagged(found, whole, key)
     else:
         source = _crops(found, reading.margin, key)
@@ -138,8 +139,19 @@ def _tagged(found: Annotations, tags: Sequence[Tag], key: str) -> Source:
     notes = [
         f"read as {found.kind}: {len(paths):,} whole photographs with a label each",
         *([f"photographs without a label, left out: {bare:,}"] if bare else []),
+        *([f"boxes left out: {said}"] if (said := _counted(_inside(found)[1])) else []),
     ]
     return replace(source, shown=None, notes=tuple(notes))
+
+
+def _inside(found: Annotations) -> tuple[list[Box], Counter[str]]:
+    """Returns what can be used of the boxes; and reason -> count of those that are not used, 'cut' of a part."""
+    kept, counts = [], Counter(found.dropped)
+    for box in found.boxes:
+        reason, inside = _clipped(box)
+        counts[reason] += bool(reason)
+        kept += [inside] if inside else []
+    return kept, counts
 
 
 def _photographs(found: Annotations, paths: tuple[str, ...]) -> Source:
@@ -194,12 +206,8 @@ def _crops(found: Annotations, margin: float, key: str) -> Source:
 
     What a margin has beyond the photograph is cut off.
     """
-    root, counts = found.root, Counter(found.dropped)
-    kept = []
-    for box in found.boxes:
-        reason, inside = _clipped(box)
-        counts[reason] += bool(reason)
-        kept += [inside] if inside else []
+    root = found.root
+    kept, counts = _inside(found)
     cut = counts.pop("cut", 0)
     said = _counted(counts)
     if not kept:
