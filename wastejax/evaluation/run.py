@@ -80,9 +80,8 @@ def evaluate_model(
     if source.members is not None:
         scores["per_source"] = score_members(bundle, source, indices, result, calibration)
     if review is not None:
-        doubts = mistakes(
-            result.logits / calibration.temperature, result.labels, result.indices, bundle.classes
-        )
+        logits = result.logits / calibration.temperature
+        doubts = mistakes(logits, result.labels, result.indices, bundle.classes)
         _review(Path(review), asked, bundle, source, doubts, say)
     return bundle, scores
 
