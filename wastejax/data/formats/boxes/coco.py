@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wastejax.data.formats.boxes import Box, Corners, Reading, Tag
-from wastejax.data.formats.boxes.find import Found, content_of, ending_with, placed
+from wastejax.data.formats.boxes.find import Found, content_of, ending_with, place_of, placed
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.splits import all_or_none, keep_split
@@ -14,6 +14,9 @@ from wastejax.data.formats.walk import not_read, walk
 from wastejax.errors import ConfigError
 
 IN_FOLDER = "_annotations.coco.json"  # Roboflow's name
+_MOST_LOOKED_FOR = (
+    256  # photographs in each folder that may be theirs, spread over all: disks take long to answer
+)
 _PREFIX = "instances_"  # what the splits' names follow in COCO's own, in annotations/
 
 
@@ -57,8 +60,10 @@ def _read(file: Path, split: str, found: Found, key: str) -> None:
     """Adds the photographs and labels of one file; a box that cannot be used is a tag."""
     with content_of(f"{file} is no COCO file with images, categories and annotations", key):
         content = json.loads(file.read_text(encoding="utf-8-sig"))
-        images = {image["id"]: (str(image["file_name"]), _size(image)) for image in content["images"]}
-        names = {category["id"]: str(category["name"]) for category in content["categories"]}
+        called = _by_id(content["images"], "file_name", f"{file}: image", key)
+        sizes = {image["id"]: _size(image) for image in content["images"]}
+        images = {number: (name, sizes[number]) for number, name in called.items()}
+        names = _by_id(content["categories"], "name", f"{file}: category", key)
         annotations = list(content["annotations"])
         place = _places(file, [name for name, _ in images.values()], key)
     for name, photograph in place.items():
@@ -81,6 +86,24 @@ def _read(file: Path, split: str, found: Found, key: str) -> None:
             w, h = size
             shares = (corners[0] / w, corners[1] / h, corners[2] / w, corners[3] / h)
             found.things.append(Box(str(place[image]), label, shares, size))
+
+
+def _by_id(entries: list[dict[str, Any]], field: str, what: str, key: str) -> dict[Any, str]:
+    """Returns the name of each id.
+
+    Raises:
+        ConfigError: an id has two names, as in files that were put together as they are: whose are its boxes?
+    """
+    found: dict[Any, str] = {}
+    for entry in entries:
+        number, name = entry["id"], str(entry[field])
+        if (before := found.setdefault(number, name)) != name:
+            raise ConfigError(
+                key,
+                f"{what} {number!r} is {before!r} and {name!r}; give each an id of its own, or the files that "
+                "were put together one by one",
+            )
+    return found
 
 
 def _size(image: dict[str, Any]) -> tuple[int, int] | None:
@@ -108,29 +131,52 @@ def _corners(annotation: dict[str, Any]) -> Corners | None:
 
 
 def _places(file: Path, names: list[str], key: str) -> dict[str, Path]:
-    """Finds the photographs: beside the JSON or where COCO has them, else by their names alone."""
+    """Finds the photographs: in the one of COCO's folders that has most of them, else by their names.
+
+    Raises:
+        ConfigError: none is there, or their names alone do not say which is which.
+    """
     stem = re.sub(r"^(instances|annotations|labels)_", "", file.stem)
     above = file.parent.parent
     folders = [
         file.parent,
         file.parent / "images",
+        file.parent / "data",
         above,
         above / "images",
         above / stem,
         above / "images" / stem,
     ]
-    for folder in folders:
-        if names and (folder / names[0]).is_file():
-            return {name: folder / name for name in names}
-    found: dict[str, list[Path]] = {}
+    some = names[:: -(-len(names) // _MOST_LOOKED_FOR) or 1]
+    counts = [sum(place_of(name, folder).is_file() for name in some) for folder in folders]
+    if 2 * max(counts) <= len(some):  # a few may be copies of others, which lie elsewhere
+        try:
+            return _by_name(file, names, key)
+        except ConfigError:
+            if not any(counts):
+                raise
+    # Those that are not there are named with all that cannot be read.
+    best = folders[counts.index(max(counts))]
+    return {name: place_of(name, best) for name in names}
+
+
+def _by_name(file: Path, names: list[str], key: str) -> dict[str, Path]:
+    """Returns where photographs lie below the folder of a file, or else below the one above it.
+
+    Raises:
+        ConfigError: one of them is not there, or not certain.
+    """
     missing: list[str] = []
-    for folder in (file.parent, above):
+    for folder in (file.parent, file.parent.parent):
+        below: dict[str, list[Path]] = {}
         for parts in walk(folder, key).images:
-            found.setdefault(parts[-1], []).append(folder.joinpath(*parts))
-        if place := placed(names, found):
-            return place
-        missing = missing or [name for name in names if not ending_with(name, found.get(Path(name).name, ()))]
-        found.clear()
+            below.setdefault(parts[-1], []).append(folder.joinpath(*parts))
+        spelled = {name: name if Path(name).name in below else name.replace("\\", "/") for name in names}
+        if place := placed(spelled.values(), below):
+            return {name: place[spelled[name]] for name in names}
+        missing = missing or [
+            name for name, said in spelled.items() if not ending_with(said, below.get(Path(said).name, ()))
+        ]
     for name in names:
         if problem := not_read(name):
             raise ConfigError(key, f"{file}: its image {name!r} {problem}")

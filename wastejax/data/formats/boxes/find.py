@@ -91,6 +91,12 @@ class Found:
         return as_source(Annotations(root, kind, splits, boxes, tags, self.dropped, notes), reading, key)
 
 
+def place_of(name: str, folder: Path) -> Path:
+    """Returns the path of a name in a folder; one with backslashes that is not there is of Windows."""
+    place = folder / name
+    return folder / name.replace("\\", "/") if "\\" in name and not place.is_file() else place
+
+
 def ending_with(name: str, paths: Iterable[Path]) -> list[Path]:
     """Returns those paths that end with a whole name: with its folders too."""
     parts = PurePosixPath(name).parts
@@ -141,6 +147,8 @@ class Finder:
         Raises:
             ConfigError: there is none, or several of them.
         """
+        folder = self.file.parent
+        names = tuple(name.replace("\\", "/") if not (folder / name).is_file() else name for name in names)
         place, elsewhere = self._place(names)
         first = PurePosixPath(names[0]).parts
         if len(first) > 1 and not elsewhere:
