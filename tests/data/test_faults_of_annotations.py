@@ -101,3 +101,76 @@ def test_names_with_backslashes_in_cvat_are_those_of_windows(tmp_path):
     image = f'<image name="train\\a.png" width="50" height="40">{box}</image>'
     (tmp_path / "annotations.xml").write_text(f"<annotations>{image}</annotations>")
     assert open_path(tmp_path, "--data").groups == ("train/a.png",)
+
+
+def voc(file: Path, names: str, label: str = "can") -> None:
+    """Writes an XML file of one box, which says that its photograph is called so."""
+    corners = "<xmin>11</xmin><ymin>11</ymin><xmax>30</xmax><ymax>30</ymax>"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(
+        f"<annotation><filename>{names}</filename><size><width>50</width><height>40</height></size>"
+        f"<object><name>{label}</name><bndbox>{corners}</bndbox></object></annotation>"
+    )
+
+
+def test_boxes_of_voc_stay_with_the_photograph_that_is_called_like_their_file(tmp_path):
+    photographs(tmp_path / "JPEGImages", "a.png", "a_flip.png", "b.png")
+    photographs(tmp_path / "masks", "a_flip.png", "0001.png")
+    voc(tmp_path / "Annotations/a.xml", "a.png")
+    voc(tmp_path / "Annotations/a_flip.xml", "a.png", "jar")
+    voc(tmp_path / "Annotations/0001.xml", "b.png", "lid")
+    source = open_path(tmp_path, "--data")
+    assert source.groups == ("JPEGImages/a.png", "JPEGImages/a_flip.png", "JPEGImages/b.png")
+    assert source.label_names == ["can", "jar", "lid"]
+    said = "XML files that name the photograph of another, read by their own names: 1 (a_flip.xml)"
+    assert said in source.notes
+
+
+def test_voc_without_a_size_needs_a_photograph_that_can_be_read(tmp_path):
+    photographs(tmp_path, "a.png")
+    voc(tmp_path / "a.xml", "a.png")
+    file = tmp_path / "a.xml"
+    file.write_text(file.read_text().replace("<width>50</width>", ""))
+    assert len(open_path(tmp_path, "--data")) == 1
+    (tmp_path / "a.png").write_text("no image")
+    refused(tmp_path, r"a\.xml: says no width and height, and its image cannot be read: not an image")
+
+
+def test_a_second_file_of_voc_for_a_photograph_is_refused_with_both_files(tmp_path):
+    photographs(tmp_path / "JPEGImages", "a.png")
+    for name in ("a", "a_flip"):
+        voc(tmp_path / f"Annotations/{name}.xml", "a.png")
+    refused(tmp_path, r"JPEGImages/a\.png is the photograph of .*a\.xml and of .*a_flip\.xml; move one")
+
+
+@pytest.mark.parametrize("folder", ["annotations", "Annotations", "ANNOTATIONS"])
+def test_annotations_of_voc_are_found_in_a_folder_of_any_case_and_in_split_folders(tmp_path, folder):
+    for split in ("train", "test"):
+        photographs(tmp_path / "split" / split / "images", "a.png")
+        voc(tmp_path / "split" / split / folder / "a.xml", "a.png")
+    source = open_path(tmp_path / "split", "--data")
+    assert source.groups == ("test/images/a.png", "train/images/a.png")
+    assert source.splits == ("test", "train") and source.classes == ("can",)
+    source = open_path(tmp_path / "split/train", "--data")
+    assert source.groups == ("images/a.png",) and source.classes == ("can",)
+
+
+def test_an_export_of_cvat_among_annotations_of_voc_says_to_name_it(tmp_path):
+    photographs(tmp_path / "images", "a.png")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/all.xml").write_text("<annotations/>")
+    refused(tmp_path, r"all\.xml is no Pascal VOC file; if it is CVAT's, give the file itself")
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_photographs_of_voc_without_a_file_are_counted_and_masks_are_not(tmp_path, several):
+    photographs(tmp_path / "JPEGImages", "a.png", "b.png", "c.png")
+    photographs(tmp_path / "SegmentationClass", "a.gif", "d.gif")
+    voc(tmp_path / "Annotations/a.xml", "a.png")
+    (tmp_path / "Annotations/.a.xml").write_text("of a Mac")
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "ImageSets/Main/train.txt").write_text("a\nb\n")
+    source = open_path(tmp_path, "--data", Reading(several=several))
+    bare = "photographs without an XML file, left out: 2 (JPEGImages/b.png, JPEGImages/c.png)"
+    assert len(source) == 1 and bare in source.notes
+    assert "names in ImageSets/Main without an XML file: 1 (b)" in source.notes

@@ -1,25 +1,97 @@
 """Pascal VOC: an XML file of boxes for each image."""
 
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 from wastejax.data.formats.boxes import Annotations, Box, Corners, Reading, Tag, as_source
 from wastejax.data.formats.boxes.find import content_of
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.splits import keep_split
-from wastejax.data.formats.walk import is_image, not_read, walk
+from wastejax.data.formats.walk import ignored, is_image, not_read, walk
 from wastejax.data.formats.walk import listed as names_of
 from wastejax.data.images import BadImage, decode, read_file
 from wastejax.errors import ConfigError
 
 
-class _Images(NamedTuple):
-    """The paths of images, by their last part, and by that without its ending."""
+class _Images:
+    """The images of a folder, and whose XML file each of them has.
 
-    by_name: dict[str, list[str]]
-    by_stem: dict[str, list[str]]
+    Attributes:
+        root: the folder.
+        key: what to call it in error messages.
+    """
+
+    def __init__(self, root: Path, key: str) -> None:
+        self.root, self.key = root, key
+        self._by_name: dict[str, list[PurePosixPath]] = {}
+        self._by_stem: dict[str, list[PurePosixPath]] = {}
+        self._file_of: dict[PurePosixPath, Path] = {}
+        self._others: list[str] = []  # files that name another photograph which is there
+        for parts in walk(root, key).images:
+            place = PurePosixPath(*parts)
+            self._by_name.setdefault(place.name, []).append(place)
+            self._by_stem.setdefault(place.stem, []).append(place)
+
+    def of(self, file: Path, name: str) -> str:
+        """Returns the image of an XML file, below the root: the one called like the file, else as the file says.
+
+        Copied and renamed files, as of augmented photographs, often keep the name that the first of them had. What
+        lies nearer to the file comes first.
+
+        Raises:
+            ConfigError: there is none, or several, or another file has it already.
+        """
+        named, called = self._by_name.get(name, []), self._by_stem.get(file.stem, [])
+        folder = PurePosixPath(file.relative_to(self.root).as_posix()).parent
+        near = _nearest(folder, list(dict.fromkeys([*called, *named])))
+        as_said = [place for place in near if place.name == name]
+        folders = {place.parent for place in as_said}  # elsewhere a mask may be called like the file
+        places = [p for p in near if p.stem == file.stem and (p.parent in folders or not folders)] or as_said
+        if len(places) > 1:
+            places = [place for place in places if place.name == name] or places
+        if len(places) != 1:
+            problem = f"is there {len(places)} times" if places else not_read(name) or "is not there"
+            raise ConfigError(self.key, f"{file}: its image {name!r} {problem}")
+        image = places[0]
+        self._others += [file.name] if named and image not in named else []
+        if (before := self._file_of.setdefault(image, file)) != file:
+            raise ConfigError(
+                self.key, f"{image} is the photograph of {before} and of {file}; move one of the two away"
+            )
+        return str(image)
+
+    def notes(self, listed: Mapping[str, str]) -> list[str]:
+        """Returns what to say of names that contradict each other, and of photographs without an XML file.
+
+        Args:
+            listed: names without ending that lists of splits hold.
+        """
+        folders = {image.parent for image in self._file_of}  # of photographs: others may hold masks
+        bare = [
+            str(image)
+            for images in self._by_name.values()
+            for image in images
+            if image.parent in folders and image not in self._file_of
+        ]
+        files = {file.stem for file in self._file_of.values()}
+        unknown = [name for name in listed if name not in files]
+        said = {
+            "photographs without an XML file, left out": bare,
+            "names in ImageSets/Main without an XML file": unknown,
+            "XML files that name the photograph of another, read by their own names": self._others,
+        }
+        return [f"{what}: {len(names):,} ({names_of(names)})" for what, names in said.items() if names]
+
+
+def _nearest(folder: PurePosixPath, places: Sequence[PurePosixPath]) -> list[PurePosixPath]:
+    """Returns those of the places that lie in a folder; else below it, or below the first above it that has any."""
+    if beside := [place for place in places if place.parent == folder]:
+        return beside
+    above = (folder, *folder.parents)
+    within = ([place for place in places if place.is_relative_to(up)] for up in above)
+    return next((found for found in within if found), [])
 
 
 def open_voc(path: Path, key: str, reading: Reading) -> Source:
@@ -40,19 +112,17 @@ def open_voc(path: Path, key: str, reading: Reading) -> Source:
         ConfigError: a file is malformed, names no image that is there, or there is no box that can be used;
             or some folders are splits and some are not.
     """
-    images = _Images({}, {})
-    for parts in walk(path, key).images:
-        images.by_name.setdefault(parts[-1], []).append("/".join(parts))
-        images.by_stem.setdefault(Path(parts[-1]).stem, []).append("/".join(parts))
+    images = _Images(path, key)
     listed = _listed(path, key)
     found: list[Box | Tag] = []
     photographs: dict[str, str] = {}
     for file in xml_files(path):
-        found += _labels(file, path, images, listed, photographs, key)
+        found += _labels(file, images, listed, photographs)
     boxes = [thing for thing in found if isinstance(thing, Box)]
     if all(min(box.corners[:2]) > 0 for box in boxes):
         boxes = [box._replace(corners=_from_zero(box)) for box in boxes]
-    notes = _leave_out_unlisted(photographs) if listed else []
+    notes = images.notes(listed)
+    notes += _leave_out_unlisted(photographs) if listed else []
     boxes = [box for box in boxes if box.path in photographs]
     rotated = [thing for thing in found if isinstance(thing, Tag) and thing.path in photographs]
     dropped = {"rotated": len(rotated)}
@@ -74,13 +144,22 @@ def _leave_out_unlisted(photographs: dict[str, str]) -> list[str]:
 
 def xml_files(path: Path) -> list[Path]:
     """Returns the annotation files of a folder; none where it is no such folder."""
-    if (path / "Annotations").is_dir():
-        return sorted((path / "Annotations").rglob("*.xml"))
-    # Beside the images, in a folder that is no class folder.
     folders = [path, *(p for p in sorted(path.iterdir()) if p.is_dir() and role_of(p.name))]
+    for among in (folders[:1], folders[1:]):
+        of_these = [file for folder in among for file in _in_annotations(folder)]
+        if of_these:
+            return of_these
+    # Beside the images, in a folder that is no class folder.
     files = [file for folder in folders for file in sorted(folder.glob("*.xml"))]
     images = {p.stem for folder in folders for p in folder.iterdir() if is_image(p.name)}
     return files if any(file.stem in images for file in files) else []
+
+
+def _in_annotations(folder: Path) -> list[Path]:
+    """Returns the XML files in a folder's `Annotations`, which others than the devkit write in lower case."""
+    named = [p for p in sorted(folder.iterdir()) if p.name.lower() == "annotations" and p.is_dir()]
+    found = [(file, file.relative_to(inner)) for inner in named for file in sorted(inner.rglob("*.xml"))]
+    return [file for file, below in found if not any(map(ignored, below.parts))]
 
 
 def _from_zero(box: Box) -> Corners:
@@ -114,27 +193,21 @@ def _listed(path: Path, key: str) -> dict[str, str]:
 
 
 def _labels(
-    file: Path,
-    root: Path,
-    images: _Images,
-    listed: dict[str, str],
-    photographs: dict[str, str],
-    key: str,
+    file: Path, images: _Images, listed: dict[str, str], photographs: dict[str, str]
 ) -> list[Box | Tag]:
     """Returns the labels of one file, and adds its photograph with its split; a rotated box is a tag."""
+    root, key = images.root, images.key
     try:
         content = ElementTree.parse(file).getroot()
         size = (int(content.findtext("size/width") or 0), int(content.findtext("size/height") or 0))
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
         raise ConfigError(key, f"{file} is no Pascal VOC file: {error}") from None
+    if content.tag == "annotations":
+        raise ConfigError(key, f"{file} is no Pascal VOC file; if it is CVAT's, give the file itself")
     name = Path((content.findtext("filename") or file.stem).replace("\\", "/")).name
-    places = images.by_name.get(name) or images.by_stem.get(file.stem, [])
-    beside = [p for p in places if (root / p).parent == file.parent]
-    if len(beside or places) != 1:
-        problem = f"is there {len(places)} times" if places else not_read(name) or "is not there"
-        raise ConfigError(key, f"{file}: its image {name!r} {problem}")
-    image = (beside or places)[0]
-    split = listed.get(file.stem) or role_of(file.parent.name) or ""
+    image = images.of(file, name)
+    folders = file.relative_to(root).parent.parts
+    split = listed.get(file.stem) or next((role for part in reversed(folders) if (role := role_of(part))), "")
     if min(size) < 1:  # some tools leave it out
         try:
             size = decode(read_file(root / image)).size
