@@ -72,6 +72,7 @@ class Header(NamedTuple):
         height: pixels, as stored.
         rotated: EXIF says that it must be turned or mirrored to be upright.
         animated: it has more than one frame.
+        orientation: EXIF's, 1 where it says none.
     """
 
     format: str
@@ -80,6 +81,7 @@ class Header(NamedTuple):
     height: int
     rotated: bool
     animated: bool
+    orientation: int
 
 
 def read_file(path: str | Path) -> bytes:
@@ -117,11 +119,14 @@ def read_header(data: bytes) -> Header | None:
     _quieten_pil()
     try:
         image = _open(_prepared(data))
-        rotated = _orientation(image, _exif(image, data)) in _UPRIGHT
+        block = _exif(image, data)
+        rotated = _orientation(image, block) in _UPRIGHT
         animated = bool(getattr(image, "is_animated", False))
     except Exception:  # as in `decode`
         return None
-    return Header(image.format or "", image.mode, image.width, image.height, rotated, animated)
+    return Header(
+        image.format or "", image.mode, image.width, image.height, rotated, animated, _tag(image, block)
+    )
 
 
 def decode(data: bytes, min_side: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -296,11 +301,15 @@ def _exif(image: ImageFile.ImageFile, data: bytes) -> bytes:
 
 def _orientation(image: Image.Image, block: bytes) -> int:
     """Returns EXIF's orientation, 1 where there is none. XMP's is not looked at, as browsers do not."""
-    if image.format == "TIFF":
-        return 1  # Pillow turns these itself
+    return 1 if image.format == "TIFF" else _tag(image, block)  # Pillow turns TIFF itself
+
+
+def _tag(image: Image.Image, block: bytes) -> int:
+    """Returns EXIF's orientation, whether PIL has turned the image already or not."""
     try:
-        exif = Image.Exif()
-        exif.load(block)
+        exif = image.getexif() if image.format == "TIFF" else Image.Exif()
+        if image.format != "TIFF":
+            exif.load(block)
         return int(exif.get(_ORIENTATION_TAG, 1))
     except Exception:  # a broken EXIF block says nothing against the pixels
         return 1

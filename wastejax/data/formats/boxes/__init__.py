@@ -14,12 +14,11 @@ from wastejax.data.formats.csv_file import composed
 from wastejax.data.formats.source import ReadFiles, Source, numbered
 from wastejax.data.formats.splits import all_or_none
 from wastejax.data.formats.walk import readable
-from wastejax.data.images import BadImage, decode, read_file
+from wastejax.data.images import BadImage, Header, decode, read_file, read_header
 from wastejax.errors import ConfigError
 
 MARGIN = 0.1  # around a box, as a share of its longer side, unless config.data.box_margin says otherwise
 MULTILABEL = "multilabel"  # the value of config.loss.kind for several labels per image
-_ORIENTATION_TAG = 0x0112
 Corners = tuple[float, float, float, float]  # left, top, right, bottom
 
 
@@ -293,9 +292,12 @@ class ReadCrops:
 def _pixels(box: Box, data: bytes, image: Image.Image, margin: float) -> tuple[int, int, int, int]:
     """Returns the crop of an upright image, pixels."""
     left, top, right, bottom = box.corners
-    if box.size and box.size != image.size and box.size[::-1] == image.size:
-        # The annotation was made on the photograph as it is stored, before EXIF turns it.
-        left, top, right, bottom = _turned(box.corners, _orientation(data))
+    if box.size and box.size != image.size and (header := read_header(data)):
+        # Of the photograph upright, which may have been decoded at a reduced scale.
+        full = _full_size(header, image)
+        if box.size != full and box.size[::-1] == full:
+            # The annotation was made on the photograph as it is stored, before EXIF turns it.
+            left, top, right, bottom = _turned(box.corners, header.orientation)
     width, height = image.size
     more = margin * max((right - left) * width, (bottom - top) * height)
     x0, y0 = max(round(left * width - more), 0), max(round(top * height - more), 0)
@@ -315,8 +317,9 @@ def _turned(corners: Corners, orientation: int) -> Corners:
     }.get(orientation, corners)
 
 
-def _orientation(data: bytes) -> int:
-    try:
-        return int(Image.open(io.BytesIO(data)).getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # as in `images.decode`: plugins raise nearly anything
-        return 1
+def _full_size(header: Header, image: Image.Image) -> tuple[int, int]:
+    """Returns width and height that an upright image would have at full scale."""
+    stored = (header.width, header.height)
+    if image.size in (stored, stored[::-1]):
+        return image.size
+    return stored[::-1] if header.orientation > 4 else stored
