@@ -1,5 +1,6 @@
 """Annotations that contradict themselves or what is beside them: no box goes to another photograph in silence."""
 
+import io
 import json
 from pathlib import Path
 
@@ -174,3 +175,42 @@ def test_photographs_of_voc_without_a_file_are_counted_and_masks_are_not(tmp_pat
     bare = "photographs without an XML file, left out: 2 (JPEGImages/b.png, JPEGImages/c.png)"
     assert len(source) == 1 and bare in source.notes
     assert "names in ImageSets/Main without an XML file: 1 (b)" in source.notes
+
+
+def yolo(root: Path, description: str, row: str = "0 .5 .5 .4 .5") -> Path:
+    """Writes two photographs with a box each, as train, and their data.yaml."""
+    photographs(root / "images/train", "0.png", "1.png")
+    (root / "labels/train").mkdir(parents=True)
+    for i in range(2):
+        (root / f"labels/train/{i}.txt").write_text(f"{row}\n")
+    (root / "data.yaml").write_text(f"names: [can, jar]\n{description}\n")
+    return root
+
+
+def test_keypoints_of_yolo_are_no_polygon_where_it_says_how_many_there_are(tmp_path):
+    root = yolo(tmp_path, "train: images/train\nkpt_shape: [2, 2]", "0 .5 .5 .4 .5 .9 .9 .95 .95")
+    with Image.open(io.BytesIO(open_path(root, "--data", PLAIN).read(0))) as crop:
+        assert crop.size == (20, 20)
+    (root / "labels/train/1.txt").write_text("0 .5 .5 .4 .5 .9 .9\n")
+    refused(root, r"1\.txt:1: needs 4 numbers, and 4 of keypoints, after the class")
+    (root / "data.yaml").write_text("names: [can]\ntrain: images/train\nkpt_shape: 17\n")
+    refused(root, "`kpt_shape` must be two numbers")
+
+
+def test_test_images_of_yolo_that_are_not_there_are_passed_over_and_told(tmp_path):
+    root = yolo(tmp_path, "train: ../images/train\ntest: ../images/test")
+    source = open_path(root, "--data")
+    assert len(source) == 2
+    assert "test images at '../images/test', which is not there, passed over" in source.notes
+    (root / "data.yaml").write_text("names: [can]\ntrain: images/train\nval: ../images/val\n")
+    refused(root, rf"there is no {root}/images/val, where val images should be")
+
+
+def test_listed_images_of_yolo_that_are_not_there_are_counted_by_name(tmp_path):
+    root = yolo(tmp_path, "train: train.txt")
+    (root / "train.txt").write_text("data/images/train/0.png\nimages\\train\\1.png\nimages/train/gone.png\n")
+    source = open_path(root, "--data")
+    assert source.groups == ("images/train/0.png", "images/train/1.png")
+    assert "listed images that are not there: 1 (images/train/gone.png)" in source.notes
+    (root / "train.txt").write_text("elsewhere/0.png\nelsewhere/1.png\n")
+    refused(root, r"train\.txt: of 2 images that it lists none is there, such as .*elsewhere/0\.png")

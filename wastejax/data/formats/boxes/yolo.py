@@ -2,20 +2,48 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wastejax.data.formats.boxes import Annotations, Box, Reading, Tag, as_source
-from wastejax.data.formats.boxes.find import content_of, folder_of_all
+from wastejax.data.formats.boxes.find import content_of, folder_of_all, place_of
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.splits import keep_split
-from wastejax.data.formats.walk import absolute, by_ending, is_image, walk
+from wastejax.data.formats.walk import absolute, by_ending, is_image, listed, walk
 from wastejax.errors import ConfigError, MissingPackage
 
 SPLITS = ("train", "val", "test")
 DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml")
 CLASSES = "classes.txt"
 _OWN = (".txt", ".yaml", ".yml", ".cache")  # endings of files that belong to the format
+
+
+@dataclass
+class _PassedOver:
+    """What is said of what a description names and what lies there.
+
+    Attributes:
+        others: ending -> count of files that are no images.
+        repeated: images listed again in their split.
+        absent: listed images that are not there.
+        tests: places of test images that are not there.
+    """
+
+    others: Counter[str] = field(default_factory=Counter)
+    repeated: int = 0
+    absent: list[str] = field(default_factory=list)
+    tests: list[str] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        left_out = by_ending({ending: count for ending, count in self.others.items() if ending not in _OWN})
+        absent = f"{len(self.absent):,} ({listed(self.absent)})"
+        return [
+            *([f"files left out by their ending: {left_out}"] if left_out else []),
+            *([f"images listed again in their split, read once: {self.repeated:,}"] if self.repeated else []),
+            *([f"listed images that are not there: {absent}"] if self.absent else []),
+            *(f"test images at {place!r}, which is not there, passed over" for place in self.tests),
+        ]
 
 
 def open_yolo(path: Path, key: str, reading: Reading) -> Source:
@@ -37,8 +65,12 @@ def open_yolo(path: Path, key: str, reading: Reading) -> Source:
         raise ConfigError(key, f"{path}: lacks `names`, the list of classes")
     with content_of(f"{path}: `names` must be a list, or numbers and names", key):
         names = {int(number): str(name) for number, name in names.items()}
-    others: Counter[str] = Counter()
-    found, repeated = _listed(path, content, key, others)
+    with content_of(
+        f"{path}: `kpt_shape` must be two numbers, of keypoints and of what is said of each", key
+    ):
+        keypoints = _numbers_of_keypoints(content)
+    passed_over = _PassedOver()
+    found = _listed(path, content, key, passed_over)
     root = folder_of_all(path.parent, found, key)
     boxes: list[Box] = []
     rotated: list[Tag] = []
@@ -47,7 +79,7 @@ def open_yolo(path: Path, key: str, reading: Reading) -> Source:
     for image, split in found.items():
         path_below = image.relative_to(root).as_posix()
         photographs[path_below] = split
-        for label, points in _rows(labels[image], names, key):
+        for label, points in _rows(labels[image], names, keypoints, key):
             if points is None:
                 rotated.append(Tag(path_below, label))
                 continue
@@ -55,9 +87,7 @@ def open_yolo(path: Path, key: str, reading: Reading) -> Source:
             corners = (min(x), min(y), max(x), max(y))
             boxes.append(Box(path_below, label, corners, None, split))
     dropped = {"rotated": len(rotated)}
-    left_out = by_ending({ending: count for ending, count in others.items() if ending not in _OWN})
-    notes = [f"files left out by their ending: {left_out}"] if left_out else []
-    notes += [f"images listed again in their split, read once: {repeated:,}"] if repeated else []
+    notes = passed_over.notes()
     return as_source(Annotations(root, "YOLO", photographs, boxes, rotated, dropped, notes), reading, key)
 
 
@@ -99,47 +129,76 @@ def _read_yaml(path: Path, key: str) -> dict[str, Any]:
     return content
 
 
-def _listed(
-    path: Path, content: dict[str, Any], key: str, others: Counter[str]
-) -> tuple[dict[Path, str], int]:
-    """Returns the split of each image, and how many are listed again in it; see `_images` for `others`.
+def _numbers_of_keypoints(content: dict[str, Any]) -> int | None:
+    """Returns how many numbers of keypoints follow each box; None where there are none."""
+    if not content.get("kpt_shape"):
+        return None
+    keypoints, of_each = content["kpt_shape"]
+    return int(keypoints) * int(of_each)
+
+
+def _listed(path: Path, content: dict[str, Any], key: str, passed_over: _PassedOver) -> dict[Path, str]:
+    """Returns the split of each image.
 
     Raises:
         ConfigError: there is no image, or one is listed in two splits: its boxes would count twice, and be tested
             as they were learned.
     """
     found: dict[Path, str] = {}
-    repeated = 0
     for split in SPLITS:
         given = content.get(split) or (content.get("valid") if split == "val" else None)
         for place in given if isinstance(given, list) else [given] if given else []:
             with content_of(f"{path}: {split}", key):
-                images = _images(path, content, str(place), key, others)
+                where = _where(path, content, str(place), split, key)
+                images = _images(where, key, passed_over) if where else []
+            passed_over.tests += [] if where else [str(place)]
             for image in images:
-                repeated += image in found
+                passed_over.repeated += image in found
                 keep_split(found, image, split, image.name, path, key)
     if not found:
         raise ConfigError(key, f"{path}: names no images under train, val or test")
-    return found, repeated
+    return found
 
 
-def _images(path: Path, content: dict[str, Any], place: str, key: str, others: Counter[str]) -> list[Path]:
-    """Returns the images of one split: those below a folder, or those that a text file lists.
+def _where(path: Path, content: dict[str, Any], place: str, split: str, key: str) -> Path | None:
+    """Returns the folder, or the list, of a split's images; None where those of a test are not there.
 
-    `others` is given the folder's other files by ending.
+    Raises:
+        ConfigError: others are not there. Exports name a test whether they have one or not.
     """
     base = path.parent / str(content.get("path") or "")
     # Roboflow writes ../train/images and means train/images.
     tried = [base / place, path.parent / place, path.parent / place.removeprefix("../")]
     where = next((absolute(folder) for folder in tried if folder.exists()), None)
-    if where is None:
-        raise ConfigError(key, f"{path}: there is no {tried[0]}")
+    if where is None and split != "test":
+        raise ConfigError(key, f"{path}: there is no {absolute(tried[-1])}, where {split} images should be")
+    return where
+
+
+def _images(where: Path, key: str, passed_over: _PassedOver) -> list[Path]:
+    """Returns the images of one split: those below a folder, or those that a text file lists.
+
+    Raises:
+        ConfigError: none of those that are listed is there.
+    """
     if where.is_dir():
         found = walk(where, key)
-        others.update(found.left_out())
+        passed_over.others.update(found.left_out())
         return [where.joinpath(*parts) for parts in found.images]
     lines = [line.strip() for line in where.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [absolute(where.parent / line) for line in lines]
+    images, absent = [], []
+    for line in lines:
+        # CVAT writes data/images and means images.
+        tried = [place_of(line, where.parent), place_of(line.removeprefix("data/"), where.parent)]
+        there = next((place for place in tried if place.is_file()), None)
+        images.append(absolute(there or tried[0]))
+        absent += [] if there else [line]
+    if absent and len(absent) == len(images):
+        raise ConfigError(
+            key, f"{where}: of {len(images):,} images that it lists none is there, such as {images[0]}"
+        )
+    passed_over.absent += absent
+    return images
 
 
 def _label_files(images: Iterable[Path]) -> dict[Path, Path]:
@@ -180,8 +239,13 @@ _PLACES: tuple[Callable[[Path], Path], ...] = (
 )
 
 
-def _rows(file: Path, names: dict[int, str], key: str) -> list[tuple[str, Sequence[float] | None]]:
-    """Returns the class and the points x, y, x, y, … of each object; None for those of a rotated box."""
+def _rows(
+    file: Path, names: dict[int, str], keypoints: int | None, key: str
+) -> list[tuple[str, Sequence[float] | None]]:
+    """Returns the class and the points x, y, x, y, … of each object; None for those of a rotated box.
+
+    Where there are `keypoints`, so many numbers of theirs follow a box; without, the same would be a polygon.
+    """
     if not file.is_file():
         return []
     rows: list[tuple[str, Sequence[float] | None]] = []
@@ -195,15 +259,16 @@ def _rows(file: Path, names: dict[int, str], key: str) -> list[tuple[str, Sequen
             raise ConfigError(
                 key, f"{file}:{number}: {line[:60]!r} does not begin with a class from 0 to {max(names)}"
             ) from None
+        if keypoints is not None and len(rest) == 4 + keypoints:
+            rest = rest[:4]
         if len(rest) == 4:
             x, y, w, h = rest
             rows.append((label, (x - w / 2, y - h / 2, x + w / 2, y + h / 2)))
-        elif len(rest) >= 6 and len(rest) % 2 == 0:
+        elif len(rest) >= 6 and len(rest) % 2 == 0 and keypoints is None:
             rows.append((label, None if _is_rotated(rest) else rest))
         else:
-            raise ConfigError(
-                key, f"{file}:{number}: needs 4 numbers, or the points of a polygon, after the class"
-            )
+            more = "or the points of a polygon" if keypoints is None else f"and {keypoints} of keypoints"
+            raise ConfigError(key, f"{file}:{number}: needs 4 numbers, {more}, after the class")
     return rows
 
 
