@@ -214,3 +214,44 @@ def test_listed_images_of_yolo_that_are_not_there_are_counted_by_name(tmp_path):
     assert "listed images that are not there: 1 (images/train/gone.png)" in source.notes
     (root / "train.txt").write_text("elsewhere/0.png\nelsewhere/1.png\n")
     refused(root, r"train\.txt: of 2 images that it lists none is there, such as .*elsewhere/0\.png")
+
+
+def zerowaste(root: Path, *splits: str) -> Path:
+    """Writes photographs, masks and a COCO file into a folder for each split."""
+    for split in splits:
+        names = [f"{split}{i}.png" for i in range(2)]
+        photographs(root / split / "data", *names)
+        photographs(root / split / "sem_seg", *names)
+        coco(root / split / "labels.json", *names)
+    return root
+
+
+@pytest.mark.parametrize("above", [".", "zerowaste-f"])
+def test_coco_files_in_split_folders_are_read_and_not_the_folders_of_images_and_masks(tmp_path, above):
+    root = zerowaste(tmp_path / above, "train", "validation", "test")
+    source = open_path(tmp_path, "--data")
+    assert source.classes == ("can", "jar") and source.splits == ("test",) * 2 + ("train",) * 2 + ("val",) * 2
+    assert source.groups[2:4] == ("train/data/train0.png", "train/data/train1.png")
+    assert "folders beside the annotated photographs, not read: sem_seg" in source.notes
+    one = open_path(root / "train", "--data")
+    assert one.groups == ("data/train0.png", "data/train1.png") and one.splits is None
+    assert one.notes == open_path(root / "train/labels.json", "--data").notes + source.notes[-1:]
+
+
+def test_a_split_folder_without_a_coco_file_is_told_and_one_with_two_refused(tmp_path):
+    root = zerowaste(tmp_path, "train", "val", "test")
+    (root / "test/labels.json").unlink()
+    source = open_path(root, "--data")
+    assert source.splits == ("train", "train", "val", "val")
+    assert "splits without an annotation file, left out: test" in source.notes
+    coco(root / "val/more.json", "val0.png")
+    refused(root, r"val' holds several annotation files, labels\.json, more\.json; name one of them")
+
+
+def test_class_folders_stay_classes_where_annotations_lie_in_their_splits(tmp_path):
+    for split in ("train", "test"):
+        photographs(tmp_path / split, f"can/{split}.png", f"jar/{split}.png")
+        coco(tmp_path / split / "labels.json", f"can/{split}.png", f"jar/{split}.png")
+    source = open_path(tmp_path, "--data")
+    assert source.groups is None and source.names[0] == "test/can/test.png"
+    assert source.classes == ("can", "jar")

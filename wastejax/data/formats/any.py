@@ -14,11 +14,11 @@ from wastejax.data.formats.boxes.cvat import open_cvat
 from wastejax.data.formats.boxes.label_studio import open_label_studio
 from wastejax.data.formats.boxes.voc import open_voc, xml_files
 from wastejax.data.formats.boxes.yolo import open_yolo, yolo_file
-from wastejax.data.formats.class_folders import notes_on_names, open_folder
+from wastejax.data.formats.class_folders import is_container, notes_on_names, open_folder, role_of
 from wastejax.data.formats.parquet import image_column, open_parquet, parquet_files
-from wastejax.data.formats.source import Source
+from wastejax.data.formats.source import ReadFiles, Source
 from wastejax.data.formats.table import metadata_files, open_tables
-from wastejax.data.formats.walk import absolute, ignored
+from wastejax.data.formats.walk import absolute, ignored, listed
 from wastejax.errors import ConfigError
 from wastejax.files import user_path
 
@@ -80,24 +80,72 @@ def _open(path: str | Path, key: str, reading: Reading) -> Source:
 
 
 def _open_folder(path: Path, key: str, reading: Reading) -> Source:
-    """Opens class folders; where there are none, the one annotation file that lies in the folder."""
+    """Opens class folders; where there are none, the annotation file of the folder, or those of its split folders.
+
+    A folder called `data` or `images` is no class where annotations lie beside it.
+
+    Raises:
+        ConfigError: as of `open_folder`, or there are several annotation files of one folder.
+    """
     try:
         source = open_folder(path, key)
     except ConfigError:
-        if not (found := annotation_files(path)):
-            raise
-    else:
-        if len(source.classes) > 1 or not (found := annotation_files(path)):
-            return source
+        if annotated := _open_annotated(path, key, reading):
+            return annotated
+        raise
+    others = [name for name in source.classes if not is_container(name)]
+    if len(source.classes) > 1 and others == list(source.classes):
+        return source
+    within = source.read.root if isinstance(source.read, ReadFiles) else path
+    annotated = _open_annotated(path, key, reading) or _open_annotated(within, key, reading)
+    if annotated and len(source.classes) > 1:
+        beside = f"folders beside the annotated photographs, not read: {listed(others)}"
+        return replace(annotated, notes=(*annotated.notes, *([beside] if others else [])))
+    return annotated or source
+
+
+def _open_annotated(folder: Path, key: str, reading: Reading) -> Source | None:
+    """Opens the annotation file that lies in a folder, or the COCO files in its split folders; None without.
+
+    Raises:
+        ConfigError: there are several in one folder, or they cannot be read.
+    """
+    if file := _the_one(annotation_files(folder), folder, key):
+        return _open_file(file, key, reading)
+    inner = {p: role for p in _inside(folder) if p.is_dir() and (role := role_of(p.name))}
+    files = {p: _the_one([f for f in annotation_files(p) if _is_coco(f)], p, key) for p in inner}
+    splits = {absolute(file): inner[p] for p, file in files.items() if file}
+    if not splits:
+        return None
+    source = open_coco(
+        absolute(folder), key, reading, splits if len(splits) > 1 else dict.fromkeys(splits, "")
+    )
+    without = [p.name for p, file in files.items() if not file]
+    bare = f"splits without an annotation file, left out: {listed(without)}"
+    return replace(source, notes=(*source.notes, *([bare] if without else [])))
+
+
+def _the_one(found: list[Path], folder: Path, key: str) -> Path | None:
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
-        raise ConfigError(key, f"{str(path)!r} holds several annotation files, {names}; name one of them")
-    return _open_file(found[0], key, reading)
+        raise ConfigError(key, f"{str(folder)!r} holds several annotation files, {names}; name one of them")
+    return found[0] if found else None
+
+
+def _is_coco(file: Path) -> bool:
+    return file.suffix.lower() == ".json" and not _is_list(file)
 
 
 def annotation_files(folder: Path) -> list[Path]:
     """Returns the files of a folder that COCO, Label Studio or CVAT may have written, by what is in them."""
-    return [file for file in sorted(folder.iterdir()) if file.is_file() and _is_annotation(file)]
+    return [file for file in _inside(folder) if file.is_file() and _is_annotation(file)]
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not ignored(path.name))
+    except OSError:  # whoever walks through it says what is wrong
+        return []
 
 
 def _is_annotation(file: Path) -> bool:

@@ -17,24 +17,11 @@ ROLES = {
     "test": ("test", "testing", "tst", "testset", "holdout", "테스트", "시험"),
 }
 _ROLE_OF = {word: role for role, words in ROLES.items() for word in words}
-# Words that may stand beside `train` or `test` in the name of a split's folder.
-_FILLERS = frozenset(
-    (
-        "set",
-        "data",
-        "dataset",
-        "image",
-        "images",
-        "img",
-        "imgs",
-        "picture",
-        "pictures",
-        "photo",
-        "photos",
-        "split",
-        "seg",
-    )
+_CONTAINERS = frozenset(
+    ("data", "dataset", "image", "images", "img", "imgs", "picture", "pictures", "photo", "photos")
 )
+# Words that may stand beside `train` or `test` in the name of a split's folder.
+_FILLERS = _CONTAINERS | {"set", "split", "seg"}
 _ALIKE = 0.5  # share of two folders' subfolder names that agree, above which the two are splits or copies
 
 
@@ -282,6 +269,12 @@ def role_of(name: str) -> str | None:
     words = set(re.findall(r"[^\W\d_]+", readable(name).lower()))
     roles = {_ROLE_OF[word] for word in words if word in _ROLE_OF}
     return roles.pop() if len(roles) == 1 and words <= _FILLERS | set(_ROLE_OF) else None
+
+
+def is_container(name: str) -> bool:
+    """Returns whether a folder's name says no more than that images are in it: 'data', 'images', 'img'."""
+    words = re.findall(r"[^\W\d_]+", readable(name).lower())
+    return bool(words) and _CONTAINERS.issuperset(words)
 
 
 def _said(folders: Iterable[tuple[str, str]]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,23 @@ _MOST_LOOKED_FOR = (
 _PREFIX = "instances_"  # what the splits' names follow in COCO's own, in annotations/
 
 
-def open_coco(path: Path, key: str, reading: Reading) -> Source:
+def open_coco(path: Path, key: str, reading: Reading, splits: Mapping[Path, str] | None = None) -> Source:
     """Opens a COCO file, or the COCO files of a folder's splits.
 
     Args:
         path: the JSON, or a folder, see `coco_files`.
         key: what to call it in error messages.
         reading: what becomes of the boxes.
+        splits: the COCO files below a folder, with their splits, where they have other names than those.
 
     Raises:
         ConfigError: it is no COCO file, has no box that can be used, or is of no split beside those of splits.
     """
-    if path.is_dir():
-        files, root = coco_files(path), path
-    else:
-        files, root = [path], path.parent
+    root = path if path.is_dir() else path.parent
+    if splits is None:
+        files = coco_files(path) if path.is_dir() else [path]
+        splits = {file: _split(file) if len(files) > 1 else "" for file in files}
     found = Found()
-    splits = {file: _split(file) if len(files) > 1 else "" for file in files}
     all_or_none(
         ((file.relative_to(root).as_posix(), split) for file, split in splits.items()), str(root), key
     )
