@@ -144,6 +144,16 @@ def test_a_second_file_of_voc_for_a_photograph_is_refused_with_both_files(tmp_pa
     refused(tmp_path, r"JPEGImages/a\.png is the photograph of .*a\.xml and of .*a_flip\.xml; move one")
 
 
+def test_masks_among_annotations_of_voc_are_no_photographs(tmp_path):
+    photographs(tmp_path / "images", "a.jpg", "a_flip.jpg")
+    photographs(tmp_path / "annotations/trimaps", "a.png", "a_flip.png")
+    for name in ("a", "a_flip"):
+        voc(tmp_path / f"annotations/xmls/{name}.xml", "a.jpg")
+    assert open_path(tmp_path, "--data").groups == ("images/a.jpg", "images/a_flip.jpg")
+    voc(tmp_path / "annotations/xmls/a.xml", "a")
+    refused(tmp_path, r"a\.xml: its image 'a' is there 2 times")
+
+
 @pytest.mark.parametrize("folder", ["annotations", "Annotations", "ANNOTATIONS"])
 def test_annotations_of_voc_are_found_in_a_folder_of_any_case_and_in_split_folders(tmp_path, folder):
     for split in ("train", "test"):

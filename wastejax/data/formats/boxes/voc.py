@@ -14,6 +14,8 @@ from wastejax.data.formats.walk import listed as names_of
 from wastejax.data.images import BadImage, decode, read_file
 from wastejax.errors import ConfigError
 
+_FOLDER = "annotations"  # the devkit's name for the folder of XML files, in lower case
+
 
 class _Images:
     """The images of a folder, and whose XML file each of them has.
@@ -44,13 +46,11 @@ class _Images:
             ConfigError: there is none, or several, or another file has it already.
         """
         named, called = self._by_name.get(name, []), self._by_stem.get(file.stem, [])
-        folder = PurePosixPath(file.relative_to(self.root).as_posix()).parent
-        near = _nearest(folder, list(dict.fromkeys([*called, *named])))
-        as_said = [place for place in near if place.name == name]
-        folders = {place.parent for place in as_said}  # elsewhere a mask may be called like the file
-        places = [p for p in near if p.stem == file.stem and (p.parent in folders or not folders)] or as_said
-        if len(places) > 1:
-            places = [place for place in places if place.name == name] or places
+        folders = {place.parent for place in named}  # elsewhere a mask may be called like the file
+        stale = PurePosixPath(name).stem != file.stem
+        own = [place for place in called if place.parent in folders] if stale else []
+        near = _nearest(PurePosixPath(file.relative_to(self.root).as_posix()), [*own, *named] or called)
+        places = [place for place in near if place in own] or near
         if len(places) != 1:
             problem = f"is there {len(places)} times" if places else not_read(name) or "is not there"
             raise ConfigError(self.key, f"{file}: its image {name!r} {problem}")
@@ -85,12 +85,16 @@ class _Images:
         return [f"{what}: {len(names):,} ({names_of(names)})" for what, names in said.items() if names]
 
 
-def _nearest(folder: PurePosixPath, places: Sequence[PurePosixPath]) -> list[PurePosixPath]:
-    """Returns those of the places that lie in a folder; else below it, or below the first above it that has any."""
-    if beside := [place for place in places if place.parent == folder]:
+def _nearest(file: PurePosixPath, places: Sequence[PurePosixPath]) -> list[PurePosixPath]:
+    """Returns those of the places that lie beside a file; else below the first folder above it that has any.
+
+    Folders of annotations do not count as such: photographs are not in them, but masks may be.
+    """
+    if beside := [place for place in places if place.parent == file.parent]:
         return beside
-    above = (folder, *folder.parents)
-    within = ([place for place in places if place.is_relative_to(up)] for up in above)
+    parts = [part.lower() for part in file.parent.parts]
+    above = PurePosixPath(*file.parts[: parts.index(_FOLDER)]) if _FOLDER in parts else file.parent
+    within = ([place for place in places if place.is_relative_to(up)] for up in (above, *above.parents))
     return next((found for found in within if found), [])
 
 
@@ -157,7 +161,7 @@ def xml_files(path: Path) -> list[Path]:
 
 def _in_annotations(folder: Path) -> list[Path]:
     """Returns the XML files in a folder's `Annotations`, which others than the devkit write in lower case."""
-    named = [p for p in sorted(folder.iterdir()) if p.name.lower() == "annotations" and p.is_dir()]
+    named = [p for p in sorted(folder.iterdir()) if p.name.lower() == _FOLDER and p.is_dir()]
     found = [(file, file.relative_to(inner)) for inner in named for file in sorted(inner.rglob("*.xml"))]
     return [file for file, below in found if not any(map(ignored, below.parts))]
 
