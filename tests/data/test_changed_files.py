@@ -1,5 +1,6 @@
 """What was changed since it was read is read anew, also within one process."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +88,18 @@ def test_a_shard_that_is_put_in_the_place_of_another_is_opened_anew(tmp_path):
     before = open_shards(tmp_path / "shards1").source.read(0)
     new.replace(old)
     assert open_shards(tmp_path / "shards1").source.read(0) == open_path(tmp_path / "2").read(0) != before
+
+
+def test_a_crop_is_another_where_its_photograph_was_annotated_at_another_size(tmp_path):
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
+    stamps = set()
+    for width, height in ((60, 40), (40, 60)):
+        box = [width // 4, height // 4, width // 2, height // 2]
+        content = {
+            "images": [{"id": 1, "file_name": "a.png", "width": width, "height": height}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": box}],
+            "categories": [{"id": 1, "name": "can"}],
+        }
+        (tmp_path / "coco.json").write_text(json.dumps(content))
+        stamps.update(open_path(tmp_path / "coco.json").stamps)
+    assert len(stamps) == 2

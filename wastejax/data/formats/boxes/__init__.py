@@ -233,7 +233,8 @@ def _crops(found: Annotations, margin: float, key: str) -> Source:
         domains=("",) * len(kept),
         splits=tuple(box.split for box in kept) if all(box.split for box in kept) else None,
         read=ReadCrops(root, tuple(box.path for box in kept), tuple(kept), margin),
-        stamps=tuple(f"{stamps[box.path]}-{box.corners}-{margin}" for box in kept),
+        # The size, too, says where the crop is: whether the photograph was annotated before EXIF turns it.
+        stamps=tuple(f"{stamps[box.path]}-{box.corners}-{box.size}-{margin}" for box in kept),
         origin=str(root.resolve()),
         groups=tuple(box.path for box in kept),
         notes=tuple(notes),
