@@ -141,3 +141,53 @@ def test_an_image_beside_the_splits_of_its_class_is_refused_by_name(tmp_path, lo
     assert set(open_path(tmp_path).splits) == {"train", "test"}
     save(tmp_path / loose)
     refused(tmp_path, f"'{loose}' lies in none|'glass' and 'metal' hold folders of the same names")
+
+
+def table(root: Path, *names: str) -> Path:
+    rows = [f"{name},{('can', 'jar')[i % 2]}" for i, name in enumerate(names)]
+    (root / "list.csv").write_text("\n".join(["file,label", *rows]))
+    return root / "list.csv"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train/0.png", "train/1.png", "valid/2.png", "test/3.png"),
+        ("images/train/can/0.png", "images/train/jar/1.png", "images/valid/2.png", "images/test/3.png"),
+        ("can/train/0.png", "jar/train/1.png", "can/valid/2.png", "jar/test/3.png"),
+        (
+            "/train/set/train/0.png",
+            "/train/set/train/1.png",
+            "/train/set/valid/2.png",
+            "/train/set/test/3.png",
+        ),
+    ],
+)
+def test_folders_of_the_files_in_a_table_give_the_splits_where_no_row_does(tmp_path, names):
+    source = open_path(table(tmp_path, *names))
+    splits = {name[-5:]: split for name, split in zip(source.names, source.splits, strict=True)}
+    assert splits == {"0.png": "train", "1.png": "train", "2.png": "val", "3.png": "test"}
+    (note,) = source.notes
+    assert note.startswith("splits by the folders of the files") and "'valid' is val" in note
+
+
+def test_metadata_above_the_folders_of_splits_keep_these(tmp_path):
+    table(tmp_path, "train/0.png", "test/1.png").rename(tmp_path / "metadata.csv")
+    assert open_path(tmp_path).splits == ("test", "train")
+
+
+def test_a_column_split_counts_more_than_the_folders_of_the_files(tmp_path):
+    (tmp_path / "list.csv").write_text("file,label,split\ntrain/0.png,can,test\ntest/1.png,jar,train\n")
+    source = open_path(tmp_path / "list.csv")
+    assert source.splits == ("train", "test") and source.notes == ()
+
+
+def test_a_file_of_a_table_beside_the_folders_of_splits_is_refused_by_name(tmp_path):
+    refused(table(tmp_path, "train/0.png", "test/1.png", "extra/2.png"), r"'extra/2\.png' is of none")
+
+
+@pytest.mark.parametrize("names", [("train/0.png", "train/1.png"), ("train/0.png", "more/1.png")])
+def test_files_in_the_folder_of_one_split_are_undivided_and_that_is_told(tmp_path, names):
+    source = open_path(table(tmp_path, *names))
+    assert source.splits is None
+    assert source.notes == ("no other split beside 'train': its images are taken as undivided",)

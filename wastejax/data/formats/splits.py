@@ -1,7 +1,8 @@
 """Splits that come with the data: said for all of it or for none, and by the names of shards."""
 
 import re
-from collections.abc import Hashable, Iterable, MutableMapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, MutableMapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar
 
@@ -75,6 +76,45 @@ def splits_of_shards(names: Sequence[str], where: str, key: str) -> tuple[dict[s
         return said, ((f"splits by the names of the files: {unusual}",) if unusual else ())
     notes = [f"no other split beside {plain[0][1]!r}: its images are taken as undivided"] if plain else []
     return dict.fromkeys(said, ""), tuple(notes)
+
+
+def splits_of_folders(names: Collection[str], where: str, key: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Finds the splits that the folders of files say: `train/a.png`, `set/train/can/a.png`, `can/train/a.png`.
+
+    Args:
+        names: of the files that a table lists.
+        where: the table, for the message.
+        key: what to call its place there.
+
+    Returns:
+        The split of each file, '' for all where the folders do not say several; and notes on what was decided.
+
+    Raises:
+        ConfigError: some files lie in the folder of a split and some do not.
+    """
+    folders = {name: name.split("/")[:-1] for name in names}
+    levels = zip(*folders.values(), strict=False)
+    shared = [of_level[0] for of_level in takewhile(lambda of_level: len({*of_level}) == 1, levels)]
+    of_folder = {
+        folder: role_of(folder) or "" for folder in {part for path in folders.values() for part in path}
+    }
+    of_folder[""] = ""  # of a file that lies higher
+    # What all share above says where the set lies, and what lies below a class folder no more than its splits.
+    for level in (len(shared), len(shared) + 1):
+        at = {name: path[level] if len(path) > level else "" for name, path in folders.items()}
+        roles = {folder: of_folder[folder] for folder in sorted({*at.values()}) if of_folder[folder]}
+        if len({*roles.values()}) > 1:
+            splits = {name: of_folder[folder] for name, folder in at.items()}
+            all_or_none(splits.items(), where, key)
+            said = ", ".join(f"{folder!r} is {role}" for folder, role in roles.items())
+            return splits, (f"splits by the folders of the files, where no column 'split' gives any: {said}",)
+    above = (
+        shared if shared[:1] != [""] else []
+    )  # of an absolute name: where the set lies, which says nothing
+    first = {path[len(shared)] for path in folders.values() if len(path) > len(shared)}
+    alone = [folder for folder in (*above, *sorted(first)) if of_folder[folder]]
+    notes = [f"no other split beside {folder!r}: its images are taken as undivided" for folder in alone[:1]]
+    return dict.fromkeys(folders, ""), tuple(notes)
 
 
 def _role_of_shard(name: str) -> str:

@@ -15,6 +15,7 @@ from wastejax.data.formats.boxes.find import folder_of_all
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.csv_file import composed, csv_reader
 from wastejax.data.formats.source import GROUP, ReadFiles, Source, numbered
+from wastejax.data.formats.splits import splits_of_folders
 from wastejax.errors import ConfigError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # Hugging Face's names
@@ -56,8 +57,9 @@ def metadata_files(folder: Path, key: str, several: bool = False) -> list[Path]:
 def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Source:
     """Opens tables whose rows name files, below the table's folder or absolute, and their labels.
 
-    A column `split` (train, val or test, in the usual words) gives the split, or the table's folder does; a column
-    `group` images that stay together; `domain` (or `source`) the domain. A column `fold` is noted, not read.
+    A column `split` (train, val or test, in the usual words) gives the split, or the table's folder does, or else
+    those of the files; a column `group` images that stay together; `domain` (or `source`) the domain. A column
+    `fold` is noted, not read.
 
     Several labels of an image are in one cell, between semicolons or bars (a list in JSON and Parquet), in several
     rows of one file, or in a column of 0 and 1 for each class; without any, the image shows none of the classes.
@@ -68,7 +70,8 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
         several: images have any number of labels.
 
     Raises:
-        ConfigError: a table cannot be read, lacks a column, or names a file twice with different labels.
+        ConfigError: a table cannot be read, lacks a column, or names a file twice with different labels; or some
+            files have a split and some have none.
     """
     rows = [(path, row) for path in paths for row in read_rows(path, key)]
     if not rows:
@@ -109,10 +112,20 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
     if not found or not any(entry.labels for entry in found.values()):
         raise ConfigError(key, f"{paths[0]}: no row has both a {file} and a {label or 'class'}")
     notes = [*(f"rows {what}, left out: {count:,}" for what, count in counts.items()), *_unread(cells)]
-    if any(entry.split for entry in found.values()) and not all(entry.split for entry in found.values()):
-        raise ConfigError(key, f"{paths[0]}: some files have a split and some have none; give all or none")
-    source = _source(root, found, notes)
+    source = _source(root, found, [*notes, *_complete_splits(found, paths[0], key)])
     return source.with_several([found[name].labels for name in source.names]) if several else source
+
+
+def _complete_splits(found: dict[str, _Entry], table: Path, key: str) -> tuple[str, ...]:
+    """Gives each file the split that its folder says, where no row says any, and returns notes on that."""
+    given = {bool(entry.split) for entry in found.values()}
+    if len(given) > 1:
+        raise ConfigError(key, f"{table}: some files have a split and some have none; give all or none")
+    if True in given:
+        return ()
+    splits, notes = splits_of_folders(found, str(table), key)
+    found.update({name: entry._replace(split=splits[name]) for name, entry in found.items()})
+    return notes
 
 
 def _first_cells(rows: Iterable[Row]) -> Row:
