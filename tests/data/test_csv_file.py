@@ -12,7 +12,7 @@ from wastejax.data.corrections import load_corrections
 from wastejax.data.description.label_map import load_label_map
 from wastejax.data.formats.csv_file import SEPARATORS, csv_reader
 from wastejax.data.formats.table import open_tables
-from wastejax.errors import ConfigError
+from wastejax.errors import ConfigError, UserError
 
 CELLS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"))
 
@@ -56,6 +56,24 @@ def test_another_encoding_is_told_with_what_to_do(tmp_path, reading):
     path.write_bytes("file,label,classes\na.png,유리,glass\n".encode("cp949"))
     with pytest.raises(Exception, match=r"not in UTF-8 .*; save it as 'CSV UTF-8'"):
         reading(path)
+
+
+@pytest.mark.parametrize("reading", [load_corrections, load_label_map, lambda p: open_tables([p], "--data")])
+def test_cells_beyond_the_head_are_refused_with_their_line(tmp_path, reading):
+    path = tmp_path / "list.csv"
+    path.write_text("file;label;classes\na.png;can;can;\nb.png;jar;jar;can\n")
+    problem = r"line 3 has more cells than the head, 'can'; quote a cell that holds ';'"
+    with pytest.raises(UserError, match=problem) as error:
+        reading(path)
+    assert "\n" not in str(error.value)
+    path.write_text('file;label;classes\na.png;can;can;\nb.png;"jar;can";jar\n')
+    reading(path)
+
+
+def test_empty_cells_beyond_the_head_are_no_column(tmp_path):
+    (tmp_path / "list.csv").write_text("file,tag,\na.png,can,,\n")
+    with pytest.raises(ConfigError, match=r"it has file, tag, $"):
+        open_tables([tmp_path / "list.csv"], "--data")
 
 
 def names_of(path: Path) -> list[tuple[str, str]]:

@@ -192,6 +192,24 @@ def test_a_list_of_labels_is_no_class_of_its_own(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("between", [";", "|", " ; "])
+def test_a_cell_of_several_labels_is_no_class_of_its_own(tmp_path, between):
+    file = tmp_path / "list.csv"
+    file.write_text(f'file,label\na.png,"can{between}jar"\nb.png,can\nc.png,jar\n')
+    with pytest.raises(
+        ConfigError, match=r"list\.csv: a\.png has 2 labels, can, jar; .*loss\.kind=multilabel"
+    ):
+        open_path(file)
+    assert open_path(file, reading=SEVERAL).label_names == ["can;jar", "can", "jar"]
+
+
+def test_a_label_of_which_a_part_is_another_is_told(tmp_path):
+    rows = [{"label": label} for label in ("can;lid", "can", "a;b")]
+    source = open_path(jsonl(tmp_path, *rows))
+    assert source.classes == ("a;b", "can", "can;lid")
+    assert source.notes == ("labels that may be lists of several, each read as one: 'can;lid'",)
+
+
 def test_a_row_without_a_column_of_0_and_1_is_one_line(tmp_path):
     with pytest.raises(ConfigError, match="column 'jar' must hold 0 or 1, has a row without it"):
         open_path(jsonl(tmp_path, {"can": 1, "jar": 0}, {"can": 1}), reading=SEVERAL)

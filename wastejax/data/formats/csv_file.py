@@ -5,6 +5,7 @@ import csv
 import io
 import unicodedata
 from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
 
 SEPARATORS = ",;\t|"  # a spreadsheet writes semicolons where the comma is in numbers
 
@@ -12,6 +13,27 @@ SEPARATORS = ",;\t|"  # a spreadsheet writes semicolons where the comma is in nu
 def composed(label: str) -> str:
     """Returns a label in NFC: macOS writes Korean and accented letters in parts, and it is the same label."""
     return unicodedata.normalize("NFC", label)
+
+
+if TYPE_CHECKING:
+    _DictReader = csv.DictReader[str]
+else:
+    _DictReader = csv.DictReader  # which Python 3.11 cannot subscript
+
+
+class _Rows(_DictReader):
+    """Rows that have no more cells than the head: what is in these would be lost."""
+
+    def __next__(self) -> dict[str | Any, str | Any]:
+        row = super().__next__()
+        further = [cell.strip() for cell in row.pop(None, ())]
+        if any(further):
+            separator = self.reader.dialect.delimiter
+            raise csv.Error(
+                f"line {self.line_num} has more cells than the head, {', '.join(filter(None, further))[:200]!r}; "
+                f"quote a cell that holds {separator!r}"
+            )
+        return row
 
 
 def csv_reader(data: bytes, known: Collection[str] = (), separator: str = "") -> "csv.DictReader[str]":
@@ -23,7 +45,8 @@ def csv_reader(data: bytes, known: Collection[str] = (), separator: str = "") ->
         separator: between cells; '' for what the first line has most of.
 
     Raises:
-        csv.Error: it is in another encoding; reading the rows raises it too.
+        csv.Error: it is in another encoding; reading the rows raises it too, as of one that has more cells than the
+            head.
     """
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
@@ -34,9 +57,7 @@ def csv_reader(data: bytes, known: Collection[str] = (), separator: str = "") ->
     separator = separator or max(SEPARATORS, key=first.count)
     # Names may begin with a space, but hardly where the head's own do.
     padded = f"{separator} " in first
-    reader = csv.DictReader(
-        io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=padded, restval=""
-    )
+    reader = _Rows(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=padded, restval="")
     names = [(name, name.strip().lower()) for name in reader.fieldnames or ()]
     reader.fieldnames = [plain if plain in known else name for name, plain in names]
     return reader

@@ -108,9 +108,7 @@ def splits_of_folders(names: Collection[str], where: str, key: str) -> tuple[dic
             all_or_none(splits.items(), where, key)
             said = ", ".join(f"{folder!r} is {role}" for folder, role in roles.items())
             return splits, (f"splits by the folders of the files, where no column 'split' gives any: {said}",)
-    above = (
-        shared if shared[:1] != [""] else []
-    )  # of an absolute name: where the set lies, which says nothing
+    above = [] if shared[:1] == [""] else shared  # what an absolute name begins with says nothing of the set
     first = {path[len(shared)] for path in folders.values() if len(path) > len(shared)}
     alone = [folder for folder in (*above, *sorted(first)) if of_folder[folder]]
     notes = [f"no other split beside {folder!r}: its images are taken as undivided" for folder in alone[:1]]

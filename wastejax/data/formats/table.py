@@ -16,6 +16,7 @@ from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.csv_file import composed, csv_reader
 from wastejax.data.formats.source import GROUP, ReadFiles, Source, numbered
 from wastejax.data.formats.splits import splits_of_folders
+from wastejax.data.formats.walk import listed
 from wastejax.errors import ConfigError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # Hugging Face's names
@@ -26,6 +27,7 @@ BETWEEN = re.compile("[;|]")  # the labels of one cell
 IN_FOLDER = "_classes.csv"  # Roboflow's name for a column of 0 and 1 per class
 FOLD = ("fold", "folds", "kfold", "fold_id")  # of cross-validation; not read
 _KNOWN = frozenset((*FILE, *LABELS, *GROUP, *FOLD, "split", "domain", "source"))
+_HINT = "several an image: --config.loss.kind=multilabel"
 Row = dict[str, Any]
 
 
@@ -70,7 +72,7 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
         several: images have any number of labels.
 
     Raises:
-        ConfigError: a table cannot be read, lacks a column, or names a file twice with different labels; or some
+        ConfigError: a table cannot be read, lacks a column, or names a file twice or with several labels; or some
             files have a split and some have none.
     """
     rows = [(path, row) for path in paths for row in read_rows(path, key)]
@@ -82,6 +84,7 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
     label = "" if columns else _column(paths[0], rows, LABELS if several else LABEL, key)
     folders = [path.parent.resolve() for path in paths]
     root = folder_of_all(folders[0], folders, key)
+    lists = [] if several else _notes_on_lists(rows, file, label, key)
     found: dict[str, _Entry] = {}
     counts: Counter[str] = Counter()
     for path, row in rows:
@@ -95,10 +98,7 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
             continue
         place = _place(path, name, key)
         name = Path(place).relative_to(root).as_posix() if Path(place).is_relative_to(root) else place
-        said = _text(row, "split")
-        split = role_of(said) or "" if said else (role_of(path.parent.name) or "" if len(paths) > 1 else "")
-        if said and not split:
-            raise ConfigError(key, f"{path}: {name} has split {said!r}; must be train, val or test")
+        split = _split(row, path, name, key) or (role_of(path.parent.name) or "" if len(paths) > 1 else "")
         group = next((name for name in GROUP if name in row), None)
         entry = _Entry(of_row, split, _text(row, group), _text(row, "domain") or _text(row, "source"))
         before = found.setdefault(name, entry)
@@ -111,9 +111,22 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
         found[name] = entry._replace(labels=before.labels | entry.labels)
     if not found or not any(entry.labels for entry in found.values()):
         raise ConfigError(key, f"{paths[0]}: no row has both a {file} and a {label or 'class'}")
-    notes = [*(f"rows {what}, left out: {count:,}" for what, count in counts.items()), *_unread(cells)]
+    notes = [
+        *(f"rows {what}, left out: {count:,}" for what, count in counts.items()),
+        *lists,
+        *_unread(cells),
+    ]
     source = _source(root, found, [*notes, *_complete_splits(found, paths[0], key)])
     return source.with_several([found[name].labels for name in source.names]) if several else source
+
+
+def _split(row: Row, table: Path, name: str, key: str) -> str:
+    """Returns the split that a row says, '' for none; raises a ConfigError where it is none of the three."""
+    said = _text(row, "split")
+    split = role_of(said) or ""
+    if said and not split:
+        raise ConfigError(key, f"{table}: {name} has split {said!r}; must be train, val or test")
+    return split
 
 
 def _complete_splits(found: dict[str, _Entry], table: Path, key: str) -> tuple[str, ...]:
@@ -166,12 +179,33 @@ def _labels(cell: Any, several: bool, where: str, key: str) -> frozenset[str]:
     if isinstance(cell, list | tuple):
         parts = [str(part) for part in cell if not is_missing(part)]
         if len(parts) > 1 and not several:
-            hint = "several an image: --config.loss.kind=multilabel"
-            raise ConfigError(key, f"{where} has {len(parts)} labels, {', '.join(parts)[:200]}; {hint}")
+            raise ConfigError(key, f"{where} has {len(parts)} labels, {', '.join(parts)[:200]}; {_HINT}")
     else:
         text = "" if is_missing(cell) else str(cell)
         parts = BETWEEN.split(text) if several else [text]
     return frozenset(composed(label) for part in parts if (label := part.strip()))
+
+
+def _notes_on_lists(rows: Iterable[tuple[Path, Row]], file: str, label: str, key: str) -> list[str]:
+    """Returns notes on cells of one label that may be lists of several: part of it is a label of its own elsewhere.
+
+    Raises:
+        ConfigError: all parts of a cell are labels elsewhere.
+    """
+    cells = {text: (path, row) for path, row in rows if isinstance(text := row.get(label), str)}
+    known = {composed(text.strip()) for text in cells}
+    maybe = []
+    for text, (path, row) in cells.items():
+        parts = [composed(part.strip()) for part in BETWEEN.split(text) if part.strip()]
+        if len(parts) > 1 and known.issuperset(parts):
+            what = f"has {len(parts)} labels, {', '.join(parts)[:200]}"
+            raise ConfigError(key, f"{path}: {str(row.get(file))[:200]} {what}; {_HINT}")
+        maybe += [text.strip()] if len(parts) > 1 and not known.isdisjoint(parts) else []
+    return (
+        [f"labels that may be lists of several, each read as one: {listed(map(repr, maybe))}"]
+        if maybe
+        else []
+    )
 
 
 def _indicators(row: Row, file: str) -> list[str]:
