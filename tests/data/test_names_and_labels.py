@@ -9,6 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from tests.data.test_annotation_exports import BOX, cvat, cvat_image, label_studio, photo, rectangle, task
+from wastejax.data.collections.parts import images, parts_of
 from wastejax.data.corrections import load_corrections
 from wastejax.data.description.label_map import load_label_map
 from wastejax.data.description.meant import meant_by
@@ -222,6 +223,38 @@ def rows_of_parquet(root: Path, labels: list, names: list[str] | None = None) ->
         table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
     parquet.write_table(table, root / "rows.parquet")
     return root / "rows.parquet"
+
+
+IMAGE = {"bytes": b"image", "path": None}
+MASK = {"bytes": b"mask", "path": None}
+
+
+@pytest.mark.parametrize(
+    ("columns", "others"),
+    [
+        ({"mask": MASK, "image": IMAGE}, "'mask'"),
+        ({"mask": b"mask", "Image": b"image"}, "'mask'"),
+        ({"id": b"x1", "scan": IMAGE}, "'id'"),  # called neither: {bytes, path} is how images are kept
+        ({"thumb": MASK, "id": b"x1", "photo": b"image"}, "'id', 'thumb'"),
+        ({"scan": b"image", "hash": b"mask"}, "'hash'"),
+        ({"photo": IMAGE, "group": {"day": "1"}}, "'group'"),
+        ({"photo": IMAGE}, ""),
+    ],
+)
+def test_the_column_of_images_is_the_one_that_is_called_so(tmp_path, columns, others):
+    rows = [columns | {"label": label} for label in ("can", "jar")]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    source = open_path(tmp_path / "rows.parquet")
+    assert source.read(0) == source.read(1) == b"image" and source.groups is None
+    assert [note.partition("not read: ")[2] for note in source.notes[1:]] == ([others] if others else [])
+    (part,) = parts_of([str(tmp_path / "rows.parquet")], 10)
+    assert [load() for _, load in images(part)] == [b"image", b"image"]
+
+
+def test_a_photograph_named_beside_the_images_is_their_group(tmp_path):
+    rows = [{"photo": IMAGE, "image": IMAGE, "group_id": n, "label": "can"} for n in (1, 1, 2)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    assert open_path(tmp_path / "rows.parquet").groups == ("1", "1", "2")
 
 
 def test_rows_of_parquet_without_a_label_are_counted(tmp_path):

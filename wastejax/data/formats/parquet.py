@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.csv_file import composed
 from wastejax.data.formats.source import GROUP, Source, numbered
 from wastejax.data.formats.splits import all_or_none, splits_of_shards
+from wastejax.data.formats.walk import listed
 from wastejax.data.images import read_file
 from wastejax.errors import ConfigError, MissingPackage
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 LABEL = ("label", "class", "category", "labels")
+IMAGE = ("image", "img", "picture", "photo")  # what the column of images is called where several hold bytes
 
 
 def parquet_for(what: str | Path) -> Any:
@@ -58,15 +60,25 @@ def image_column(path: Path, key: str) -> str | None:
 
 
 def column_of_images(schema: "pyarrow.Schema") -> str | None:
-    """Returns the name of the column of images, see `image_column`."""
+    """Returns the name of the column of images, see `image_column`.
+
+    Of several it is the one that is called so, else the first of {bytes, path}, which is how images are kept; bytes
+    alone may be hashes or masks.
+    """
+    held = _columns_of_bytes(schema)
+    return _column_named(list(held), IMAGE) or min(held, key=lambda name: not held[name], default=None)
+
+
+def _columns_of_bytes(schema: "pyarrow.Schema") -> dict[str, bool]:
+    """Returns the columns that may hold images, and whether each is of {bytes, path}."""
     import pyarrow.types as types
 
+    found = {}
     for name, kind in zip(schema.names, schema.types, strict=True):
-        if types.is_binary(kind) or types.is_large_binary(kind):
-            return str(name)
-        if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            return str(name)
-    return None
+        beside_path = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+        if beside_path or types.is_binary(kind) or types.is_large_binary(kind):
+            found[str(name)] = bool(beside_path)
+    return found
 
 
 def read_schema(path: Path, key: str) -> "pyarrow.Schema":
@@ -108,6 +120,8 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
     stamps = tuple(stamp_of(path) for path in paths)
     named = [_named_files(path, column, key) for path in paths]
     splits, said = _splits(paths, rows, key)
+    no_names = _no_names(paths, key)  # an image in the column `photo` is not the name of a photograph
+    others = listed(repr(name) for name, noted in no_names.items() if noted and name != column)
     source = Source(
         names=tuple(names),
         labels=firsts,
@@ -120,9 +134,10 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
             for number, at in rows
         ),
         origin=str(paths[0].parent.resolve()),
-        groups=_cells(paths, rows, GROUP, key) or None,
+        groups=_cells(paths, rows, GROUP, key, no_names) or None,
         notes=(
             f"read as Parquet: {len(paths)} files",
+            *([f"images are those of the column {column!r}; not read: {others}"] if others else []),
             *said,
             *(f"{what}: {n:,}" for what, n in counts.items() if n),
         ),
@@ -130,10 +145,25 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
     return source.with_several(labels) if several else source
 
 
+def _no_names(paths: Sequence[Path], key: str) -> dict[str, bool]:
+    """Returns the columns whose cells are bytes or structs, and whether one may take them for images or groups."""
+    import pyarrow.types as types
+
+    found: dict[str, bool] = {}
+    for path in paths:
+        schema = read_schema(path, key)
+        bytes_ = _columns_of_bytes(schema)
+        of_groups, label = _column_named(schema.names, GROUP), _column_named(schema.names, LABEL)
+        for name, kind in zip(schema.names, schema.types, strict=True):
+            if name in bytes_ or types.is_struct(kind):
+                found[name] = (name in bytes_ or name == of_groups) and name != label
+    return found
+
+
 def _image_and_label(path: Path, key: str, known: str, first: str) -> str:
     """Returns the column of images of a file, that of the first; raises a ConfigError where it has none."""
     schema, found = read_schema(path, key), image_column(path, key)
-    if found is None or not _column_named(schema, LABEL):
+    if found is None or not _column_named(schema.names, LABEL):
         lacks = "label" if found else "bytes of images"
         raise ConfigError(key, f"{path}: has no column of {lacks}; it has {', '.join(schema.names)}")
     if known and known != found:
@@ -141,17 +171,17 @@ def _image_and_label(path: Path, key: str, known: str, first: str) -> str:
     return found
 
 
-def _column_named(schema: "pyarrow.Schema", names: Sequence[str]) -> str:
+def _column_named(columns: Sequence[str], names: Sequence[str]) -> str:
     """Returns the column of the first of some names, else the first in capitals or amid spaces; '' for none."""
-    plain = {column.strip().lower(): column for column in reversed(schema.names)}
-    spelled = {column: column for column in schema.names}
+    plain = {column.strip().lower(): column for column in reversed(columns)}
+    spelled = {column: column for column in columns}
     return next((known[name] for known in (spelled, plain) for name in names if name in known), "")
 
 
 def _labels_in(path: Path, key: str, several: bool, counts: Counter[str]) -> Iterator[tuple[int, list[str]]]:
     """Yields the rows of a file that have labels, and these; `counts` is told what is left out."""
     schema = read_schema(path, key)
-    label = _column_named(schema, LABEL)
+    label = _column_named(schema.names, LABEL)
     of_number = _class_names(schema, label)
     for at, value in enumerate(read_table(path, key, [label])[label].to_pylist()):
         with content_of(f"{path}: row {at}", key):
@@ -205,13 +235,17 @@ def _splits(
 
 
 def _cells(
-    paths: Sequence[Path], rows: Sequence[tuple[int, int]], columns: Sequence[str], key: str
+    paths: Sequence[Path],
+    rows: Sequence[tuple[int, int]],
+    columns: Sequence[str],
+    key: str,
+    passed_over: Collection[str] = (),
 ) -> tuple[str, ...]:
     """Returns what the first of the columns that a file has says of each row; nothing where all are empty."""
     found: dict[int, list[str]] = {}
     for number in sorted({number for number, _ in rows}):
         schema = read_schema(paths[number], key)
-        if column := _column_named(schema, columns):
+        if column := _column_named([name for name in schema.names if name not in passed_over], columns):
             names = _class_names(schema, column)
             values = read_table(paths[number], key, [column])[column].to_pylist()
             found[number] = [

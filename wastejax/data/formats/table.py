@@ -103,11 +103,7 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
         entry = _Entry(of_row, split, _text(row, group), _text(row, "domain") or _text(row, "source"))
         before = found.setdefault(name, entry)
         if before[several:] != entry[several:]:
-            two = " and ".join(f"{', '.join(sorted(e.labels))} {e.split}".strip() for e in (before, entry))
-            hint = (
-                "; several labels per image: --config.loss.kind=multilabel" if before[1:] == entry[1:] else ""
-            )
-            raise ConfigError(key, f"{path}: lists {name} twice, with label or split {two}{hint}")
+            raise ConfigError(key, f"{path}: lists {name} twice, {_differing(before, entry)}")
         found[name] = entry._replace(labels=before.labels | entry.labels)
     if not found or not any(entry.labels for entry in found.values()):
         raise ConfigError(key, f"{paths[0]}: no row has both a {file} and a {label or 'class'}")
@@ -118,6 +114,14 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
     ]
     source = _source(root, found, [*notes, *_complete_splits(found, paths[0], key)])
     return source.with_several([found[name].labels for name in source.names]) if several else source
+
+
+def _differing(*entries: _Entry) -> str:
+    """Returns what two rows say of one file, for a message."""
+    two = " and ".join(f"{', '.join(sorted(e.labels))} {e.split}".strip() for e in entries)
+    by_label = len({entry[1:] for entry in entries}) == 1
+    hint = "; several labels per image: --config.loss.kind=multilabel" if by_label else ""
+    return f"with label or split {two}{hint}"
 
 
 def _split(row: Row, table: Path, name: str, key: str) -> str:
