@@ -137,6 +137,29 @@ def test_images_of_one_sample_share_its_label(tmp_path, monkeypatch):
         open_path("two.tar", "--data")
 
 
+def test_images_of_one_sample_are_a_group(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sample = {"a/1.left.png": "", "a/1.right.png": "", "a/1.cls": "can", "a/2.png": "", "a/2.cls": "jar"}
+    longer = {"a/3.left.png": "", "a/3.right.png": "", "a/3.label.cls": "can"}
+    shard("mon.tar", sample | longer)
+    shard("tue.tar", sample)
+    source = open_path(tmp_path, "--data")
+    groups = dict(zip(source.names, source.groups, strict=True))
+    assert groups == {
+        **{f"{day}/a/1.{side}.png": f"{day}/a/1" for day in ("mon", "tue") for side in ("left", "right")},
+        **{f"mon/a/3.{side}.png": "mon/a/3" for side in ("left", "right")},
+        **{f"{day}/a/2.png": "" for day in ("mon", "tue")},
+    }
+    assert source.notes == ("samples of several images, which stay whole in every split: 3",)
+
+
+def test_images_whose_names_begin_with_one_year_are_no_sample(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    days = [f"2026.01.{day}" for day in range(3)]
+    source = open_path(shard("all.tar", {f"{day}.{end}": end for day in days for end in ("png", "cls")}))
+    assert source.groups is None and source.notes == ()
+
+
 def test_null_and_minus_1_are_no_labels_and_a_list_is_no_class_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cells = ["null", "-1", '["can"]', '"jar"', "[]", "NaN", "3"]

@@ -83,10 +83,11 @@ class _Member(NamedTuple):
 
 @dataclass
 class _Contents:
-    """What tar files hold: images, the label beside each if there is one, other files, and links to nowhere."""
+    """What tar files hold: images, the label and sample of each if there is one, other files, links to nowhere."""
 
     members: list[_Member] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
+    samples: list[str] = field(default_factory=list)
     others: Counter[tuple[Parts, str]] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
     differing: int = 0  # labels in .cls and .json
@@ -183,19 +184,28 @@ def _read_members(place: str, shard: int, found: _Contents, key: str) -> None:
             elif not passed_over(link):
                 found.lost.append(link.removeprefix("./"))
     found.labels += map(labels.of, names)
+    found.samples += map(labels.sample_of, names)
     found.differing += labels.differing
 
 
 def _with_labels(places: Sequence[str], found: _Contents, stamps: Sequence[str], origin: str) -> Source:
     """Returns the images that have a label beside them; the others are counted."""
-    pairs = zip(found.members, found.labels, strict=True)
-    kept = [(member, label) for member, label in pairs if label is not None]
+    each = zip(found.members, found.labels, found.samples, strict=True)
+    labeled = [(member, label, sample) for member, label, sample in each if label is not None]
+    kept = [(member, label) for member, label, _ in labeled]
     classes, labels = numbered([label for _, label in kept])
     shards = _shard_names(places)
+    samples = [sample and f"{shards[member.shard]}/{sample}" for member, _, sample in labeled]
+    several = {sample for sample, count in Counter(samples).items() if sample and count > 1}
     lost = len(found.members) - len(kept)
     left_out = by_ending(_walk([], found.others).left_out())
     notes = (
         *([f"images without a label in a .cls or .json beside them, left out: {lost:,}"] if lost else []),
+        *(
+            [f"samples of several images, which stay whole in every split: {len(several):,}"]
+            if several
+            else []
+        ),
         *([f"images whose .cls and .json differ, labeled by .json: {n:,}"] if (n := found.differing) else []),
         *([f"files left out by their ending: {left_out}"] if left_out else []),
     )
@@ -208,6 +218,7 @@ def _with_labels(places: Sequence[str], found: _Contents, stamps: Sequence[str],
         read=_reader(places, [member for member, _ in kept]),
         stamps=tuple(f"{stamps[member.shard]}-{member.start}" for member, _ in kept),
         origin=origin,
+        groups=tuple(sample if sample in several else "" for sample in samples) if several else None,
         notes=notes,
     )
 

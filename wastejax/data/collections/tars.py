@@ -104,6 +104,19 @@ class Labels:
             )
         return found.pop() if found else None
 
+    def sample_of(self, image: str) -> str:
+        """Returns the sample that an image is of; '' where its label is its own, or it is not certain whose it is.
+
+        In names of dates or versions the first dot separates nothing: the images of a year are no sample.
+        """
+        stem, sample = posixpath.splitext(image)[0], _sample(image)
+        if self._speaks_of(sample):
+            return sample
+        return "" if self._speaks_of(stem) or len({*self._longer.get(sample, ())}) != 1 else sample
+
+    def _speaks_of(self, stem: str) -> bool:
+        return any(stem in said for said in self._said.values())
+
 
 def _sample(name: str) -> str:
     folder, last = posixpath.split(name)
