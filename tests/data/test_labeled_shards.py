@@ -3,6 +3,9 @@
 import io
 import json
 import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from PIL import Image
 
 from wastejax.auditing.run import audit_folder
 from wastejax.data.collections.parts import images, parts_of
+from wastejax.data.collections.places import part_below
 from wastejax.data.sources import open_path
 from wastejax.errors import ConfigError
 
@@ -222,3 +226,34 @@ def test_a_url_is_walked_as_a_folder_is(folder):
         assert len(part.places) == 2
     finally:
         memory.store.clear()
+
+
+@pytest.fixture
+def served(folder) -> Iterator[str]:
+    """The address of a server of the working directory."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments) -> None:
+            pass
+
+    pytest.importorskip("aiohttp")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_folders_behind_http_are_called_as_on_the_disk(folder, served):
+    for label in ("plastic bottle", "100% wool", "a#b", "유리", "@eaDir"):
+        (folder / "odd" / label).mkdir(parents=True)
+        (folder / "odd" / label / "no 1#?.png").write_bytes(label.encode())
+    source, plain = open_path(f"{served}/odd/", "--data"), open_path("odd", "--data")
+    assert source.classes == ("100% wool", "a#b", "plastic bottle", "유리")
+    assert sorted(source.names) == sorted(plain.names) and content(source) == content(plain)
+    (part,) = parts_of([f"{served}/odd/"], 10)
+    assert sorted(load().decode() for _, load in images(part)) == list(source.classes)
+
+
+def test_names_in_buckets_are_as_they_are():
+    assert part_below("s3://bucket/data", "s3://bucket/data/100%25/a%20b.png") == "100%25/a%20b.png"
+    assert part_below("https://x.org/data/", "https://x.org/data/100%25/a%2Fb.png") == "100%/a%2Fb.png"

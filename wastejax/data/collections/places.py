@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import unquote
 
 from wastejax.data.images import read_file
 from wastejax.errors import MissingPackage, UserError
@@ -88,9 +89,16 @@ def below(url: str) -> Iterator[tuple[str, str]]:
 
 
 def part_below(url: str, place: str) -> str:
-    """Returns the path of a place below the URL that it was found at; file systems write the slashes their way."""
+    """Returns the path of a place below the URL that it was found at, as a folder has it.
+
+    File systems write the slashes their way, and addresses of http(s) spaces and other letters in per cent.
+    """
     tail = url.partition("://")[2].strip("/")
-    return place[place.find(tail) + len(tail) :].lstrip("/")
+    path = place[place.find(tail) + len(tail) :].lstrip("/")
+    if url.partition("://")[0].lower() not in ("http", "https"):
+        return path
+    parts = (unquote(part, errors="surrogateescape") for part in path.split("/"))
+    return "/".join(part.replace("/", "%2F") for part in parts)  # no name on a disk has a slash
 
 
 def stamp_of(place: str) -> str:
