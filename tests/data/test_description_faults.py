@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from configs.common import get_config
-from wastejax.data.description import open_description
+from wastejax.data.description import open_description, source_paths
 from wastejax.data.formats.any import open_path
 from wastejax.data.prepare import prepare
 from wastejax.data.split import SPLITS
@@ -123,6 +123,24 @@ def test_a_name_in_a_label_map_that_is_not_there_is_refused(folder):
         ConfigError, match=r"sources\.few\.labels: .* no label map; name its file in `labels`"
     ):
         described(folder, few='labels = "few"')
+
+
+def test_a_source_behind_a_url_is_read_from_there(folder):
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    path = folder / "far.toml"
+    text = 'classes = "many"\n[sources.many]\npath = "many"\n[sources.few]\npath = "memory://far/few"\n'
+    path.write_text(text)
+    try:
+        for file in sorted((folder / "few").rglob("*.png")):
+            memory.pipe(f"/far/{file.relative_to(folder)}", file.read_bytes())
+        source, near = open_description(path).source, described(folder).source
+        assert source.names == near.names and source.read(21) == near.read(21)
+        assert source_paths(path) == [folder / "many"]
+        with pytest.raises(ConfigError, match=r"sources\.few\.path: memory://far/no: "):
+            path.write_text(text.replace("far/few", "far/no"))
+            open_description(path)
+    finally:
+        memory.store.clear()
 
 
 def test_the_home_of_nobody_is_a_folder_that_is_not_there():

@@ -4,7 +4,7 @@ classes = "household"            # the source whose labels are the classes; or a
 labels = "label_map.csv"         # what the labels of the others mean, see `label_map`
 
 [sources.household]
-path = "household_waste"         # beside this file, or absolute
+path = "household_waste"         # beside this file, or absolute, or a URL
 weight = 3                       # share of the training batches; by default the number of its images
 
 [sources.trashnet]
@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from wastejax.data.collections.places import is_url
 from wastejax.data.description.label_map import LabelMap, Meaning, allowed_classes, load_label_map
 from wastejax.data.duplicates import joined_groups
 from wastejax.data.formats.any import open_path
@@ -71,9 +72,10 @@ def is_description(path: str | Path) -> bool:
 
 
 def source_paths(path: str | Path, key: str = KEY) -> list[Path]:
-    """Returns where the images of each source of a data description are; raises a ConfigError as it is opened."""
+    """Returns where the images of sources on this machine are; raises a ConfigError as a description is opened."""
     path = user_path(path)
-    return [_where(path, entry) for entry in _read(path, key)["sources"].values()]
+    places = [_where(path, entry) for entry in _read(path, key)["sources"].values()]
+    return [place for place in places if isinstance(place, Path)]
 
 
 def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS) -> Mixture:
@@ -164,8 +166,9 @@ def _open(path: Path, name: str, entry: Mapping[str, Any], reading: Reading) -> 
     return open_path(_where(path, entry), f"{path}: sources.{name}.path", reading)
 
 
-def _where(path: Path, entry: Mapping[str, Any]) -> Path:
-    return path.parent / user_path(entry["path"])
+def _where(path: Path, entry: Mapping[str, Any]) -> Path | str:
+    """Returns where a source lies: beside the description, or at its URL."""
+    return entry["path"] if is_url(entry["path"]) else path.parent / user_path(entry["path"])
 
 
 def _weights(
