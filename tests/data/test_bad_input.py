@@ -32,6 +32,7 @@ CVAT = (
     '<box label="can" xtl="1" ytl="2" xbr="30" ybr="20"/>'
     '<polygon label="can" points="1,2;30,2;30,20"/><tag label="street"/></image></annotations>'
 )
+BOXES = "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,64,48,can,1,2,30,20\n"
 
 # Format -> its files beside a.png, the first of which is broken; and what is opened.
 GOOD: dict[str, tuple[dict[str, str], str]] = {
@@ -42,6 +43,7 @@ GOOD: dict[str, tuple[dict[str, str], str]] = {
     "YOLO": ({"data.yaml": "names: [can, jar]\ntrain: .\n", "a.txt": "0 .5 .5 .4 .4\n"}, "."),
     "YOLO labels": ({"a.txt": "0 .5 .5 .4 .4\n", "data.yaml": "names: [can, jar]\ntrain: .\n"}, "."),
     "CSV": ({"a.csv": "file,label,split\na.png,can,train\n"}, "a.csv"),
+    "CSV of boxes": ({"a.csv": BOXES}, "a.csv"),
     "JSON lines": ({"a.jsonl": '{"file": "a.png", "label": "can"}\n'}, "a.jsonl"),
     "image folder": ({"metadata.csv": "file_name,label\na.png,can\n"}, "."),
 }
@@ -150,6 +152,24 @@ BAD: dict[str, list[tuple[str | bytes, str]]] = {
         ("file,label\n,\n", "no row has both"),
         (b"\xff\xfe\x00", "cannot read"),
         ("file,label\na\0.png,can\n", "holds a zero byte|cannot read"),
+    ],
+    "CSV of boxes": [
+        (
+            BOXES.replace("height,", "deep,"),
+            "no column 'height' of its photographs, in pixels; add it, or export",
+        ),
+        (BOXES.replace("class,", "kind,"), "needs a column 'labels'"),
+        (BOXES.replace("64,", ","), "row 1: width must be a number, is ''"),
+        (BOXES.replace("64,", "0,"), "row 1: width and height must be at least 1"),
+        (BOXES.replace("64,", "1e999,"), r"a\.csv: row 1"),
+        (BOXES.replace("30,", "wide,"), "row 1: xmax must be a number, is 'wide'"),
+        (BOXES.replace("30,", "nan,"), "left out: 1 without numbers"),
+        (BOXES.replace("1,2,30,20", ",,,"), "left out: 1 without a box"),
+        (BOXES.replace("can,", ","), "left out: 1 without a label"),
+        (BOXES.replace("a.png", "gone.png"), "is not found beside it"),
+        (BOXES.replace("a.png", "gone.psd"), UNREAD),
+        (BOXES.replace("a.png", "a\0.png"), "is not found beside it|row 1|cannot read"),
+        (BOXES.replace("a.png", ""), "holds no box"),
     ],
     "JSON lines": [("{\n", "cannot read"), ("[1]\n", "cannot read"), ('{"a": 1}\n', "needs a column")],
     "image folder": [

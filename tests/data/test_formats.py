@@ -107,6 +107,15 @@ def as_voc(folder: Path, out: Path) -> Path:
     return out
 
 
+def as_box_table(folder: Path, out: Path) -> Path:
+    rows = ["filename,width,height,class,xmin,ymin,xmax,ymax"]
+    for path, label in flat(folder, out):
+        width, height = size_of(path)
+        rows.append(f"{path.name},{width},{height},{label},0,0,{width},{height}")
+    (out / "_annotations.csv").write_text("\n".join(rows))
+    return out
+
+
 def as_image_folder(folder: Path, out: Path) -> Path:
     rows = [{"file_name": path.name, "label": label} for path, label in flat(folder, out)]
     (out / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -126,7 +135,7 @@ def as_parquet(folder: Path, out: Path) -> Path:
     return out
 
 
-FORMS = [as_csv, as_coco, as_yolo, as_voc, as_image_folder, as_parquet]
+FORMS = [as_csv, as_coco, as_yolo, as_voc, as_box_table, as_image_folder, as_parquet]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -421,6 +430,15 @@ def as_boxes_of_yolo(root: Path) -> Path:
     return root
 
 
+def as_boxes_of_table(root: Path) -> Path:
+    rows = ["filename,width,height,class,xmin,ymin,xmax,ymax"]
+    for name, labels in SEVERAL.items():
+        boxes = [f"{label},9,9,20,20" for label in sorted(labels)] or [",,,,"]
+        rows += [f"images/train/{name},64,48,{box}" for box in boxes]
+    (root / "boxes.csv").write_text("\n".join(rows))
+    return root / "boxes.csv"
+
+
 def as_rows_of_parquet(root: Path) -> Path:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -443,6 +461,7 @@ SEVERAL_FORMS = [
     with_lists,
     as_boxes_of_coco,
     as_boxes_of_yolo,
+    as_boxes_of_table,
     as_rows_of_parquet,
 ]
 

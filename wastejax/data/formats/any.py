@@ -12,6 +12,7 @@ from wastejax.data.formats.boxes.coco import coco_files, open_coco
 from wastejax.data.formats.boxes.cvat import IN_FOLDER as CVAT_IN_FOLDER
 from wastejax.data.formats.boxes.cvat import open_cvat
 from wastejax.data.formats.boxes.label_studio import open_label_studio
+from wastejax.data.formats.boxes.table import box_tables, has_boxes, open_box_tables
 from wastejax.data.formats.boxes.voc import open_voc, xml_files
 from wastejax.data.formats.boxes.yolo import open_yolo, yolo_file
 from wastejax.data.formats.class_folders import is_container, notes_on_names, open_folder, role_of
@@ -24,8 +25,8 @@ from wastejax.files import user_path
 
 _ARCHIVES = (".zip", ".gz", ".tgz", ".7z", ".rar")
 KINDS = (
-    "a folder, or a file: .csv, .tsv, .jsonl or .parquet of files and labels, .json (COCO, Label Studio), "
-    ".xml (CVAT), .yaml (YOLO), .tar"
+    "a folder, or a file: .csv, .tsv, .jsonl or .parquet of files and labels or boxes, .json (COCO, Label "
+    "Studio), .xml (CVAT), .yaml (YOLO), .tar"
 )
 
 
@@ -34,7 +35,8 @@ def open_path(path: str | Path, key: str = "config.data.dir", reading: Reading =
 
     Folders: class folders; tar shards (WebDataset); Hugging Face's image folders (metadata.csv, .jsonl, .parquet)
     and Parquet files; YOLO (data.yaml or classes.txt); COCO (annotations/instances_*.json, or as of Roboflow);
-    CVAT for images (annotations.xml); Pascal VOC; or where there are no class folders, the annotation file there.
+    Roboflow's tables of boxes (_annotations.csv); CVAT for images (annotations.xml); Pascal VOC; or where there are
+    no class folders, the annotation file there.
     Files: see `KINDS`. URLs: tar shards or class folders.
 
     Args:
@@ -62,8 +64,8 @@ def _open(path: str | Path, key: str, reading: Reading) -> Source:
     if not path.is_dir():
         return open_folder(path, key)  # says what is wrong
     whole = absolute(path)  # for annotations, whose photographs may lie above them or have absolute names
-    if metadata := metadata_files(path, key, reading.several):
-        return open_tables(metadata, key, reading.several)
+    if tables := metadata_files(path, key, reading.several) or box_tables(path, key):
+        return _open_tables(tables, key, reading)
     if (files := parquet_files(path)) and image_column(files[0], key):
         return open_parquet(files, key, reading.several)
     if file := yolo_file(path):
@@ -163,10 +165,11 @@ def _is_annotation(file: Path) -> bool:
 def _open_file(path: Path, key: str, reading: Reading) -> Source:
     ending, whole = path.suffix.lower(), absolute(path)
     if ending == ".parquet":
-        opening = open_parquet if image_column(path, key) else open_tables
-        return opening([path], key, reading.several)
+        if image_column(path, key):
+            return open_parquet([path], key, reading.several)
+        return _open_tables([path], key, reading)
     if ending in (".csv", ".tsv", ".jsonl", ".ndjson"):
-        return open_tables([path], key, reading.several)
+        return _open_tables([path], key, reading)
     if ending == ".json":
         return (open_label_studio if _is_list(path) else open_coco)(whole, key, reading)
     if ending == ".xml":
@@ -180,6 +183,13 @@ def _open_file(path: Path, key: str, reading: Reading) -> Source:
     raise ConfigError(
         key, f"{str(path)!r} is not a folder, nor a description that is understood; give {KINDS}"
     )
+
+
+def _open_tables(paths: list[Path], key: str, reading: Reading) -> Source:
+    """Opens tables of files, or of boxes in these."""
+    if has_boxes(paths[0], key):
+        return open_box_tables([absolute(path) for path in paths], key, reading)
+    return open_tables(paths, key, reading.several)
 
 
 def _is_list(path: Path) -> bool:

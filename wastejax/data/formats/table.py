@@ -79,9 +79,9 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
     if not rows:
         raise ConfigError(key, f"{paths[0]}: lists no file")
     cells = _first_cells(row for _, row in rows)
-    file = _column(paths[0], rows, FILE, key)
+    file = column_named(paths[0], rows, FILE, key)
     columns = _indicators(cells, file) if several else []
-    label = "" if columns else _column(paths[0], rows, LABELS if several else LABEL, key)
+    label = "" if columns else column_named(paths[0], rows, LABELS if several else LABEL, key)
     folders = [path.parent.resolve() for path in paths]
     root = folder_of_all(folders[0], folders, key)
     lists = [] if several else _notes_on_lists(rows, file, label, key)
@@ -98,9 +98,9 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
             continue
         place = _place(path, name, key)
         name = Path(place).relative_to(root).as_posix() if Path(place).is_relative_to(root) else place
-        split = _split(row, path, name, key) or (role_of(path.parent.name) or "" if len(paths) > 1 else "")
+        split = split_of(row, path, name, key) or (role_of(path.parent.name) or "" if len(paths) > 1 else "")
         group = next((name for name in GROUP if name in row), None)
-        entry = _Entry(of_row, split, _text(row, group), _text(row, "domain") or _text(row, "source"))
+        entry = _Entry(of_row, split, text_of(row, group), text_of(row, "domain") or text_of(row, "source"))
         before = found.setdefault(name, entry)
         if before[several:] != entry[several:]:
             raise ConfigError(key, f"{path}: lists {name} twice, {_differing(before, entry)}")
@@ -124,9 +124,9 @@ def _differing(*entries: _Entry) -> str:
     return f"with label or split {two}{hint}"
 
 
-def _split(row: Row, table: Path, name: str, key: str) -> str:
+def split_of(row: Row, table: Path, name: str, key: str) -> str:
     """Returns the split that a row says, '' for none; raises a ConfigError where it is none of the three."""
-    said = _text(row, "split")
+    said = text_of(row, "split")
     split = role_of(said) or ""
     if said and not split:
         raise ConfigError(key, f"{table}: {name} has split {said!r}; must be train, val or test")
@@ -167,7 +167,7 @@ def _place(table: Path, name: str, key: str) -> str:
     return place.as_posix()
 
 
-def _text(row: Row, column: str | None) -> str:
+def text_of(row: Row, column: str | None) -> str:
     """Returns a cell as text, '' where there is none; 0 is a value."""
     cell = row.get(column) if column else None
     return "" if is_missing(cell) else str(cell).strip()
@@ -287,7 +287,7 @@ def _unread(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _column(path: Path, rows: Sequence[tuple[Path, Row]], names: Sequence[str], key: str) -> str:
+def column_named(path: Path, rows: Sequence[tuple[Path, Row]], names: Sequence[str], key: str) -> str:
     """Returns the first of the names that the first row has which has any; raises a ConfigError where none has."""
     found = next((name for _, row in rows for name in names if name in row), None)
     if found is None:

@@ -1,0 +1,116 @@
+"""Tables with a row for each box, in pixels, as Roboflow exports them for TensorFlow and scripts of labelImg do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from wastejax.data.formats.boxes import Box, Reading, Tag
+from wastejax.data.formats.boxes.find import Finder, Found, content_of, folder_of_all
+from wastejax.data.formats.class_folders import role_of
+from wastejax.data.formats.source import GROUP, Source
+from wastejax.data.formats.splits import keep_split, splits_of_folders
+from wastejax.data.formats.table import FILE, FOLD, LABELS, column_named, read_rows, split_of, text_of
+from wastejax.errors import ConfigError
+
+IN_FOLDER = "_annotations.csv"  # Roboflow's name
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_SIZE = ("width", "height")
+_UNREAD = (*GROUP, *FOLD, "domain")  # a photograph is the group of its boxes
+
+
+def box_tables(folder: Path, key: str) -> list[Path]:
+    """Returns the tables of boxes of a folder, as Roboflow exports them: at its top, or in its splits' folders."""
+    top = [folder / IN_FOLDER] if (folder / IN_FOLDER).is_file() else sorted(folder.glob(f"*/{IN_FOLDER}"))
+    return top if top and all(has_boxes(file, key) for file in top) else []
+
+
+def has_boxes(path: Path, key: str) -> bool:
+    """Whether a table has columns for the sides of a box; raises a ConfigError where it cannot be read."""
+    return any({*_SIDES} <= row.keys() for row in map(_plain, read_rows(path, key)))
+
+
+def open_box_tables(paths: Sequence[Path], key: str, reading: Reading) -> Source:
+    """Opens tables whose rows name a photograph, its width and height, and the label and sides of a box in it.
+
+    A row without a label and sides names a photograph without a box. Splits are given as in tables of files.
+
+    Args:
+        paths: the tables, absolute; photographs lie beside each, in images/ there, or anywhere below.
+        key: what to call them in error messages.
+        reading: what becomes of the boxes.
+
+    Raises:
+        ConfigError: a table cannot be read or lacks a column, a photograph is not there, or there is nothing that
+            can be used.
+    """
+    found = Found()
+    notes: list[str] = []
+    for path in paths:
+        rows = [_plain(row) for row in read_rows(path, key)]
+        notes += _read(path, rows, role_of(path.parent.name) or "" if len(paths) > 1 else "", found, key)
+    root = folder_of_all(paths[0].parent, [path.parent for path in paths], key)
+    source = found.as_source("a table of boxes", root, reading, key)
+    return replace(source, notes=(*source.notes, *notes))
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.strip().lower(): cell for name, cell in row.items()}
+
+
+def _read(path: Path, rows: Sequence[dict[str, Any]], split: str, found: Found, key: str) -> tuple[str, ...]:
+    """Adds what a table says, of which all is of a split, '' where it may say that itself; returns notes on it."""
+    pairs = [(path, row) for row in rows]
+    file, label = (column_named(path, pairs, names, key) for names in (FILE, LABELS))
+    if missing := [name for name in _SIZE if not any(name in row for row in rows)]:
+        problem = f"has boxes, but no column {missing[0]!r} of its photographs, in pixels"
+        raise ConfigError(key, f"{path}: {problem}; add it, or export as COCO")
+    names = [text_of(row, file).replace("\\", "/") for row in rows]
+    said = [split_of(row, path, name, key) or split for name, row in zip(names, rows, strict=True)]
+    of_folder, notes = splits_of_folders({*names} - {""}, str(path), key) if not any(said) else ({}, ())
+    find = Finder(path, key)
+    place: dict[str, Path] = {}
+    for number, (name, row) in enumerate(zip(names, rows, strict=True), 1):
+        if not name:
+            found.counts["rows without a file, left out"] += 1
+            continue
+        with content_of(f"{path}: row {number}", key):
+            things = _labels(row, label, found)
+            if name not in place:
+                place[name] = find(name)
+        of_row = said[number - 1] or of_folder.get(name, "")
+        keep_split(found.photographs, place[name], of_row, name, path, key)
+        found.things += [thing._replace(path=str(place[name])) for thing in things]
+        for column in _UNREAD:
+            found.counts[f"rows with {column!r}, which is not read beside boxes"] += bool(
+                text_of(row, column)
+            )
+    found.counts = +found.counts
+    return notes
+
+
+def _labels(row: dict[str, Any], label: str, found: Found) -> list[Box | Tag]:
+    """Returns the box of a row, without its path; a label without sides is a tag, and without both there is none.
+
+    Raises:
+        ValueError: a number is missing or is none.
+    """
+    name, sides = text_of(row, label), [text_of(row, side) for side in _SIDES]
+    if not any(sides):
+        found.dropped["without a box"] += bool(name)
+        return [Tag("", name)] if name else []
+    if not name:
+        found.dropped["without a label"] += 1
+        return []
+    numbers = dict.fromkeys((*_SIZE, *_SIDES), 0.0)
+    for column in numbers:
+        try:
+            numbers[column] = float(text_of(row, column))
+        except ValueError:
+            raise ValueError(f"{column} must be a number, is {text_of(row, column)!r}") from None
+    width, height, left, top, right, bottom = numbers.values()
+    if not (width >= 1 and height >= 1):
+        raise ValueError("width and height must be at least 1")
+    return [
+        Box("", name, (left / width, top / height, right / width, bottom / height), (int(width), int(height)))
+    ]
