@@ -247,8 +247,11 @@ def test_the_column_of_images_is_the_one_that_is_called_so(tmp_path, columns, ot
     source = open_path(tmp_path / "rows.parquet")
     assert source.read(0) == source.read(1) == b"image" and source.groups is None
     assert [note.partition("not read: ")[2] for note in source.notes[1:]] == ([others] if others else [])
-    (part,) = parts_of([str(tmp_path / "rows.parquet")], 10)
+    said: list[str] = []
+    (part,) = parts_of([str(tmp_path / "rows.parquet")], 10, said.append)
     assert [load() for _, load in images(part)] == [b"image", b"image"]
+    expected = [others] if others and "group" not in columns else []  # groups are of training alone
+    assert [line.partition("not read: ")[2] for line in said] == expected
 
 
 def test_a_photograph_named_beside_the_images_is_their_group(tmp_path):

@@ -16,7 +16,7 @@ from typing import Any
 
 from wastejax.data.collections.places import below, is_url, opened, part_below, read_place, stamp_of
 from wastejax.data.collections.tars import is_link, links_in
-from wastejax.data.formats.parquet import column_of_images, parquet_for
+from wastejax.data.formats.parquet import column_of_images, columns_of_bytes, notes_on_columns, parquet_for
 from wastejax.data.formats.walk import EXTENSIONS, by_ending, each_image, is_image, matching, passed_over
 from wastejax.data.images import read_file
 from wastejax.errors import MissingPackage, UserError
@@ -53,7 +53,7 @@ def parts_of(
     Args:
         arguments: files, folders or URLs of images, tar shards or Parquet files. Each shard is a part of its own.
         size: images of a part of single files.
-        say: is told what a folder holds that is left out.
+        say: is told what a folder holds that is left out, and which column of Parquet files is taken.
 
     Raises:
         UserError: there is no such place, or nothing in it.
@@ -62,6 +62,7 @@ def parts_of(
         raise UserError("no images: give files, folders, tar or Parquet files, or URLs")
     names: list[str] = []
     stamps: list[str] = []
+    told: set[str] = set()  # arguments, whose further Parquet files hold what the first does
     for argument in arguments:
         empty = True
         for place, stamp in _listed(argument, say):
@@ -73,6 +74,9 @@ def parts_of(
             if len(names) == size or (kind != "files" and names):
                 yield _part("files", names, stamps)
                 names, stamps = [], []
+            if kind == "parquet" and argument not in told:
+                told.add(argument)
+                _tell_column(place, say)
             if kind != "files":
                 yield _part(kind, [place], [stamp])
         if empty:
@@ -184,6 +188,20 @@ def _rows(place: str) -> Iterator[tuple[str, Load]]:
             for value in batch.column(0).to_pylist():
                 yield f"{place}#{row}", _loader(place, value)
                 row += 1
+
+
+def _tell_column(place: str, say: Callable[[str], None]) -> None:
+    """Says which column of a Parquet file is taken, where several might hold images; `images` tells of damage."""
+    try:
+        import pyarrow.parquet
+
+        with opened(place) as file:
+            schema = pyarrow.parquet.read_schema(file)
+    except (ImportError, OSError, ValueError):
+        return
+    column = column_of_images(schema) or ""
+    for note in notes_on_columns(column, [name for name in columns_of_bytes(schema) if name != column]):
+        say(f"{place}: {note}")
 
 
 def _loader(place: str, value: Any) -> Load:

@@ -65,11 +65,11 @@ def column_of_images(schema: "pyarrow.Schema") -> str | None:
     Of several it is the one that is called so, else the first of {bytes, path}, which is how images are kept; bytes
     alone may be hashes or masks.
     """
-    held = _columns_of_bytes(schema)
+    held = columns_of_bytes(schema)
     return _column_named(list(held), IMAGE) or min(held, key=lambda name: not held[name], default=None)
 
 
-def _columns_of_bytes(schema: "pyarrow.Schema") -> dict[str, bool]:
+def columns_of_bytes(schema: "pyarrow.Schema") -> dict[str, bool]:
     """Returns the columns that may hold images, and whether each is of {bytes, path}."""
     import pyarrow.types as types
 
@@ -79,6 +79,12 @@ def _columns_of_bytes(schema: "pyarrow.Schema") -> dict[str, bool]:
         if beside_path or types.is_binary(kind) or types.is_large_binary(kind):
             found[str(name)] = bool(beside_path)
     return found
+
+
+def notes_on_columns(column: str, others: Sequence[str]) -> list[str]:
+    """Returns a note on which column the images are taken from, where there are others that might be meant."""
+    which = f"images are those of the column {column!r}"
+    return [f"{which}; not read: {listed(map(repr, others))}"] if others else []
 
 
 def read_schema(path: Path, key: str) -> "pyarrow.Schema":
@@ -121,7 +127,7 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
     named = [_named_files(path, column, key) for path in paths]
     splits, said = _splits(paths, rows, key)
     no_names = _no_names(paths, key)  # an image in the column `photo` is not the name of a photograph
-    others = listed(repr(name) for name, noted in no_names.items() if noted and name != column)
+    others = [name for name, noted in no_names.items() if noted and name != column]
     source = Source(
         names=tuple(names),
         labels=firsts,
@@ -137,7 +143,7 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
         groups=_cells(paths, rows, GROUP, key, no_names) or None,
         notes=(
             f"read as Parquet: {len(paths)} files",
-            *([f"images are those of the column {column!r}; not read: {others}"] if others else []),
+            *notes_on_columns(column, others),
             *said,
             *(f"{what}: {n:,}" for what, n in counts.items() if n),
         ),
@@ -152,7 +158,7 @@ def _no_names(paths: Sequence[Path], key: str) -> dict[str, bool]:
     found: dict[str, bool] = {}
     for path in paths:
         schema = read_schema(path, key)
-        bytes_ = _columns_of_bytes(schema)
+        bytes_ = columns_of_bytes(schema)
         of_groups, label = _column_named(schema.names, GROUP), _column_named(schema.names, LABEL)
         for name, kind in zip(schema.names, schema.types, strict=True):
             if name in bytes_ or types.is_struct(kind):
