@@ -358,10 +358,10 @@ def test_a_header_tells_what_is_unusual():
     exif = Image.Exif()
     exif[0x0112] = 6
     photo(0, 32).convert("L").save(data, "JPEG", exif=exif)
-    assert read_header(data.getvalue()) == ("JPEG", "L", 32, 32, True, False)
+    assert read_header(data.getvalue()) == ("JPEG", "L", 32, 32, True, False, 6)
     data = io.BytesIO()
     photo(0, 32).save(data, "WEBP", save_all=True, append_images=[photo(1, 32)])
-    assert read_header(data.getvalue()) == ("WEBP", "RGB", 32, 32, False, True)
+    assert read_header(data.getvalue()) == ("WEBP", "RGB", 32, 32, False, True, 1)
     assert read_header(b"") is None and read_header(b"no image") is None
 
 
