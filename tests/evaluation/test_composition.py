@@ -276,3 +276,41 @@ def test_of_very_many_images_a_part_is_enough(monkeypatch):
         np.array([4000, 1000]), Confusion(np.diag([9, 9]), "test"), [np.eye(2)], probabilities=p
     )
     assert shares.plain[0] == 0.8 and shares.corrected[0] == pytest.approx(0.8, abs=0.05)
+
+
+def sure_of(labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the counts and the probabilities of a model that is hardly ever in doubt."""
+    p = np.full((len(labels), classes), 1e-4 / (classes - 1))
+    p[np.arange(len(labels)), labels] = 1 - 1e-4
+    return np.bincount(labels, minlength=classes), p
+
+
+def known_well(classes: int) -> Confusion:
+    return Confusion(20 * np.eye(classes, dtype=int), "validation", prior=np.full(classes, 1000.0))
+
+
+@pytest.mark.parametrize(
+    ("truth", "images"), [([0.7, 0.3] + [0] * 28, 10), ([0.7, 0.3] + [0] * 28, 30), ([1 / 30] * 30, 40)]
+)
+def test_intervals_of_few_images_hold_the_truth_as_often_as_they_say(monkeypatch, truth, images):
+    """A dominant class among 30, which a prior of half an image of each class would draw down; and even shares."""
+    monkeypatch.setattr("wastejax.evaluation.composition.CHAINS", 2)
+    rng = np.random.default_rng(2)
+    truth = np.array(truth)
+    held = []
+    for seed in range(150):
+        counts, p = sure_of(rng.choice(30, images, p=truth), 30)
+        (shares,) = estimate(counts, known_well(30), [np.eye(30)], 20, seed, p)
+        low, high = shares.corrected_ci95.T
+        held.append(((low <= truth) & (truth <= high))[truth > 0])
+    assert np.mean(held) >= 0.93
+
+
+def test_an_interval_lies_around_its_share_and_leaves_nothing_open_that_is_not():
+    counts, p = sure_of(np.array([0] * 7 + [1] * 3), 30)
+    groups = [np.eye(30), np.array([[True] * 30, [False] * 30])]
+    classes, sums = estimate(counts, known_well(30), groups, probabilities=p)
+    np.testing.assert_allclose(classes.corrected[:2], [0.7, 0.3])
+    # Jeffreys' interval of 7 of 10, 0.39 to 0.90 (Brown, Cai and DasGupta 2001), outwards to whole images.
+    np.testing.assert_allclose(classes.corrected_ci95[:3], [[0.3, 1], [0, 0.7], [0, 0.3]], atol=0.101)
+    np.testing.assert_allclose(sums.corrected_ci95, [[1, 1], [0, 0]])

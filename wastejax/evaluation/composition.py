@@ -4,7 +4,8 @@ Counting answers is biased: a model that takes a tenth of the cans for jars find
 knows better is in its probabilities: divided by how often each class came in training, which is where they start
 from, they say how well each class explains an image, and the shares are those that explain all images together
 (Saerens et al. 2002, "Adjusting the outputs of a classifier to new a priori probabilities"). Here they are drawn
-from their posterior, images and shares by turns (Gibbs sampling), which also gives the intervals. A temperature
+from their posterior, images and shares by turns (Gibbs sampling). The interval of a share is that of a proportion,
+for as many images as each draw finds of it, whatever other classes there are. A temperature
 does not change where probabilities start from: images that a model is calibrated on stand for those that it learned
 from only where they are of the same split.
 
@@ -35,7 +36,12 @@ RESAMPLES = 400
 ITERATIONS = 30  # of the EM: more follow noise
 PRIOR = 2  # images that are added to each class as answered rightly
 CHAINS, BURN_IN, DRAWS = 10, 10, 30  # of the posterior: chains, and steps of each that are left out and kept
-PRIOR_OF_SHARES = 0.5  # images of each class that the posterior begins with (Jeffreys)
+PRIOR_OF_SHARES = 0.5  # images of each class that a chain adds, so that no class stays at none (Jeffreys)
+# Images of a name, and as many of all others, that its interval begins with: the reference posterior of one share of
+# a multinomial, whatever the number of classes (Berger and Bernardo 1992, "Ordered group reference priors with
+# application to the multinomial problem"). The prior above is 15 images of 30 classes; a folder may hold ten.
+PRIOR_OF_ONE = 0.5
+REPEATED = 10  # shares that are drawn for the images of each draw: they cost little
 MOST_IMAGES = 20_000  # of which the posterior is drawn; of more a random part, whose intervals are wider
 _MOST_CELLS = 4_000_000  # of confusion matrices at once
 
@@ -220,23 +226,28 @@ def estimate(
     drawn = rng.multinomial(total, plain, resamples) / total
     explained = probabilities is not None and confusion is not None and confusion.explains
     if confusion is None or (explained and len(confusion.rare)):
-        return [_shares(group, plain, drawn, None, None, total) for group in groups]
+        return [_shares(group, plain, drawn, total) for group in groups]
     if explained:
-        counted, shares = posterior(np.asarray(probabilities), confusion.seen, rng)
-        found = [_shares(group, plain, drawn, counted.mean(axis=0), shares, total) for group in groups]
+        dealt = posterior(np.asarray(probabilities), confusion.seen, rng)
+        corrected = dealt.mean(axis=0) / dealt[0].sum()
+        found = [
+            _shares(group, plain, drawn, total, corrected, _of_all(dealt, group, rng)) for group in groups
+        ]
         return [replace(one, weight=None) for one in found]
     solved = adjusted(plain[None], confusion.rates[None])[0]
     resampled = _adjusted_resamples(drawn, confusion.counts, rng)
     weight = _weight(plain, drawn, solved, resampled)
     corrected = plain + weight * (solved - plain)
     return [
-        replace(_shares(group, plain, drawn, corrected, resampled, total), weight=weight) for group in groups
+        replace(
+            _shares(group, plain, drawn, total, corrected, resampled @ np.asarray(group, np.float64).T),
+            weight=weight,
+        )
+        for group in groups
     ]
 
 
-def posterior(
-    probabilities: np.ndarray, seen: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def posterior(probabilities: np.ndarray, seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draws what images are made of, given a model's probabilities; see the module.
 
     Args:
@@ -246,14 +257,13 @@ def posterior(
         rng: draws.
 
     Returns:
-        Float64 [R, C], shares of the classes among these images, and [R, C], among all images of the kind.
+        Int [R, C], how many of these images are of each class.
     """
     if len(probabilities) > MOST_IMAGES:
         probabilities = probabilities[rng.choice(len(probabilities), MOST_IMAGES, replace=False)]
     p = np.asarray(probabilities, np.float64)
     count, classes = p.shape
-    of_images: list[np.ndarray] = []
-    of_all: list[np.ndarray] = []
+    dealt: list[np.ndarray] = []
     for _ in range(CHAINS):
         likelihood = p / rng.dirichlet(seen + 1.0)
         shares = p.mean(axis=0)
@@ -263,9 +273,17 @@ def posterior(
             counts = np.bincount(drawn, minlength=classes)
             shares = rng.dirichlet(counts + PRIOR_OF_SHARES)
             if step >= BURN_IN:
-                of_images.append(counts / count)
-                of_all.append(shares)
-    return np.array(of_images), np.array(of_all)
+                dealt.append(counts)
+    return np.array(dealt)
+
+
+def _of_all(dealt: np.ndarray, group: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns shares among all images of the kind, float64 [R * REPEATED, K], given those of each class of some."""
+    group = np.asarray(group, bool)
+    own = np.repeat(dealt @ group.T, REPEATED, axis=0)
+    shares = rng.beta(own + PRIOR_OF_ONE, dealt[0].sum() - own + PRIOR_OF_ONE)
+    # A name of all classes, or of none, leaves nothing open.
+    return np.where(group.all(axis=1), 1.0, np.where(group.any(axis=1), shares, 0.0))
 
 
 def adjusted(answers: np.ndarray, rates: np.ndarray, iterations: int = ITERATIONS) -> np.ndarray:
@@ -320,23 +338,25 @@ def _shares(
     group: np.ndarray,
     plain: np.ndarray,
     drawn: np.ndarray,
-    corrected: np.ndarray | None,
-    resampled: np.ndarray | None,
     total: int,
+    corrected: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
 ) -> Shares:
+    """Returns the shares of K names; `rows` are draws of the corrected ones, float64 [R, K]."""
     group = np.asarray(group, np.float64)
 
     def interval(rows: np.ndarray, value: np.ndarray) -> np.ndarray:
-        low, high = np.percentile(rows @ group.T, [2.5, 97.5], axis=0)
+        low, high = np.percentile(rows, [2.5, 97.5], axis=0)
         # Outwards to whole images: less than one is none.
         low, high = np.floor(total * low) / total, np.ceil(total * high) / total
+        # A bootstrap may leave out a value that counts and confusions were weighed for.
         return np.stack([np.minimum(low, value), np.clip(np.maximum(high, value), 0, 1)], axis=1)
 
     counted = group @ plain
-    if corrected is None or resampled is None:
-        return Shares(counted, interval(drawn, counted))
+    if corrected is None or rows is None:
+        return Shares(counted, interval(drawn @ group.T, counted))
     value = group @ corrected
-    return Shares(counted, interval(drawn, counted), value, interval(resampled, value))
+    return Shares(counted, interval(drawn @ group.T, counted), value, interval(rows, value))
 
 
 def grouped(names: Sequence[str], of_class: Mapping[str, str], classes: Sequence[str]) -> np.ndarray:
