@@ -215,6 +215,16 @@ def test_what_killed_builds_of_a_cache_have_left_is_removed(tmp_path):
     assert sorted(tmp_path.iterdir()) == sorted([*others, *made])
 
 
+@pytest.mark.parametrize("name", ["store.bin", "store.npy"])
+def test_a_damaged_cache_of_pixels_is_built_once_more(tmp_path, name):
+    for keep in (10_000, 100, 0):  # bytes
+        path = tmp_path / name
+        if path.exists():
+            path.write_bytes(path.read_bytes()[:keep])
+        store = build_store(tmp_path / "store.bin", [1, 2], lambda item: np.full((9, 9, 3), item, np.uint8))
+        assert [int(store[i].min()) for i in (0, 1)] == [1, 2]
+
+
 def test_what_is_being_built_is_not_taken_for_what_a_killed_build_has_left(tmp_path):
     pytest.importorskip("fcntl")
 

@@ -34,6 +34,13 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
+def put_in_place(partial: Path, path: Path) -> None:
+    """Gives a complete file its name once it is on disk: after a power cut, what has the name has the content."""
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replaces a file's content, UTF-8; of names that are not, the bytes are escaped, as JSON reads them."""
     write_bytes(path, text.encode(errors="backslashreplace"))

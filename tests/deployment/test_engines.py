@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_models import write_bundle
 
-from wastejax.deployment import engines, export
+from wastejax.deployment import engines, export, formats
 from wastejax.deployment.engines import choose, load_engine
 from wastejax.deployment.formats import load_predictor
 from wastejax.errors import UserError
@@ -126,3 +126,54 @@ def test_choosing_loads_no_engine():
         "print({'jax', 'onnx', 'onnxruntime', 'PIL'} & set(sys.modules))"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+def test_a_damaged_file_in_the_cache_is_made_once_more(bundle):
+    """Empty, or half of it, as a full disk or the power cut of a Pi leaves it."""
+    pytest.importorskip("jax2onnx")
+    pytest.importorskip("onnxruntime")
+    load_engine(bundle, "onnxruntime", say=lambda line: None)
+    kept = engines._kept(bundle, ".onnx")
+    size = kept.stat().st_size
+    for share in (0, 2):
+        kept.write_bytes(kept.read_bytes()[: share and size // share])
+        said = []
+        assert load_engine(bundle, "onnxruntime", say=said.append).runtime == "onnxruntime"
+        assert said == [
+            f"note: {kept}: cannot be read, and is removed from the cache",
+            "preparing the model for onnxruntime, once …",
+        ]
+        assert kept.stat().st_size == size
+
+
+def test_auto_goes_back_to_jax_where_a_damaged_file_cannot_be_made_again(bundle, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    without(monkeypatch)
+    kept = engines._kept(bundle, ".onnx")
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"")
+
+    def refuse(*_, **__):
+        raise UserError("no such operator")
+
+    monkeypatch.setattr(export, "write_export", refuse)
+    said = []
+    assert load_engine(bundle, say=said.append).runtime == "jax"
+    assert said[-1] == "note: onnxruntime cannot be used, jax computes instead: no such operator"
+
+
+@pytest.mark.parametrize("options", [{"taxonomy": "atlantis"}, {"threads": 10_000}])
+def test_options_that_cannot_be_leave_the_file_in_the_cache(bundle, monkeypatch, options):
+    without(monkeypatch)
+    kept = engines._kept(bundle, ".onnx")
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"sound")
+
+    def load(model, runtime=None, taxonomy=None, threads=None):
+        if taxonomy or threads:
+            raise UserError("no such option")
+
+    monkeypatch.setattr(formats, "load_predictor", load)
+    with pytest.raises(UserError, match="no such option"):
+        load_engine(bundle, "auto", say=pytest.fail, **options)
+    assert kept.read_bytes() == b"sound"

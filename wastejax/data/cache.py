@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import platformdirs
 
-from wastejax.files import reason
+from wastejax.files import put_in_place, reason
 from wastejax.progress import Count
 
 log = logging.getLogger("wastejax")
@@ -55,6 +55,11 @@ class ArrayStore:
     def __len__(self) -> int:
         return len(self._shapes)
 
+    @property
+    def num_bytes(self) -> int:
+        """Of all arrays together, which is the size of the file."""
+        return int(self._ends[-1]) if len(self._ends) else 0
+
     def __getitem__(self, i: int) -> np.ndarray:
         if self._bytes is None:
             # As a plain array: a slice of a memmap takes Python longer than its pixels take to read.
@@ -89,8 +94,8 @@ def build_store(
     store valid.
     """
     _remove_abandoned(path.parent)
-    if path.with_suffix(".npy").is_file():
-        return ArrayStore(path)
+    if (kept := _kept(path)) is not None:
+        return kept
     items = list(items)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial_shapes = Path(f"{partial}.npy")
@@ -114,8 +119,8 @@ def build_store(
                     if progress:
                         progress(i + 1, len(items))
             np.save(partial_shapes, shapes)  # as long as the lock says that somebody is at it
-        partial.replace(path)
-        partial_shapes.replace(path.with_suffix(".npy"))
+        put_in_place(partial, path)
+        put_in_place(partial_shapes, path.with_suffix(".npy"))
     except _Unread as error:
         raise error.__cause__ or error from None
     except OSError as error:
@@ -124,6 +129,27 @@ def build_store(
     finally:
         _remove(partial, partial_shapes)
     return ArrayStore(path)
+
+
+def _kept(path: Path) -> ArrayStore | None:
+    """Returns the store that is there; one that is damaged, as by a power cut, is removed."""
+    shapes = path.with_suffix(".npy")
+    if not shapes.is_file():
+        return None
+    try:
+        store = ArrayStore(path)
+        if store.num_bytes == path.stat().st_size:
+            return store
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        IndexError,
+        TypeError,
+    ):  # as NumPy says of a file that is none of its
+        pass
+    _remove(shapes, path)  # the shapes first, as they make a store valid
+    return None
 
 
 def _lock(file: BinaryIO) -> bool:

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from wastejax import __version__
 from wastejax.bundled import model_path
 from wastejax.data.cache import cache_dir
 from wastejax.errors import MissingPackage, UserError, nearest
+from wastejax.files import put_in_place
 from wastejax.progress import Say
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ def load_engine(
 
     Args:
         model: see `choose`.
-        engine: see `choose`; where 'auto' fails to derive a file, jax computes.
+        engine: see `choose`; where 'auto' fails to derive a file, or to read it, jax computes.
         taxonomy: see `load_predictor`.
         threads: see `load_predictor`.
         say: is told what takes long; None for standard error.
@@ -92,17 +94,15 @@ def load_engine(
     if not _installed(_READERS[chosen]):
         raise MissingPackage(f"--engine={chosen}", _READERS[chosen].replace("_", "-"), None)
     auto = (engine or os.environ.get("WASTEJAX_ENGINE") or "auto") == "auto"
-    try:
-        file = _derive(path, chosen, say)
-    except UserError as error:
+    predictor = _derived(path, chosen, taxonomy, threads, say)
+    if isinstance(predictor, UserError):
         if not auto:
-            raise
+            raise predictor
+        error = predictor
         # Where the bundle is at fault, that is said.
         predictor = load_predictor(path, None, taxonomy, threads)
         say(f"note: {chosen} cannot be used, jax computes instead: {error}")
         return predictor
-    runtime = chosen if file.suffix == ".onnx" else None
-    predictor = load_predictor(file, runtime, taxonomy, threads)
     if any_side and not predictor.any_side and auto and _installed("jax"):
         return load_predictor(path, None, taxonomy, threads)
     return replace(predictor, path=path)
@@ -127,6 +127,50 @@ def _kept(bundle: Path, suffix: str) -> Path:
     return cache_dir() / "engines" / f"{digest.hexdigest()}{suffix}"
 
 
+def _derived(
+    bundle: Path, engine: str, taxonomy: str | Path | None, threads: int | None, say: Say
+) -> "Predictor | UserError":
+    """Returns what computes the file derived from a bundle, or why there is none.
+
+    A file that cannot be read, as a full disk or a power cut may leave one, is made once more.
+
+    Raises:
+        UserError: the file is sound, and `taxonomy` or `threads` cannot be.
+    """
+    from wastejax.deployment.formats import load_predictor
+
+    runtime = engine if _SUFFIXES[engine] == ".onnx" else None
+    failed = UserError()
+    for _ in range(2):
+        try:
+            file = _derive(bundle, engine, say)
+        except UserError as error:
+            return error
+        try:
+            return load_predictor(file, runtime, taxonomy, threads)
+        except MissingPackage as error:
+            return error
+        except UserError as error:
+            if _opens(file, runtime):
+                raise
+            failed = error
+        say(f"note: {file}: cannot be read, and is removed from the cache")
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+    return failed
+
+
+def _opens(file: Path, runtime: str | None) -> bool:
+    """Returns whether an exported file can be loaded at all, whatever the options are."""
+    from wastejax.deployment.formats import load_predictor
+
+    try:
+        load_predictor(file, runtime)
+    except UserError:
+        return False
+    return True
+
+
 def _derive(bundle: Path, engine: str, say: Say) -> Path:
     """Returns the file derived from a bundle; makes and checks it where there is none yet."""
     kept = _kept(bundle, _SUFFIXES[engine])
@@ -147,7 +191,7 @@ def _derive(bundle: Path, engine: str, say: Say) -> Path:
             images = drawn(loaded, _CHECKED_IMAGES)
             comparison = export.compare(load_jax(bundle), load_predictor(fresh), images)
             export.check(comparison, "none", images.origin)
-            fresh.replace(kept)
+            put_in_place(fresh, kept)
     except ImportError as error:
         raise MissingPackage(f"--engine={engine}", error.name or "a package", "export") from None
     except OSError as error:

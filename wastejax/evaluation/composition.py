@@ -37,8 +37,8 @@ ITERATIONS = 30  # of the EM: more follow noise
 PRIOR = 2  # images that are added to each class as answered rightly
 CHAINS, BURN_IN, DRAWS = 10, 10, 30  # of the posterior: chains, and steps of each that are left out and kept
 PRIOR_OF_SHARES = 0.5  # images of each class that a chain adds, so that no class stays at none (Jeffreys)
-# Images of a name, and as many of all others, that its interval begins with: the reference posterior of one share of
-# a multinomial, whatever the number of classes (Berger and Bernardo 1992, "Ordered group reference priors with
+# Images of a name, and as many of all others, that its interval begins with: the reference posterior of one share
+# of a multinomial, whatever the number of classes (Berger and Bernardo 1992, "Ordered group reference priors with
 # application to the multinomial problem"). The prior above is 15 images of 30 classes; a folder may hold ten.
 PRIOR_OF_ONE = 0.5
 REPEATED = 10  # shares that are drawn for the images of each draw: they cost little
