@@ -67,6 +67,19 @@ def test_rejected_images_are_kept_upright_and_without_metadata(tmp_path):
     assert about == {"model": "the_model", "classes": list(CLASSES)}
 
 
+def test_what_is_answered_with_a_higher_limit_of_pixels_is_kept_with_it(tmp_path):
+    data = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(data, "PNG")
+    for most, number in ((1000, 0), (1200, 1)):
+        args = parser("serve").parse_args(
+            ["serve", f"--collect={tmp_path / str(most)}", f"--max-pixels={most}"]
+        )
+        working = Collector(command.collecting(args), "the_model", CLASSES)
+        working.offer(data.getvalue(), UNSURE)
+        working.close()
+        assert working.counts["kept"] == number
+
+
 def test_a_share_of_the_others_is_kept(tmp_path):
     """400 draws of 10 %: 40, give or take three standard deviations."""
     working = collector(tmp_path, sample=0.1)

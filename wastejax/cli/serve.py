@@ -181,7 +181,7 @@ def collecting(args: argparse.Namespace) -> "Keep | None":
         raise UserError(f"--collect-days: must be > 0, is {days:g}")
     check_folder(args.collect, "--collect")
     check_place(Path(args.collect))
-    return Keep(Path(args.collect), sample, number_of_bytes(given["most"] or "1GB"), days)
+    return Keep(Path(args.collect), sample, number_of_bytes(given["most"] or "1GB"), days, args.max_pixels)
 
 
 def number_of_bytes(text: str) -> int:

@@ -69,12 +69,14 @@ class Keep:
         sample: share of the images that are kept though they were answered; those that were rejected always are.
         bytes: of all files; the oldest go first.
         days: after which an image goes.
+        max_pixels: see `images.decode`; what is answered with a limit is kept with the same.
     """
 
     folder: Path
     sample: float = 0.0
     bytes: int = 10**9
     days: float = 30.0
+    max_pixels: int = images.MAX_PIXELS
 
 
 class _Kept(NamedTuple):
@@ -212,7 +214,7 @@ class Collector:
         if any(name.endswith(digest) for name in self._kept):
             return  # the same bytes, sent again
         name = f"{time.strftime('%Y%m%d', time.gmtime())}-{digest}"
-        image = images.decode(data, min_side=SIDE)
+        image = images.decode(data, min_side=SIDE, max_pixels=self.keep.max_pixels)
         image.thumbnail((SIDE, SIDE))
         encoded = io.BytesIO()
         image.save(encoded, "JPEG", quality=_QUALITY)
