@@ -3,7 +3,9 @@
 Command: python experiments/composition_few.py
 No images are needed: each class is a normal distribution, as far from each of the 30 as from any other, and the
 model knows them, so that its probabilities are right. Some tens of answers are drawn, as a small folder has them,
-and `estimate` says what all images of the kind are made of. Takes a minute; writes
+and `estimate` says what all images of the kind are made of. Beside its intervals are those of a Dirichlet
+distribution that begins with half an image of each class (Jeffreys), or with one image in all (Perks 1947). Takes
+two minutes; writes
 experiments/results/composition_few.json.
 """
 
@@ -15,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from experiments.provenance import ROOT, provenance
-from wastejax.evaluation.composition import Confusion, estimate
+from wastejax.evaluation.composition import Confusion, estimate, posterior
 
 RESULT = ROOT / "experiments" / "results" / "composition_few.json"
 CLASSES = 30
-IMAGES = (10, 30, 100, 300)
+IMAGES = (10, 30, 40, 100, 300)  # 40, too: rounded to whole images, intervals of 30 hold 1 / 30 by one image
+OTHERS = {"half_each": 0.5, "one_in_all": 1 / CLASSES}  # images of each class that intervals might begin with
 MIXTURES = 100
 DISTANCE = 3.2  # of a class's mean from the origin, in standard deviations
 SEEN = 100  # images of each class that the model learned from
@@ -61,11 +64,21 @@ def answered(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return p / p.sum(axis=1, keepdims=True)
 
 
+def within(dealt: np.ndarray, prior: float, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns which shares lie in the intervals of a Dirichlet distribution, outwards to whole images as others."""
+    number = int(dealt[0].sum())
+    drawn = np.array([rng.dirichlet(row + prior) for row in dealt])
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    low, high = np.floor(number * low) / number, np.ceil(number * high) / number
+    return (low <= truth + 1e-9) & (truth <= high + 1e-9)
+
+
 def measure(kind: str, number: int) -> dict[str, float]:
     """Returns how often the intervals hold the truth, for so many images, and how far the shares are from it."""
     rng = np.random.default_rng((SEED, number))
     known = Confusion(SEEN * np.eye(CLASSES, dtype=int), "validation", prior=np.full(CLASSES, float(SEEN)))
     large, there, widths, errors = [], [], [], []
+    others: dict[str, list[bool]] = {name: [] for name in OTHERS}
     for seed in range(MIXTURES):
         truth = truth_of(kind, rng)
         p = answered(rng.choice(CLASSES, number, p=truth), rng)
@@ -75,12 +88,16 @@ def measure(kind: str, number: int) -> dict[str, float]:
         held = (low <= truth + 1e-9) & (truth <= high + 1e-9)
         large += held[truth >= LARGE].tolist()
         there += held[truth > 0].tolist()
+        dealt = posterior(p, known.seen, np.random.default_rng(seed))
+        for name, prior in OTHERS.items():
+            others[name] += within(dealt, prior, truth, rng)[truth > 0].tolist()
         widths.append(float((high - low)[truth.argmax()]))
         errors.append([np.abs(one - truth).sum() / 2 for one in (shares.plain, shares.corrected)])
     plain, corrected = np.mean(errors, axis=0)
     return {
         **({"large_hold": round(float(np.mean(large)), 4)} if large else {}),
         "all_hold": round(float(np.mean(there)), 4),
+        **{name: round(float(np.mean(hold)), 4) for name, hold in others.items()},
         "width_of_largest": round(float(np.mean(widths)), 4),
         "plain": round(float(plain), 4),
         "corrected": round(float(corrected), 4),

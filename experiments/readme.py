@@ -252,6 +252,22 @@ def composition_images() -> str:
     return table(head.split("|"), rows)
 
 
+def composition_few() -> str:
+    """How often intervals of the shares of few images hold."""
+    found = load("composition_few")
+    rows = []
+    for kind, numbers in found["shares"].items():
+        for number, one in numbers.items():
+            large = percent(one["large_hold"]) if "large_hold" in one else "–"
+            cells = (percent(one[key]) for key in ("all_hold", "width_of_largest", "plain", "corrected"))
+            rows.append((kind, number, large, *cells))
+    head = (
+        "shares|images|intervals of large classes hold|of all classes there are|width for the largest class"
+    )
+    head += "|error, counted|by probabilities"
+    return table(head.split("|"), rows)
+
+
 def leakage() -> str:
     """The same training on a leaking split and on one that does not leak."""
     (pair,) = load("leakage")["pairs"]
@@ -353,6 +369,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "regions": regions,
     "composition": composition,
     "composition_images": composition_images,
+    "composition_few": composition_few,
     "forms": forms,
     "serving": serving,
     "speed": speed,
