@@ -259,12 +259,10 @@ def composition_few() -> str:
     for kind, numbers in found["shares"].items():
         for number, one in numbers.items():
             large = percent(one["large_hold"]) if "large_hold" in one else "–"
-            cells = (percent(one[key]) for key in ("all_hold", "width_of_largest", "plain", "corrected"))
-            rows.append((kind, number, large, *cells))
-    head = (
-        "shares|images|intervals of large classes hold|of all classes there are|width for the largest class"
-    )
-    head += "|error, counted|by probabilities"
+            keys = ("all_hold", "half_each", "one_in_all", "width_of_largest", "plain", "corrected")
+            rows.append((kind, number, large, *(percent(one[key]) for key in keys)))
+    head = "shares|images|intervals of large classes hold|of all classes there are|with half an image of each class"
+    head += "|with one image in all|width for the largest class|error, counted|by probabilities"
     return table(head.split("|"), rows)
 
 
