@@ -9,6 +9,11 @@ Count = Callable[[int, int], None]  # takes how many are done, of how many
 Counts = Callable[[str, int, int], None]  # the same of several things: takes what is counted first
 
 
+def number_of(count: int, thing: str) -> str:
+    """Returns '1 image' or '2,000 images'."""
+    return f"{count:,} {thing}{'s' * (count != 1)}"
+
+
 @dataclass(frozen=True)
 class Listener:
     """Whom a long task tells how far it is; by default nobody.

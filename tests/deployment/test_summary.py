@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import subprocess
 import sys
 from datetime import datetime
 
@@ -140,8 +141,9 @@ def test_times_are_of_exif_or_else_of_the_file(tmp_path):
     stamp = datetime(2026, 11, 3, 10).timestamp()
     for name in ("plain.png", "text.jpg"):
         os.utime(tmp_path / name, (stamp, stamp))
-    assert taken_at(tmp_path / "exif.jpg") == datetime(2026, 11, 1, 12, 30)
-    assert taken_at(tmp_path / "plain.png") == taken_at(tmp_path / "text.jpg") == datetime(2026, 11, 3, 10)
+    assert taken_at(tmp_path / "exif.jpg") == (datetime(2026, 11, 1, 12, 30), True)
+    written = (datetime(2026, 11, 3, 10), False)
+    assert taken_at(tmp_path / "plain.png") == taken_at(tmp_path / "text.jpg") == written
     names = [str(tmp_path / name) for name in ("exif.jpg", "plain.png", "text.jpg", "gone.jpg")]
 
     def kept(start: str | None, end: str | None) -> list[str]:
@@ -152,10 +154,35 @@ def test_times_are_of_exif_or_else_of_the_file(tmp_path):
     assert kept("2026-11-01T12:31", None) == ["plain.png", "text.jpg", "gone.jpg"]
     assert kept(None, "2026-11-03T10:00") == ["exif.jpg", "gone.jpg"]
     assert len(kept(None, None)) == 4
-    with pytest.raises(UserError, match="none of 1 images was taken then"):
+    with pytest.raises(UserError, match="none of 1 image was taken then"):
         within(names[:1], parse_time("2027-01-01", "--from"), None)
     with pytest.raises(UserError, match=r"--from=yesterday: give a day or a time"):
         parse_time("yesterday", "--from")
+
+
+def test_the_time_of_a_heic_photograph_is_that_of_its_exif(tmp_path):
+    """In a process of its own: in this one another test may have told Pillow of HEIC."""
+    heif = pytest.importorskip("pillow_heif")
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9003] = "2026:11:01 12:30:00"
+    heif.from_pillow(Image.new("RGB", (64, 64))).save(tmp_path / "a.heic", exif=exif.tobytes())
+    code = "import sys; from wastejax.deployment.summary import taken_at; print(taken_at(sys.argv[1])[0])"
+    done = [sys.executable, "-c", code, str(tmp_path / "a.heic")]
+    assert subprocess.check_output(done, text=True).strip() == "2026-11-01 12:30:00"
+
+
+def test_images_without_a_time_of_their_own_are_told(tmp_path):
+    exif = Image.Exif()
+    exif[0x0132] = "2026:11:02 08:00:00"
+    Image.new("RGB", (9, 9)).save(tmp_path / "exif.jpg", exif=exif)
+    Image.new("RGB", (9, 9)).save(tmp_path / "plain.png")
+    said: list[str] = []
+    names = [str(tmp_path / name) for name in ("exif.jpg", "plain.png")]
+    within(names, parse_time("2026-01-01", "--from"), None, said.append)
+    assert said == [
+        "--from, --to: by when the file was last written for 1 of 2 images, where EXIF tells no time"
+    ]
+    within(names[:1], parse_time("2026-01-01", "--from"), None, pytest.fail)
 
 
 def test_the_command(tmp_path, capsys):
@@ -174,7 +201,7 @@ def test_the_command(tmp_path, capsys):
     assert counts == {name: answers.count(name) for name in answers}
     for options, message in (
         (["--from=2026-11-02", "--to=2026-11-01"], "the end is not after the start"),
-        (["--from=2036-01-01"], "none of 1 images was taken then"),
+        (["--from=2036-01-01"], "none of 1 image was taken then"),
         ([f"--summary={tmp_path / '0.png'}"], "is a file"),
     ):
         with pytest.raises(UserError, match=message):

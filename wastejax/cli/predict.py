@@ -26,7 +26,7 @@ from wastejax.deployment.images import beside, find, read
 from wastejax.deployment.predictor import Predictor, check_probability, nothing_named
 from wastejax.errors import MissingPackage, UserError
 from wastejax.files import check_folder
-from wastejax.progress import Say
+from wastejax.progress import Say, number_of
 
 EVERY, EVERY_OBJECT = 1.0, 0.2  # seconds between frames: to follow objects, they must not have moved far
 TOP, BATCH, SMOOTHING = 3, 32, 0.5
@@ -188,7 +188,7 @@ def _names(args: argparse.Namespace, video: str | None) -> list[str]:
         folder = getattr(args, option)
         if folder and (where := beside(folder, args.images, names)):
             raise _among(option, folder, where)
-    return summary.within(names, start, end)
+    return summary.within(names, start, end, _warn)
 
 
 def _span(args: argparse.Namespace, video: str | None) -> tuple[datetime | None, datetime | None]:
@@ -360,10 +360,8 @@ def _report(
     seconds = time.perf_counter() - start
     for failure in failures:
         print(f"unreadable: {printable(failure.file)}: {failure.error}", file=sys.stderr)
-    images = "image" if count == 1 else "images"
-    print(
-        f"{count:,} {images} in {seconds:.1f} s, {count / seconds:.1f} images/s ({runtime})", file=sys.stderr
-    )
+    rate = f"{count / seconds:.1f} images/s ({runtime})"
+    print(f"{number_of(count, 'image')} in {seconds:.1f} s, {rate}", file=sys.stderr)
     return 1 if failures else 0
 
 

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from wastejax.data.images import time_taken
 from wastejax.data.taxonomy import materials_of
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import MissingPackage, UserError
 from wastejax.evaluation.composition import Shares, doubts, estimate, grouped, stored_confusion
 from wastejax.files import write_json, write_text
+from wastejax.progress import Say, number_of
 
 FILES = ("summary.json", "summary.csv", "summary.png", "summary.html")
 KINDS = ("class", "bin", "material")
-_EXIF_IFD, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132  # EXIF 2.3: DateTimeOriginal, DateTime
 _OTHER = "other"
 KEPT = (
     "correcting would add more noise than it removes bias, so the shares are plain counts, with intervals that "
@@ -207,19 +207,19 @@ def to_html(summary: dict[str, Any]) -> str:
     return environment.get_template("summary.html").render(summary=summary, figure=FILES[2])
 
 
-def taken_at(path: str | Path) -> datetime:
+def taken_at(path: str | Path) -> tuple[datetime, bool]:
     """Returns when an image was taken by its EXIF data, or else when its file was last written; local time.
+
+    Returns:
+        The time, and whether it is that of the EXIF data.
 
     Raises:
         OSError: there is no such file.
     """
     try:
-        with Image.open(path) as image:
-            exif = image.getexif()
-            text = exif.get_ifd(_EXIF_IFD).get(_TAKEN) or exif.get(_CHANGED)
-        return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S")
-    except Exception:  # no image, no EXIF, or a camera whose clock was never set
-        return datetime.fromtimestamp(Path(path).stat().st_mtime)
+        return datetime.strptime(time_taken(path), "%Y:%m:%d %H:%M:%S"), True
+    except ValueError:  # none, or a camera whose clock was never set
+        return datetime.fromtimestamp(Path(path).stat().st_mtime), False
 
 
 def parse_time(text: str | None, option: str, end: bool = False) -> datetime | None:
@@ -249,23 +249,38 @@ def parse_time(text: str | None, option: str, end: bool = False) -> datetime | N
         ) from None
 
 
-def within(names: Sequence[str], start: datetime | None, end: datetime | None) -> list[str]:
+def within(
+    names: Sequence[str], start: datetime | None, end: datetime | None, say: Say = lambda line: None
+) -> list[str]:
     """Returns those of some images that were taken from `start` on and before `end`.
+
+    Args:
+        names: of files.
+        start: None for no limit.
+        end: likewise.
+        say: is told how many images are judged by the time of their file.
 
     Raises:
         UserError: there are none.
     """
     if start is None and end is None:
         return list(names)
-
-    def inside(name: str) -> bool:
+    kept, by_file = [], 0
+    for name in names:
         try:
-            time = taken_at(name)
+            time, exif = taken_at(name)
         except OSError:
-            return True  # reading it tells why it cannot be read
-        return (start is None or start <= time) and (end is None or time < end)
-
-    kept = [name for name in names if inside(name)]
+            kept.append(name)  # reading it tells why it cannot be read
+            continue
+        by_file += not exif
+        if (start is None or start <= time) and (end is None or time < end):
+            kept.append(name)
+    if by_file:
+        say(
+            f"--from, --to: by when the file was last written for {by_file:,} of {number_of(len(names), 'image')}, "
+            "where EXIF tells no time"
+        )
     if not kept:
-        raise UserError(f"--from, --to: none of {len(names):,} images was taken then")
+        was = "was" if len(names) == 1 else "were"
+        raise UserError(f"--from, --to: none of {number_of(len(names), 'image')} {was} taken then")
     return kept

@@ -34,6 +34,8 @@ _PIECE = 1 << 20  # bytes
 _LARGEST_FILE = 2**30  # bytes; no photograph, but a video, or a device that never ends
 
 _ORIENTATION_TAG = 0x0112
+_EXIF_IFD, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132  # EXIF 2.3: DateTimeOriginal, DateTime
+_BRANDS = 256  # bytes of a file that say whether it is HEIC
 # EXIF 2.3, tag Orientation: what brings the stored image upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -127,6 +129,32 @@ def read_header(data: bytes) -> Header | None:
     return Header(
         image.format or "", image.mode, image.width, image.height, rotated, animated, _tag(image, block)
     )
+
+
+def time_taken(path: str | Path) -> str:
+    """Returns when an image was taken by its EXIF data, '2026:11:01 12:30:00'; '' where that says nothing.
+
+    Args:
+        path: of the file, of which no more is read than it takes.
+
+    Raises:
+        OSError: there is no such file, or it cannot be opened.
+    """
+    _quieten_pil()
+    with Path(path).open("rb") as file:
+        heif = heif_brand(file.read(_BRANDS)) == HEIF
+        if heif and not reads_heif():
+            return ""
+        if heif:
+            _register_heif()
+        file.seek(0)
+        try:
+            with Image.open(file, formats=(HEIF,) if heif else FORMATS) as image:
+                exif = image.getexif()
+                text = exif.get_ifd(_EXIF_IFD).get(_TAKEN) or exif.get(_CHANGED) or ""
+        except Exception:  # no image, or a broken EXIF block; as in `decode`
+            return ""
+    return str(text).strip("\0 ")
 
 
 def decode(data: bytes, min_side: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
