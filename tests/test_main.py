@@ -29,6 +29,24 @@ def test_help_fits_on_a_screen():
         assert wastejax(command, "--help").returncode == 0
 
 
+def test_standard_streams_that_are_closed_take_what_they_are_given(monkeypatch):
+    """As `2>&-`, or a service without a terminal, leaves them."""
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    read = []
+
+    def dispatch(argv):
+        main.say("a line")
+        sys.stderr.write("another")
+        read.append((sys.stdin.buffer.read(), sys.stdout.isatty(), sys.stderr.isatty()))
+
+    monkeypatch.setattr(main, "dispatch", dispatch)
+    main.main()
+    for name in ("stdin", "stdout", "stderr"):
+        getattr(sys, name).close()
+    assert read == [(b"", False, False)]
+
+
 def test_starting_up_imports_no_framework():
     code = """
 import sys
