@@ -17,6 +17,7 @@ from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.answers import json_lines
 from wastejax.deployment.camera import _read, is_stream, only_stream, stream
+from wastejax.deployment.images import find
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
 from wastejax.main import parser
@@ -131,6 +132,18 @@ def test_what_is_a_stream(camera_extra):
     assert only_stream(["a.mov"]) == "a.mov"
     with pytest.raises(UserError, match=r"a\.mov: a camera or video comes alone"):
         only_stream(["a.mov", "b.jpg"])
+
+
+def test_folders_and_globs_that_end_like_videos_are_none(camera_extra, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips.mp4").mkdir()
+    (tmp_path / "a[1].webm").touch()
+    assert not is_stream("clips.mp4/") and not is_stream("clips.mp4") and not is_stream("a*.webm")
+    assert is_stream("a[1].webm")
+    with pytest.raises(
+        UserError, match=r"a\*\.webm: matches no image, but 1 \.webm \(videos: `wastejax predict"
+    ):
+        find(["a*.webm"])
 
 
 def test_mistakes_are_one_line(camera_extra, monkeypatch, tmp_path):

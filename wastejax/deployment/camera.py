@@ -4,7 +4,9 @@ A frame is named as a media fragment (W3C 2012, section 4.2.1): clip.mp4#t=1.500
 frames are reported like images.
 """
 
+import glob
 import importlib.util
+import os
 import signal
 import threading
 import time
@@ -25,7 +27,10 @@ VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
 def is_stream(name: str) -> bool:
     """Whether a name means a camera, as camera:0 does, or a video file."""
-    return name.startswith(CAMERA) or Path(name).suffix.lower() in VIDEOS
+    if name.startswith(CAMERA) or Path(name).suffix.lower() not in VIDEOS:
+        return name.startswith(CAMERA)
+    # A folder may be named like a video, and a glob may match some, of which each would have to be named.
+    return not os.path.isdir(name) and (os.path.exists(name) or not glob.has_magic(name))  # noqa: PTH110, PTH112
 
 
 def frames(name: str, every: float) -> Iterator[tuple[float, Image.Image]]:
