@@ -12,6 +12,8 @@ from PIL import Image
 from small_models import write_bundle
 from test_many import mean_colors, rows_of
 
+from wastejax.data.collections.parts import parts_of
+from wastejax.deployment.images import find
 from wastejax.deployment.many import job
 from wastejax.deployment.many.job import Asked, predict_parts
 from wastejax.errors import UserError
@@ -89,3 +91,64 @@ def test_the_command_says_why_no_answer_is_sure(folder, capsys):
     with pytest.raises(SystemExit):
         dispatch(["predict", "images/a.png", "--model=bundle", "--reject-below=0.5"])
     assert "no threshold" not in capsys.readouterr().err
+
+
+def of_parts(*arguments: str) -> list[str]:
+    return [place for part in parts_of(arguments, 2) for place in part.places]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("images/c.png", "images/c.png", "images"),
+        ("images", "images/c.png"),
+        ("images", "images"),
+        ("images/", "./images"),
+        (".", "images"),
+        ("images/[ab].png", "images/*.png", "images"),
+        ("images", "images/*.png"),
+    ],
+)
+def test_what_is_named_twice_is_answered_once_as_without_parts(folder, arguments):
+    assert of_parts(*arguments) == find(arguments)
+
+
+def test_what_two_addresses_hold_is_answered_once(folder):
+    system = pytest.importorskip("fsspec").filesystem("memory")
+    for name in ("/twice/a.png", "/twice/below/b.png", "/twice/c.tar"):
+        system.pipe_file(name, b"")
+    found = of_parts(
+        "memory://twice/below/b.png", "memory://twice", "memory://twice/", "memory://twice/c.tar"
+    )
+    assert sorted(place.rpartition("/")[2] for place in found) == ["a.png", "b.png", "c.tar"]
+
+
+def test_what_a_folder_passes_over_is_answered_where_it_is_named(folder):
+    hidden = folder / "images" / ".kept"
+    hidden.mkdir()
+    (folder / "images" / "a.png").rename(hidden / "a.png")
+    assert of_parts("images", "images/.kept")[-1] == "images/.kept/a.png"
+    assert of_parts("images", "images/.kept/a.png")[-1] == "images/.kept/a.png"
+
+
+def test_images_that_have_changed_are_told_before_any_is_answered(folder, monkeypatch):
+    monkeypatch.setattr(job, "load_engine", lambda *arguments: mean_colors())
+    predict_parts(["images"], "out", Asked("model.onnx"), 1)
+    (folder / "out" / "part-00000.parquet").unlink()
+    (folder / "images" / "c.png").write_bytes(b"changed")
+    monkeypatch.setattr(job, "load_engine", lambda *arguments: pytest.fail("it was about to answer"))
+    with pytest.raises(UserError, match=r"part-00002\.parquet: answers for other images"):
+        predict_parts(["images"], "out", Asked("model.onnx"), 1)
+    for name in "bcd":
+        (folder / "images" / f"{name}.png").unlink()
+    with pytest.raises(
+        UserError, match=r"part-00001\.parquet: answers for images that are not there any more"
+    ):
+        predict_parts(["images"], "out", Asked("model.onnx"), 1)
+
+
+def test_one_image_in_one_file_is_said_so(folder, monkeypatch, capsys):
+    monkeypatch.setattr(job, "load_engine", lambda *arguments: mean_colors())
+    with pytest.raises(SystemExit):
+        dispatch(["predict", "--model=model.onnx", "--out=out", "images/a.png"])
+    assert "1 image in 1 file in out;" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from wastejax.deployment.many.job import PART_SIZE, Answerer, Asked, Done, predi
 from wastejax.deployment.many.part_file import Counts, unreadable
 from wastejax.errors import UserError
 from wastejax.files import check_folder
+from wastejax.progress import number_of
 
 NAMED = 20  # unreadable images that are named on standard error
 
@@ -102,7 +103,7 @@ def _report(done: Done, out: Path, seconds: float) -> None:
             _say(f"and {done.counts.unreadable - NAMED:,} more: see column `reason`")
     earlier = done.counts.images - done.now.images
     _say(
-        f"{done.counts.images:,} images in {done.parts:,} files in {out}"
+        f"{number_of(done.counts.images, 'image')} in {number_of(done.parts, 'file')} in {out}"
         + (f", {earlier:,} of them answered before" if earlier else "")
         + f"; {done.now.images:,} in {seconds:.1f} s, {done.now.images / seconds:.1f} images/s"
     )
@@ -110,7 +111,7 @@ def _report(done: Done, out: Path, seconds: float) -> None:
 
 def _progress(counts: Counts) -> None:
     if sys.stderr.isatty():
-        print(f"\r{counts.images:,} images", end="", file=sys.stderr, flush=True)
+        print(f"\r{number_of(counts.images, 'image')}", end="", file=sys.stderr, flush=True)
 
 
 def _say(line: str) -> None:

@@ -8,7 +8,7 @@ import glob
 import hashlib
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,15 @@ from typing import Any
 from wastejax.data.collections.places import below, is_url, opened, part_below, read_place, stamp_of
 from wastejax.data.collections.tars import is_link, links_in
 from wastejax.data.formats.parquet import column_of_images, columns_of_bytes, notes_on_columns, parquet_for
-from wastejax.data.formats.walk import EXTENSIONS, by_ending, each_image, is_image, matching, passed_over
+from wastejax.data.formats.walk import (
+    EXTENSIONS,
+    by_ending,
+    each_image,
+    ignored,
+    is_image,
+    matching,
+    passed_over,
+)
 from wastejax.data.images import read_file
 from wastejax.errors import MissingPackage, UserError
 from wastejax.files import reason
@@ -48,7 +56,9 @@ class Part:
 def parts_of(
     arguments: Sequence[str], size: int, say: Callable[[str], None] = lambda line: None
 ) -> Iterator[Part]:
-    """Yields the parts of what a user names, in order; at most one part and the names of one folder are in memory.
+    """Yields the parts of what a user names, in order; what is named twice comes once, where it is named first.
+
+    At most one part and the names of one folder, or of what a glob matches, are in memory.
 
     Args:
         arguments: files, folders or URLs of images, tar shards or Parquet files. Each shard is a part of its own.
@@ -63,10 +73,13 @@ def parts_of(
     names: list[str] = []
     stamps: list[str] = []
     told: set[str] = set()  # arguments, whose further Parquet files hold what the first does
+    named = _Named()
     for argument in arguments:
         empty = True
-        for place, stamp in _listed(argument, say):
+        for place, stamp in named.anew(argument, _listed(argument, say)):
             empty = False
+            if place is None:
+                continue
             kind = _kind(place)
             if kind == "files":
                 names.append(place)
@@ -83,6 +96,53 @@ def parts_of(
             raise UserError(f"{argument}: no images, tar or Parquet files there")
     if names:
         yield _part("files", names, stamps)
+
+
+class _Named:
+    """What earlier arguments name; of a folder its own name tells what it holds, however much that is."""
+
+    def __init__(self) -> None:
+        self._places: set[str] = set()
+        self._folders: set[str] = set()
+
+    def anew(
+        self, argument: str, listed: Iterable[tuple[str, str]]
+    ) -> Iterator[tuple[str, str] | tuple[None, str]]:
+        """Yields what an argument names; None in place of what an earlier one did."""
+        folder = not is_url(argument) and Path(argument).is_dir()
+        for place, stamp in listed:
+            own = _plain(place)
+            if own in self._places or self._holds(own):
+                yield None, stamp
+                continue
+            if not folder and not (is_url(place) and place != argument):
+                self._places.add(own)
+            yield place, stamp
+        if folder or is_url(argument):
+            self._folders.add(_plain(argument))
+
+    def _holds(self, place: str) -> bool:
+        """Returns whether a place lies below a folder that was listed, and is none that a listing passes over."""
+        if not self._folders:
+            return False
+        above, parts = place, []
+        while True:
+            above, _, name = above.rpartition("/")
+            parts.append(name)
+            if any(map(ignored, parts)):
+                return False
+            if (above or ("/" if place.startswith("/") else ".")) in self._folders:
+                return True
+            if not above:
+                return False
+
+
+def _plain(place: str) -> str:
+    """Returns a place as it is compared with others: some file systems list memory://x as memory:///x."""
+    if not is_url(place):
+        return Path(place).as_posix()
+    scheme, _, path = place.partition("://")
+    return f"{scheme}://{path.strip('/')}"
 
 
 def images(part: Part) -> Iterator[tuple[str, Load]]:

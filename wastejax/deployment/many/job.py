@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -116,6 +117,7 @@ def predict_parts(
         for left in folder.glob("part-*.partial"):
             left.unlink(missing_ok=True)
         done = _Ledger(folder, progress)
+        done.check(lambda: parts_of(inputs, part_size))
         todo = done.missing(parts_of(inputs, part_size, say))
         for number, counts in (answerer or _here(asked, say))(todo, done.path):
             done.add(number, counts)
@@ -147,27 +149,57 @@ class _Ledger:
 
     def __init__(self, folder: Path, progress: Callable[[Counts], None]):
         self._folder, self._progress = folder, progress
+        self._known: dict[int, tuple[str, Counts] | None] = {}
         self.parts = 0
         self.counts = self.now = Counts()
 
     def path(self, number: int) -> Path:
         return self._folder / f"part-{number:05d}.parquet"
 
+    def check(self, parts: Callable[[], Iterable[Part]]) -> None:
+        """Reads what is answered, and compares it with what is there now, before anything is computed.
+
+        Args:
+            parts: lists them; not called where none is answered, and not asked for those after the last that is.
+
+        Raises:
+            UserError: a part has changed, or there are fewer of them.
+        """
+        numbers = [
+            int(path.stem[5:]) for path in self._folder.glob("part-*.parquet") if path.stem[5:].isdigit()
+        ]
+        self._known = {number: read_counts(self.path(number)) for number in sorted(numbers)}
+        answered = [number for number, known in self._known.items() if known]
+        if not answered:
+            return
+        for number, part in enumerate(islice(parts(), max(answered) + 1)):
+            self.parts = number + 1
+            self._same(number, part)
+        gone = [number for number in answered if number >= self.parts]
+        if gone:
+            raise _too_many(self.path(gone[0]))
+
+    def _same(self, number: int, part: Part) -> Counts | None:
+        """Returns what the answers for a part hold, None for none; raises a UserError where it has changed."""
+        known = self._known.get(number)
+        if known is None:
+            return None
+        digest, counts = known
+        if digest != part.digest:
+            raise UserError(
+                f"{self.path(number)}: answers for other images: what it was made from has changed since; give "
+                "another --out, or remove it to have it done again"
+            )
+        return counts
+
     def missing(self, parts: Iterable[Part]) -> Iterator[Numbered]:
         """Yields the parts that are not answered yet; raises a UserError where one is that has changed."""
         for number, part in enumerate(parts):
             self.parts = number + 1
-            path = self.path(number)
-            known = read_counts(path) if path.is_file() else None
-            if known is None:
+            counts = self._same(number, part)
+            if counts is None:
                 yield number, part
                 continue
-            digest, counts = known
-            if digest != part.digest:
-                raise UserError(
-                    f"{path}: answers for other images: what it was made from has changed since; give another "
-                    "--out, or remove it to have it done again"
-                )
             self.counts += counts
             self._progress(self.counts)
 
@@ -179,9 +211,13 @@ class _Ledger:
     def finish(self) -> None:
         """Raises a UserError where there are more parts than images now."""
         if (extra := self.path(self.parts)).is_file():
-            raise UserError(
-                f"{extra}: answers for images that are not there any more; give another --out, or remove it"
-            )
+            raise _too_many(extra)
+
+
+def _too_many(path: Path) -> UserError:
+    return UserError(
+        f"{path}: answers for images that are not there any more; give another --out, or remove it"
+    )
 
 
 def _here(asked: Asked, say: Say) -> Answerer:
