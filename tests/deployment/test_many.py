@@ -335,6 +335,12 @@ answerer = on_ray.on_ray(asked, sys.argv[3] or None, tell=nodes.add) if sys.argv
 done = job.predict_parts(["images"], sys.argv[4], asked, 2, answerer)
 print(len(nodes), done.now.images)
 """
+ALIVE = """
+import sys
+import ray
+ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
+print(sum(node["Alive"] for node in ray.nodes()))
+"""
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "127.0.0.1:99999", "ray://no.such.host.invalid:10001"])
@@ -369,11 +375,21 @@ def test_ray_answers_as_one_process_does_and_uses_both_of_two_nodes(folder):
     common = [str(ray), "start", "--num-cpus=1", "--block", "--object-store-memory=100000000"]
     head = [*common, "--head", "--port=6391", "--include-dashboard=false"]
     nodes = [subprocess.Popen(head, env=environment, cwd=folder, stdout=subprocess.DEVNULL)]
+
+    def until_alive(wanted: int) -> None:
+        asking = [sys.executable, "-c", ALIVE, "127.0.0.1:6391"]
+        for _ in range(60):  # how long a node takes to start is the machine's affair
+            done = subprocess.run(asking, env=environment, text=True, capture_output=True, timeout=300)
+            if done.stdout.split()[-1:] == [str(wanted)]:
+                return
+            time.sleep(1)
+        raise AssertionError(done.stdout + done.stderr)
+
     try:
-        time.sleep(10)
+        until_alive(1)
         second = [*common, "--address=127.0.0.1:6391"]
         nodes.append(subprocess.Popen(second, env=environment, cwd=folder, stdout=subprocess.DEVNULL))
-        time.sleep(10)
+        until_alive(2)
         assert answer("127.0.0.1:6391", "two").split() == ["2", "13"]
     finally:
         for node in nodes:
