@@ -3,6 +3,7 @@
 import doctest
 import inspect
 import io
+import os
 import subprocess
 import sys
 import typing
@@ -58,6 +59,23 @@ def test_the_examples_in_the_docstrings_give_what_they_say(names, place, monkeyp
         (test,) = doctest.DocTestFinder(recurse=False).find(getattr(wastejax, name), name, globs=dict(known))
         assert test.examples
         assert doctest.DocTestRunner().run(test).failed == 0
+
+
+SCRIPT = """
+import wastejax
+print("begins")
+tiny = {"model.size": "tiny", "data.image_size": 32, "train.epochs": 1, "train.batch_size": 4, "eval.bootstrap": 10}
+print("ends", wastejax.train("mobilevit_ir", "images", tiny, workdir="unguarded", say=lambda line: None))
+"""
+
+
+@pytest.mark.slow  # compiles once more, in a process of its own
+def test_a_script_trains_without_a_guard(place, tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "WASTEJAX_CACHE": str(place / "cache")}
+    command = [sys.executable, tmp_path / "script.py"]
+    done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True)
+    assert done.stdout.split() == ["begins", "ends", "unguarded"], done.stderr
 
 
 def test_every_public_name_is_typed_and_described():

@@ -102,3 +102,33 @@ def test_they_end_with_the_process_that_asks(tmp_path, killed):
     while not all(gone(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+UNGUARDED = """
+import sys
+from wastejax.data.workers import Workers
+print("begins", __name__, flush=True)
+class Odd(Exception):
+    pass
+def double(number):
+    if number == 2:
+        raise Odd(number)
+    return 2 * number
+workers = Workers([lambda: map(double, range(5))])
+try:
+    for value in workers:
+        print(value)
+except Odd as error:
+    print("odd", error)
+main = sys.modules["__main__"]
+print(main.__spec__.name if main.__spec__ else main.__file__.endswith("program.py"))
+"""
+
+
+@pytest.mark.parametrize("start", [["program.py"], ["-m", "program"]], ids=["script", "module"])
+def test_a_program_without_a_guard_runs_once_and_sends_what_it_defines(tmp_path, start):
+    (tmp_path / "program.py").write_text(UNGUARDED)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, *start], cwd=tmp_path, env=env, capture_output=True, text=True)
+    last = "program" if start[0] == "-m" else "True"
+    assert done.stdout.split() == ["begins", "__main__", "0", "2", "odd", "2", last], done.stderr

@@ -9,9 +9,10 @@ import atexit
 import multiprocessing
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +21,7 @@ import cloudpickle
 from wastejax.errors import UserError
 
 T = TypeVar("T")
+_MAIN_HIDDEN = threading.Lock()
 
 
 class Workers(Generic[T]):
@@ -44,7 +46,8 @@ class Workers(Generic[T]):
             asks, asking = context.Pipe(duplex=False)
             _widen(here)
             process = context.Process(target=_work, args=(asks, there), daemon=True)
-            process.start()
+            with _main_hidden():
+                process.start()
             there.close()  # the process holds the only other end
             asks.close()
             self._pipes.append(here)
@@ -97,6 +100,26 @@ class Workers(Generic[T]):
         atexit.unregister(self.close)
 
 
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Has processes that start meanwhile not run the program again that this one runs.
+
+    multiprocessing runs it again in each, for what is defined in it; cloudpickle sends that along. A script that
+    trains without `if __name__ == "__main__"` would begin to train there too, or delete what it deletes.
+    """
+    main = sys.modules.get("__main__")
+    names = ("__spec__", "__file__")
+    with _MAIN_HIDDEN:
+        kept = {name: getattr(main, name) for name in names if hasattr(main, name)}
+        for name in kept:
+            setattr(main, name, None)
+        try:
+            yield
+        finally:
+            for name, value in kept.items():
+                setattr(main, name, value)
+
+
 def _widen(pipe: Connection) -> None:
     """Has a pipe hold a megabyte where Linux lets it, so that a batch arrives at once and not in 64 KiB."""
     if sys.platform == "linux":
@@ -136,6 +159,7 @@ def _work(asks: Connection, pipe: Connection) -> None:
             raise
         except Exception as error:
             error.add_note("".join(traceback.format_tb(error.__traceback__)))
-            pipe.send(("raised", error))
+            # By cloudpickle: its class may be defined in the program, which was not run here.
+            pipe.send_bytes(cloudpickle.dumps(("raised", error)))
     except BrokenPipeError:
         pass  # the other side is gone
