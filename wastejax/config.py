@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from wastejax.errors import ConfigError, UserError, nearest
-from wastejax.keys import Key, as_text, old_names
+from wastejax.keys import Key, as_text, old_names, own_key
 
 PREFIX = "--config."
 
@@ -111,8 +111,13 @@ def family_keys(family: str) -> dict[str, Key]:
 
 
 def as_arguments(overrides: Mapping[str, Any]) -> list[str]:
-    """Returns values by key as the `--config.key=value` arguments that say the same."""
-    return [f"{PREFIX}{name}={as_text(value)}" for name, value in overrides.items()]
+    """Returns values by key as the `--config.key=value` arguments that say the same.
+
+    None is no text and no items, for keys that are empty by default.
+    """
+    empty = {name: key.default for name, key in common().KEYS.items() if key.default in ("", ())}
+    values = {name: empty.get(name) if value is None else value for name, value in overrides.items()}
+    return [f"{PREFIX}{name}={as_text(value)}" for name, value in values.items()]
 
 
 def apply_overrides(config: ConfigDict, overrides: Iterable[str]) -> set[str]:
@@ -138,9 +143,12 @@ def apply_overrides(config: ConfigDict, overrides: Iterable[str]) -> set[str]:
             raise ConfigError(f"config.{name}", f"unknown key{nearest(name, flat)}")
         if not equals:
             raise ConfigError(f"config.{name}", f"needs a value: {PREFIX}{name}=…")
-        # A recipe may have keys of its own, whose type is that of their value.
-        key = known.get(name) or Key(default=flat[name], text="")
-        _set(config, name, key.parse(name, text))
+        key = known.get(name) or own_key(flat[name])
+        value = key.parse(name, text)
+        try:
+            _set(config, name, value)
+        except TypeError:
+            raise ConfigError(f"config.{name}", f"is of another type in the recipe than {text!r}") from None
         given.add(name)
     return given
 
@@ -187,8 +195,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [
         f"config.{key} ({a.get(key, absent)} -> {b.get(key, absent)})"
         for key in sorted(a.keys() | b.keys())
-        if a.get(key, absent) != b.get(key, absent)
+        if _stored(a.get(key, absent)) != _stored(b.get(key, absent))
     ]
+
+
+def _stored(value: Any) -> Any:
+    """Returns what JSON keeps of a value: lists and tuples are one there, and NaN is equal to itself."""
+    return json.loads(json.dumps(value), parse_constant=str)
 
 
 def settings(config: Mapping[str, Any]) -> list[str]:

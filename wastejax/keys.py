@@ -1,8 +1,9 @@
 """What a key of a recipe is: its default, what it does, and the values it takes, said once in configs/common.py."""
 
 import ast
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import NoneType
 from typing import Any
@@ -14,7 +15,8 @@ from wastejax.errors import ConfigError, nearest
 
 INFINITY = float("inf")
 NAMES = {int: "an integer", float: "a number", bool: "True or False", str: "text"}
-PLURALS = {int: "integers", float: "numbers", str: "names"}
+PLURALS = {int: "integers", float: "numbers", bool: "values True or False", str: "names"}
+_NO_LITERAL = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,8 @@ class Key:
         """
         if self.default is None and (text == "None" or (text.lower() == "none" and text not in self.choices)):
             return None
+        if NoneType in (self.kind, self.items if self.kind is tuple else str):
+            return _of_any_type(text, self.kind)
         if self.kind is str:
             return text
         if self.kind is tuple and self.items is str:
@@ -129,12 +133,33 @@ class Key:
         return low and number <= self.most and (number < self.below or self.below == INFINITY)
 
 
+def own_key(value: Any) -> Key:
+    """Returns the key of a recipe's own that has this value: its type is all that is known of it."""
+    if not isinstance(value, tuple | list):
+        return Key(default=value if type(value) in NAMES else None, text="")
+    kinds = {type(item) for item in value}
+    (items,) = kinds if len(kinds) == 1 else {float} if kinds == {int, float} else {NoneType}
+    return Key(default=(), kind=tuple, items=items if items in NAMES else NoneType, text="")
+
+
+def _of_any_type(text: str, kind: type) -> Any:
+    """Returns what Python reads in a text where a run can store it, else the text; `kind` may be tuple."""
+    try:
+        value = ast.literal_eval(text.strip())
+        json.dumps(value)
+    except _NO_LITERAL:
+        value = _names(text) if kind is tuple else text
+    if kind is tuple:
+        return tuple(value) if isinstance(value, tuple | list) else (value,)
+    return value
+
+
 def _names(text: str) -> tuple[str, ...]:
     """Returns the names in a text: as Python writes them, or with commas between them, in brackets or not."""
     text = text.strip()
     try:
         value = ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+    except _NO_LITERAL:
         value = None
     if isinstance(value, tuple | list) and all(isinstance(name, str) for name in value):
         return tuple(filter(None, value))
@@ -156,14 +181,21 @@ def _in_brackets(text: str) -> bool:
 
 
 def as_text(value: Any) -> str:
-    """Returns what a value is on a command line; `Key.parse` makes the same value of it."""
-    if not isinstance(value, tuple | list):
+    """Returns what a value is on a command line; `Key.parse` makes the same value of it.
+
+    Ranges, arrays and whatever else has items are tuples; those of a set are sorted.
+    """
+    # An array of no dimensions is a number.
+    one = isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", 1) == 0
+    if one or not isinstance(value, Iterable):
         return str(value)
+    items = sorted(value, key=str) if isinstance(value, set | frozenset) else value
+    value = tuple(str(item) if isinstance(item, str) else item for item in items)  # not NumPy's own texts
     if not value:  # as Python writes it: of an empty text nobody knows that it is a tuple
         return "()"
     text = ",".join(map(str, value))
     names = all(isinstance(item, str) for item in value)
-    return repr(tuple(value)) if names and _names(text) != tuple(value) else text
+    return repr(value) if names and _names(text) != value else text
 
 
 def _number(value: Any, kind: type) -> Any:
