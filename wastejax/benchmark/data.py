@@ -1,5 +1,6 @@
 """How fast images come: files to augmented batches, against torchvision; and what training loses by waiting."""
 
+import itertools
 import math
 import os
 import tempfile
@@ -7,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from wastejax.benchmark.timing import Runner, Settings, interleave, ratio, timed
 from wastejax.data import images, pipeline
 from wastejax.data.sources import Source, open_data, open_folder
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
+from wastejax.deployment.answers import printable
+from wastejax.errors import UserError
 from wastejax.models import check
 from wastejax.models.cost import image_size
 from wastejax.progress import Say
@@ -36,6 +38,7 @@ WORKERS = 1  # processes that read, the recipes' default
 ENDLESS = 1 << 40  # batches
 READY = 8  # batches that may lie ready, at most
 REFILL = 1.0  # seconds
+NAMED = 5  # images that cannot be read
 FORMATS: dict[str, dict[str, Any]] = {"png": {}, "jpeg": {"quality": 90}}
 
 
@@ -47,6 +50,9 @@ def benchmark_data(data: str, cases: Sequence[Case], settings: Settings, say: Sa
         cases: what is trained, see `trained`.
         settings: how.
         say: prints a line.
+
+    Raises:
+        UserError: there are no images, or none that can be read.
     """
     if data == "drawn":
         from wastejax.data.drawing.dataset import embedded
@@ -59,8 +65,13 @@ def benchmark_data(data: str, cases: Sequence[Case], settings: Settings, say: Sa
         say(f"note: {note}")
     with tempfile.TemporaryDirectory() as folder, own_cache(Path(folder) / "cache"):
         say(f"writing {COUNT} images of {SIDE} px as {' and '.join(FORMATS)}")
+        bad: dict[str, str] = {}
         for name, options in FORMATS.items():
-            write_images(source, Path(folder) / name, name, options)
+            bad |= write_images(source, Path(folder) / name, name, options)
+        for name, why in list(bad.items())[:NAMED]:
+            say(f"note: passed over {printable(name)}: {why}")
+        if len(bad) > NAMED:
+            say(f"note: passed over {len(bad) - NAMED:,} more that cannot be read")
         result: dict[str, Any] = {"about": about, "pipeline": [], "missing": []}
         for name in FORMATS:
             rows, missing = measure_pipeline(Path(folder) / name, settings, say)
@@ -85,14 +96,45 @@ def own_cache(folder: Path) -> Iterator[None]:
 
 def write_images(
     source: Source, folder: Path, kind: str, options: dict[str, Any], count: int = COUNT
-) -> None:
-    """Writes `count` images of a source, square, into two class folders, taking some twice where it has fewer."""
-    square = Preprocessing(image_size=SIDE, crop=1.0)
+) -> dict[str, str]:
+    """Writes `count` images of a source, square, into two class folders, taking some twice where it has fewer.
+
+    Returns:
+        Why images that were passed over cannot be read, by name.
+
+    Raises:
+        UserError: none can be.
+    """
+    bad: dict[str, str] = {}
+    squares = _squares(source, bad)
     for n in range(count):
-        image = images.Image.fromarray(square(images.decode(source.read(n * 7 % len(source)))))
+        image = next(squares, None)
+        if image is None:
+            name, why = next(iter(bad.items()))
+            raise UserError(
+                f"--data: none of {len(bad):,} images can be read, such as {printable(name)}: {why}"
+            )
         path = folder / f"class_{n % 2}" / f"{n:04}.{kind}"
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path, **options)
+    return bad
+
+
+def _squares(source: Source, bad: dict[str, str]) -> Iterator[images.Image.Image]:
+    """Yields images of a source again and again, square; those that cannot be read go to `bad`."""
+    square = Preprocessing(image_size=SIDE, crop=1.0)
+    step = 7 if len(source) % 7 else 1  # neighbors are of one class, or look alike
+    for n in itertools.count():
+        index = n * step % len(source)
+        name = source.names[index]
+        if name in bad:
+            if len(bad) == len(source):
+                return
+            continue
+        try:
+            yield images.Image.fromarray(square(images.decode(source.read(index))))
+        except (OSError, images.BadImage) as error:
+            bad[name] = (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def batches(read: pipeline.Reader, count: int, size: int, batch: int, workers: int = 0) -> Any:
@@ -156,7 +198,7 @@ def trained(models: Sequence[str], sizes: Sequence[int], batch: int) -> list[Cas
         ConfigError: a model is unknown, or cannot be had at that size.
     """
     cases = []
-    for model, side in product(models, sizes):
+    for model, side in itertools.product(models, sizes):
         config = config_of(model)
         cases.append(Case(model, side or image_size(config), batch, mode="train"))
         check(config, cases[-1].size)
