@@ -13,7 +13,7 @@ from test_prepare import config_for, fails, folder, photo, ready, save  # noqa: 
 from wastejax.data.corrections import Corrections, Row, load_corrections
 from wastejax.data.prepare import prepare
 from wastejax.data.sources import open_folder
-from wastejax.data.split import save_manifest
+from wastejax.data.split import recognize, save_manifest
 from wastejax.errors import UserError
 
 
@@ -68,6 +68,32 @@ def test_a_manifest_fits_with_the_old_labels_and_the_new(folder, tmp_path, corre
     again = ready(folder, corrections=str(file), split__manifest=str(tmp_path / "m.csv"))
     assert labels(again) == labels(wanted) and places(again) == places(wanted)
     assert not [note for note in again.notes if "does not list" in note]
+
+
+def test_names_as_windows_writes_them(folder, tmp_path):  # noqa: F811
+    """In corrections, and in a manifest that says the corrected labels; a backslash may be part of a name too."""
+    save(photo(99), folder / "glass" / "odd\\00.png")
+    rows = (("glass/00.png", "metal"), ("metal/05.png", "drop"))
+    wanted = ready(folder, corrections=str(write(tmp_path / "c.csv", *rows)))
+    windows = [(name.replace("/", "\\"), label) for name, label in rows]
+    exact = ("glass/odd\\00.png", "metal", "", "")
+    file = str(write(tmp_path / "w.csv", *windows, exact))
+    after = ready(folder, corrections=file)
+    assert labels(after) == labels(wanted) | {"glass/odd\\00.png": "metal"}
+    assert after.corrected == {"relabeled": 2, "dropped": 1, "confirmed": 0}
+    save_manifest(tmp_path / "m.csv", after.source, after.groups, after.splits)
+    lines = (tmp_path / "m.csv").read_text().replace("/", "\\")
+    (tmp_path / "m.csv").write_text(lines.replace("glass\\odd", "glass/odd"))
+    again = ready(folder, corrections=file, split__manifest=str(tmp_path / "m.csv"))
+    assert labels(again) == labels(after) and places(again) == places(after)
+    given = {name: str(split) for name, split in zip(after.source.names, after.splits, strict=True)}
+    assert (
+        dict(zip(after.source.names, recognize(tmp_path / "m.csv", after.source, after.phash), strict=True))
+        == given
+    )
+    twice = write(tmp_path / "t.csv", windows[0], ("glass/00.png", "drop"))
+    with pytest.raises(UserError, match=r"glass/00\.png is 'drop', and 'metal' in an earlier row"):
+        ready(folder, corrections=str(twice))
 
 
 def test_dropping_an_unreadable_file_is_enough(folder, tmp_path):  # noqa: F811

@@ -42,7 +42,8 @@ def review_collected(
     check_folder(folder, "--out")
     source = open_folder(collected, "--collected")
     answers, classes = _answers(Path(source.origin))
-    rows = dict(load_corrections(corrections, "--corrections").rows) if corrections else {}
+    given = load_corrections(corrections, "--corrections").named_as(source.names) if corrections else None
+    rows = dict(given.rows) if given else {}
     doubts = [
         _doubt(i, answers[Path(name).name])
         for i, name in enumerate(source.names)
@@ -101,6 +102,7 @@ def add_collected(
     """
     reviewed = load_corrections(corrections, "--corrections")
     kept, source = open_folder(collected, "--collected"), open_folder(data, "--data")
+    reviewed = reviewed.named_as(kept.names)
     places = _places(source)
     rows = {name: row for name, row in reviewed.rows.items() if row.label != DROP}
     for row in rows.values():

@@ -76,7 +76,7 @@ def audit_folder(
     source = original = _open(data, model)
     given, changes = None, Changes()
     if corrections:
-        given = load_corrections(corrections, "--corrections")
+        given = load_corrections(corrections, "--corrections").named_as(source.names)
         changes = given.of(source)
         source = changes.applied(source)
     splits = _splits(data, options, source, original)

@@ -13,14 +13,14 @@ becomes one that is learned.
 
 import csv
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from wastejax.data.formats.csv_file import composed, csv_reader
+from wastejax.data.formats.csv_file import composed, csv_reader, spelled
 from wastejax.data.formats.source import SEPARATOR, Source, numbered, rarest
 from wastejax.errors import UserError, nearest
 from wastejax.files import user_path
@@ -70,6 +70,9 @@ class Corrections:
             UserError: a row names an image or a class that the source lacks, or an image whose label is another
                 than the row says; the rows are named.
         """
+        return self.named_as(source.names)._of(source)
+
+    def _of(self, source: Source) -> "Changes":
         if DROP in source.classes:
             raise self.wrong(f"{DROP!r} is what leaves an image out, and a class here; rename its folder")
         if source.shown is not None and NONE in source.classes:
@@ -77,7 +80,7 @@ class Corrections:
         names = {name: i for i, name in enumerate(source.names)}
         gone = [row.file for row in self.rows.values() if row.file not in names and row.label == DROP]
         self._refuse_unknown(source, names)
-        changes, current = self.known(source), source.label_names
+        changes, current = self._known(source), source.label_names
         for name, row in self.rows.items():
             actual = current[names[name]] if name in names else ""
             old, new = (_cell(cell, source) for cell in (row.old_label, row.label))
@@ -90,6 +93,24 @@ class Corrections:
 
     def known(self, source: Source) -> "Changes":
         """Returns what those rows change whose image and class a source has; the others are passed over."""
+        return self.named_as(source.names)._known(source)
+
+    def named_as(self, names: Collection[str]) -> "Corrections":
+        """Returns them with rows that name images as the data do, where Windows wrote backslashes.
+
+        Raises:
+            UserError: two rows then say two things of one image.
+        """
+        there = {*names}
+        rows: dict[str, Row] = {}
+        for row in self.rows.values():
+            row = row._replace(file=spelled(row.file, there))
+            known = rows.setdefault(row.file, row)
+            if known.label != row.label:
+                raise self.wrong(f"{row.file} is {row.label!r}, and {known.label!r} in an earlier row")
+        return replace(self, rows=rows)
+
+    def _known(self, source: Source) -> "Changes":
         labels: dict[str, str] = {}
         dropped: set[str] = set()
         confirmed: set[str] = set()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wastejax.data.duplicates import joined_groups
-from wastejax.data.formats.csv_file import composed, csv_reader
+from wastejax.data.formats.csv_file import composed, csv_reader, spelled
 from wastejax.data.sources import Source
 from wastejax.errors import ConfigError
 from wastejax.files import user_path
@@ -198,12 +198,13 @@ def load_manifest(path: str | Path, source: Source, also: Mapping[str, str] | No
     problems = []
     also = also or {}
     for row in rows:
-        i = index.get(row["file"], index.get(row["file"].replace("\\", "/")))  # as Windows writes it
+        name = spelled(row["file"], index)
+        i = index.get(name)
         if i is None:
             problems.append(f"{row['file']} is not in the data")
         elif i in found:
             problems.append(f"{row['file']} is listed twice")
-        elif row["label"] not in (labels[i], also.get(row["file"])):
+        elif row["label"] not in (labels[i], also.get(name)):
             problems.append(f"{row['file']} is labeled {row['label']!r}, in the data {labels[i]!r}")
         elif row["split"] not in SPLITS:
             problems.append(f"{row['file']} has split {row['split']!r}; must be train, val or test")
@@ -242,8 +243,8 @@ def recognize(path: str | Path, source: Source, phash: np.ndarray) -> np.ndarray
     Returns:
         str [N], the split of each image; '' for those that the manifest does not list.
     """
-    rows = _read_rows(user_path(path))
-    labels = source.label_names
+    names, labels = {*source.names}, source.label_names
+    rows = [row | {"file": spelled(row["file"], names)} for row in _read_rows(user_path(path))]
     hashes = _hashes(rows)
     if hashes is None:
         by_name = {(row["file"], row["label"]): row["split"] for row in rows}

@@ -94,7 +94,7 @@ def _review(
     given = load_corrections(asked.corrections, "--corrections") if asked.corrections else None
     if given is None and manifest and not asked.data:
         given = corrections_of_run(manifest.parent)
-    rows = {} if given is None else given.rows
+    rows = {} if given is None else given.named_as(source.names).rows
     doubts = [doubt for doubt in doubts if source.names[doubt.index] not in rows]
     title = f"Mistakes of {path.stem if asked.model is None else Path(asked.model).resolve().name}"
     count = write_review(path, title, source, doubts, bundle.classes, rows)

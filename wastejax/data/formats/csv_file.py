@@ -4,7 +4,7 @@ import codecs
 import csv
 import io
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from typing import TYPE_CHECKING, Any
 
 SEPARATORS = ",;\t|"  # a spreadsheet writes semicolons where the comma is in numbers
@@ -13,6 +13,12 @@ SEPARATORS = ",;\t|"  # a spreadsheet writes semicolons where the comma is in nu
 def composed(label: str) -> str:
     """Returns a label in NFC: macOS writes Korean and accented letters in parts, and it is the same label."""
     return unicodedata.normalize("NFC", label)
+
+
+def spelled(name: str, names: Container[str]) -> str:
+    """Returns the name of a file as one of `names` has it: Windows writes backslashes, which others may hold."""
+    plain = name.replace("\\", "/")
+    return plain if name not in names and plain in names else name
 
 
 if TYPE_CHECKING:
