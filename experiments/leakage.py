@@ -180,7 +180,7 @@ def write(out: Path, args: argparse.Namespace, commit: str, runs: dict[str, Path
             "share_of_copies_grouped_with_their_original": {s: detected(g) for s, g in groups.items()},
         },
         "mean_top1": {s: round(float(np.mean([p[s]["test"]["top1"] for p in pairs])), 4) for s in SPLITS},
-        "runs": pairs,
+        "pairs": pairs,
     }
     text = json.dumps(result, indent=1)
     # Intervals on one line.

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from experiments.provenance import head, named
+from experiments.provenance import head, named, without_paths
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -33,20 +33,16 @@ def main() -> None:
 
 
 def measured(workdir: Path, commit: str) -> dict[str, Any]:
-    """Returns command, commit, date, hardware, the test's scores, config and history of a finished run."""
+    """Returns command, commit, date, hardware, the test's scores, config and history of a finished run.
+
+    A folder of the measuring machine is of no use to a reader, so that each path is its last part.
+    """
     report = json.loads((workdir / "report.json").read_text())
     config = json.loads((workdir / "config.json").read_text())
-    # A folder of the measuring machine is of no use to a reader; neither is it in the command.
-    for section, key in (
-        (config["data"], "dir"),
-        (config["data"]["split"], "manifest"),
-        (config["init"], "weights"),
-        (config.get("distill", {}), "teacher"),
-    ):
-        if str(section.get(key, "")).startswith("/"):
-            section[key] = Path(section[key]).name
     facts = report.pop("facts")
-    facts["command"] = named(facts["command"])
+    said = {key: named(facts[key]) for key in ("command", "settings") if key in facts}
+    said |= {"notes": [named(note) for note in facts["notes"]]} if "notes" in facts else {}
+    facts = without_paths(facts) | said
     with (workdir / "metrics.csv").open() as file:
         history = [{k: round(float(v), 5) for k, v in row.items()} for row in csv.DictReader(file)]
     finished = datetime.date.fromtimestamp((workdir / "report.json").stat().st_mtime)
@@ -57,7 +53,7 @@ def measured(workdir: Path, commit: str) -> dict[str, Any]:
         "hardware": facts.pop("hardware"),
         "facts": facts,
         "test": report,
-        "config": config,
+        "config": without_paths(config),
         "history": history,
     }
 

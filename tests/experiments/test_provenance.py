@@ -12,6 +12,8 @@ from experiments.provenance import named, provenance
     [
         ("train --data=/home/me/set --out=OUT", "train --data=set --out=OUT"),
         ("audit /mnt/a/b.csv relative/c.csv", "audit b.csv relative/c.csv"),
+        ("train '--data=/home/me too/set' --source=shards:/a/b /c", "train '--data=set' --source=shards:b c"),
+        ("eval https://a.org/b don't /a/b", "eval https://a.org/b don't b"),
         ("eval --model=runs/a/b --rate=1/2", "eval --model=runs/a/b --rate=1/2"),
     ],
 )
