@@ -125,6 +125,33 @@ def test_by_mouse_and_what_was_done_is_there_after_a_reload(driver, page, source
     assert len([a for a in driver.find_elements(By.TAG_NAME, "article") if a.is_displayed()]) == 3
 
 
+def test_two_tabs_keep_what_is_decided_in_either(driver, page, source):
+    names = [source.names[i] for i in (4, 6, 0)]
+    first, address = driver.current_window_handle, driver.current_url
+    driver.switch_to.new_window("tab")
+    try:
+        driver.get(address)
+        press(driver, "d")
+        driver.switch_to.window(first)
+        WebDriverWait(driver, 20).until(lambda d: text(d, "progress") == "1 of 6 reviewed")
+        press(driver, "j", "a")
+        driver.refresh()
+        # One that was away, and was told of nothing, looks when it is back.
+        driver.execute_script(
+            "const kept = JSON.parse(localStorage[STORE]);"
+            "kept.decisions.push([arguments[0], {label: 'drop', note: ''}]);"
+            "localStorage[STORE] = JSON.stringify(kept);"
+            "dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}));",
+            names[2],
+        )
+        rows = saved(driver, page)
+        assert [rows[name].label for name in names] == ["drop", source.label_names[6], "drop"]
+    finally:
+        driver.switch_to.window(next(h for h in driver.window_handles if h != first))
+        driver.close()
+        driver.switch_to.window(first)
+
+
 def test_several_classes_an_image(driver, source, tmp_path):
     """By keyboard: the suggestion, one class added and one taken away, and all taken away; then it is read back."""
     sets = [["glass"], ["glass", "tea_bags"], ["paper_cups"], []] + [["glass"]] * 6
@@ -171,9 +198,13 @@ def test_earlier_corrections_are_merged_and_what_is_decided_here_stays(driver, p
         there, "tea_bags", source.classes[source.labels[6]], "two\nlines"
     )
     assert rows['x, "y".png'].label == "drop" and "gone/1.png" in rows
-    file.write_text("no,table\n1,2\n")
-    driver.find_element(By.ID, "load").send_keys(str(file))
-    WebDriverWait(driver, 20).until(lambda d: "has no columns file and label" in text(d, "status"))
+    for content, problem in (
+        (b"no,table\n1,2\n", "has no columns file and label"),
+        ("file,label\nä.jpg,glass\n".encode("cp1252"), "is not in UTF-8"),
+    ):
+        file.write_bytes(content)
+        driver.find_element(By.ID, "load").send_keys(str(file))
+        WebDriverWait(driver, 20).until(lambda d, problem=problem: problem in text(d, "status"))
 
 
 def test_for_screen_readers_and_in_the_dark(driver, page):
