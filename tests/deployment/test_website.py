@@ -16,6 +16,7 @@ from wastejax.deployment import website
 from wastejax.deployment.export import write_export
 from wastejax.deployment.formats.onnx_packed import on_grid
 from wastejax.deployment.regions import Settings
+from wastejax.errors import UserError
 
 
 def kept(worker: bytes) -> dict[str, str]:
@@ -124,6 +125,22 @@ def test_objects_need_the_probability_that_answers_need_where_one_is_given(tmp_p
         said = json.loads((site / website.LABELS).read_text())
         least.append(said["onnx"]["regions"]["least"])
     assert least == [Settings().least, 0.9] and said["reject_below"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        ({"taxonomy": "nowhere"}, "--taxonomy: nowhere: no such taxonomy"),
+        ({"reject_below": 1.5}, "--reject-below=1.5: must be a probability"),
+        ({"reject_below": float("nan")}, "--reject-below=nan: must be a probability"),
+        ({"model": "nowhere.onnx"}, "--model=nowhere.onnx: no such file"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(tmp_path, runtime, monkeypatch, asked, problem):
+    monkeypatch.setattr(website, "_write_model", lambda source, path: pytest.fail("exported first"))
+    with pytest.raises(UserError, match=problem):
+        website.write_site(**{"model": None} | asked, out=tmp_path / "site", runtime=runtime)
+    assert not (tmp_path / "site").exists()
 
 
 def test_a_model_in_the_folder_of_the_page_stays(tmp_path, runtime):

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
     """Writes the folder.
 
     Raises:
-        UserError: no such model, it cannot be exported, or the runtime is not there.
+        UserError: as of `write_site`.
     """
     out = write_site(args.model, args.out, args.runtime, args.reject_below, args.taxonomy)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())

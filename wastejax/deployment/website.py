@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from wastejax.bundled import model_path
+from wastejax.data.taxonomy import load_taxonomy
 from wastejax.deployment import icons
 from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.formats.about import ABOUT, parse_about
 from wastejax.deployment.labels import describe
+from wastejax.deployment.predictor import check_probability
 from wastejax.errors import UserError
 from wastejax.files import check_folder, write_bytes, write_json
 
@@ -94,18 +96,14 @@ def write_site(
         The folder.
 
     Raises:
-        UserError: no such model, it cannot be exported, or the runtime is not there.
+        UserError: no such model or taxonomy, no probability, it cannot be exported, or the runtime is not there.
     """
     from wastejax.deployment.regions import Settings  # not for a server, which does without scipy
 
-    dist = Path(runtime or NPM)
-    missing = [name for name in RUNTIME if not (dist / name).is_file()]
-    if missing:
-        raise UserError(f"--runtime={dist}: there is no {missing[0]}; `make web` in a checkout fetches it")
-    folder = Path(out)
+    dist, source, folder = Path(runtime or NPM), model_path(model), Path(out)
+    _check(source, dist, reject_below, taxonomy)
     check_folder(folder, "--out")
     (folder / "ort").mkdir(parents=True, exist_ok=True)
-    source = model_path(model)
     # A file of that name beside the page may be the user's, or the model itself.
     with tempfile.TemporaryDirectory(prefix=".web.", dir=folder) as scratch:
         exported = Path(scratch) / MODEL
@@ -133,13 +131,24 @@ def write_site(
     return folder
 
 
+def _check(source: Path, dist: Path, reject_below: float | None, taxonomy: str | Path | None) -> None:
+    """Raises a UserError for what can be told before anything is written, let alone exported."""
+    missing = [name for name in RUNTIME if not (dist / name).is_file()]
+    if missing:
+        raise UserError(f"--runtime={dist}: there is no {missing[0]}; `make web` in a checkout fetches it")
+    if source.suffix == ".onnx" and not source.is_file():
+        raise UserError(f"--model={source}: no such file")
+    if reject_below is not None:
+        check_probability(reject_below)
+    if taxonomy is not None:
+        load_taxonomy(taxonomy, "--taxonomy")
+
+
 def _write_model(source: Path, path: Path) -> None:
     """Writes the model as an ONNX file with small kernels."""
     from wastejax.deployment.formats.onnx_packed import pack
 
     if source.suffix == ".onnx":
-        if not source.is_file():
-            raise UserError(f"--model={source}: no such file")
         pack(source, path)
         return
     # Here, because a server of an exported file does without all that these bring in.
