@@ -1,6 +1,7 @@
 """The page as an app, in a real browser: without a network, in new versions, live, with a history, and shared."""
 
 import io
+import json
 import os
 import shutil
 import time
@@ -92,6 +93,55 @@ def test_after_the_first_visit_it_answers_without_a_network_and_new_versions_rep
     assert driver.title == "Which bin?"
 
 
+def close_tab(driver, first: str) -> None:
+    """Leaves the first tab alone, open and in use."""
+    driver.switch_to.window(next(handle for handle in driver.window_handles if handle != first))
+    driver.close()
+    driver.switch_to.window(first)
+
+
+def test_each_of_two_tabs_goes_over_to_a_new_version(driver, site, tmp_path):
+    folder = shutil.copytree(site, tmp_path / "site")
+    first = driver.current_window_handle
+    with web_host(folder) as address:
+        open_page(driver, address, "en")
+        driver.execute_async_script(KEPT)
+        open_page(driver, address, "en")
+        driver.switch_to.new_window("tab")
+        try:
+            open_page(driver, address, "en")
+            tabs = [first, driver.current_window_handle]
+            rewrite(folder, "texts-en.js", b"Where does this go?", b"Which bin?")
+            driver.execute_script("navigator.serviceWorker.getRegistration().then((r) => r.update())")
+            for tab in tabs:
+                driver.switch_to.window(tab)
+                wait(driver, lambda d: d.find_element(By.ID, "update").is_displayed())
+            for tab in tabs:
+                driver.switch_to.window(tab)
+                assert driver.title == "Where does this go?"  # until the reader wants it
+                driver.find_element(By.ID, "reload").click()
+                wait(driver, lambda d: d.title == "Which bin?")
+        finally:
+            close_tab(driver, first)
+
+
+def test_two_pages_of_one_host_are_kept_apart(driver, site, dark, tmp_path):
+    folder = shutil.copytree(site, tmp_path / "site")
+    shutil.copytree(site, folder / "fr")
+    with web_host(folder) as address:
+        open_page(driver, address, "en")
+        driver.execute_async_script(KEPT)
+        ask(driver, dark)
+        wait(driver, lambda d: len(texts(d, "#earlier li")) == 1)
+        for _ in range(2):  # the first time under the other one's service worker
+            open_page(driver, f"{address}fr/", "en")
+            assert not driver.find_element(By.ID, "history").is_displayed()
+            driver.execute_async_script(KEPT)
+            assert not driver.find_element(By.ID, "update").is_displayed()
+        open_page(driver, address, "en")
+        assert len(texts(driver, "#earlier li")) == 1
+
+
 def test_browsers_find_it_fit_to_be_installed(driver, site):
     with web_host(site) as address:
         open_page(driver, address, "en")
@@ -115,6 +165,74 @@ def test_the_live_view_answers_one_image_after_the_other(driver, site, served, l
         asked_hosts(driver)
         time.sleep(0.5)
         assert not asked_hosts(driver)  # nothing is asked for any more
+
+
+def test_a_camera_that_is_unplugged_is_closed_and_told(driver, site):
+    with web_host(site) as address:
+        open_page(driver, address, "en")
+        driver.find_element(By.ID, "open-camera").click()
+        wait(driver, lambda d: "answers a second" in text(d, "#rate"))
+        driver.execute_script(
+            "const [track] = document.getElementById('video').srcObject.getTracks();"
+            "track.stop(); track.dispatchEvent(new Event('ended'))"
+        )
+        wait(driver, lambda d: status(d).startswith("The camera cannot be used."))
+        assert not driver.find_element(By.ID, "camera").is_displayed()
+        assert driver.switch_to.active_element.get_attribute("id") == "open-camera"
+
+
+# Notes the steps of a search for objects, and calls `window.first` at the first.
+STEPS = """
+window.steps = [];
+window.Worker = class extends Worker {
+  constructor(...all) {
+    super(...all);
+    this.addEventListener("message", ({ data: { progress } }) => {
+      if (!progress || !document.querySelector(".card")) return;
+      window.steps.push(progress);
+      window.first?.();
+      window.first = null;
+    });
+  }
+};
+"""
+DROP_ICON = """
+const done = arguments[0];
+fetch("icon-192.png").then((reply) => reply.blob()).then((blob) => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.items.add(new File([blob], "icon.png", { type: "image/png" }));
+  window.first = () => document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true }));
+}).then(done);
+"""
+
+
+def test_objects_are_looked_for_once_and_no_longer_where_another_image_is_chosen(driver, site, tmp_path):
+    folder = shutil.copytree(site, tmp_path / "site")
+    labels = json.loads((folder / website.LABELS).read_text())
+    labels["onnx"]["regions"] |= {"levels": [i / 40 for i in range(1, 40)], "prominence": 0.01}
+    (folder / website.LABELS).write_text(json.dumps(labels))
+    Image.effect_mandelbrot((320, 240), (-3, -2.5, 2, 2.5), 100).convert("RGB").save(tmp_path / "a.png")
+    script = driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": STEPS})
+    try:
+        with web_host(folder) as address:
+            open_page(driver, address, "en")
+            ask(driver, str(tmp_path / "a.png"))
+            driver.execute_script("const b = document.querySelector('.closer'); b.click(); b.click();")
+            wait(driver, lambda d: text(d, ".found"))
+            time.sleep(0.5)
+            steps = driver.execute_script("return window.steps.splice(0)")
+            assert [at for at, _ in steps] == list(range(steps[0][1])) and len(steps) > 20
+
+            ask(driver, str(tmp_path / "a.png"))
+            driver.execute_async_script(DROP_ICON)
+            driver.find_element(By.CSS_SELECTOR, ".closer").click()
+            wait(driver, lambda d: d.execute_script("return window.steps.length"))
+            wait(driver, lambda d: answered(d) and not text(d, ".found"))
+            time.sleep(0.5)
+            assert len(driver.execute_script("return window.steps")) < 10
+            assert answered(driver) and driver.find_element(By.CSS_SELECTOR, ".closer").is_displayed()
+    finally:
+        driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
 
 
 def test_what_speaks_for_an_answer_and_several_objects_are_drawn(driver, site, tmp_path):

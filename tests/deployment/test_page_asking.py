@@ -15,11 +15,11 @@ const busy = json(503, { error: "busy" }, { "retry-after": "2" });
 const reset = (control) => control.error(new TypeError("reset"));
 const broken = () => new Response(new ReadableStream({ start: reset }));
 
-async function asked(replies, wanted = null) {
+async function asked(replies, wanted = null, image = new Blob(["image"])) {
   let count = 0;
   globalThis.fetch = async () => replies[Math.min(count++, replies.length - 1)]();
   waits.length = 0;
-  const answer = await (wanted ? askPatiently("image", wanted) : askServer("image")).catch((error) => error);
+  const answer = await (wanted ? askPatiently(image, wanted) : askServer(image)).catch((error) => error);
   return { answer, count, waits: [...waits] };
 }
 
@@ -35,9 +35,16 @@ for (const language of ["en", "de"]) {
   await hear(broken);
   await hear(json(403, { message: "Forbidden" }));
 }
+const refused = () => { throw new TypeError("Failed to fetch"); };
+const gone = { arrayBuffer: async () => { throw new Error("NotFoundError"); } };
+const silent = [];
+for (const image of [new Blob(["image"]), gone]) {
+  silent.push(troubleOf((await asked([refused], null, image)).answer));
+}
 let looks = 0;
 console.log(JSON.stringify({
   said,
+  silent,
   answered: await asked([good]),
   later: await asked([busy, html(429), good], () => true),
   never: await asked([busy], () => true),
@@ -77,6 +84,13 @@ def test_what_a_proxy_says_in_html_is_no_fault_of_the_image(asked):
     ]
     assert asked["said"]["de"][1] == "Der Server meldet einen Fehler (HTTP 401)"
     assert asked["said"]["de"][4] == "Dieses Bild kann nicht gelesen werden (zu groß)"
+
+
+def test_a_file_that_is_gone_is_no_fault_of_the_server(asked):
+    assert asked["silent"] == [
+        "Der Server antwortet nicht. Versuchen Sie es gleich noch einmal.",
+        "Dieses Bild kann nicht gelesen werden (beschädigt oder in einem Format, das dieser Browser nicht kennt)",
+    ]
 
 
 def test_a_busy_server_is_asked_again_when_it_says_and_not_for_ever(asked):
@@ -132,13 +146,16 @@ const mediaDevices = {
   async getUserMedia() {
     await new Promise((done) => setTimeout(done, 20)); // the reader is asked
     if (!allowed) throw new Error("not allowed");
-    const stream = { active: true, getTracks: () => [{ stop: () => { stream.active = false; } }] };
+    const track = new EventTarget();
+    track.stop = () => { stream.active = false; };
+    const stream = { active: true, getTracks: () => [track] };
     made.push(stream);
     return stream;
   },
 };
 Object.defineProperty(globalThis, "navigator", { value: { mediaDevices } });
-const open = () => openCamera(async () => ({}), true);
+let gone = 0;
+const open = () => openCamera(async () => ({}), true, () => gone++);
 const states = () => made.map(({ active }) => active);
 const seen = [];
 await Promise.all([open(), open()]);
@@ -156,12 +173,16 @@ seen.push(await Promise.allSettled([open(), open()]).then((ends) => ends.map(({ 
 allowed = true;
 await open();
 seen.push(states());
-closeCamera();
+const end = (stream) => stream.getTracks()[0].dispatchEvent(new Event("ended"));
+end(made[2]); // closed long ago
+seen.push(gone, elements.camera.hidden);
+end(made[3]);
+seen.push(gone, elements.camera.hidden, elements.video.srcObject);
 console.log(JSON.stringify(seen));
 """
 
 
-def test_a_second_click_opens_no_second_camera(node):
+def test_a_second_click_opens_no_second_camera_and_one_that_is_unplugged_is_closed(node):
     assert node(CAMERA) == [
         [True],
         True,
@@ -170,4 +191,9 @@ def test_a_second_click_opens_no_second_camera(node):
         [False, False, True],
         ["rejected", "rejected"],
         [False, False, False, True],
+        0,
+        False,
+        1,  # unplugged while it is open
+        True,
+        None,
     ]

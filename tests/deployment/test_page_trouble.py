@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +80,73 @@ def test_an_answer_stands_where_its_drawing_fails(driver, site, dark):
         driver.find_element(By.CSS_SELECTOR, ".closer").click()
         wait(driver, lambda d: text(d, ".found"))
         assert shown(driver, ".image") and "…" not in status(driver)
+
+
+# As for large images.
+SLOW = """
+const genuine = OffscreenCanvas.prototype.convertToBlob;
+OffscreenCanvas.prototype.convertToBlob = async function (...all) {
+  await new Promise((done) => setTimeout(done, 1000));
+  return genuine.apply(this, all);
+};
+"""
+
+
+def test_choosing_again_before_all_are_answered_leaves_nothing_of_the_first_choice(
+    driver, site, dark, tmp_path
+):
+    (tmp_path / "none.png").write_text("hello")
+    with web_host(site) as address:
+        open_page(driver, address, "en")
+        driver.execute_script(SLOW)
+        for files, end, cards in (
+            ([tmp_path / "none.png"], "(damaged, or of a format that this browser does not know)", 0),
+            ([dark], "%.", 1),
+            ([dark, tmp_path / "none.png"], "1 of 2 images answered.", 2),
+        ):
+            driver.find_element(By.ID, "file").send_keys("\n".join([dark] * 3))
+            wait(driver, lambda d: d.find_elements(By.CSS_SELECTOR, ".card"))
+            driver.find_element(By.ID, "file").send_keys("\n".join(map(str, files)))
+            wait(driver, lambda d, end=end: status(d).endswith(end))
+            time.sleep(2.5)
+            assert status(driver).endswith(end) and len(texts(driver, ".card")) == cards
+
+
+def drop(driver, *paths: Path) -> None:
+    data = {"items": [], "files": list(map(str, paths)), "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        driver.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": data})
+
+
+DROP_CHOSEN = """
+const dataTransfer = new DataTransfer();
+dataTransfer.items.add(document.getElementById("mine").files[0]);
+document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true }));
+"""
+
+
+def test_folders_and_files_that_are_gone_are_no_fault_of_the_server(driver, served, dark, tmp_path):
+    photos, empty, gone = tmp_path / "photos", tmp_path / "empty", tmp_path / "gone.png"
+    (photos / "deeper").mkdir(parents=True)
+    empty.mkdir()
+    for path in (photos / "b.png", photos / "deeper" / "a.png", gone):
+        Image.new("RGB", (60, 50)).save(path)
+    (photos / "notes.txt").write_text("hello")
+    open_page(driver, served, "en")
+    drop(driver, photos, Path(dark))
+    wait(driver, lambda d: status(d) == "3 of 3 images answered.")
+    assert texts(driver, ".card .name") == ["b.png", "a.png", "dark.png"]
+    drop(driver, empty)
+    wait(driver, lambda d: status(d) == "This image cannot be read (a folder without images)")
+    driver.execute_script(
+        "const input = Object.assign(document.createElement('input'), { type: 'file', id: 'mine' });"
+        "document.body.append(input);"
+    )
+    driver.find_element(By.ID, "mine").send_keys(str(gone))
+    gone.unlink()
+    driver.execute_script(DROP_CHOSEN)
+    problem = "This image cannot be read (damaged, or of a format that this browser does not know)"
+    wait(driver, lambda d: status(d) == problem)
 
 
 # In place of the answer to each of the first requests a status, and ours after them.

@@ -125,11 +125,25 @@ def empty(image: Image.Image, boxes: np.ndarray, side: int = 512) -> np.ndarray:
 
 def _maps(predictor: Predictor, image: Image.Image, scale: float) -> np.ndarray:
     """Returns the logits at every position, float32 [h, w, C], of the image at a scale."""
-    longer = scale * predictor.preprocessing.image_size / max(image.size)
-    # Rounded sides stretch the image by a few per cent, as random crops did in training.
-    sides = [max(STEP, STEP * round(longer * side / STEP)) for side in image.size]
-    pixels = np.asarray(image.resize((sides[0], sides[1]), Image.Resampling.BICUBIC))
+    sides = shown_sides(image.width, image.height, scale, predictor.preprocessing.image_size)
+    pixels = np.asarray(image.resize(sides, Image.Resampling.BICUBIC))
     return np.asarray(dense_of(predictor, "regions")(pixels[None]))[0]
+
+
+def shown_sides(width: int, height: int, scale: float, image_size: int) -> tuple[int, int]:
+    """Returns the sides (width, height) at which the network is shown a whole image, multiples of `STEP`.
+
+    Rounded sides stretch the image by a few per cent, as random crops did in training.
+
+    Args:
+        width: of the image, pixels.
+        height: of the image, pixels.
+        scale: the longer side of what is shown, in units of `image_size`.
+        image_size: what the network was trained at, pixels.
+    """
+    longer = scale * image_size / max(width, height)
+    wide, high = (max(STEP, STEP * round(longer * side / STEP)) for side in (width, height))
+    return wide, high
 
 
 def propose(logits: np.ndarray, levels: tuple[float, ...], prominence: float) -> np.ndarray:

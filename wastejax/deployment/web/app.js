@@ -6,20 +6,22 @@ import { askPatiently, askServer, localModel } from "./asking.js";
 import { closeCamera, openCamera, showLive, takePhoto } from "./camera.js";
 import { chip, fill, newCard, spoken, summarize, wordsOf } from "./cards.js";
 import { drawBoxes, drawHeatMap } from "./drawings.js";
+import { droppedFiles } from "./drop.js";
 import { earlier, forget, keep } from "./history.js";
 import { keepOffline } from "./offline.js";
-import { now, region, say, speaks, time, translate, troubleOf } from "./words.js";
+import { languageOf, now, region, say, time, translate, troubleOf } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 let ask = null; // blob or bitmap, whether the answer is still wanted -> answer
 let findAll = null; // blob -> the objects in it; null where nothing can say
+let stop = () => {}; // ends the searches of `findAll` that are under way
 let entries = []; // what is shown: { name, url, answer, seen } or { name, url, error }, with their cards
 let several = false; // whether the files under way are more than one
 let message = { key: "loading", detail: "", error: false };
 let turn = 0; // of choices: an answer that comes too late is not shown
 
 function chooseLanguage(wanted) {
-  now.language = speaks(wanted) ? wanted : "en";
+  now.language = languageOf(wanted);
   document.documentElement.lang = now.language;
   document.title = say().title;
   translate(document);
@@ -100,12 +102,15 @@ async function explain(entry) {
 
 /** Looks for several objects in an image and shows each with its bin. */
 async function lookCloser(entry) {
+  if (entry.searched) return; // a double click
   const mine = turn;
+  entry.searched = true;
   tell("looking");
   let found;
   try {
     found = await findAll(entry.blob, (done, all) => mine === turn && tell("looking", `${done}/${all}`));
   } catch (error) {
+    entry.searched = false;
     if (mine === turn) tell("failed", error, true);
     return;
   }
@@ -135,6 +140,7 @@ function clear() {
 async function look(blobs) {
   if (!blobs.length) return;
   const mine = ++turn;
+  stop(); // a new image need not wait for the objects of one that is gone
   clear();
   several = blobs.length > 1;
   find("results").classList.toggle("several", several);
@@ -156,6 +162,7 @@ async function look(blobs) {
     show(entry);
     if (entry.answer) await explain(entry);
     if (entry.answer) await keep(blob, entry.answer, entry.seen).catch(() => {}); // nothing is kept in private windows
+    if (mine !== turn) return;
   }
   tell("shown");
   await showHistory();
@@ -189,7 +196,7 @@ function showProgress(loaded, total) {
 async function start() {
   try {
     now.labels = await (await fetch("labels.json")).json();
-    ({ ask, findAll } = now.labels.onnx ? await localModel(showProgress) : { ask: askPatiently, findAll: null });
+    ({ ask, findAll, stop } = now.labels.onnx ? await localModel(showProgress) : { ask: askPatiently, findAll, stop });
     message = { key: "ready", detail: "", error: false };
   } catch (error) {
     console.error(error);
@@ -208,10 +215,15 @@ async function startCamera() {
   await starting;
   if (!ask) return;
   try {
-    await openCamera(now.labels.onnx ? ask : (image) => askServer(image, false), Boolean(now.labels.onnx));
+    await openCamera(now.labels.onnx ? ask : (image) => askServer(image, false), Boolean(now.labels.onnx), loseCamera);
   } catch {
     tell("noCamera", "", true);
   }
+}
+
+function loseCamera() {
+  tell("noCamera", "", true);
+  if (find("camera").contains(document.activeElement)) find("open-camera").focus(); // the buttons are gone
 }
 
 async function shoot() {
@@ -255,12 +267,12 @@ document.addEventListener("dragleave", () => find("drop").classList.remove("over
 document.addEventListener("drop", (event) => {
   event.preventDefault(); // or the browser would leave the page for the image
   find("drop").classList.remove("over");
-  look([...event.dataTransfer.files]);
+  droppedFiles(event.dataTransfer).then(look, (error) => tell("failed", error, true));
 });
 
 let stored = null;
 try {
   stored = localStorage.getItem("language");
 } catch { /* no storage */ }
-chooseLanguage(new URLSearchParams(location.search).get("lang") ?? stored ?? navigator.language.slice(0, 2));
+chooseLanguage(new URLSearchParams(location.search).get("lang") ?? stored ?? navigator.language);
 const starting = start();

@@ -1,6 +1,7 @@
 // Who answers: the server that the page came from, or the model that came with it, in a thread of its own.
 
 import { interpret } from "./answers.js";
+import { controlled } from "./offline.js";
 import { now } from "./words.js";
 
 const TRIES = 4; // of an image, where the server is busy
@@ -16,6 +17,8 @@ export async function askServer(blob, heatmap = now.labels.heatmap) {
   try {
     reply = await fetch(`predict?heatmap=${Number(heatmap)}`, { method: "POST", body: blob });
   } catch {
+    // Browsers say the same of a file that is gone, whose size is then 0 so that no part of it would tell.
+    await blob.arrayBuffer().catch(() => { throw { reason: "unreadable" }; });
     throw { key: "noServer" };
   }
   const content = await reply.json().catch((error) => {
@@ -48,7 +51,10 @@ export async function askPatiently(blob, wanted) {
   }
 }
 
-/** Loads the model; returns { ask, findAll }, the latter null where the model cannot find several objects. */
+/**
+ * Loads the model; returns { ask, findAll, stop }: `findAll` is null where the model cannot find several objects, `stop`
+ * ends its searches, which then throw.
+ */
 export async function localModel(showProgress) {
   const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
   const waiting = new Map();
@@ -67,7 +73,7 @@ export async function localModel(showProgress) {
   worker.addEventListener("error", (event) => {
     for (const { fail } of waiting.values()) fail({ reason: event.message });
   });
-  await send({ labels: now.labels, kept: Boolean(navigator.serviceWorker?.controller) }, [], showProgress);
+  await send({ labels: now.labels, kept: controlled() }, [], showProgress);
   const ask = async (image) => {
     const { probabilities, map } = await send({ image }, image instanceof ImageBitmap ? [image] : []);
     return { ...interpret(probabilities, now.labels), map };
@@ -75,5 +81,6 @@ export async function localModel(showProgress) {
   const findAll = async (image, progress) => (await send({ image, several: true }, [], progress)).regions;
   // A class per object: a multi-label model names what a whole image shows.
   const { onnx, multilabel } = now.labels;
-  return { ask, findAll: onnx.any_side && !multilabel ? findAll : null };
+  const stop = () => worker.postMessage({ stop: true });
+  return { ask, findAll: onnx.any_side && !multilabel ? findAll : null, stop };
 }

@@ -17,18 +17,27 @@ let shown = null; // the entry in the view
 
 /**
  * Opens the view; `ask` answers a bitmap or, where `local` is false, a JPEG. Throws where there is no camera. A camera
- * that is open or about to be is not opened again: nothing would ever close the first one.
+ * that is open or about to be is not opened again: nothing would ever close the first one. `gone` is called when it has
+ * closed by itself, as one that is unplugged.
  */
-export function openCamera(ask, local) {
-  opening ??= open(ask, local).finally(() => { opening = null; });
+export function openCamera(ask, local, gone) {
+  opening ??= open(ask, local, gone).finally(() => { opening = null; });
   return opening;
 }
 
-async function open(ask, local) {
+async function open(ask, local, gone) {
   if (stream?.active) return;
-  closeCamera(); // one that was unplugged
+  closeCamera(); // one that ended without a word
   const video = { facingMode: { ideal: "environment" }, width: { ideal: WIDE } };
   stream = await navigator.mediaDevices.getUserMedia({ video });
+  const mine = stream;
+  for (const track of mine.getTracks()) { // our own stop() tells nobody
+    track.addEventListener("ended", () => {
+      if (stream !== mine) return;
+      closeCamera();
+      gone();
+    });
+  }
   find("video").srcObject = stream;
   find("camera").hidden = false;
   find("camera").scrollIntoView({ block: "nearest" });

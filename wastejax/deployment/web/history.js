@@ -6,11 +6,14 @@ const STORE = "answers";
 const MOST = 100;
 const SIDE = 160; // of the small images that are kept
 
+/** The database of a site, by its path: a host may hold several. One at the root has the name that it always had. */
+export const nameAt = (path) => (path === "/" ? "wastejax" : `wastejax ${path}`);
+
 let opened = null;
 
 function database() {
   opened ??= new Promise((done, fail) => {
-    const request = indexedDB.open("wastejax", 1);
+    const request = indexedDB.open(nameAt(new URL("./", import.meta.url).pathname), 1);
     request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "id", autoIncrement: true });
     request.onsuccess = () => done(request.result);
     request.onerror = () => fail(request.error);

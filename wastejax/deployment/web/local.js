@@ -42,7 +42,7 @@ export async function loadModel(labels, kept = false, progress = () => {}) {
     return run(await squareOf(image, labels.preprocessing), size, size);
   }
 
-  async function regions(image, whenDone) {
+  async function regions(image, whenDone, wanted) {
     const { bitmap, orientation } = await decode(image);
     const whole = orientation === 1 ? bitmap : upright(bitmap, orientation);
     const onCanvas = (canvas) => run(rgbOf(canvas), canvas.height, canvas.width);
@@ -50,7 +50,7 @@ export async function loadModel(labels, kept = false, progress = () => {}) {
       probabilities: async (canvas) => (await onCanvas(canvas)).probabilities,
       classMap: async (canvas) => (await onCanvas(canvas)).map,
     };
-    return findRegions(whole, network, labels.preprocessing.image_size, labels.onnx.regions, whenDone);
+    return findRegions(whole, network, labels.preprocessing.image_size, labels.onnx.regions, whenDone, wanted);
   }
 
   return { answer, regions };

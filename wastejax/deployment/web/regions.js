@@ -2,6 +2,8 @@
 // the class maps, each classified like an image of its own, of which those stay that do not overlap. Boxes are
 // [left, top, right, bottom]. Images are resized by the browser here, so that probabilities differ a little.
 
+import { roundHalfEven } from "./resize.js";
+
 const STEP = 64; // pixels: sides that the network takes
 const FINER = 4; // positions are interpolated this many times before boxes are drawn around them
 const SMALLEST = 0.03; // of the longer side of the image: less is no object
@@ -15,17 +17,25 @@ const LOOKED = 512; // the same for `isFlat`
  * bitmap: the image.
  * network: { probabilities(canvas), classMap(canvas) }, both promises; a class map is { data, height, width, classes }.
  * settings: of labels.json, Python's `Settings`.
+ * progress: called with how many boxes are looked at, and of how many.
+ * wanted: asked after each run of the network, which leaves no room for anything else in its thread; once it says no,
+ *   { reason: "stopped" } is thrown.
  * Returns [{ index, probability, box }], the surest first; boxes in shares of the image.
  */
-export async function findRegions(bitmap, network, size, settings, progress = () => {}) {
+export async function findRegions(bitmap, network, size, settings, progress = () => {}, wanted = () => true) {
+  const others = async () => {
+    await new Promise((done) => setTimeout(done)); // ONNX Runtime leaves no time for messages by itself
+    if (!wanted()) throw { reason: "stopped" };
+  };
   const scale = Math.min(1, LARGEST / Math.max(bitmap.width, bitmap.height));
   const image = drawn(bitmap, [0, 0, bitmap.width, bitmap.height], bitmap.width * scale, bitmap.height * scale);
   const { width, height } = image;
   const longer = Math.max(width, height);
   let boxes = [];
   for (const times of settings.scales) {
-    const sides = [width, height].map((side) => Math.max(STEP, STEP * Math.round((times * size * side) / longer / STEP)));
+    const sides = shownSides(bitmap, times, size);
     const map = await network.classMap(drawn(image, [0, 0, width, height], ...sides));
+    await others();
     const some = propose(map, settings.levels, settings.prominence)
       .map(([l, t, r, b]) => [l * width, t * height, r * width, b * height])
       .filter(([l, t, r, b]) => Math.min(r - l, b - t) >= SMALLEST * longer);
@@ -38,10 +48,17 @@ export async function findRegions(bitmap, network, size, settings, progress = ()
     const row = await network.probabilities(drawn(image, surroundings(box, width, height, settings.margin), size, size));
     const index = row.indexOf(Math.max(...row));
     found.push({ index, probability: row[index], box });
+    await others();
   }
   return choose(found, width * height, settings)
     .map((one) => ({ ...one, box: one.box.map((x, i) => x / (i % 2 ? height : width)) }))
     .sort((a, b) => b.probability - a.probability);
+}
+
+/** The sides at which the network is shown a whole image, as Python's `shown_sides` gives them to the pixel. */
+export function shownSides({ width, height }, times, size) {
+  const longer = (times * size) / Math.max(width, height);
+  return [width, height].map((side) => Math.max(STEP, STEP * roundHalfEven((longer * side) / STEP)));
 }
 
 /** A part of an image, resized. */

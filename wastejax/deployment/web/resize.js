@@ -24,7 +24,7 @@ export function center(width, height, { image_size: size, crop }) {
   return { left: (width - side) / 2, top: (height - side) / 2, side };
 }
 
-function roundHalfEven(x) { // as Python's round()
+export function roundHalfEven(x) { // as Python's round()
   const floor = Math.floor(x);
   if (x - floor !== 0.5) return Math.round(x);
   return floor % 2 ? floor + 1 : floor;

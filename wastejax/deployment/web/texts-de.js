@@ -58,6 +58,7 @@ export default {
     413: "zu groß",
     415: "kein Bild",
     unreadable: "beschädigt oder in einem Format, das dieser Browser nicht kennt",
+    folder: "ein Ordner ohne Bilder",
     "16 bits": "dieser Browser liest keine Bilder mit 16 Bit",
   },
 };

@@ -58,6 +58,7 @@ export default {
     413: "too large",
     415: "not an image",
     unreadable: "damaged, or of a format that this browser does not know",
+    folder: "a folder without images",
     "16 bits": "this browser cannot read 16-bit images",
   },
 };

@@ -58,6 +58,7 @@ export default {
     413: "trop grande",
     415: "pas une image",
     unreadable: "endommagée, ou d’un format que ce navigateur ne connaît pas",
+    folder: "un dossier sans images",
     "16 bits": "ce navigateur ne lit pas les images de 16 bits",
   },
 };

@@ -5,7 +5,11 @@ import { REGIONS, TEXTS } from "./texts.js";
 export const now = { language: "en", labels: null };
 
 export const say = () => TEXTS[now.language];
-export const speaks = (language) => Object.hasOwn(TEXTS, language);
+/** Which of our languages a tag such as "de-AT" asks for: its first part, not the first letters ("kok" is Konkani). */
+export function languageOf(tag) {
+  const [language] = tag.toLowerCase().split(/[-_]/);
+  return Object.hasOwn(TEXTS, language) ? language : "en";
+}
 export const percent = (p) =>
   new Intl.NumberFormat(now.language, { style: "percent", maximumFractionDigits: 0 }).format(p);
 export const time = (date) =>
