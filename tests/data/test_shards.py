@@ -123,6 +123,18 @@ def test_of_partial_files_only_those_of_shards_are_removed(folder):
     assert [path.name for path in Path("shards").glob("*.partial")] == ["film.partial"]
 
 
+def test_shards_of_a_stopped_writing_that_the_index_does_not_name_are_removed(folder):
+    shard("--out=shards", "--shard-size=8", "--skip-bad")
+    Path("shards/index.parquet").unlink()
+    names = ("images-mine.array_record", f"images-00000-{'a' * 12}.array_record.copy", "photo.png")
+    for name in names:
+        (Path("shards") / name).write_text("mine")
+    shard("--out=shards", "--shard-size=9", "--skip-bad")
+    shards = [Path(path).name for path in open_shards("shards").source.read.paths]
+    assert {path.name for path in Path("shards").iterdir()} == {*shards, *names, "index.parquet"}
+    assert len(shards) == 4
+
+
 @pytest.mark.parametrize("share", [0, 0.3, 0.9, 0.9999])
 def test_a_shard_that_is_cut_is_told_before_anything_is_read_from_it(folder, share):
     shard("--out=shards", "--skip-bad")

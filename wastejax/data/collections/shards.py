@@ -31,7 +31,8 @@ SHARD_SIZE = 10_000  # images of one file
 PREFIX = "shards:"  # of config.data.source
 _ABOUT = b"wastejax"  # the key of the JSON text in the index's metadata
 _FORMAT = 1
-_PARTIAL = re.compile(r"(images-\d{5,}-[0-9a-f]{12}\.array_record|index\.parquet)\.partial")
+_SHARD = re.compile(r"images-\d{5,}-[0-9a-f]{12}\.array_record")
+_PARTIAL = re.compile(rf"({_SHARD.pattern}|index\.parquet)\.partial")
 _OPEN = 256  # shards that are open at once
 _AHEAD = 64  # images that are read before they are written
 # Each image can be read by itself; what is compressed already is not compressed again.
@@ -113,7 +114,7 @@ def write_shards(
     shard_size: int = SHARD_SIZE,
     progress: Count = lambda done, total: None,
 ) -> None:
-    """Writes images into shards; those of the same images that are there already are kept.
+    """Writes images into shards; those of the same images that are there already are kept, and others removed.
 
     Args:
         out: the folder. Its index is written last and makes it complete.
@@ -143,6 +144,10 @@ def write_shards(
         files.append((path.name, stop - start))
         progress(stop, len(source))
     _write_index(folder, rows, (about or {}) | {"files": files})
+    named = {name for name, _ in files}
+    for left in folder.glob("images-*"):  # by a writing that was stopped, of other images or other sizes
+        if _SHARD.fullmatch(left.name) and left.name not in named and left.is_file():
+            left.unlink()
 
 
 def open_shards(root: str | Path, key: str = "config.data.source") -> Opened:
