@@ -18,7 +18,15 @@ from wastejax.errors import UserError
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
 _PROBE = bytes(4096)  # a full disk may still take an empty file
 # What training leaves in a run.
-_OF_RUN = ("config.json", "report.json", "report.md", "metrics.csv", "manifest.csv", "corrections.csv")
+_OF_RUN = (
+    "config.json",
+    "report.json",
+    "report.md",
+    "metrics.csv",
+    "manifest.csv",
+    "data.json",
+    "corrections.csv",
+)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -121,6 +121,68 @@ def test_a_class_that_loses_all_its_images_is_gone(folder, tmp_path):  # noqa: F
     assert ready(folder, corrections=str(file)).source.classes == ("glass", "metal")
 
 
+@pytest.mark.parametrize("given", ["undivided", "divided", "manifest", "unreadable"])
+def test_a_misspelled_class_of_one_image_is_corrected_away(folder, tmp_path, given):  # noqa: F811
+    """Nothing is asked of a class that corrections leave no image: not how many, in which split, or to be read."""
+    if given == "divided":
+        for path in sorted(folder.glob("*/*.png")):
+            split = "test" if path.stem < "03" else "train"
+            new = folder / split / path.parent.name / path.name
+            new.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(new)
+        for name in ("glass", "metal"):
+            (folder / name).rmdir()
+    odd = "test/glas/0.png" if given == "divided" else "glas/0.png"
+    save(photo(400), folder / odd)
+    plan = {}
+    if given == "unreadable":
+        (folder / odd).write_text("<html>404</html>")
+    if given == "manifest":
+        source = open_folder(folder)
+        splits = np.array([("test", "val", "train")[min(2, int(Path(n).stem) // 2)] for n in source.names])
+        save_manifest(tmp_path / "m.csv", source, np.arange(len(source)), splits)
+        plan = {"split__manifest": str(tmp_path / "m.csv")}
+    for label in ("drop",) if given == "unreadable" else ("glass", "drop"):
+        dataset = ready(folder, corrections=str(write(tmp_path / "c.csv", (odd, label))), **plan)
+        assert dataset.source.classes == ("glass", "metal")
+        assert (odd in dataset.source.names) == (label == "glass")
+        assert not any("glas (" in note for note in dataset.notes)
+
+
+def test_corrections_that_leave_one_class_are_refused_before_images_are_read(folder, tmp_path, monkeypatch):  # noqa: F811
+    rows = ((f"metal/{i:02d}.png", "glass") for i in range(10))
+    file = write(tmp_path / "c.csv", *rows)
+    monkeypatch.setattr("wastejax.data.prepare.scan", None)
+    message = fails(folder, "config.data.corrections", corrections=str(file))
+    assert "leave a single class, 'glass'; at least two are needed" in message
+
+
+def test_an_image_corrected_to_a_class_that_is_left_out_is_asked_for_in_no_split(folder, tmp_path):  # noqa: F811
+    for split, first in (("train", 0), ("test", 200)):
+        for label, name in enumerate(("glass", "metal", "shoes")):
+            for i in range(4):
+                save(photo(1000 * label + first + i), tmp_path / "divided" / split / name / f"{i}.png")
+    file = write(tmp_path / "c.csv", ("test/glass/0.png", "shoes"))
+    dataset = ready(tmp_path / "divided", corrections=str(file), leave_out=("shoes",))
+    assert "test/glass/0.png" not in dataset.source.names and len(dataset.left_out) == 8
+
+
+def test_images_of_a_class_left_out_that_are_corrected_are_noted_and_dropped_ones_not_read(folder, tmp_path):  # noqa: F811
+    for i in range(4):
+        save(photo(300 + i), folder / "shoes" / f"{i}.png")
+        save(photo(400 + i), folder / "boots" / f"{i}.png")
+    (folder / "shoes" / "9.png").write_text("<html>404</html>")
+    rows = [("shoes/0.png", "metal"), ("shoes/1.png", "boots"), ("shoes/9.png", "drop")]
+    file = write(tmp_path / "c.csv", *rows)
+    dataset = ready(folder, corrections=str(file), leave_out=("shoes", "boots"))
+    assert [n for n in dataset.left_out.names if "shoes" in n] == [f"shoes/{i}.png" for i in (1, 2, 3)]
+    away = "1 images of classes that are left out are corrected to others: they are neither trained on"
+    assert f"{away} nor tested with" in dataset.notes
+    file = write(tmp_path / "c.csv", *((f"shoes/{i}.png", "drop") for i in (0, 1, 2, 3, 9)))
+    message = fails(folder, "config.data.leave_out", corrections=str(file), leave_out=("shoes",))
+    assert "the corrections leave no image of its classes" in message
+
+
 BAD = {
     "unknown class": (
         [("glass/00.png", "metl")],

@@ -236,7 +236,7 @@ def _next_step(
 ) -> str:
     """Returns how to train with a manifest, or why training would refuse it: too little may be left."""
     try:
-        check_splits(source, groups, splits, ("train",), str(path), "")
+        check_splits(source, groups, splits, ("train",), str(path))
     except ConfigError as error:
         return f"; too little for training: {error.problem}"
     corrected = f" --config.data.corrections={corrections}" if corrections else ""

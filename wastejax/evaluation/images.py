@@ -71,15 +71,14 @@ def asked_images(
     if manifest is None:
         raise UserError("--data: a bundle alone has no images; give a folder, one subfolder per class")
     source = own_source(config)
-    changes = run_changes(asked.model, source)
     try:
-        listed = load_manifest(manifest, source, changes.labels)
+        listed = load_manifest(manifest, source, run_changes(asked.model, source).labels)
     except ConfigError as error:
         raise UserError(f"{error}; were the run's images moved? Give their folder as --data") from None
-    if asked.corrections:
-        changes = load_corrections(asked.corrections, "--corrections").of(source)
-    source = changes.relabeled(source).select(listed.indices)
-    chosen = np.flatnonzero(listed.splits == (asked.split or "test"))
+    changes = changes_asked(asked, source)
+    kept = ~np.isin(listed.indices, _of_classes(source, config["data"].get("leave_out", ()), changes))
+    source = changes.relabeled(source).select(listed.indices[kept])
+    chosen = np.flatnonzero(listed.splits[kept] == (asked.split or "test"))
     chosen = np.intersect1d(chosen, changes.kept(source))
     return source, chosen if asked.partial else one_class(source, chosen)
 
@@ -89,6 +88,17 @@ def run_changes(model: str | Path | None, source: Source) -> Changes:
     manifest = manifest_of(model)
     corrections = corrections_of_run(manifest.parent) if manifest else None
     return Changes() if corrections is None else corrections.known(source)
+
+
+def changes_asked(asked: Asked, source: Source) -> Changes:
+    """Returns what corrections change in the images: those that are given, or a run's own in its own images.
+
+    Raises:
+        UserError: the corrections are not of these images.
+    """
+    if asked.corrections:
+        return load_corrections(asked.corrections, "--corrections").of(source)
+    return Changes() if asked.data else run_changes(asked.model, source)
 
 
 def own_source(config: Mapping[str, Any]) -> Source:
@@ -137,13 +147,12 @@ def given_images(
     folder, split, corrections = str(asked.data), asked.split, asked.corrections
     source = open_data(folder, "--data", Reading.of(config))
     source.tell_notes(say)
+    changes = load_corrections(corrections, "--corrections").of(source) if corrections else Changes()
     dropped = sorted(set(source.classes) & set(config["data"].get("leave_out", ())))
     if dropped:
-        kept = ~np.isin(source.labels, [source.classes.index(name) for name in dropped])
-        source = source.select(np.flatnonzero(kept))
+        source = source.select(np.setdiff1d(np.arange(len(source)), _of_classes(source, dropped, changes)))
         say(f"note: {', '.join(dropped)} left out, as in training")
     known = _known(source, models)
-    changes = load_corrections(corrections, "--corrections").of(source) if corrections else Changes()
     if not corrections and any(run_changes(model, source).labels for model in models):
         say(
             "note: the run was trained with corrected labels; --corrections=RUN/corrections.csv scores with them"
@@ -166,6 +175,15 @@ def given_images(
             "--split out"
         )
     return source, np.flatnonzero(np.array(source.splits) == split)
+
+
+def _of_classes(source: Source, names: Sequence[str], changes: Changes) -> np.ndarray:
+    """Returns int64 [M], the images of some classes by their labels, or by what corrections make of these."""
+    if not names:
+        return np.empty(0, np.int64)
+    now = changes.labels
+    labels = zip(source.names, source.label_names, strict=True)
+    return np.flatnonzero([label in names or now.get(name) in names for name, label in labels])
 
 
 def _known(source: Source, models: Sequence[str | Path]) -> np.ndarray:

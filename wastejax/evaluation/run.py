@@ -13,11 +13,20 @@ from wastejax.data.corrections import corrections_of_run, load_corrections
 from wastejax.data.description.meant import meant_by, open_labeled
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.prepare import images_of, one_class
+from wastejax.data.prepare.corrected import held_out
+from wastejax.data.prepare.kept import load_kept
 from wastejax.data.sources import Source, open_data, open_images
-from wastejax.errors import UserError
+from wastejax.errors import ConfigError, UserError
 from wastejax.evaluation.by_source import answers_to, score_meant, score_members
 from wastejax.evaluation.evaluate import evaluate, evaluate_several, match_classes, predict_logits
-from wastejax.evaluation.images import Asked, asked_images, manifest_of, own_source, readable
+from wastejax.evaluation.images import (
+    Asked,
+    asked_images,
+    changes_asked,
+    manifest_of,
+    own_source,
+    readable,
+)
 from wastejax.evaluation.report.review import Doubt, mistakes, mistakes_of_several, write_review
 from wastejax.evaluation.trust import Calibration, calibrate_bundle, choose_thresholds_of, score_trust
 from wastejax.files import check_folder
@@ -164,10 +173,19 @@ def _foreign(
     names = config["data"].get("leave_out", ())
     if not names:
         return None, ""
+    manifest = None if asked.data else manifest_of(asked.model)
     source = open_data(asked.data, "--data") if asked.data else own_source(config)
     if not set(names) <= set(source.classes):
         return None, ""
-    return source.select(images_of(source, names)), f"left out of training: {', '.join(names)}"
+    kept = load_kept(manifest.parent) if manifest else None
+    try:
+        foreign = images_of(source, names) if kept is None else kept.held_out_in(source)
+    except ConfigError as error:
+        raise UserError(f"{error}; were the run's images moved? Give their folder as --data") from None
+    chosen = held_out(source, foreign, names, changes_asked(asked, source))
+    if not len(chosen):
+        return None, ""
+    return source.select(chosen), f"left out of training: {', '.join(names)}"
 
 
 def _check_own(bundle: Bundle) -> None:

@@ -6,13 +6,14 @@ from ml_collections import ConfigDict
 
 from wastejax import config as configs
 from wastejax.data.corrections import NAME as CORRECTIONS
+from wastejax.data.prepare.kept import NAME as DATA
 from wastejax.errors import UserError
 from wastejax.files import write_text
 
 EPOCHS = "train.epochs"
 SHARDS = "shards.txt"  # in a run: the digest of the shards that it began with
 BEGUN = "config.json.partial"  # is there while a run takes its folder, and stays if it is killed then
-IDENTITY = ("manifest.csv", SHARDS, CORRECTIONS)  # what it takes it with, before config.json
+IDENTITY = ("manifest.csv", DATA, SHARDS, CORRECTIONS)  # what it takes it with, before config.json
 _REPLACED = ("report.md", "report.json", "metrics.csv", "bundle", "checkpoints", "figures")
 
 

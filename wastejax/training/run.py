@@ -2,6 +2,7 @@
 
 WORKDIR/
   config.json  manifest.csv      what was asked for, and which image is in which split
+  data.json                      which images are held out of training, and what was told of all as it began
   checkpoints/                   Orbax: newest and best
   metrics.csv  tensorboard/      one row an epoch
   bundle/                        the best model so far

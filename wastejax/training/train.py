@@ -19,6 +19,7 @@ from wastejax.data.corrections import NAME, load_corrections
 from wastejax.data.description import is_description
 from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.prepare import Dataset, prepare
+from wastejax.data.prepare.kept import load_kept, save_kept
 from wastejax.data.sources import check_outside
 from wastejax.data.taxonomy import COUNTRIES, load_taxonomy
 from wastejax.errors import ConfigError, UserError
@@ -261,11 +262,13 @@ def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
         from wastejax.data.drawing.dataset import embedded
 
         data.dir = str(embedded())
+    kept = None
     if known and (folder / "manifest.csv").is_file() and not data.source.startswith(PREFIX):
+        kept = load_kept(folder)
         data.split.manifest = str(folder / "manifest.csv")
         data.corrections = str(folder / NAME) if (folder / NAME).is_file() else ""
     try:
-        dataset = prepare(data, config.seed, cache_dir(), say, config.loss.kind == MULTILABEL)
+        dataset = prepare(data, config.seed, cache_dir(), say, config.loss.kind == MULTILABEL, kept)
     except ConfigError as error:
         if not known or error.key != "config.data.split.manifest":
             raise
@@ -308,6 +311,7 @@ def _take(folder: Path, config: ConfigDict, dataset: Dataset) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / BEGUN, configs.to_json(config))
     save_manifest(folder / "manifest.csv", dataset.source, dataset.groups, dataset.splits, dataset.phash)
+    save_kept(folder, dataset.kept)
     if dataset.digest:
         write_text(folder / SHARDS, dataset.digest)
     if dataset.corrections is not None:

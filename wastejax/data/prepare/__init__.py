@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from wastejax.data.description import Mixture, is_description, open_description
 from wastejax.data.duplicates import Scan, group_duplicates, joined_groups, scan
 from wastejax.data.formats.boxes import MARGIN, Reading
 from wastejax.data.prepare.checks import check_all_left, check_content, check_opened, check_splits
+from wastejax.data.prepare.corrected import notes_on_changes, select_held_out, trained_on
+from wastejax.data.prepare.kept import Kept
 from wastejax.data.prepare.notes import describe_scene, notes_on_given, notes_on_split, notes_on_twins
 from wastejax.data.sources import Source, open_source
 from wastejax.data.split import SPLITS, Manifest, deal_missing, load_manifest, shorten
@@ -44,6 +46,7 @@ class Dataset:
         corrections: what `config.data.corrections` names; None where it is empty.
         corrected: how many images these relabel, drop and confirm.
         digest: of shards, what changes with any of their labels, groups and splits; else empty.
+        unused: names of the images that are neither in `source` nor in `left_out`.
     """
 
     source: Source
@@ -57,6 +60,13 @@ class Dataset:
     corrections: Corrections | None = None
     corrected: Mapping[str, int] = field(default_factory=dict)
     digest: str = ""
+    unused: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> Kept:
+        """What a run keeps of them beside its manifest."""
+        left_out = () if self.left_out is None else self.left_out.names
+        return Kept(left_out, self.unused, tuple(self.notes), self.skipped)
 
     def indices(self, split: str) -> np.ndarray:
         """Returns int64 [M], the images of one split, in the order of the source.
@@ -82,6 +92,7 @@ def prepare(
     cache_dir: Path | None,
     say: Say = lambda line: None,
     several: bool = False,
+    kept: Kept | None = None,
 ) -> Dataset:
     """Opens the data, reads every file once to find the unreadable ones, and splits them.
 
@@ -92,6 +103,7 @@ def prepare(
         cache_dir: where hashes are kept for the next run; None for no cache.
         say: is given a line about progress now and then.
         several: images have any number of labels.
+        kept: of the run that resumes, whose manifest is given; None for a new one.
 
     Raises:
         ConfigError: a value is impossible, there are not enough images or classes, files are unreadable and
@@ -101,41 +113,51 @@ def prepare(
     if data_config.source.startswith(PREFIX):
         return _from_shards(data_config, several)
     mixture, source = _open(data_config, several)
-    notes = list(source.notes)
+    notes, opened, leave_out = list(source.notes), source.names, data_config.get("leave_out", ())
     corrections, changes = _corrections(source, data_config)
-    source, manifest, left_out = _choose(source, data_config, notes, changes)
-    notes += check_opened(source, manifest is not None, changes)
+    source, manifest, left_out = _choose(source, data_config, notes, changes, kept)
+    after, _ = trained_on(source, changes, leave_out)
+    notes += check_opened(source, after, manifest is not None)
     good, seen, skipped = _read(source, data_config, changes, cache_dir, say)
     notes += [f"{len(skipped):,} unreadable images are left out"] if skipped else []
-    check_all_left(source, good)
     source, phash = source.select(good), seen.phash[good]
+    check_all_left(after, source)
 
     compared = _asks_for_groups(source, manifest, data_config.split)
     if manifest is not None:
-        groups, splits = _listed(source, manifest, good, phash, notes)
+        groups, splits = _listed(source, manifest, good, phash, notes, after.classes)
         given = _joined(groups, source, mixture)
     else:
         groups, scene = _groups(phash, seen.gray[good], data_config.split.hamming if compared else None)
         groups = _joined(groups, source, mixture)
-        splits = _deal(source, groups, data_config.split, seed, scene, notes)
+        splits = _deal(source, groups, data_config.split.ratios, seed, scene, notes, after.classes)
         given = _joined(np.arange(len(source)), source, mixture)
-    notes += notes_on_given(given, splits, by_manifest=manifest is not None)
+    if kept is None:  # or it is told
+        notes += notes_on_given(given, splits, by_manifest=manifest is not None)
     if corrections is not None:
-        kept = _corrected(source, changes, data_config.get("leave_out", ()), notes)
-        source = changes.relabeled(source).select(kept)
-        groups, splits, phash = groups[kept], splits[kept], phash[kept]
-        check_splits(source, groups, splits, ("train",), CORRECTIONS, "")
-    by_run = manifest is not None and manifest.phash is not None  # which has told
-    if not by_run:
+        source, stay = trained_on(source, changes, leave_out)
+        groups, splits, phash = groups[stay], splits[stay], phash[stay]
+        notes += notes_on_changes(changes, leave_out)
+        check_splits(source, groups, splits, ("train",), CORRECTIONS)
+    if manifest is None or manifest.phash is None:  # or it is a run's, which has told
         notes += notes_on_twins(source, groups, splits) if compared else [NOT_COMPARED]
-    if left_out is not None:
-        left_out, unreadable = _held_out(left_out, data_config, changes, cache_dir, say)
-        skipped |= unreadable
-        notes.append(_on_held_out(left_out))
+    left_out, unreadable = _held_out(left_out, data_config, cache_dir, say, notes)
+    dealt = Dataset(source, groups, splits, skipped | unreadable, notes, left_out, phash)
     weights = mixture.weights if mixture else {}
-    return Dataset(
-        source, groups, splits, skipped, notes, left_out, phash, weights, corrections, changes.counts
-    )
+    dealt = replace(dealt, weights=weights, corrections=corrections, corrected=changes.counts)
+    return _as_begun(dealt, opened, kept)
+
+
+def _as_begun(dataset: Dataset, opened: Sequence[str], kept: Kept | None) -> Dataset:
+    """Returns the images of N names that were opened, with what was told as the run that resumes began."""
+    used = {*dataset.source.names, *(dataset.left_out.names if dataset.left_out is not None else ())}
+    dataset = replace(dataset, unused=tuple(name for name in opened if name not in used))
+    if kept is None:
+        return dataset
+    added = len(set(dataset.unused) - set(kept.unused) - set(dataset.skipped))
+    notes = [*kept.notes, *(note for note in dataset.notes if note not in kept.notes)]
+    notes += [f"{added:,} images that were added since the run began are left out"] if added else []
+    return replace(dataset, notes=notes, skipped=kept.skipped | dataset.skipped)
 
 
 def _from_shards(config: Any, several: bool) -> Dataset:
@@ -167,19 +189,6 @@ def _corrections(source: Source, config: Any) -> tuple[Corrections | None, Chang
     return corrections, corrections.of(source)
 
 
-def _corrected(source: Source, changes: Changes, leave_out: Sequence[str], notes: list[str]) -> np.ndarray:
-    """Returns int64 [M], the images that corrections leave in, and notes what they change."""
-    away = {name for name, label in changes.labels.items() if label in leave_out}
-    kept = np.array([i for i in changes.kept(source) if source.names[i] not in away], np.int64)
-    said = ", ".join(f"{count:,} {what}" for what, count in changes.counts.items())
-    notes.append(f"corrections of labels: {said}; they stay in their splits")
-    if away:
-        notes.append(f"{len(away):,} images corrected to classes that are left out are not trained on")
-    if changes.gone:
-        notes.append(f"{changes.gone:,} corrections drop images that are not there any more")
-    return kept
-
-
 def _open(config: Any, several: bool) -> tuple[Mixture | None, Source]:
     """Returns the images, and the description that they come from, if any."""
     reading = Reading(config.get("box_margin", MARGIN), several)
@@ -190,27 +199,31 @@ def _open(config: Any, several: bool) -> tuple[Mixture | None, Source]:
 
 
 def _choose(
-    source: Source, config: Any, notes: list[str], changes: Changes
+    source: Source, config: Any, notes: list[str], changes: Changes, kept: Kept | None
 ) -> tuple[Source, Manifest | None, Source | None]:
     """Returns the images to use, the manifest's rows for them if any, and those of the classes left out.
 
     With a manifest, which says who is in which split, their labels are the corrected ones from here on.
     """
-    foreign = images_of(source, config.get("leave_out", ()))
+    leave_out = config.get("leave_out", ())
+    foreign = images_of(source, leave_out)
     chosen, manifest = np.setdiff1d(np.arange(len(source)), foreign), None
     if config.split.manifest:
         manifest = load_manifest(config.split.manifest, source, changes.labels)
-        dropped = np.setdiff1d(np.arange(len(source)), changes.kept(source))
-        unlisted = len(source) - len(np.union1d(np.union1d(manifest.indices, dropped), foreign))
-        if unlisted:
-            notes.append(f"{unlisted:,} images that {config.split.manifest} does not list are left out")
         # The manifest of a run lists no image of these classes; a user's own may choose among them.
         listed = np.intersect1d(foreign, manifest.indices)
         foreign = listed if len(listed) else foreign
+        dropped = np.setdiff1d(np.arange(len(source)), changes.kept(source))
+        unlisted = len(source) - len(np.union1d(np.union1d(manifest.indices, dropped), foreign))
+        if unlisted and kept is None:  # or it is told
+            notes.append(f"{unlisted:,} images that {config.split.manifest} does not list are left out")
         manifest = manifest.without(foreign)
         chosen = manifest.indices
-        source = changes.relabeled(source)
-    return source.select(chosen), manifest, source.select(foreign) if len(foreign) else None
+        if kept is not None:
+            foreign = kept.held_out_in(source)
+    outside = select_held_out(source, foreign, leave_out, changes, notes) if leave_out else None
+    source = changes.relabeled(source) if manifest is not None else source
+    return source.select(chosen), manifest, outside
 
 
 def images_of(source: Source, names: Sequence[str]) -> np.ndarray:
@@ -263,28 +276,26 @@ def _read(
 
 
 def _held_out(
-    left_out: Source, config: Any, changes: Changes, cache_dir: Path | None, say: Say
-) -> tuple[Source, dict[str, str]]:
-    """Returns the readable images of classes that are left out, and the others' reasons."""
+    left_out: Source | None, config: Any, cache_dir: Path | None, say: Say, notes: list[str]
+) -> tuple[Source | None, dict[str, str]]:
+    """Returns the readable images of classes that are left out, if any, and the others' reasons; takes notes."""
+    if left_out is None:
+        return None, {}
     good, _, bad = _read(left_out, config, Changes(), cache_dir, say)
-    names = [left_out.names[i] for i in good]
-    kept = [
-        i for i, n in zip(good, names, strict=True) if n not in changes.labels and n not in changes.dropped
-    ]
-    if not kept:
-        raise ConfigError("config.data.leave_out", "the corrections leave no image of its classes")
-    return left_out.select(kept), bad
+    if not len(good):
+        raise ConfigError("config.data.leave_out", "no image of its classes can be read")
+    left_out = left_out.select(good)
+    notes.append(
+        f"{len(left_out):,} images of {', '.join(left_out.classes)} are kept out of training, to test with as "
+        "out-of-distribution images"
+    )
+    return left_out, bad
 
 
 def _asks_for_groups(source: Source, manifest: Manifest | None, config: Any) -> bool:
     """Returns whether the split depends on near-duplicates: where some of it is dealt here, by groups of them."""
     given = manifest is not None or set(SPLITS) <= set(source.splits or ())
     return config.group == "phash" and not given
-
-
-def _on_held_out(left_out: Source) -> str:
-    of = f"{len(left_out):,} images of {', '.join(left_out.classes)}"
-    return f"{of} are kept out of training, to test with as out-of-distribution images"
 
 
 def _groups(phash: np.ndarray, gray: np.ndarray, hamming: int | None) -> tuple[np.ndarray, str]:
@@ -300,22 +311,36 @@ def _joined(groups: np.ndarray, source: Source, mixture: Mixture | None) -> np.n
 
 
 def _listed(
-    source: Source, manifest: Manifest, good: np.ndarray, phash: np.ndarray, notes: list[str]
+    source: Source,
+    manifest: Manifest,
+    good: np.ndarray,
+    phash: np.ndarray,
+    notes: list[str],
+    lasting: Sequence[str],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the groups and splits of a manifest's readable images (int64 [M]); takes notes."""
+    """Returns the groups and splits of a manifest's readable images (int64 [M]); takes notes.
+
+    The classes are `lasting` that the corrections leave an image.
+    """
     groups, splits = manifest.groups[good], manifest.splits[good]
-    check_splits(source, groups, splits, ("train",), "config.data.split.manifest", "")
+    check_splits(source, groups, splits, ("train",), "config.data.split.manifest", lasting=lasting)
     if manifest.phash is not None:
         notes += check_content(source, phash, manifest.phash[good])
     return groups, splits
 
 
 def _deal(
-    source: Source, groups: np.ndarray, config: Any, seed: int, scene: str, notes: list[str]
+    source: Source,
+    groups: np.ndarray,
+    ratios: Sequence[float],
+    seed: int,
+    scene: str,
+    notes: list[str],
+    lasting: Sequence[str],
 ) -> np.ndarray:
-    """Returns the splits dealt to groups, str [N]; takes notes."""
-    splits, dealt = deal_missing(source, source.splits, groups, config.ratios, seed)
-    check_splits(source, groups, splits, dealt, "config.data.dir", scene)
-    notes += notes_on_split(source, splits, dealt)
+    """Returns the splits dealt to groups, str [N]; takes notes. `lasting` is as for `_listed`."""
+    splits, dealt = deal_missing(source, source.splits, groups, ratios, seed)
+    check_splits(source, groups, splits, dealt, "config.data.dir", scene, lasting)
+    notes += notes_on_split(source, splits, dealt, lasting)
     notes += [f"{scene}. They stay on one side of the split"] if scene else []
     return splits

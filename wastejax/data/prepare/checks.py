@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from wastejax.data.corrections import Changes
+from wastejax.data.corrections import KEY as CORRECTIONS
 from wastejax.data.formats.class_folders import same_name
 from wastejax.data.prepare.notes import LARGE_GROUP
 from wastejax.data.sources import Source
@@ -13,8 +13,14 @@ from wastejax.data.split import SAME_CONTENT, SPLITS, shorten
 from wastejax.errors import ConfigError
 
 
-def check_opened(source: Source, by_manifest: bool, changes: Changes) -> list[str]:
+def check_opened(source: Source, after: Source, by_manifest: bool) -> list[str]:
     """Checks classes, and the splits that the data come in where no manifest gives others; returns notes.
+
+    Args:
+        source: the images, as they are dealt to splits.
+        after: those that corrections leave, with the corrected labels; classes that have none of them are not
+            asked for anything.
+        by_manifest: a manifest gives the splits.
 
     Raises:
         ConfigError: there are not two classes, each with as many images as there are splits to deal them to; train
@@ -25,27 +31,31 @@ def check_opened(source: Source, by_manifest: bool, changes: Changes) -> list[st
             "config.data.dir", f"no images in {listed(source.empty_folders)}; add some or remove it"
         )
     least = 1 if by_manifest or source.splits is not None else len(SPLITS)
-    if len(source.classes) < 2:
-        only = source.classes[0] if source.classes else "none"
+    if len(after.classes) < 2:
+        only = after.classes[0] if after.classes else "none"
+        if len(source.classes) >= 2:
+            raise ConfigError(CORRECTIONS, f"leave a single class, {only!r}; at least two are needed")
         raise ConfigError(
             "config.data.dir", f"holds a single class, {only!r}; at least two folders are needed"
         )
-    counts = source.contents.sum(axis=0)
-    few = [f"{name!r} ({count})" for name, count in zip(source.classes, counts, strict=True) if count < least]
+    counts = zip(source.classes, source.contents.sum(axis=0), strict=True)
+    few = [f"{name!r} ({count})" for name, count in counts if count < least and name in after.classes]
     if few:
         raise ConfigError(
             "config.data.dir",
             f"too few images to split: class {listed(few)}; each class needs at least {least}",
         )
-    return [] if by_manifest or source.splits is None else _check_given(changes.applied(source))
+    return [] if by_manifest or source.splits is None else _check_given(after)
 
 
-def check_all_left(source: Source, good: np.ndarray) -> None:
-    """Checks that every class has an image that could be read, int64 [M]."""
-    lost = np.flatnonzero(~source.contents[good].any(axis=0))
+def check_all_left(after: Source, readable: Source) -> None:
+    """Checks that every class has an image that could be read: of those `after` corrections, one in `readable`."""
+    names = set(readable.names)
+    good = np.array([name in names for name in after.names], bool)
+    lost = np.flatnonzero(~after.contents[good].any(axis=0))
     if len(lost):
-        names = listed(source.classes[label] for label in lost)
-        raise ConfigError("config.data.dir", f"no readable image in {names}; add some or remove the folder")
+        classes = listed(after.classes[label] for label in lost)
+        raise ConfigError("config.data.dir", f"no readable image in {classes}; add some or remove the folder")
 
 
 def _check_given(source: Source) -> list[str]:
@@ -88,7 +98,13 @@ def check_content(source: Source, phash: np.ndarray, meant: np.ndarray) -> list[
 
 
 def check_splits(
-    source: Source, groups: np.ndarray, splits: np.ndarray, dealt: Sequence[str], key: str, scene: str
+    source: Source,
+    groups: np.ndarray,
+    splits: np.ndarray,
+    dealt: Sequence[str],
+    key: str,
+    scene: str = "",
+    lasting: Sequence[str] | None = None,
 ) -> None:
     """Checks that no split is empty, and that every class has images in the splits that were `dealt`.
 
@@ -99,13 +115,14 @@ def check_splits(
         dealt: splits that were made here; those of a manifest or of folders may lack classes.
         key: what to blame.
         scene: by `describe_scene`: why there may be too few groups.
+        lasting: the classes that are asked for; None for all.
     """
     contents = source.contents
     for label, name in enumerate(source.classes):
         mine = contents[:, label]
         missing = [split for split in dealt if not np.any(mine & (splits == split))]
         pool = mine & np.isin(splits, dealt)
-        if not missing:
+        if not missing or (lasting is not None and name not in lasting):
             continue
         count, distinct = int(np.sum(pool)), len(np.unique(groups[pool]))
         lacking = f"class {name!r} has no image in {' and '.join(missing)}"

@@ -37,11 +37,15 @@ def notes_on_dealt(
     return [f"{why}, so some training images are set aside: {' and '.join(taken)}"] if taken else []
 
 
-def notes_on_split(source: Source, splits: np.ndarray, dealt: Sequence[str]) -> list[str]:
-    """Describes the split: parts taken from train, and classes too small to split well."""
+def notes_on_split(
+    source: Source, splits: np.ndarray, dealt: Sequence[str], lasting: Sequence[str]
+) -> list[str]:
+    """Describes the split: parts taken from train, and those of the `lasting` classes too small to split well."""
     notes = [] if source.splits is None else notes_on_dealt(splits, dealt)
     small, contents = [], source.contents
     for label, name in enumerate(source.classes):
+        if name not in lasting:
+            continue
         counts = [int(np.sum(splits[contents[:, label]] == split)) for split in SPLITS]
         if min(counts[1:]) == 1:
             small.append(f"{name} ({'/'.join(map(str, counts))})")
