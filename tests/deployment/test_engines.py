@@ -105,13 +105,16 @@ def test_a_file_is_derived_once_and_answers_as_its_bundle_does(bundle):
     assert (derived.classes, derived.taxonomy) == (plain.classes, plain.taxonomy)
 
 
-def test_auto_goes_back_to_jax_where_a_file_cannot_be_derived(bundle, monkeypatch):
-    without(monkeypatch)
-
+def no_export(monkeypatch):
     def refuse(*_, **__):
         raise UserError("no such operator")
 
     monkeypatch.setattr(export, "write_export", refuse)
+
+
+def test_auto_goes_back_to_jax_where_a_file_cannot_be_derived(bundle, monkeypatch):
+    without(monkeypatch)
+    no_export(monkeypatch)
     said = []
     assert load_engine(bundle, say=said.append).runtime == "jax"
     assert said[-1] == "note: onnxruntime cannot be used, jax computes instead: no such operator"
@@ -152,11 +155,7 @@ def test_auto_goes_back_to_jax_where_a_damaged_file_cannot_be_made_again(bundle,
     kept = engines._kept(bundle, ".onnx")
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"")
-
-    def refuse(*_, **__):
-        raise UserError("no such operator")
-
-    monkeypatch.setattr(export, "write_export", refuse)
+    no_export(monkeypatch)
     said = []
     assert load_engine(bundle, say=said.append).runtime == "jax"
     assert said[-1] == "note: onnxruntime cannot be used, jax computes instead: no such operator"

@@ -94,11 +94,12 @@ def load_engine(
     if not _installed(_READERS[chosen]):
         raise MissingPackage(f"--engine={chosen}", _READERS[chosen].replace("_", "-"), None)
     auto = (engine or os.environ.get("WASTEJAX_ENGINE") or "auto") == "auto"
-    predictor = _derived(path, chosen, taxonomy, threads, say)
-    if isinstance(predictor, UserError):
+    try:
+        predictor = _derived(path, chosen, taxonomy, threads, say)
+    except _NoFile as failed:
+        (error,) = failed.args
         if not auto:
-            raise predictor
-        error = predictor
+            raise error from None
         # Where the bundle is at fault, that is said.
         predictor = load_predictor(path, None, taxonomy, threads)
         say(f"note: {chosen} cannot be used, jax computes instead: {error}")
@@ -127,15 +128,20 @@ def _kept(bundle: Path, suffix: str) -> Path:
     return cache_dir() / "engines" / f"{digest.hexdigest()}{suffix}"
 
 
+class _NoFile(Exception):  # noqa: N818 - named after what is wrong
+    """Of a bundle no file can be derived, or read; its argument is the UserError that says why."""
+
+
 def _derived(
     bundle: Path, engine: str, taxonomy: str | Path | None, threads: int | None, say: Say
-) -> "Predictor | UserError":
-    """Returns what computes the file derived from a bundle, or why there is none.
+) -> "Predictor":
+    """Returns what computes the file derived from a bundle.
 
     A file that cannot be read, as a full disk or a power cut may leave one, is made once more.
 
     Raises:
         UserError: the file is sound, and `taxonomy` or `threads` cannot be.
+        _NoFile: there is none that can be used.
     """
     from wastejax.deployment.formats import load_predictor
 
@@ -145,11 +151,11 @@ def _derived(
         try:
             file = _derive(bundle, engine, say)
         except UserError as error:
-            return error
+            raise _NoFile(error) from None
         try:
             return load_predictor(file, runtime, taxonomy, threads)
         except MissingPackage as error:
-            return error
+            raise _NoFile(error) from None
         except UserError as error:
             if _opens(file, runtime):
                 raise
@@ -157,7 +163,7 @@ def _derived(
         say(f"note: {file}: cannot be read, and is removed from the cache")
         with suppress(OSError):
             file.unlink(missing_ok=True)
-    return failed
+    raise _NoFile(failed)
 
 
 def _opens(file: Path, runtime: str | None) -> bool:
