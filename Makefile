@@ -11,6 +11,7 @@ ORBAX := orbax-checkpoint==0.12.8
 NEEDED_BY_JAX2ONNX := dm-pix equinox onnx onnx-ir onnxruntime
 SIDE_BY_SIDE := -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 TESTS ?=  # files or folders; without them all
+MARKED ?= not slow  # which of them by their markers, for `make test`
 # Programs hardly optimized. jax 0.10, which is that of Python 3.11, also compiles with the emitters that came before
 # those of today in a third of the time; later ones no longer know the flag, and .ci/run shows them beside it.
 QUICK_XLA = --xla_backend_optimization_level=0 \
@@ -25,7 +26,7 @@ train: $(VENV)/.installed
 
 # Files side by side and programs compiled quickly: most of the time goes there. test-all compiles as users do.
 test: $(VENV)/.installed-test
-	XLA_FLAGS="$(QUICK_XLA) $$XLA_FLAGS" $(PY) -m pytest -m "not slow" $(SIDE_BY_SIDE) $(TESTS)
+	XLA_FLAGS="$(QUICK_XLA) $$XLA_FLAGS" $(PY) -m pytest -m "$(MARKED)" $(SIDE_BY_SIDE) $(TESTS)
 
 test-all: $(VENV)/.installed-all
 	$(MAKE) web/node_modules || echo "no npm: the tests of the page with a model inside are skipped"

@@ -60,11 +60,15 @@ def relative_error(ours, reference):
 
 # Lite0's golden has every kind of block of these; their tables are in test_efficientnetv2.py.
 SLOW = ("efficientnet_lite1", "efficientnet_lite2")
+LARGER = ("efficientnetv2_s", "mobilevit_xs", "mobilevit_s")  # of the same blocks as a smaller one
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CONFIGS]
-)
+def marked(name):
+    marks = [pytest.mark.slow] * (name in SLOW) + [pytest.mark.one_stack] * (name in LARGER)
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", list(map(marked, CONFIGS)))
 def test_network(name):
     golden, tensors = load(name)
     model = create_model({**CONFIGS[name], "dropout": 0.0, "drop_path": 0.0}, golden["logits"].shape[1])

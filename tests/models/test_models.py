@@ -78,6 +78,12 @@ TINY = {
 # What is asked of one network of a family alone: for the others it would only be compiled once more.
 ONE_OF_EACH = ("efficientnetv2_tiny", "mobilevit_tiny", "pyramidnet_tiny", "swin_tiny")
 
+# What differs between versions of jax shows in these and in networks of inverted residuals.
+NETWORKS = [
+    name if name in (*ONE_OF_EACH, "mobilevit_tiny_ir") else pytest.param(name, marks=pytest.mark.one_stack)
+    for name in TINY
+]
+
 CLASSES, SIZE, BATCH = 5, 64, 4
 
 
@@ -125,7 +131,7 @@ def made(name):
     return model, model.init(jax.random.key(0), SIZE), gradients, jit(model.apply)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_parameter_learns_and_one_compilation_serves(name):
     model, variables, gradients, *_ = made(name)
     logits, stats, grads = gradients(variables, photos())
@@ -142,7 +148,7 @@ def test_every_parameter_learns_and_one_compilation_serves(name):
     assert gradients._cache_size() == 1
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_evaluation_is_a_function_of_each_image_alone(name):
     model, variables, _, apply = made(name)
     images = photos()
@@ -162,7 +168,7 @@ def test_evaluation_is_a_function_of_each_image_alone(name):
     np.testing.assert_allclose(logits, by_hand, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_training_uses_the_batch_and_evaluation_the_running_statistics(name):
     _, variables, gradients, apply = made(name)
     images = photos()
@@ -187,7 +193,7 @@ def test_finite_at_other_sizes(name):
     assert jnp.isfinite(logits).all()
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_bfloat16_computes_the_same_network(name):
     model, variables, _, apply = made(name)
     half = create_model({**model.config, "dtype": "bfloat16"}, CLASSES)

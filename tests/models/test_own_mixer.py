@@ -18,6 +18,8 @@ from wastejax.data.transforms import Preprocessing
 from wastejax.errors import ConfigError
 from wastejax.models import check, create_model
 
+pytestmark = pytest.mark.one_stack
+
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "own-mixer.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.S)
 OWN = {"name": "mobilevit", "size": "tiny", "mixer": "pool_mixer:PoolMixer"}

@@ -30,6 +30,8 @@ from wastejax.models.weights.published import (
 )
 from wastejax.models.weights.torch_files import read_tensors
 
+pytestmark = pytest.mark.one_stack
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 

@@ -174,6 +174,7 @@ def test_tensorboard_holds_the_epochs(undisturbed):
         np.testing.assert_allclose(values["val_loss", int(row["step"])], float(row["val_loss"]), rtol=1e-5)
 
 
+@pytest.mark.one_stack
 def test_a_finished_run_says_so_and_a_changed_one_names_the_keys(place, undisturbed):
     before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")}
     said = finished(command(place, "undisturbed"))
@@ -227,6 +228,7 @@ def test_kill_9_and_the_same_command_end_in_the_same_bits(place, undisturbed, mo
     assert_same_run(workdir, undisturbed)
 
 
+@pytest.mark.one_stack
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_polite_stop_saves_and_exits_cleanly(place, undisturbed, number):
     name = f"stopped_{number.name}"
@@ -244,6 +246,7 @@ def test_a_polite_stop_saves_and_exits_cleanly(place, undisturbed, number):
     assert_same_run(place / name, undisturbed)
 
 
+@pytest.mark.one_stack
 def test_a_stop_while_the_step_compiles_is_answered_at_once_and_loses_nothing(place):
     # A size that no other run has, so that nothing comes from the cache, and more blocks, so that it takes long.
     process = command(place, "compiling", "--config.data.image_size=40", "--config.model.depth=44")
@@ -293,6 +296,7 @@ def test_the_time_left_is_told_from_the_first_steps():
     assert line == "about 1 h 0 min left, by the first 12 steps, 2 s each; validation not counted"
 
 
+@pytest.mark.one_stack
 def test_a_loss_that_is_no_number_stops_with_step_rate_and_files(place, undisturbed):
     # Broken by where it starts from and not by its rate, so that the program compiled for `undisturbed` serves.
     bundle = load_bundle(undisturbed)
@@ -305,6 +309,7 @@ def test_a_loss_that_is_no_number_stops_with_step_rate_and_files(place, undistur
     assert "learning rate" in error and error.count(".png") == 8
 
 
+@pytest.mark.one_stack
 def test_eval_agrees_with_the_report_and_takes_fewer_classes(place, undisturbed, tmp_path):
     out = tmp_path / "report.json"
     evaluate = [sys.executable, "-m", "wastejax.main", "eval", f"--model={undisturbed}", f"--out={out}"]
