@@ -140,14 +140,8 @@ def _kept(path: Path) -> ArrayStore | None:
         store = ArrayStore(path)
         if store.num_bytes == path.stat().st_size:
             return store
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        IndexError,
-        TypeError,
-    ):  # as NumPy says of a file that is none of its
-        pass
+    except (OSError, EOFError, ValueError, IndexError, TypeError):
+        pass  # as NumPy says of a file that is none of its
     _remove(shapes, path)  # the shapes first, as they make a store valid
     return None
 

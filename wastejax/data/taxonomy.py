@@ -21,22 +21,9 @@ COUNTRIES = ("korea", "england", "germany", "japan", "france")
 LANGUAGES = ("en", "ko", "de", "ja", "fr")  # of the names and of the web page; a file may hold others too
 # The drawings that the web page has of bins.
 SIGNS = (
-    *(
-        "bag",
-        "bottle",
-        "can",
-        "cardboard",
-        "carton",
-        "deposit",
-        "fire",
-        "foam",
-        "food",
-        "glass",
-        "pan",
-        "paper",
-    ),
-    *("recycle", "shirt", "spray", "trash"),
-)
+    "bag", "bottle", "can", "cardboard", "carton", "deposit", "fire", "foam", "food", "glass", "pan", "paper",
+    "recycle", "shirt", "spray", "trash",
+)  # fmt: skip
 _COLOR = re.compile(r"#[0-9a-f]{6}", re.IGNORECASE)
 _TEXT = re.compile(r"(advice_)?[a-z]{2}")
 _KEY = "config.data.taxonomy"

@@ -24,39 +24,15 @@ ENDINGS = {
     HEIF: (".heic", ".heif", ".hif"),
 }
 _RAW = (
-    ".arw",
-    ".cr2",
-    ".cr3",
-    ".dng",
-    ".nef",
-    ".nrw",
-    ".orf",
-    ".pef",
-    ".raf",
-    ".raw",
-    ".rw2",
-    ".sr2",
-    ".srw",
-)
+    ".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".sr2", ".srw",
+)  # fmt: skip
 _VIDEO = (".3gp", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".mts", ".webm", ".wmv")
 _OTHER = (
-    ".ai",
-    ".eps",
-    ".exr",
-    ".hdr",
-    ".icns",
-    ".ico",
-    ".jxl",
-    ".jxr",
-    ".pdf",
-    ".psd",
-    ".svg",
-    ".svgz",
-    ".tga",
-)
+    ".ai", ".eps", ".exr", ".hdr", ".icns", ".ico", ".jxl", ".jxr", ".pdf", ".psd", ".svg", ".svgz", ".tga", ".xcf",
+)  # fmt: skip
 
 # Endings of files that show something and are not read, whatever is installed; a folder's are counted and named.
-KNOWN_UNREADABLE = frozenset((*_RAW, *_VIDEO, *_OTHER, ".xcf"))
+KNOWN_UNREADABLE = frozenset((*_RAW, *_VIDEO, *_OTHER))
 
 # How files begin that Pillow's plugins take for theirs: what begins so and is not read is damaged, not foreign.
 MAGIC = {

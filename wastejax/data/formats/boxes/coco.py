@@ -15,9 +15,8 @@ from wastejax.data.formats.walk import not_read, walk
 from wastejax.errors import ConfigError
 
 IN_FOLDER = "_annotations.coco.json"  # Roboflow's name
-_MOST_LOOKED_FOR = (
-    256  # photographs in each folder that may be theirs, spread over all: disks take long to answer
-)
+# Photographs in each folder that may be theirs, spread over all: disks take long to answer.
+_MOST_LOOKED_FOR = 256
 _PREFIX = "instances_"  # what the splits' names follow in COCO's own, in annotations/
 
 
@@ -138,16 +137,9 @@ def _places(file: Path, names: list[str], key: str) -> dict[str, Path]:
         ConfigError: none is there, or their names alone do not say which is which.
     """
     stem = re.sub(r"^(instances|annotations|labels)_", "", file.stem)
-    above = file.parent.parent
-    folders = [
-        file.parent,
-        file.parent / "images",
-        file.parent / "data",
-        above,
-        above / "images",
-        above / stem,
-        above / "images" / stem,
-    ]
+    own, above = file.parent, file.parent.parent
+    folders = [own, own / "images", own / "data"]
+    folders += [above, above / "images", above / stem, above / "images" / stem]
     some = names[:: -(-len(names) // _MOST_LOOKED_FOR) or 1]
     counts = [sum(place_of(name, folder).is_file() for name in some) for folder in folders]
     if 2 * max(counts) <= len(some):  # a few may be copies of others, which lie elsewhere
