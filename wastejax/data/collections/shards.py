@@ -19,9 +19,9 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from wastejax.data.formats.boxes import stamp_of
 from wastejax.data.formats.parquet import parquet_for, rows_of_groups
 from wastejax.data.formats.source import Source
+from wastejax.data.formats.walk import stamp_of
 from wastejax.errors import ConfigError, MissingPackage, UserError
 from wastejax.files import reason, user_path
 from wastejax.progress import Count

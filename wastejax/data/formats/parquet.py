@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wastejax.data.formats.boxes import stamp_of
 from wastejax.data.formats.boxes.find import content_of
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.csv_file import composed
 from wastejax.data.formats.source import GROUP, Source, numbered
 from wastejax.data.formats.splits import all_or_none, splits_of_shards
-from wastejax.data.formats.walk import listed
+from wastejax.data.formats.walk import listed, stamp_of
 from wastejax.data.images import read_file
 from wastejax.errors import ConfigError, MissingPackage
 

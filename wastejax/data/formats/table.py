@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wastejax.data.collections.places import is_url
-from wastejax.data.formats.boxes import stamp_of
 from wastejax.data.formats.boxes.find import folder_of_all
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.csv_file import composed, csv_reader
 from wastejax.data.formats.source import GROUP, ReadFiles, Source, numbered
 from wastejax.data.formats.splits import splits_of_folders
-from wastejax.data.formats.walk import listed
+from wastejax.data.formats.walk import listed, stamp_of
 from wastejax.errors import ConfigError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # Hugging Face's names

@@ -121,7 +121,7 @@ def each_image(
                     folders.add((*parts, entry.name))
                 at.append(((*parts, entry.name), above | {real}, entries(entry.path)))
         elif _ending(entry.name) in endings and _is_file(entry):
-            yield (*parts, entry.name), _stamp(entry)
+            yield (*parts, entry.name), stamp_of(entry)
         elif others is not None:
             others[parts, _ending(entry.name)] += 1
 
@@ -235,8 +235,8 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return True
 
 
-def _stamp(entry: os.DirEntry[str]) -> str:
-    """Size and both times: a copy that keeps the time of its content has another time of its own."""
+def stamp_of(entry: os.DirEntry[str] | Path) -> str:
+    """Returns size and both times: a copy that keeps the time of its content has another time of its own."""
     try:
         stat = entry.stat()
     except OSError:

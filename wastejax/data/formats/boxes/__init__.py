@@ -13,7 +13,7 @@ from PIL import Image
 from wastejax.data.formats.csv_file import composed
 from wastejax.data.formats.source import ReadFiles, Source, numbered
 from wastejax.data.formats.splits import all_or_none
-from wastejax.data.formats.walk import readable
+from wastejax.data.formats.walk import readable, stamp_of
 from wastejax.data.images import BadImage, Header, decode, read_file, read_header
 from wastejax.errors import ConfigError
 
@@ -254,15 +254,6 @@ def _clipped(box: Box) -> tuple[str, Box | None]:
     pixel = 1.5 / min(box.size) if box.size else 0.005
     reach = max(a - b for a, b in zip((*inside[:2], right, bottom), (left, top, *inside[2:]), strict=True))
     return "cut" if reach > pixel else "", box._replace(corners=inside)
-
-
-def stamp_of(path: Path) -> str:
-    """Returns what changes with a file's content."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return "missing"
-    return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}"
 
 
 @dataclass(frozen=True)
