@@ -28,7 +28,7 @@ def main() -> None:
     args = parser.parse_args()
     source = open_folder(args.data)
     seen = scan(source)
-    good = np.setdiff1d(np.arange(len(source)), list(seen.bad))
+    good = seen.good
     features = label_errors.embed(args.model, source, good)
     groups = group_duplicates(seen.phash[good], seen.gray[good])
     rows = [measured(features, source.labels[good], groups, *draw) for draw in DRAWS]

@@ -57,7 +57,7 @@ class Audit:
     @property
     def good(self) -> np.ndarray:
         """int64 [M], the readable files."""
-        return np.setdiff1d(np.arange(len(self.source)), list(self.bad)).astype(np.int64)
+        return self.seen.good
 
     def groups_of_several(self) -> list[np.ndarray]:
         """Returns the members (int64) of each group of near-duplicates, the largest first."""
@@ -103,7 +103,7 @@ def audit(
     """
     seen = scan(source, cache_dir, lambda done, total: progress("decoding", done, total), each)
     headers, exact = _read_headers(source, lambda done, total: progress("reading headers", done, total), each)
-    good = np.setdiff1d(np.arange(len(source)), list(seen.bad)).astype(np.int64)
+    good = seen.good
     gray = seen.gray[good]
     progress("comparing", 0, 3)
     twins = group_duplicates(seen.phash[good], gray, hamming)

@@ -44,6 +44,11 @@ class Scan(NamedTuple):
     gray: np.ndarray
     bad: dict[int, str]
 
+    @property
+    def good(self) -> np.ndarray:
+        """int64 [M], the readable files."""
+        return np.setdiff1d(np.arange(len(self.phash)), list(self.bad)).astype(np.int64)
+
 
 def scan(
     source: Source,

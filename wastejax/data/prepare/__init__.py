@@ -272,7 +272,7 @@ def _read(
             f"{len(bad):,} of {len(source):,} images cannot be read ({'; '.join(shorten(lines))}); fix or "
             "remove them, or leave them out with --config.data.on_bad_image=skip",
         )
-    return np.setdiff1d(np.arange(len(source)), list(seen.bad)).astype(np.int64), seen, bad
+    return seen.good, seen, bad
 
 
 def _held_out(
