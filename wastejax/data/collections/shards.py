@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from wastejax.data.formats.parquet import parquet_for, rows_of_groups
+from wastejax.data.formats.parquet import group_of, parquet_for, rows_of_groups
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.walk import stamp_of
 from wastejax.errors import ConfigError, MissingPackage, UserError
@@ -254,12 +254,8 @@ class _Names(Sequence[str]):
         at = int(at) + self._count if at < 0 else int(at)
         if not 0 <= at < self._count:
             raise IndexError(at)
-        rows, first = rows_of_groups(*self._file), 0
-        for group, count in enumerate(rows):
-            if at < first + count:
-                return _names_of(*self._file, group)[at - first]
-            first += count
-        raise IndexError(at)
+        group, place = group_of(*self._file, at)
+        return _names_of(*self._file, group)[place]
 
     def __iter__(self) -> Iterator[str]:
         for group in range(len(rows_of_groups(*self._file))):

@@ -315,7 +315,7 @@ class ReadRows:
         """Returns the bytes of one image, or of the file that stands in their place; raises OSError."""
         number, at = (int(value) for value in self.rows[index])
         path, stamp = self.paths[number], self.stamps[number]
-        group, place = _group_of(path, stamp, at)
+        group, place = group_of(path, stamp, at)
         value = _row_group(path, stamp, self.column, group)[self.column][place].as_py()
         data = value.get("bytes") if isinstance(value, dict) else value
         name = value.get("path") if isinstance(value, dict) else None
@@ -326,7 +326,7 @@ class ReadRows:
         return bytes(data)
 
 
-def _group_of(path: str, stamp: str, at: int) -> tuple[int, int]:
+def group_of(path: str, stamp: str, at: int) -> tuple[int, int]:
     """Returns the row group that holds a row, and the row's place in it."""
     for group, count in enumerate(rows_of_groups(path, stamp)):
         if at < count:
