@@ -61,6 +61,7 @@ class Found:
         things: boxes and tags.
         dropped: reason -> count of boxes that cannot be used.
         counts: what else is to be said -> count.
+        notes: what else is to be said, one line each.
     """
 
     def __init__(self) -> None:
@@ -68,6 +69,7 @@ class Found:
         self.things: list[Box | Tag] = []
         self.dropped: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
+        self.notes: list[str] = []
 
     def as_source(self, kind: str, root: Path, reading: Reading, key: str) -> Source:
         """Returns the images, with the splits that they were found with.
@@ -87,7 +89,7 @@ class Found:
         things = [thing._replace(path=below[thing.path]) for thing in self.things]
         boxes = [box._replace(split=splits[box.path]) for box in things if isinstance(box, Box)]
         tags = [thing for thing in things if isinstance(thing, Tag)]
-        notes = [f"{what}: {count:,}" for what, count in sorted(self.counts.items())]
+        notes = [*(f"{what}: {count:,}" for what, count in sorted(self.counts.items())), *self.notes]
         return as_source(Annotations(root, kind, splits, boxes, tags, self.dropped, notes), reading, key)
 
 

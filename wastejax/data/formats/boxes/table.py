@@ -1,7 +1,6 @@
 """Tables with a row for each box, in pixels, as Roboflow exports them for TensorFlow and scripts of labelImg do."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +44,19 @@ def open_box_tables(paths: Sequence[Path], key: str, reading: Reading) -> Source
             can be used.
     """
     found = Found()
-    notes: list[str] = []
     for path in paths:
-        rows = [_plain(row) for row in read_rows(path, key)]
-        notes += _read(path, rows, role_of(path.parent.name) or "" if len(paths) > 1 else "", found, key)
+        _read(path, role_of(path.parent.name) or "" if len(paths) > 1 else "", found, key)
     root = folder_of_all(paths[0].parent, [path.parent for path in paths], key)
-    source = found.as_source("a table of boxes", root, reading, key)
-    return replace(source, notes=(*source.notes, *notes))
+    return found.as_source("a table of boxes", root, reading, key)
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name.strip().lower(): cell for name, cell in row.items()}
 
 
-def _read(path: Path, rows: Sequence[dict[str, Any]], split: str, found: Found, key: str) -> tuple[str, ...]:
-    """Adds what a table says, of which all is of a split, '' where it may say that itself; returns notes on it."""
+def _read(path: Path, split: str, found: Found, key: str) -> None:
+    """Adds what a table says, of which all is of a split, '' where it may say that itself."""
+    rows = [_plain(row) for row in read_rows(path, key)]
     pairs = [(path, row) for row in rows]
     file, label = (column_named(path, pairs, names, key) for names in (FILE, LABELS))
     if missing := [name for name in _SIZE if not any(name in row for row in rows)]:
@@ -68,6 +65,7 @@ def _read(path: Path, rows: Sequence[dict[str, Any]], split: str, found: Found, 
     names = [text_of(row, file).replace("\\", "/") for row in rows]
     said = [split_of(row, path, name, key) or split for name, row in zip(names, rows, strict=True)]
     of_folder, notes = splits_of_folders({*names} - {""}, str(path), key) if not any(said) else ({}, ())
+    found.notes += notes
     find = Finder(path, key)
     place: dict[str, Path] = {}
     for number, (name, row) in enumerate(zip(names, rows, strict=True), 1):
@@ -86,7 +84,6 @@ def _read(path: Path, rows: Sequence[dict[str, Any]], split: str, found: Found, 
                 text_of(row, column)
             )
     found.counts = +found.counts
-    return notes
 
 
 def _labels(row: dict[str, Any], label: str, found: Found) -> list[Box | Tag]:

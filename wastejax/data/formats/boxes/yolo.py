@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wastejax.data.formats.boxes import Annotations, Box, Reading, Tag, as_source
-from wastejax.data.formats.boxes.find import content_of, folder_of_all, place_of
+from wastejax.data.formats.boxes import Box, Reading, Tag
+from wastejax.data.formats.boxes.find import Found, content_of, place_of
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.splits import keep_split
 from wastejax.data.formats.walk import absolute, by_ending, is_image, listed, walk
@@ -69,26 +69,19 @@ def open_yolo(path: Path, key: str, reading: Reading) -> Source:
         f"{path}: `kpt_shape` must be two numbers, of keypoints and of what is said of each", key
     ):
         keypoints = _numbers_of_keypoints(content)
-    passed_over = _PassedOver()
-    found = _listed(path, content, key, passed_over)
-    root = folder_of_all(path.parent, found, key)
-    boxes: list[Box] = []
-    rotated: list[Tag] = []
-    photographs: dict[str, str] = {}
-    labels = _label_files(found)
-    for image, split in found.items():
-        path_below = image.relative_to(root).as_posix()
-        photographs[path_below] = split
+    found, passed_over = Found(), _PassedOver()
+    found.photographs = _listed(path, content, key, passed_over)
+    found.notes = passed_over.notes()
+    labels = _label_files(found.photographs)
+    for image in found.photographs:
         for label, points in _rows(labels[image], names, keypoints, key):
             if points is None:
-                rotated.append(Tag(path_below, label))
+                found.dropped["rotated"] += 1
+                found.things.append(Tag(str(image), label))
                 continue
             x, y = points[::2], points[1::2]
-            corners = (min(x), min(y), max(x), max(y))
-            boxes.append(Box(path_below, label, corners, None, split))
-    dropped = {"rotated": len(rotated)}
-    notes = passed_over.notes()
-    return as_source(Annotations(root, "YOLO", photographs, boxes, rotated, dropped, notes), reading, key)
+            found.things.append(Box(str(image), label, (min(x), min(y), max(x), max(y))))
+    return found.as_source("YOLO", path.parent, reading, key)
 
 
 def yolo_file(folder: Path) -> Path | None:
