@@ -90,8 +90,7 @@ def look(bundle: Bundle, data: str | Path, labels: str | Path | None, say: Say) 
     for index, reason in sorted(found.bad.items()):
         say(f"left out: {source.names[index]}: {reason}")
     source = source.select(found.good)
-    groups = group_duplicates(found.phash[found.good], found.gray[found.good])
-    groups = mixture.joined(groups, source) if mixture else joined_groups(groups, source.groups)
+    groups = joined_groups(group_duplicates(found.phash[found.good], found.gray[found.good]), source.groups)
     meant = meant_by(source, bundle.classes, data, labels)
     say(f"looking at {len(source):,} images")
     batches = EvalBatches(

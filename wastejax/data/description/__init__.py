@@ -49,21 +49,20 @@ class Mixture:
     """The images of all sources.
 
     Attributes:
-        source: the images, with `allowed`, or `shown` and `unsaid`, and `members`; names begin with their source's.
+        source: the images, with `allowed`, or `shown` and `unsaid`, `members` and `groups`; names, also of groups,
+            begin with their source's.
         weights: source -> share of the training batches, relative to the others'.
-        together: per image the group that it was given, '' for none; unique across sources.
         label_map: of the description, None where it has none.
     """
 
     source: Source
     weights: Mapping[str, float]
-    together: tuple[str, ...]
     label_map: LabelMap | None
 
-    def joined(self, groups: np.ndarray, source: Source) -> np.ndarray:
-        """Returns the groups, int32 [N], of some of the images, with those joined that were given together."""
-        given = dict(zip(self.source.names, self.together, strict=True))
-        return joined_groups(groups, [given[name] for name in source.names])
+    @property
+    def together(self) -> tuple[str, ...]:
+        """Per image the group that it was given, '' for none."""
+        return self.source.groups or ()
 
 
 def is_description(path: str | Path) -> bool:
@@ -117,8 +116,8 @@ def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS)
     joined = replace(joined, notes=joined.notes + raised)
     source = (_with_several if reading.several else _with_allowed)(joined, opened, meant)
     made_of = label_map.materials(classes) if label_map else None
-    source = replace(source, materials=made_of, notes=(*source.notes, *notes))
-    return Mixture(source, weights, together, label_map)
+    source = replace(source, materials=made_of, groups=together, notes=(*source.notes, *notes))
+    return Mixture(source, weights, label_map)
 
 
 def _read(path: Path, key: str) -> dict[str, Any]:

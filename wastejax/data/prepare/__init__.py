@@ -126,12 +126,12 @@ def prepare(
     compared = _asks_for_groups(source, manifest, data_config.split)
     if manifest is not None:
         groups, splits = _listed(source, manifest, good, phash, notes, after.classes)
-        given = _joined(groups, source, mixture)
+        given = joined_groups(groups, source.groups)
     else:
         groups, scene = _groups(phash, seen.gray[good], data_config.split.hamming if compared else None)
-        groups = _joined(groups, source, mixture)
+        groups = joined_groups(groups, source.groups)
         splits = _deal(source, groups, data_config.split.ratios, seed, scene, notes, after.classes)
-        given = _joined(np.arange(len(source)), source, mixture)
+        given = joined_groups(np.arange(len(source)), source.groups)
     if kept is None:  # or it is told
         notes += notes_on_given(given, splits, by_manifest=manifest is not None)
     if corrections is not None:
@@ -304,10 +304,6 @@ def _groups(phash: np.ndarray, gray: np.ndarray, hamming: int | None) -> tuple[n
         return np.arange(len(phash), dtype=np.int32), ""
     groups = group_duplicates(phash, gray, hamming)
     return groups, describe_scene(phash, gray, groups)
-
-
-def _joined(groups: np.ndarray, source: Source, mixture: Mixture | None) -> np.ndarray:
-    return mixture.joined(groups, source) if mixture else joined_groups(groups, source.groups)
 
 
 def _listed(
