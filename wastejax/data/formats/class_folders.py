@@ -16,7 +16,7 @@ ROLES = {
     "val": ("val", "valid", "validation", "validate", "dev", "valset", "validationset", "검증"),
     "test": ("test", "testing", "tst", "testset", "holdout", "테스트", "시험"),
 }
-_ROLE_OF = {word: role for role, words in ROLES.items() for word in words}
+ROLE_OF = {word: role for role, words in ROLES.items() for word in words}
 _CONTAINERS = frozenset(
     ("data", "dataset", "image", "images", "img", "imgs", "picture", "pictures", "photo", "photos")
 )
@@ -28,10 +28,8 @@ _ALIKE = 0.5  # share of two folders' subfolder names that agree, above which th
 class _Layout(NamedTuple):
     """Where the parts of a path say what it is; splits per image, or None."""
 
-    classes: tuple[str, ...]
-    domains: tuple[str, ...]
-    splits: tuple[str, ...] | None
     class_depth: dict[str, int]  # by topmost folder: the index of the part that names the class
+    splits: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -85,7 +83,9 @@ def from_walk(
         raise Unlabeled(key, f"the images are directly in {root!r}; put them in one subfolder per class")
     paths = [found.images[i][depth:] for i in inside]
     layout = _layout(paths, key)
-    classes, labels = numbered(layout.classes)
+    depths = [layout.class_depth[path[0]] for path in paths]
+    classes, labels = numbered([readable(path[at]) for path, at in zip(paths, depths, strict=True)])
+    below = [path[at + 1 : -1] for path, at in zip(paths, depths, strict=True)]  # the class folder
     raw = tuple("/".join(path) for path in paths)
     wrapper = found.images[inside[0]][:depth]
     alone = [readable(part) for part in wrapper if role_of(part)]
@@ -101,7 +101,7 @@ def from_walk(
         names=_unique_names(raw, [shards[i] for i in inside] if shards else ()),
         labels=labels,
         classes=classes,
-        domains=layout.domains,
+        domains=tuple(parts[0] if parts and parts[0] in DOMAINS else "" for parts in below),
         splits=layout.splits,
         read=ReadFiles(found.root.joinpath(*wrapper), raw)
         if read is None
@@ -134,23 +134,12 @@ def _layout(paths: list[Parts], key: str) -> _Layout:
     if not flat and len(heads) > 1:
         if _split_within(heads):
             splits = tuple(role_of(path[1]) or "" for path in paths)
-            return _Layout(
-                tuple(readable(path[0]) for path in paths),
-                ("",) * len(paths),
-                splits,
-                dict.fromkeys(heads, 0),
-                _said(set(zip((path[1] for path in paths), splits, strict=True))),
-            )
+            said = _said(set(zip((path[1] for path in paths), splits, strict=True)))
+            return _Layout(dict.fromkeys(heads, 0), splits, said)
         _refuse_copies(heads, key)
     _refuse_partly_split(paths, key)
     _refuse_nested_copy(heads, flat, key)
-    below = [path[1] if len(path) > 2 else "" for path in paths]
-    return _Layout(
-        tuple(readable(path[0]) for path in paths),
-        tuple(name if name in DOMAINS else "" for name in below),
-        None,
-        dict.fromkeys(heads, 0),
-    )
+    return _Layout(dict.fromkeys(heads, 0))
 
 
 def _split_above(
@@ -174,14 +163,7 @@ def _split_above(
             f"'{where}/{name}' lies in no class folder; expected {where}/<class>/{name}; if "
             f"these images have no labels, move {where!r} out of the data",
         )
-    domains = [path[at[path[0]] + 1] if len(path) > at[path[0]] + 2 else "" for path in paths]
-    return _Layout(
-        tuple(readable(path[at[path[0]]]) for path in paths),
-        tuple(name if name in DOMAINS else "" for name in domains),
-        tuple(roles[path[0]] for path in paths),
-        at,
-        _said(set(roles.items())),
-    )
+    return _Layout(at, tuple(roles[path[0]] for path in paths), _said(set(roles.items())))
 
 
 def _class_depths(heads: Mapping[str, list[Parts]]) -> dict[str, int]:
@@ -266,15 +248,20 @@ def _refuse_nested_copy(heads: Mapping[str, list[Parts]], flat: Iterable[str], k
 
 def role_of(name: str) -> str | None:
     """Returns the split that the name of a folder means: 'train' for 'Training_set', 'seg_train', '1-TRAIN'."""
-    words = set(re.findall(r"[^\W\d_]+", readable(name).lower()))
-    roles = {_ROLE_OF[word] for word in words if word in _ROLE_OF}
-    return roles.pop() if len(roles) == 1 and words <= _FILLERS | set(_ROLE_OF) else None
+    words = words_of(name)
+    roles = {ROLE_OF[word] for word in words & ROLE_OF.keys()}
+    return roles.pop() if len(roles) == 1 and words <= _FILLERS | ROLE_OF.keys() else None
 
 
 def is_container(name: str) -> bool:
     """Returns whether a folder's name says no more than that images are in it: 'data', 'images', 'img'."""
-    words = re.findall(r"[^\W\d_]+", readable(name).lower())
-    return bool(words) and _CONTAINERS.issuperset(words)
+    words = words_of(name)
+    return bool(words) and words <= _CONTAINERS
+
+
+def words_of(name: str) -> set[str]:
+    """Returns the words in a name, in lower case, without numbers and signs."""
+    return set(re.findall(r"[^\W\d_]+", readable(name).lower()))
 
 
 def _said(folders: Iterable[tuple[str, str]]) -> tuple[str, ...]:

@@ -6,13 +6,12 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar
 
-from wastejax.data.formats.class_folders import ROLES, role_of
+from wastejax.data.formats.class_folders import ROLE_OF, role_of, words_of
 from wastejax.data.formats.walk import readable
 from wastejax.errors import ConfigError
 
 Image = TypeVar("Image", bound=Hashable)
 _NUMBER = re.compile(r"[-_. ]?\d+([-_. ]of[-_. ]\d+)?$")  # train-00000-of-00002
-_ROLE_OF = {word: role for role, words in ROLES.items() for word in words}
 
 
 def all_or_none(splits: Iterable[tuple[str, str]], where: str, key: str) -> None:
@@ -117,8 +116,7 @@ def splits_of_folders(names: Collection[str], where: str, key: str) -> tuple[dic
 
 def _role_of_shard(name: str) -> str:
     folder, _, stem = name.rpartition("/")
-    words = re.findall(r"[^\W\d_]+", readable(stem).lower())
-    roles = {_ROLE_OF[word] for word in words if word in _ROLE_OF}
+    roles = {ROLE_OF[word] for word in words_of(stem) & ROLE_OF.keys()}
     if len(roles) == 1:
         return roles.pop()
     return next((role for part in reversed(folder.split("/")) if (role := role_of(part))), "")
