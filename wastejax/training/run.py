@@ -92,10 +92,13 @@ def set_up(
         if done == count or done % 1000 == 0:
             say(f"decoded {done} of {count} images into the cache")
 
-    preprocessing = Preprocessing.from_config(config.data)
+    preprocessing, source = Preprocessing.from_config(config.data), dataset.source
     steps_per_epoch = max(1, round(len(dataset.indices("train")) / config.train.batch_size))
-    model, variables = _network(config, dataset.source.classes, say)
-    tx, schedule = _optimizer(config, variables["params"], steps_per_epoch)
+    model = create_model(config.model, len(source.classes))
+    variables = initial_variables(config, model, source.classes, say)
+    schedule = optim.make_schedule(config.optim, steps_per_epoch, config.train.epochs * steps_per_epoch)
+    factors = optim.layer_factors(config.optim, layer_index(variables["params"]))
+    tx = optim.make_optimizer(config.optim, schedule, factors)
     run = Run(
         config=config,
         workdir=workdir,
@@ -109,27 +112,20 @@ def set_up(
         ),
         schedule=schedule,
         batches=_training_batches(config, dataset, devices, steps_per_epoch, caching),
-        validation=_validation(config, dataset, devices, caching),
+        validation=pipeline.EvalBatches(
+            source,
+            dataset.indices("val"),
+            preprocessing,
+            devices.rounded_up(config.eval.batch_size),
+            config.data.cache,
+            caching,
+            devices.part,
+        ),
         steps_per_epoch=steps_per_epoch,
         devices=devices,
         say=say,
     )
     return run, devices.replicate(create_train_state(variables, tx, config.optim))
-
-
-def _network(config: ConfigDict, classes: tuple[str, ...], say: Say) -> tuple[Model, dict[str, Any]]:
-    """Returns the network and the variables that it starts from."""
-    model = create_model(config.model, len(classes))
-    return model, initial_variables(config, model, classes, say)
-
-
-def _optimizer(
-    config: ConfigDict, params: Any, steps_per_epoch: int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Returns the optimizer, and its step -> learning rate."""
-    schedule = optim.make_schedule(config.optim, steps_per_epoch, config.train.epochs * steps_per_epoch)
-    factors = optim.layer_factors(config.optim, layer_index(params))
-    return optim.make_optimizer(config.optim, schedule, factors), schedule
 
 
 def _train_step(
@@ -164,9 +160,7 @@ def _training_batches(
     side = pipeline.cached_side(max(sizes), data.crop, data.min_crop_area)
     read = pipeline.reader(source, train, data.cache, side, caching)
     augmentations = _augmentations(data, sizes)
-    mix = None
-    if source.members is not None:
-        mix = pipeline.Mix(source.members, dataset.weights)
+    mix = None if source.members is None else pipeline.Mix(source.members, dataset.weights)
 
     def batches(start: int, workers: int) -> Batches:
         # Through the ends of epochs, since a process that reads takes seconds to start; anew for another size.
@@ -203,18 +197,3 @@ def _augmentations(data: ConfigDict, sizes: tuple[int, ...]) -> list[Augmentatio
 def stage_of(config: ConfigDict, epoch: int) -> int:
     """Returns which of the sizes of `data.progressive` an epoch, counted from zero, trains at."""
     return epoch * len(config.data.progressive) // config.train.epochs
-
-
-def _validation(
-    config: ConfigDict, dataset: Dataset, devices: Devices, caching: Count
-) -> pipeline.EvalBatches:
-    """Returns the batches of validation images, of which this process reads its part."""
-    return pipeline.EvalBatches(
-        dataset.source,
-        dataset.indices("val"),
-        Preprocessing.from_config(config.data),
-        devices.rounded_up(config.eval.batch_size),
-        config.data.cache,
-        caching,
-        devices.part,
-    )
