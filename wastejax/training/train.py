@@ -281,12 +281,7 @@ def _data(config: ConfigDict, folder: Path, known: bool, say: Say) -> Dataset:
             f"--workdir={folder}: holds a run whose images are not those of {data.source}, which "
             "were written anew; give another --workdir"
         )
-    counts = ", ".join(f"{len(dataset.indices(s)):,} {s}" for s in ("train", "val", "test"))
-    say(f"{len(dataset.source):,} images, {len(dataset.source.classes)} classes: {counts}")
-    for note in dataset.notes:
-        say(f"note: {note}")
-    for name, reason in dataset.skipped.items():
-        say(f"left out: {name}: {reason}")
+    dataset.tell(say)
     return dataset
 
 

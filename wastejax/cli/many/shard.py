@@ -11,7 +11,6 @@ from wastejax.data.cache import cache_dir
 from wastejax.data.collections.shards import INDEX, PREFIX, SHARD_SIZE, Rows, write_shards
 from wastejax.data.prepare import prepare
 from wastejax.data.sources import check_outside
-from wastejax.data.split import SPLITS
 from wastejax.errors import UserError
 from wastejax.files import check_folder
 from wastejax.progress import Bars, Say
@@ -78,10 +77,5 @@ def run(args: argparse.Namespace, say: Say) -> None:
             args.shard_size,
             lambda done, total: progress("writing", done, total),
         )
-    counts = ", ".join(f"{len(found.indices(split)):,} {split}" for split in SPLITS)
-    say(f"{len(found.source):,} images, {len(found.source.classes)} classes: {counts}")
-    for note in found.notes:
-        say(f"note: {note}")
-    for name, reason in found.skipped.items():
-        say(f"left out: {name}: {reason}")
+    found.tell(say)
     say(f"written: {folder}; train with --config.data.source={PREFIX}{folder}")

@@ -80,6 +80,15 @@ class Dataset:
         """Returns int64 [M], the images of one split, whatever their labels can mean."""
         return np.flatnonzero(self.splits == split)
 
+    def tell(self, say: Say) -> None:
+        """Says how many images there are in which split, what is to be known of them, and which are left out."""
+        counts = ", ".join(f"{len(self.indices(split)):,} {split}" for split in SPLITS)
+        say(f"{len(self.source):,} images, {len(self.source.classes)} classes: {counts}")
+        for note in self.notes:
+            say(f"note: {note}")
+        for name, reason in self.skipped.items():
+            say(f"left out: {name}: {reason}")
+
 
 def one_class(source: Source, indices: np.ndarray) -> np.ndarray:
     """Returns those of the images, int64 [M], whose label means exactly one class."""
