@@ -1,7 +1,6 @@
 """The end of a run: the best model scored once on the test images, figures and the report."""
 
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,7 +9,6 @@ import numpy as np
 from wastejax.bundle import Bundle, load_bundle
 from wastejax.data import pipeline
 from wastejax.data.formats.source import SEPARATOR
-from wastejax.data.prepare import Dataset
 from wastejax.data.split import SPLITS
 from wastejax.evaluation.by_source import score_members
 from wastejax.evaluation.calibration import reliability
@@ -25,6 +23,8 @@ from wastejax.evaluation.trust import Calibration, calibrate_bundle, choose_thre
 from wastejax.files import write_json
 from wastejax.training.run import Record, Run
 
+SAMPLES = 24  # training images that are drawn
+
 
 def finish(run: Run, record: Record, facts: dict[str, Any]) -> dict[str, Any]:
     """Calibrates the bundle, scores it on the test split as `eval` would, and writes report and figures.
@@ -38,8 +38,22 @@ def finish(run: Run, record: Record, facts: dict[str, Any]) -> dict[str, Any]:
         The test scores. report.json is written last: it marks the run as finished.
     """
     bundle = load_bundle(run.workdir)
-    if bundle.multilabel:
-        return _finish_several(run, bundle, record, facts)
+    several = bundle.multilabel
+    scores = _score_several(run, bundle) if several else _score(run, bundle)
+    facts = facts | _facts(run, bundle, record)
+    _class_distribution(run)
+    _sample_grid(run)
+    write = write_multilabel_report if several else write_report
+    path = write(run.workdir, run.config.to_dict(), record.history, scores, facts)
+    write_json(run.workdir / "report.json", scores | {"facts": facts})
+    what, value = ("macro average precision", scores["macro_ap"]) if several else ("top-1", scores["top1"])
+    low, high = scores["macro_ap_ci95" if several else "ci95"]
+    run.say(f"test {what} {value:.1%} (95 % interval {low:.1%} to {high:.1%}); report: {path}")
+    return scores
+
+
+def _score(run: Run, bundle: Bundle) -> dict[str, Any]:
+    """Calibrates a model and scores it, and draws how far it can be trusted and its worst mistakes."""
     dataset, config = run.dataset, run.config
     calibration = calibrate_bundle(bundle, dataset.source, dataset.indices("val"), config.data.cache)
     test = dataset.indices("test")
@@ -52,39 +66,23 @@ def finish(run: Run, record: Record, facts: dict[str, Any]) -> dict[str, Any]:
         scores["per_source"] = score_members(
             bundle, dataset.source, shown, result, calibration, config.data.cache
         )
-    facts = facts | _facts(run, bundle, record)
     # As sure of its mistakes as `predict` says.
-    _figures(run, bundle, result._replace(logits=result.logits / calibration.temperature))
-    path = write_report(run.workdir, config.to_dict(), record.history, scores, facts)
-    write_json(run.workdir / "report.json", scores | {"facts": facts})
-    low, high = scores["ci95"]
-    run.say(f"test top-1 {scores['top1']:.1%} (95 % interval {low:.1%} to {high:.1%}); report: {path}")
+    _mistakes(run, bundle, result._replace(logits=result.logits / calibration.temperature))
     return scores
 
 
-def _finish_several(run: Run, bundle: Bundle, record: Record, facts: dict[str, Any]) -> dict[str, Any]:
-    """Does what `finish` does for a multi-label model."""
-    dataset, config = run.dataset, run.config
-    bundle = choose_thresholds_of(bundle, dataset.source, dataset.indices("val"), config.data.cache)
-    test = dataset.indices("test")
-    batches = pipeline.EvalBatches(dataset.source, test, bundle.preprocessing, config.eval.batch_size)
-    scores, _, _ = evaluate_several(bundle, batches, dataset.source, test, bootstrap=config.eval.bootstrap)
-    facts = facts | _facts(run, bundle, record)
-    _class_distribution(run)
-    _sample_grid(run, run.workdir / "figures" / "samples.png")
-    path = write_multilabel_report(run.workdir, config.to_dict(), record.history, scores, facts)
-    write_json(run.workdir / "report.json", scores | {"facts": facts})
-    low, high = scores["macro_ap_ci95"]
-    run.say(
-        f"test macro average precision {scores['macro_ap']:.1%} (95 % interval {low:.1%} to {high:.1%}); "
-        f"report: {path}"
-    )
-    return scores
+def _score_several(run: Run, bundle: Bundle) -> dict[str, Any]:
+    """Chooses the thresholds of a multi-label model and scores it."""
+    source, config, test = run.dataset.source, run.config, run.dataset.indices("test")
+    bundle = choose_thresholds_of(bundle, source, run.dataset.indices("val"), config.data.cache)
+    batches = pipeline.EvalBatches(source, test, bundle.preprocessing, config.eval.batch_size)
+    return evaluate_several(bundle, batches, source, test, bootstrap=config.eval.bootstrap)[0]
 
 
 def _facts(run: Run, bundle: Bundle, record: Record) -> dict[str, Any]:
     """Returns what a report says about the data and the training."""
     dataset, groups = run.dataset, np.bincount(run.dataset.groups)
+    given = dataset.corrections
     # A resumed run's time is the sum of its parts, so it is counted from the epochs.
     return {
         "seconds": sum(row["seconds"] for row in record.history),
@@ -94,19 +92,13 @@ def _facts(run: Run, bundle: Bundle, record: Record) -> dict[str, Any]:
         "largest_group": int(groups.max()),
         "skipped": dataset.skipped,
         "notes": dataset.notes,
-        "corrections": _corrections(dataset),
+        "corrections": None if given is None else {"sha256": given.sha256, **dataset.corrected},
         "bins": {name: b.name() for name, b in bundle.taxonomy.bins.items()},
         "without_bin": bundle.taxonomy.unknown(bundle.classes),
         "parameters": sum(a.size for a in jax.tree.leaves(bundle.variables["params"])),
         "best_epoch": record.best_epoch,
         "stopped_reason": record.stopped,
     }
-
-
-def _corrections(dataset: Dataset) -> dict[str, Any] | None:
-    """Returns which corrections of labels a run was trained with."""
-    given = dataset.corrections
-    return None if given is None else {"sha256": given.sha256, **dataset.corrected}
 
 
 def _trust(run: Run, bundle: Bundle, result: Evaluation, calibration: Calibration) -> dict[str, Any]:
@@ -132,14 +124,6 @@ def _trust(run: Run, bundle: Bundle, result: Evaluation, calibration: Calibratio
     return scores
 
 
-def _figures(run: Run, bundle: Bundle, result: Evaluation) -> None:
-    """Draws what needs images; curves and confusion matrix are `write_report`'s."""
-    folder = run.workdir / "figures"
-    _class_distribution(run)
-    _sample_grid(run, folder / "samples.png")
-    _mistakes(run, bundle, result, folder / "worst_mistakes.png")
-
-
 def _class_distribution(run: Run) -> None:
     source = run.dataset.source
     counts = {}
@@ -149,7 +133,7 @@ def _class_distribution(run: Run) -> None:
     plots.class_distribution(counts, run.workdir / "figures" / "class_distribution.png")
 
 
-def _sample_grid(run: Run, path: Path, count: int = 24) -> None:
+def _sample_grid(run: Run) -> None:
     """Draws images as the network saw them in training, augmentation included."""
     names = run.dataset.source.label_names
     shown: list[np.ndarray] = []
@@ -158,12 +142,12 @@ def _sample_grid(run: Run, path: Path, count: int = 24) -> None:
         for batch in batches:
             shown += list(batch["image"])
             titles += [names[i].replace(SEPARATOR, " + ") for i in batch["index"]]
-            if len(shown) >= count:
+            if len(shown) >= SAMPLES:
                 break
-    plots.sample_grid(shown[:count], titles[:count], path)
+    plots.sample_grid(shown[:SAMPLES], titles[:SAMPLES], run.workdir / "figures" / "samples.png")
 
 
-def _mistakes(run: Run, bundle: Bundle, result: Evaluation, path: Path) -> None:
+def _mistakes(run: Run, bundle: Bundle, result: Evaluation) -> None:
     rows, predicted, probabilities = confident_mistakes(result.logits, result.labels)
     source = run.dataset.source
     square = bundle.preprocessing.of_file
@@ -173,6 +157,6 @@ def _mistakes(run: Run, bundle: Bundle, result: Evaluation, path: Path) -> None:
         [bundle.classes[result.labels[row]] for row in rows],
         [bundle.classes[label] for label in predicted],
         list(probabilities),
-        path,
+        run.workdir / "figures" / "worst_mistakes.png",
         explain(bundle.dense, squares, predicted),
     )

@@ -67,7 +67,6 @@ class Run:
     workdir: Path
     dataset: Dataset
     preprocessing: Preprocessing
-    model: Model
     train_step: TrainStep
     predict: Callable[[Any, jax.Array], jax.Array]
     schedule: optax.Schedule
@@ -104,7 +103,6 @@ def set_up(
         workdir=workdir,
         dataset=dataset,
         preprocessing=preprocessing,
-        model=model,
         train_step=_train_step(config, model, tx, dataset, devices),
         predict=jit(
             lambda v, images: model.apply(v, preprocessing.normalize(images)),

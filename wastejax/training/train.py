@@ -86,8 +86,7 @@ def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
         config.data.corrections = str(load_corrections(config.data.corrections).path.resolve())
     load_taxonomy(config.data.taxonomy)
     configs.check(config)
-    _check_description(config)
-    _check_multilabel(config)
+    _check_labels(config)
     follow_preprocessing(config, given, say)
     models.check(config.model, config.data.image_size)
     for size in config.data.progressive:
@@ -109,17 +108,13 @@ def _demonstration(config: ConfigDict, given: set[str]) -> dict[str, Any]:
     return {key: value for key, value in demo.items() if key not in given}
 
 
-def _check_description(config: ConfigDict) -> None:
-    """Raises a ConfigError where a data description meets keys that need one known class for every image."""
+def _check_labels(config: ConfigDict) -> None:
+    """Raises a ConfigError where keys that need one known class for every image meet data of others."""
     if is_description(config.data.dir):
         _refuse(config, ("loss.mixup", "loss.cutmix", *_OF_ONE_LABEL), "a data description")
-
-
-def _check_multilabel(config: ConfigDict) -> None:
-    """Raises a ConfigError where several labels per image meet keys that need one."""
     if config.loss.kind != MULTILABEL:
         return
-    if config.data.source.startswith("shards:"):
+    if config.data.source.startswith(PREFIX):
         raise ConfigError("config.data.source", "shards hold one label per image; 'multilabel' needs several")
     _refuse(config, (*_OF_ONE_LABEL, "distill.teacher"), "config.loss.kind=multilabel")
 
