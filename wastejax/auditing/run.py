@@ -98,7 +98,11 @@ def audit_folder(
     say(f"written: {folder / FACTS}, {folder / PAGE}, {folder / TABLE}")
     doubts = _doubts(found, errors or [])
     if doubts:
-        old = _old_labels(original, changes)
+        old = {
+            name: label
+            for name, label in zip(original.names, original.label_names, strict=True)
+            if name in changes.labels
+        }
         title = f"Review of {facts['data']}"
         rows = {} if given is None else given.rows
         write_review(folder / NAME, title, source, doubts, original.classes, rows, old)
@@ -129,12 +133,16 @@ def _check_out(folder: Path, data: str | Path, options: Options) -> None:
 
 def _open(data: str | Path, model: str | None) -> Source:
     """Returns the images; raises a UserError where there are none, or where there is no such model."""
+    from wastejax.bundle import load_bundle
+    from wastejax.models.weights.published import PYPI
+
     if is_description(data):
         raise UserError(
             f"--data={data}: describes several sources, whose labels differ; audit each by itself"
         )
     source = open_path(data, "--data")
-    _check_model(model)
+    if model is not None and model not in PYPI:
+        load_bundle(model)
     return source
 
 
@@ -147,7 +155,7 @@ def _splits(data: str | Path, options: Options, source: Source, original: Source
     if options.manifest is None:
         splits = None if source.splits is None else np.array(source.splits)
     else:
-        now = {name: source.classes[label] for name, label in zip(source.names, source.labels, strict=True)}
+        now = dict(zip(source.names, source.label_names, strict=True))
         listed = load_manifest(options.manifest, original, now)
         split = {original.names[i]: name for i, name in zip(listed.indices, listed.splits, strict=True)}
         splits = np.array([split.get(name, "") for name in source.names], "U5")
@@ -155,21 +163,6 @@ def _splits(data: str | Path, options: Options, source: Source, original: Source
         given = f"--data={data}" if options.manifest is None else f"--split={options.manifest}"
         raise UserError(f"--write-manifest: the split of {given} has no train to learn from; leave it out")
     return splits
-
-
-def _old_labels(original: Source, changes: Changes) -> dict[str, str]:
-    """Returns name -> label in the data, of the images that are relabeled."""
-    labeled = zip(original.names, original.labels, strict=True)
-    return {name: original.classes[label] for name, label in labeled if name in changes.labels}
-
-
-def _check_model(model: str | None) -> None:
-    """Raises a UserError where there is no such model, before every image is read."""
-    from wastejax.bundle import load_bundle
-    from wastejax.models.weights.published import PYPI
-
-    if model is not None and model not in PYPI:
-        load_bundle(model)
 
 
 def _label_errors(model: str, found: Audit, changes: Changes, say: Say) -> list[LabelError] | None:

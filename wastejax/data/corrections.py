@@ -70,18 +70,16 @@ class Corrections:
             UserError: a row names an image or a class that the source lacks, or an image whose label is another
                 than the row says; the rows are named.
         """
-        return self.named_as(source.names)._of(source)
-
-    def _of(self, source: Source) -> "Changes":
+        given = self.named_as(source.names)
         if DROP in source.classes:
             raise self.wrong(f"{DROP!r} is what leaves an image out, and a class here; rename its folder")
         if source.shown is not None and NONE in source.classes:
             raise self.wrong(f"{NONE!r} is what shows none of the classes, and a class here; rename it")
         names = {name: i for i, name in enumerate(source.names)}
-        gone = [row.file for row in self.rows.values() if row.file not in names and row.label == DROP]
-        self._refuse_unknown(source, names)
-        changes, current = self._known(source), source.label_names
-        for name, row in self.rows.items():
+        gone = [row.file for row in given.rows.values() if row.file not in names and row.label == DROP]
+        given._refuse_unknown(source, names)
+        changes, current = given._known(source), source.label_names
+        for name, row in given.rows.items():
             actual = current[names[name]] if name in names else ""
             old, new = (_cell(cell, source) for cell in (row.old_label, row.label))
             if source.allowed is None and name in names and row.old_label and actual not in (old, new):

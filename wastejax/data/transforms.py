@@ -227,13 +227,12 @@ def strong(preprocessing: Preprocessing, min_area: float, strength: float = 1.0)
 
     Angles, factors and the share of erased images are multiplied by `strength`.
     """
+    cropped = basic(preprocessing, min_area)
 
     def augment(pixels: np.ndarray, rng: random.Random) -> np.ndarray:
-        size = preprocessing.image_size
         if rng.random() < 0.5:
             pixels = random_rotation(pixels, rng, 30 * strength)
-        pixels = random_resized_crop(pixels, size, rng, min_area, preprocessing.interpolation)
-        pixels = random_flip(pixels, rng)
+        pixels = cropped(pixels, rng)
         if rng.random() < 0.5:
             pixels = color_jitter(pixels, rng, 0.4 * strength)
         return random_erasing(pixels, rng, 0.25 * strength)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,24 +75,19 @@ class Source:
         else:
             kept, labels = np.arange(len(self.classes)), self.labels[indices]
 
-        def pick(values: tuple[str, ...]) -> tuple[str, ...]:
+        def of(values: Any) -> Any:
+            if values is None or isinstance(values, np.ndarray):
+                return None if values is None else values[indices]
             return tuple(values[i] for i in indices)
 
+        each = ("names", "domains", "splits", "stamps", "allowed", "shown", "unsaid", "members", "groups")
         return replace(
             self,
-            names=pick(self.names),
+            **{name: of(getattr(self, name)) for name in each},
             labels=labels.astype(np.int32),
             classes=tuple(self.classes[i] for i in kept),
-            domains=pick(self.domains),
-            splits=None if self.splits is None else pick(self.splits),
             read=ReadSubset(self.read, indices),
-            stamps=pick(self.stamps),
-            allowed=None if self.allowed is None else self.allowed[indices],
-            shown=None if self.shown is None else self.shown[indices],
-            unsaid=None if self.unsaid is None else self.unsaid[indices],
-            members=None if self.members is None else pick(self.members),
             materials=None if self.materials is None else tuple(self.materials[i] for i in kept),
-            groups=None if self.groups is None else pick(self.groups),
         )
 
     @property
