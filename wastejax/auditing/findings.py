@@ -15,7 +15,7 @@ from wastejax.data.each import Each, Read, in_threads
 from wastejax.data.images import Header, read_header
 from wastejax.data.images.formats import ENDINGS
 from wastejax.data.sources import Source
-from wastejax.data.split import stratified_group_split
+from wastejax.data.split import members_of, stratified_group_split
 from wastejax.progress import Count, Counts
 
 SMALL = 64  # shorter side, pixels, below which an image is called small
@@ -273,9 +273,8 @@ def _merged(groups: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 def _several(groups: np.ndarray) -> list[np.ndarray]:
     """Returns the members of each group of more than one, the largest first."""
-    order = np.argsort(groups, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
-    return sorted((part for part in parts if len(part) > 1), key=lambda part: (-len(part), part[0]))
+    several = [part for part in members_of(groups) if len(part) > 1]
+    return sorted(several, key=lambda part: (-len(part), part[0]))
 
 
 def _names(source: Source, indices: Iterable[int]) -> list[str]:

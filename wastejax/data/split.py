@@ -77,7 +77,7 @@ def stratified_group_split(
     )
     share = np.asarray(ratios, np.float64) / np.sum(ratios)
     lacking = share[:, None] * np.bincount(strata)  # float [splits, strata]: still to be dealt
-    members = _members(groups)
+    members = members_of(groups)
     order = np.random.default_rng(seed).permutation(len(members))
     result = np.zeros(len(labels), np.int64)
     for g in sorted(order, key=lambda g: -len(members[g])):
@@ -90,7 +90,7 @@ def stratified_group_split(
     return np.asarray(splits)[result]
 
 
-def _members(groups: np.ndarray) -> list[np.ndarray]:
+def members_of(groups: np.ndarray) -> list[np.ndarray]:
     """Returns the indices of each group's images."""
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.diff(groups[order])) + 1

@@ -180,39 +180,37 @@ def _part(kind: str, names: Sequence[str], stamps: Sequence[str]) -> Part:
 def _listed(argument: str, say: Callable[[str], None]) -> Iterator[tuple[str, str]]:
     """Yields places and stamps of images and shards at or below what a user names."""
     others: Counter[str] = Counter()
+    for name, place, stamp in _files(argument, others):
+        if is_image(name) or _kind(name) != "files" or place == argument:
+            yield place, stamp
+        else:
+            others[Path(name).suffix.lower()] += 1
+    if others:
+        say(f"{argument}: files left out by their ending: {by_ending(others)}")
+
+
+def _files(argument: str, others: Counter[str]) -> Iterator[tuple[str, str, str]]:
+    """Yields name, place and stamp of what a user names, or lies below; `others` counts what a walk leaves out."""
     path = Path(argument)
     if is_url(argument):
         for url, stamp in below(argument):
-            name = url.rstrip("/").rpartition("/")[2].partition("?")[0]
-            if passed_over(part_below(argument, url)):
-                continue
-            if is_image(name) or _kind(name) != "files" or url == argument:
-                yield url, stamp
-            else:
-                others[Path(name).suffix.lower()] += 1
+            if not passed_over(part_below(argument, url)):
+                yield url.rstrip("/").rpartition("/")[2].partition("?")[0], url, stamp
     elif glob.has_magic(argument) and not path.exists():
         for file in matching(argument):
-            if is_image(file.name) or _kind(file.name) != "files":
-                yield str(file), stamp_of(str(file))
-            else:
-                others[file.suffix.lower()] += 1
+            yield file.name, str(file), stamp_of(str(file))
     elif not path.is_dir():
         try:
-            yield argument, stamp_of(argument)
+            yield path.name, argument, stamp_of(argument)
         except (OSError, ValueError) as error:
             raise UserError(f"{argument}: {reason(error)}") from None
     else:
         counts: Counter[tuple[tuple[str, ...], str]] = Counter()
         for parts, stamp in each_image(path, argument, others=counts, endings=_ENDINGS):
-            if is_image(parts[-1]) or _kind(parts[-1]) != "files":
-                # Without the time of the entry itself: a link or a change of rights leaves the content as it is.
-                yield str(path.joinpath(*parts)), stamp.rpartition("-")[0]
-            else:
-                counts[(), Path(parts[-1]).suffix.lower()] += 1
+            # Without the time of the entry itself: a link or a change of rights leaves the content as it is.
+            yield parts[-1], str(path.joinpath(*parts)), stamp.rpartition("-")[0]
         for (_, ending), number in counts.items():
             others[ending] += number
-    if others:
-        say(f"{argument}: files left out by their ending: {by_ending(others)}")
 
 
 def _members(place: str) -> Iterator[tuple[str, Load]]:

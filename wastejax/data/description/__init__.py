@@ -95,7 +95,10 @@ def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS)
     try:
         if "labels" in content:
             label_map = load_label_map(path.parent / str(content["labels"]), f"{path}: labels")
-        opened = {name: _open(path, name, entry, reading) for name, entry in content["sources"].items()}
+        opened = {
+            name: open_path(_where(path, entry), f"{path}: sources.{name}.path", reading)
+            for name, entry in content["sources"].items()
+        }
         classes = _classes(path, content["classes"], opened)
         meant = [
             _meant(path, name, source, content["sources"][name], classes, label_map)
@@ -159,10 +162,6 @@ def _known(path: Path, table: Mapping[str, Any], keys: Sequence[str], where: str
     for key in table:
         if key not in keys:
             raise ConfigError(KEY, f"{path}: there is no key {where}{key}{nearest(key, keys)}")
-
-
-def _open(path: Path, name: str, entry: Mapping[str, Any], reading: Reading) -> Source:
-    return open_path(_where(path, entry), f"{path}: sources.{name}.path", reading)
 
 
 def _where(path: Path, entry: Mapping[str, Any]) -> Path | str:

@@ -115,7 +115,10 @@ def _open_annotated(folder: Path, key: str, reading: Reading) -> Source | None:
     if file := _the_one(annotation_files(folder), folder, key):
         return _open_file(file, key, reading)
     inner = {p: role for p in _inside(folder) if p.is_dir() and (role := role_of(p.name))}
-    files = {p: _the_one([f for f in annotation_files(p) if _is_coco(f)], p, key) for p in inner}
+    coco = {
+        p: [f for f in annotation_files(p) if f.suffix.lower() == ".json" and not _is_list(f)] for p in inner
+    }
+    files = {p: _the_one(of_split, p, key) for p, of_split in coco.items()}
     splits = {absolute(file): inner[p] for p, file in files.items() if file}
     if not splits:
         return None
@@ -132,10 +135,6 @@ def _the_one(found: list[Path], folder: Path, key: str) -> Path | None:
         names = ", ".join(file.name for file in found)
         raise ConfigError(key, f"{str(folder)!r} holds several annotation files, {names}; name one of them")
     return found[0] if found else None
-
-
-def _is_coco(file: Path) -> bool:
-    return file.suffix.lower() == ".json" and not _is_list(file)
 
 
 def annotation_files(folder: Path) -> list[Path]:

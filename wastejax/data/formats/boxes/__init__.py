@@ -179,14 +179,15 @@ def _whole(found: Annotations, key: str) -> Source:
             sets[box.path].add(box.label)
     for tag in found.tags:
         sets[tag.path].add(tag.label)
-    paths = tuple(sets)
+    paths, said = tuple(sets), _counted(counts)
     if not any(sets.values()):
-        raise ConfigError(key, f"no photograph has a label that can be used{_left_out(counts)}")
+        left_out = f"; boxes left out: {said}" if said else ""
+        raise ConfigError(key, f"no photograph has a label that can be used{left_out}")
     none = sum(not labels for labels in sets.values())
     notes = [
         f"read as {found.kind}: {len(paths):,} whole photographs with {sum(map(len, sets.values())):,} labels",
         *([f"photographs that show none of the classes: {none:,}"] if none else []),
-        *([f"boxes left out: {said}"] if (said := _counted(counts)) else []),
+        *([f"boxes left out: {said}"] if said else []),
     ]
     source = _photographs(found, paths).with_several(list(sets.values()))
     return replace(source, notes=tuple(notes))
@@ -194,10 +195,6 @@ def _whole(found: Annotations, key: str) -> Source:
 
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()) if count and reason)
-
-
-def _left_out(counts: Mapping[str, int]) -> str:
-    return f"; boxes left out: {said}" if (said := _counted(counts)) else ""
 
 
 def _crops(found: Annotations, margin: float, key: str) -> Source:
