@@ -102,11 +102,7 @@ class Reader:
 
 
 def reader(
-    source: Source,
-    indices: np.ndarray,
-    cache: bool,
-    side: int = CACHED_SIDE,
-    progress: Count | None = None,
+    source: Source, indices: np.ndarray, cache: bool, side: int = CACHED_SIDE, progress: Count | None = None
 ) -> Reader:
     """Returns a reader of training images, after decoding them into the cache where `cache` is set."""
     files = Reader(source, side)

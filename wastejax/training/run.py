@@ -127,11 +127,7 @@ def set_up(
 
 
 def _train_step(
-    config: ConfigDict,
-    model: Model,
-    tx: optax.GradientTransformation,
-    dataset: Dataset,
-    devices: Devices,
+    config: ConfigDict, model: Model, tx: optax.GradientTransformation, dataset: Dataset, devices: Devices
 ) -> TrainStep:
     """Returns the step, with the weights of the classes and the teacher that the recipe asks for."""
     source = dataset.source
@@ -146,11 +142,7 @@ def _train_step(
 
 
 def _training_batches(
-    config: ConfigDict,
-    dataset: Dataset,
-    devices: Devices,
-    steps_per_epoch: int,
-    caching: Count,
+    config: ConfigDict, dataset: Dataset, devices: Devices, steps_per_epoch: int, caching: Count
 ) -> Callable[[int, int], Batches]:
     """Returns `Run.batches`, after decoding the training images into the cache where the recipe asks for it."""
     data, source, train = config.data, dataset.source, pipeline.compact(dataset.indices("train"))

@@ -303,10 +303,7 @@ def _write_index(folder: Path, rows: Rows, about: dict[str, Any]) -> None:
 
     parquet = parquet_for("wastejax shard")
     source, groups, splits, phash = rows
-    values = {
-        "domains": sorted(set(source.domains)),
-        "splits": sorted(set(np.asarray(splits).tolist())),
-    }
+    values = {"domains": sorted(set(source.domains)), "splits": sorted(set(np.asarray(splits).tolist()))}
     domains, dealt = ({name: i for i, name in enumerate(values[key])} for key in ("domains", "splits"))
     digest = hashlib.blake2b(digest_size=16)
     schema = pa.schema(

@@ -346,9 +346,5 @@ def _with_several(joined: Source, opened: Mapping[str, Source], meant: Sequence[
             )
     every, gaps = np.concatenate(shown), np.concatenate(unsaid)
     return replace(
-        joined,
-        labels=rarest(every),
-        shown=every,
-        unsaid=gaps if gaps.any() else None,
-        notes=tuple(notes),
+        joined, labels=rarest(every), shown=every, unsaid=gaps if gaps.any() else None, notes=tuple(notes)
     )

@@ -51,10 +51,7 @@ class Scan(NamedTuple):
 
 
 def scan(
-    source: Source,
-    cache_dir: Path | None = None,
-    progress: Count | None = None,
-    each: Each = in_threads,
+    source: Source, cache_dir: Path | None = None, progress: Count | None = None, each: Each = in_threads
 ) -> Scan:
     """Decodes every image once; what was seen before under the same name and stamp comes from the cache.
 

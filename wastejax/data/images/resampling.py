@@ -47,8 +47,7 @@ def resized_crop(
     square = rust.ImageData(size, size, rust.PixelType.U8x3)
     filter_type = rust.FilterType[_IN_RUST[interpolation]]
     options = rust.ResizeOptions(
-        resize_alg=rust.ResizeAlg.convolution(filter_type),
-        crop_box=rust.CropBox(left, top, width, height),
+        resize_alg=rust.ResizeAlg.convolution(filter_type), crop_box=rust.CropBox(left, top, width, height)
     )
     resizer.resize(source, square, options)
     return np.frombuffer(square.get_buffer(), np.uint8).reshape(size, size, 3)
