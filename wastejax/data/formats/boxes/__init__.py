@@ -1,4 +1,9 @@
-"""Annotated photographs, as the readers of COCO, YOLO, Pascal VOC and so on hand them over, as a `Source`."""
+"""Annotated photographs, as the readers of COCO, YOLO, Pascal VOC and so on hand them over, as a `Source`.
+
+Each reader takes the path of a file or folder, the `key` to call it by in error messages, and the `reading`: what
+becomes of the boxes. It raises a ConfigError where the annotations cannot be read, a photograph is not there, or
+there is nothing that can be used.
+"""
 
 import io
 from collections import Counter

@@ -23,14 +23,7 @@ _PREFIX = "instances_"  # what the splits' names follow in COCO's own, in annota
 def open_coco(path: Path, key: str, reading: Reading, splits: Mapping[Path, str] | None = None) -> Source:
     """Opens a COCO file, or the COCO files of a folder's splits.
 
-    Args:
-        path: the JSON, or a folder, see `coco_files`.
-        key: what to call it in error messages.
-        reading: what becomes of the boxes.
-        splits: the COCO files below a folder, with their splits, where they have other names than those.
-
-    Raises:
-        ConfigError: it is no COCO file, has no box that can be used, or is of no split beside those of splits.
+    They are those of `coco_files`, or the given ones with their `splits`, where they have other names.
     """
     root = path if path.is_dir() else path.parent
     if splits is None:

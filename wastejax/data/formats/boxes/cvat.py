@@ -16,15 +16,9 @@ _DRAWN = ("polyline", "points", "cuboid", "skeleton")  # no boxes
 
 
 def open_cvat(path: Path, key: str, reading: Reading) -> Source:
-    """Opens an export of CVAT; its subsets are the splits where they are named so.
+    """Opens an export of CVAT, an XML file; its subsets are the splits where they are named so.
 
-    Args:
-        path: the XML file; its images lie beside it, in images/ there, or anywhere below.
-        key: what to call it in error messages.
-        reading: what becomes of the boxes.
-
-    Raises:
-        ConfigError: it is no such export, an image is not there, or there is nothing that can be used.
+    Its images lie beside it, in images/ there, or anywhere below.
     """
     try:
         content = ElementTree.parse(path).getroot()

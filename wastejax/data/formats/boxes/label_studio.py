@@ -37,15 +37,8 @@ def open_label_studio(path: Path, key: str, reading: Reading) -> Source:
     """Opens an export: a list of tasks, each with an image and what was said of it.
 
     A task of several annotators counts as the first who did not skip it said. Tasks that nobody has annotated are
-    left out and counted; one whose annotation is empty shows none of the classes.
-
-    Args:
-        path: the JSON file; its images lie beside it, in images/ there, or anywhere below.
-        key: what to call it in error messages.
-        reading: what becomes of the boxes.
-
-    Raises:
-        ConfigError: it is no such export, an image is not there, or there is nothing that can be used.
+    left out and counted; one whose annotation is empty shows none of the classes. Images lie beside the JSON file,
+    in images/ there, or anywhere below.
     """
     with content_of(f"cannot read {path}", key):
         tasks = json.loads(path.read_text(encoding="utf-8-sig"))

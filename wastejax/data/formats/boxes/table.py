@@ -32,16 +32,8 @@ def has_boxes(path: Path, key: str) -> bool:
 def open_box_tables(paths: Sequence[Path], key: str, reading: Reading) -> Source:
     """Opens tables whose rows name a photograph, its width and height, and the label and sides of a box in it.
 
-    A row without a label and sides names a photograph without a box. Splits are given as in tables of files.
-
-    Args:
-        paths: the tables, absolute; photographs lie beside each, in images/ there, or anywhere below.
-        key: what to call them in error messages.
-        reading: what becomes of the boxes.
-
-    Raises:
-        ConfigError: a table cannot be read or lacks a column, a photograph is not there, or there is nothing that
-            can be used.
+    A row without a label and sides names a photograph without a box. Splits are given as in tables of files. The
+    photographs lie beside each table (of an absolute path), in images/ there, or anywhere below.
     """
     found = Found()
     for path in paths:

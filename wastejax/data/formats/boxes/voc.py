@@ -106,15 +106,6 @@ def open_voc(path: Path, key: str, reading: Reading) -> Source:
 
     Corners are pixels, counted from 1, and belong to the box, as the VOC devkit defines them. Where a corner of the
     set is 0, its tool counts from 0 instead.
-
-    Args:
-        path: the folder.
-        key: what to call it in error messages.
-        reading: what becomes of the boxes.
-
-    Raises:
-        ConfigError: a file is malformed, names no image that is there, or there is no box that can be used;
-            or some folders are splits and some are not.
     """
     images = _Images(path, key)
     listed = _listed(path, key)

@@ -47,16 +47,7 @@ class _PassedOver:
 
 
 def open_yolo(path: Path, key: str, reading: Reading) -> Source:
-    """Opens a YOLO data set.
-
-    Args:
-        path: its data.yaml, or classes.txt; see `yolo_file`.
-        key: what to call it in error messages.
-        reading: what becomes of the boxes.
-
-    Raises:
-        ConfigError: it is no YOLO data set, a label file is malformed, or there is no box that can be used.
-    """
+    """Opens a YOLO data set by its data.yaml, or classes.txt; see `yolo_file`."""
     content = _read_classes(path, key) if path.name == CLASSES else _read_yaml(path, key)
     names = content.get("names")
     if isinstance(names, list):
