@@ -9,38 +9,16 @@ from wastejax.data.collections.shards import PREFIX, open_shards
 from wastejax.data.description import is_description, open_description, source_paths
 from wastejax.data.formats.any import open_path
 from wastejax.data.formats.boxes import CROPS, Reading
-from wastejax.data.formats.class_folders import open_folder
-from wastejax.data.formats.source import DOMAINS, ReadFiles, Source
+from wastejax.data.formats.class_folders import open_folder as open_folder
+from wastejax.data.formats.source import ReadFiles, Source
 from wastejax.data.formats.tfds import open_tfds
-from wastejax.data.formats.walk import EXTENSIONS, by_ending, no_images, walk
+from wastejax.data.formats.walk import by_ending, no_images, walk
 from wastejax.errors import ConfigError, UserError
 from wastejax.files import user_path
 
-__all__ = [
-    "DOMAINS",
-    "EXTENSIONS",
-    "Source",
-    "check_outside",
-    "open_data",
-    "open_folder",
-    "open_images",
-    "open_path",
-    "open_source",
-    "open_tfds",
-]
-
 
 def open_data(path: str | Path, key: str = "config.data.dir", reading: Reading = CROPS) -> Source:
-    """Opens labeled images: what `open_path` takes, or a data description of several sources.
-
-    Args:
-        path: the folder or file.
-        key: what to call it in error messages.
-        reading: whether boxes become crops, or what photographs show.
-
-    Raises:
-        ConfigError: it is not there, or cannot be used.
-    """
+    """Opens labeled images as `open_path` does, or a data description of several sources."""
     if is_description(path):
         return open_description(path, key, reading).source
     return open_path(path, key, reading)
