@@ -164,16 +164,11 @@ def mix(
 ) -> tuple[jax.Array, jax.Array]:
     """Applies mixup, cutmix, or with both on one of them at even odds."""
     choice, rng = jax.random.split(rng)
-    if loss.mixup or loss.cutmix:
-        images = images.astype(jnp.float32)
+    if not (loss.mixup or loss.cutmix):
+        return images, targets
+    images = images.astype(jnp.float32)
+    blend = partial(losses.mixup, rng, images, targets, loss.mixup)
+    paste = partial(losses.cutmix, rng, images, targets, loss.cutmix)
     if loss.mixup and loss.cutmix:
-        return jax.lax.cond(
-            jax.random.bernoulli(choice),
-            lambda: losses.mixup(rng, images, targets, loss.mixup),
-            lambda: losses.cutmix(rng, images, targets, loss.cutmix),
-        )
-    if loss.mixup:
-        return losses.mixup(rng, images, targets, loss.mixup)
-    if loss.cutmix:
-        return losses.cutmix(rng, images, targets, loss.cutmix)
-    return images, targets
+        return jax.lax.cond(jax.random.bernoulli(choice), blend, paste)
+    return blend() if loss.mixup else paste()
