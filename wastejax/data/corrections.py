@@ -133,12 +133,9 @@ class Corrections:
     def _refuse_unknown(self, source: Source, names: Mapping[str, int]) -> None:
         for row in self.rows.values():
             lacking = [name for name in _classes(row.label, source) if name not in (*source.classes, DROP)]
-            if not lacking:
-                continue
-            example, label = row.file, lacking[0]
-            raise self.wrong(
-                f"{example}: there is no class {label!r}{nearest(label, (*source.classes, DROP))}"
-            )
+            if lacking:
+                hint = nearest(lacking[0], (*source.classes, DROP))
+                raise self.wrong(f"{row.file}: there is no class {lacking[0]!r}{hint}")
         unknown = [row.file for row in self.rows.values() if row.file not in names and row.label != DROP]
         if unknown:
             listed = ", ".join(unknown[:_MOST_NAMED]) + (" …" if len(unknown) > _MOST_NAMED else "")

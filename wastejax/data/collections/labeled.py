@@ -116,22 +116,20 @@ def open_tars(places: Sequence[str], key: str) -> Source:
             raise ConfigError(key, f"cannot read {place}: {why}") from None
     origin = str(Path(places[0]).resolve().parent) if not is_url(places[0]) else places[0].rpartition("/")[0]
     stamps, shards = [stamp_of(place) for place in places], _shard_names(places)
+    of_each = [shards[member.shard] for member in found.members]
     if not found.members:
         raise ConfigError(key, no_images(_walk([], found.others), places[0]))
     if any(label is not None for label in found.labels):
         source = _with_labels(places, found, stamps, origin)
-        of_each = [
-            shards[m.shard] for m, label in zip(found.members, found.labels, strict=True) if label is not None
-        ]
+        of_each = [shard for shard, label in zip(of_each, found.labels, strict=True) if label is not None]
     else:
         entries = [
             (tuple(m.name.strip("/").split("/")), f"{stamps[m.shard]}-{m.start}") for m in found.members
         ]
-        of_all = [shards[member.shard] for member in found.members]
         walked = _walk(entries, found.others)
-        source = from_walk(walked, places[0], key, _reader(places, found.members), origin, of_all)
+        source = from_walk(walked, places[0], key, _reader(places, found.members), origin, of_each)
         assert isinstance(source.read, ReadSubset)
-        of_each = [of_all[i] for i in source.read.indices]
+        of_each = [of_each[i] for i in source.read.indices]
     lost = f"{len(found.lost):,} ({listed(found.lost)})"
     notes = [f"links that lead to no file in their archive, left out: {lost}"] if found.lost else []
     return _divided(replace(source, notes=(*source.notes, *notes)), of_each, key)
