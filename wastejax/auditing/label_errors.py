@@ -49,23 +49,16 @@ def find_label_errors(
     rows, suggested = confident_disagreement(probabilities, labels)
     votes = neighbors_votes(features, labels, groups, rows)
     sizes = np.array([len(np.unique(groups[labels == label])) for label in range(probabilities.shape[1])])
+    p_own, p_other = probabilities[rows, labels[rows]], probabilities[rows, suggested]
     theirs, own = votes[np.arange(len(rows)), suggested], votes[np.arange(len(rows)), labels[rows]]
     clear = (
-        (probabilities[rows, suggested] > RATIO * probabilities[rows, labels[rows]])
+        (p_other > RATIO * p_own)
         & (theirs >= NEIGHBORS / 2)
         & (own <= NEIGHBORS / 10)
         & (np.minimum(sizes[suggested], sizes[labels[rows]]) > NEIGHBORS)
     )
-    rows, suggested = rows[clear], suggested[clear]
-    return [
-        LabelError(
-            int(indices[row]),
-            int(other),
-            float(probabilities[row, labels[row]]),
-            float(probabilities[row, other]),
-        )
-        for row, other in zip(rows, suggested, strict=True)
-    ]
+    found = (of_rows[clear].tolist() for of_rows in (indices[rows], suggested, p_own, p_other))
+    return [LabelError(*error) for error in zip(*found, strict=True)]
 
 
 def neighbors_votes(

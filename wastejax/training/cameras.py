@@ -62,10 +62,10 @@ class Seen:
     weights: Mapping[str, float]
     materials: tuple[frozenset[str], ...] | None = None
 
-    def of_images(self) -> np.ndarray | None:
+    def of_images(self) -> np.ndarray:
         """Returns how much each image counts, float [N], so that the sources have their shares."""
         if not self.weights:
-            return None
+            return np.ones(len(self.members))
         return np.array([self.weights[name] / (self.members == name).sum() for name in self.members])
 
 
@@ -263,11 +263,10 @@ def _promised(surely: float | None, found: float | None, bundle: Bundle, wanted:
 
 def near_head(seen: Seen, rows: np.ndarray, start: Head | None) -> Head:
     """Returns a classifier fitted to the images of `rows`, bool [N], near the one that it starts from, if any."""
-    weights = seen.of_images()
     return fit_head(
         seen.features[rows],
         seen.allowed[rows],
-        None if weights is None else weights[rows],
+        seen.of_images()[rows],
         decay=DECAY if start is None else NEAR,
         start=start,
         steps=STEPS,

@@ -78,7 +78,8 @@ def below(url: str) -> Iterator[tuple[str, str]]:
         while waiting:
             with _told():
                 entries = system.ls(waiting.pop(), detail=True)
-            entries = sorted((e for e in entries if e["name"].rstrip("/") != path.rstrip("/")), key=_name)
+            entries = [entry for entry in entries if entry["name"].rstrip("/") != path.rstrip("/")]
+            entries.sort(key=lambda entry: str(entry["name"]))
             waiting += [entry["name"] for entry in reversed(entries) if entry["type"] == "directory"]
             for entry in entries:
                 if entry["type"] != "directory":
@@ -147,10 +148,6 @@ def _told() -> Iterator[None]:
     except Exception as error:
         text = str(error).strip().partition("\n")[0] or type(error).__name__
         raise OSError(text) from error
-
-
-def _name(entry: dict[str, Any]) -> str:
-    return str(entry["name"])
 
 
 def _stamp(about: dict[str, Any]) -> str:

@@ -27,13 +27,11 @@ def links_in(archive: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo | 
     """
     members = archive.getmembers()
     named = [(posixpath.normpath(member.name), member) for member in members]
-    there = dict(
-        [*(pair for pair in named if pair[1].islnk()), *(pair for pair in named if not pair[1].islnk())]
-    )
-    # A file that is packed twice is a link to itself the second time.
-    for link in (
-        m for name, m in named if m.issym() or (m.islnk() and posixpath.normpath(m.linkname) != name)
-    ):
+    there = dict(sorted(named, key=lambda pair: not pair[1].islnk()))  # hard links give way
+    for name, link in named:
+        # A file that is packed twice is a link to itself the second time.
+        if not is_link(link) or (link.islnk() and posixpath.normpath(link.linkname) == name):
+            continue
         target: tarfile.TarInfo | None = link
         passed: set[str] = set()
         while target is not None and is_link(target) and target.name not in passed:
