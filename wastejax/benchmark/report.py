@@ -155,9 +155,7 @@ def bars(cases: Sequence[Row], path: Path) -> Path:
     labels = [f"{row['model']}, {row['runtime']}" for row in cases]
     middle = np.array([row["ms"]["p50"] for row in cases])
     low, high = (np.array([np.percentile(row["round_ms"], q) for row in cases]) for q in (10, 90))
-    with plots.styled() as new_figure:
-        figure = new_figure(figsize=(7.2, 0.9 + 0.28 * len(cases)))
-        ax = figure.subplots()
+    with plots.drawing(path, (7.2, 0.9 + 0.28 * len(cases))) as (_, ax):
         colors = [plots.BLUE if row["runtime"] == "jax" else plots.MUTED for row in cases]
         spread = np.maximum([middle - low, high - middle], 0)
         ax.barh(
@@ -168,15 +166,12 @@ def bars(cases: Sequence[Row], path: Path) -> Path:
             ax.annotate(f" {row['ms']['p50']:.1f}", (max(middle[y], high[y]), y), va="center", fontsize=7)
         ax.set(title=_title(cases[0]), xlabel="milliseconds")
         ax.margins(x=0.12)
-        plots.save(figure, path)
     return path
 
 
 def latency_by_size(cases: Sequence[Row], path: Path) -> Path:
     """Draws median latency against the side of the images, both axes logarithmic, a line per model."""
-    with plots.styled() as new_figure:
-        figure = new_figure(figsize=(4.8, 3.4))
-        ax = figure.subplots()
+    with plots.drawing(path, (4.8, 3.4)) as (_, ax):
         colors = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.RED, plots.INK, plots.MUTED)
         lines = sorted({(row["model"], row["runtime"]) for row in cases})
         for i, (model, runtime) in enumerate(lines):
@@ -194,15 +189,12 @@ def latency_by_size(cases: Sequence[Row], path: Path) -> Path:
         ax.set(title=_title(cases[0]), xlabel="side of the image, pixels", ylabel="milliseconds")
         ax.grid(True)
         ax.legend()
-        plots.save(figure, path)
     return path
 
 
 def latency_by_accuracy(cases: Sequence[Row], scores: Mapping[str, float], path: Path) -> Path:
     """Draws a point per model: median latency and top-1 accuracy."""
-    with plots.styled() as new_figure:
-        figure = new_figure(figsize=(4.8, 3.4))
-        ax = figure.subplots()
+    with plots.drawing(path, (4.8, 3.4)) as (_, ax):
         for row in cases:
             point = row["ms"]["p50"], 100 * scores[row["model"]]
             ax.plot(*point, "o", color=plots.BLUE, ms=5)
@@ -210,7 +202,6 @@ def latency_by_accuracy(cases: Sequence[Row], scores: Mapping[str, float], path:
         ax.set(title=_title(cases[0]), xlabel="milliseconds", ylabel="top-1 accuracy (%)")
         ax.margins(0.2)
         ax.grid(True)
-        plots.save(figure, path)
     return path
 
 

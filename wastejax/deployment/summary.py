@@ -176,9 +176,8 @@ def draw(summary: dict[str, Any], path: Path, most: int = 20) -> None:
         for kind, rows in summary["shares"].items()
     }
     lines = [len(rows) + 1 for rows in parts.values()]
-    with plots.styled() as new_figure:
-        figure = new_figure(figsize=(8, 1.5 + 0.28 * sum(lines)))
-        axes = figure.subplots(len(parts), 1, height_ratios=lines)
+    size = 8, 1.5 + 0.28 * sum(lines)
+    with plots.drawing(path, size, len(parts), height_ratios=lines) as (_, axes):
         for ax, (kind, rows) in zip(axes, parts.items(), strict=True):
             names = [row["name"].replace("_", " ") for row in rows]
             share = np.array([row["share"] for row in rows])
@@ -194,7 +193,6 @@ def draw(summary: dict[str, Any], path: Path, most: int = 20) -> None:
         axes[-1].set_xlabel("share of what was counted, % (95 % interval)")
         if summary["corrected"]:
             axes[0].legend(loc="lower right")
-        plots.save(figure, path)
 
 
 def to_html(summary: dict[str, Any]) -> str:

@@ -90,9 +90,7 @@ def curves(history: Sequence[Mapping[str, Any]], path: Path | str, best_epoch: i
     """
     if not history:
         raise ValueError("there is no epoch to draw")
-    with styled() as new_figure:
-        figure = new_figure(figsize=(9.6, 2.8))
-        loss, top1, rate = figure.subplots(1, 3)
+    with drawing(path, (9.6, 2.8), 1, 3) as (figure, (loss, top1, rate)):
         for split, color in (("train", BLUE), ("val", ORANGE)):
             label = {"train": "training", "val": "validation"}[split]
             _draw_series(loss, history, f"{split}_loss", color, label)
@@ -110,7 +108,6 @@ def curves(history: Sequence[Mapping[str, Any]], path: Path | str, best_epoch: i
         for ax in (loss, top1):
             if ax.get_lines():
                 ax.legend()
-        save(figure, path)
     return figure
 
 
@@ -133,9 +130,7 @@ def confusion_matrix(
     names = [_pretty(name) for name in classes]
     cells = float(np.clip(0.27 * len(names), 3.0, 11.0))  # inches, as is the room for the names beside them
     margin = 0.8 + 0.06 * max(len(name) for name in names)
-    with styled() as new_figure:
-        figure = new_figure(figsize=(cells + margin + 0.3, cells + margin))
-        ax = figure.subplots()
+    with drawing(path, (cells + margin + 0.3, cells + margin)) as (figure, ax):
         ax.imshow(shares, cmap=_blues(), vmin=0, vmax=1)
         ax.set_title("What each class was taken for, in %")
         ax.set_xlabel("predicted")
@@ -151,7 +146,6 @@ def confusion_matrix(
         ax.tick_params(which="both", length=0)
         if len(names) <= MAX_CLASSES_WITH_NUMBERS:
             _write_shares(ax, shares, size=8 if len(names) <= 12 else 6.5)
-        save(figure, path)
     return figure
 
 
@@ -175,9 +169,7 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]], path: Path | str
     hidden = len(names) - MAX_BARS
     if hidden > 0:
         names = names[: MAX_BARS // 2] + names[-MAX_BARS // 2 :]
-    with styled() as new_figure:
-        figure = new_figure(figsize=(6.4, 1.2 + 0.2 * len(names)))
-        ax = figure.subplots()
+    with drawing(path, (6.4, 1.2 + 0.2 * len(names))) as (figure, ax):
         left = np.zeros(len(names))
         for i, (split, of_split) in enumerate(counts.items()):
             widths = np.array([of_split.get(name, 0) for name in names])
@@ -200,7 +192,6 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]], path: Path | str
                 f"the {MAX_BARS // 2} largest and smallest classes; {hidden:,} between are not shown"
             )
         figure.legend(loc="outside upper left", ncols=max(len(counts), 1))
-        save(figure, path)
     return figure
 
 
@@ -265,6 +256,17 @@ def worst_mistakes(
                 ax.set_xlabel(said, fontsize=6.5, color=RED, loc="left")
         save(figure, path, photographs=True)
     return figure
+
+
+@contextmanager
+def drawing(
+    path: Path | str, size: tuple[float, float], rows: int = 1, columns: int = 1, **axes: Any
+) -> Iterator[tuple["Figure", Any]]:
+    """Yields a figure, its size in inches, and its axes, as `subplots` returns them; saves it in the end."""
+    with styled() as new_figure:
+        figure = new_figure(figsize=size)
+        yield figure, figure.subplots(rows, columns, **axes)
+        save(figure, path)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wastejax.evaluation.report.markdown import render
-from wastejax.evaluation.report.plots import BLUE, GREEN, ORANGE, RED, save, styled
+from wastejax.evaluation.report.plots import BLUE, GREEN, ORANGE, RED, drawing
 from wastejax.evaluation.robustness.corruptions import KINDS
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ def draw(
     """
     columns = min(4, len(kinds))
     rows = -(-len(kinds) // columns)
-    with styled() as new_figure:
-        legend_columns = max(1, columns // 2)
-        legend_rows = -(-len(results) // legend_columns)
-        figure = new_figure(figsize=(2.5 * columns, 2.3 * rows + 0.1 + 0.2 * legend_rows))
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    legend_columns = max(1, columns // 2)
+    legend_rows = -(-len(results) // legend_columns)
+    size = 2.5 * columns, 2.3 * rows + 0.1 + 0.2 * legend_rows
+    with drawing(path, size, rows, columns, squeeze=False, sharey=True) as (figure, axes):
+        grid = axes.ravel()
         for ax, name in zip(grid, kinds, strict=False):
             for (model, result), color in zip(results.items(), COLORS, strict=False):
                 _curve(ax, name, result, color, model)
@@ -82,7 +82,6 @@ def draw(
             ax.set_ylabel("top-1 (%)")
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=legend_columns)
-        save(figure, path)
     return figure
 
 

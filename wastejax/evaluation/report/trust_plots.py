@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wastejax.evaluation.report.plots import BLUE, GREEN, MUTED, ORANGE, RED, save, styled
+from wastejax.evaluation.report.plots import BLUE, GREEN, MUTED, ORANGE, RED, drawing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,9 +25,7 @@ def reliability_diagram(
     Returns:
         The figure; its axes are accuracy by confidence, and the number of images by confidence.
     """
-    with styled() as new_figure:
-        figure = new_figure(figsize=(4.2, 4.4))
-        accuracy, count = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    with drawing(path, (4.2, 4.4), 2, sharex=True, height_ratios=(3, 1)) as (figure, (accuracy, count)):
         accuracy.plot([0, 100], [0, 100], color=MUTED, linewidth=0.8, linestyle=":", label="as sure as right")
         for rows, color, label in ((before, ORANGE, "before"), (after, BLUE, "after calibration")):
             confidence, right, images = (
@@ -46,7 +44,6 @@ def reliability_diagram(
         count.set_xlabel("confidence (%)")
         for ax in (accuracy, count):
             ax.grid(linewidth=0.6)
-        save(figure, path)
     return figure
 
 
@@ -64,9 +61,7 @@ def risk_by_coverage(
     Returns:
         The figure.
     """
-    with styled() as new_figure:
-        figure = new_figure(figsize=(4.2, 3.0))
-        ax = figure.subplots()
+    with drawing(path, (4.2, 3.0)) as (figure, ax):
         ax.plot(100 * coverage, 100 * risk, color=BLUE)
         for (wanted, kept), color in zip(at.items(), (GREEN, ORANGE, RED), strict=False):
             if kept["accuracy"] is not None:
@@ -80,5 +75,4 @@ def risk_by_coverage(
         ax.grid(linewidth=0.6)
         if len(ax.get_lines()) > 1:
             ax.legend(loc="upper left")
-        save(figure, path)
     return figure
