@@ -12,19 +12,16 @@ import numpy as np
 
 from wastejax import machine
 from wastejax.data.taxonomy import LANGUAGES, Item, parse_taxonomy
-from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.formats import litert_metadata
 from wastejax.deployment.formats.about import ANY_SIDE, check_fit, damaged, exported, parse_about
+from wastejax.deployment.formats.litert_metadata import CLASS_MAP, DISPLAY_FILE, ENTRY, LABELS_FILE, RESULT
 from wastejax.deployment.formats.litert_sides import takes_any_side
 from wastejax.deployment.formats.stablehlo import ABOUT_FILE
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import MissingPackage
 from wastejax.files import write_bytes
 
-ENTRY, RESULT, CLASS_MAP = "images", "probabilities", "class_map"
-LABELS_FILE = "labels.txt"  # where TensorFlow Lite's own tools look for class names
-DISPLAY_FILE = "labels_{}.txt"  # of a language
-SIGNATURE = "serving_default"  # likewise
+SIGNATURE = "serving_default"  # where TensorFlow Lite's own tools look for the function
 
 
 def write_litert(path: Path, network: bytes, about: str, any_side: bool = False) -> None:
@@ -75,33 +72,9 @@ def convert(forward: Any, shape: tuple[int, ...], dtype: str, about: str, class_
         converter.run_convert_to_tfl_passes(
             module, passmanager.PassManager("builtin.module"), converter.ConvertToTFLConfig()
         )
-        text = ir.StringAttr.get(metadata(json.loads(about), class_map))
+        text = ir.StringAttr.get(litert_metadata.encode(json.loads(about), class_map))
         module.operation.attributes["tfl.metadata"] = ir.DictAttr.get({litert_metadata.NAME: text})
         return bytes(converter.export_flatbuffer_to_bytes(module.operation))
-
-
-def metadata(about: Mapping[str, Any], class_map: bool = False) -> bytes:
-    """Returns what MediaPipe Tasks and ML Kit read, from what a file says of itself."""
-    preprocessing = Preprocessing.from_dict(about["preprocessing"])
-    floats = about["input"] == "float32"
-    return litert_metadata.encode(
-        litert_metadata.Classifier(
-            name="wastejax",
-            description=f"Sorts images of waste into {len(about['classes'])} classes.",
-            version=about["versions"].get("exported_by", ""),
-            licence=about["licence"],
-            side=preprocessing.image_size,
-            mean=[255 * value for value in preprocessing.mean] if floats else [0.0] * 3,
-            std=[255 * value for value in preprocessing.std] if floats else [1.0] * 3,
-            entry=ENTRY,
-            result=RESULT,
-            labels=[
-                litert_metadata.LabelFile(LABELS_FILE),
-                *(litert_metadata.LabelFile(DISPLAY_FILE.format(code), code) for code in LANGUAGES),
-            ],
-            class_map=CLASS_MAP if class_map else "",
-        )
-    )
 
 
 def with_files(network: bytes, about: str) -> bytes:

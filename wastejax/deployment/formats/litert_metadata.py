@@ -4,8 +4,13 @@ A flatbuffer by the schema of TensorFlow Lite Support (metadata_schema.fbs, iden
 the model. The files that it refers to are in a zip at the end of the model's.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from wastejax.data.taxonomy import LANGUAGES
+from wastejax.data.transforms import Preprocessing
 
 NAME = "TFLITE_METADATA"
 IDENTIFIER = b"M001"
@@ -13,47 +18,9 @@ PARSER = "1.0.0"  # the first version of the schema has all that is used here
 # Of the schema's enumerations and unions.
 _AXIS_LABELS, _FEATURE, _IMAGE, _RGB, _NORMALIZATION = 2, 1, 2, 1, 1
 
-
-class LabelFile(NamedTuple):
-    """Names of the classes, a line each.
-
-    Attributes:
-        name: of the file in the zip.
-        locale: of display names, such as 'ko'; '' for the names that programs know classes by.
-    """
-
-    name: str
-    locale: str = ""
-
-
-class Classifier(NamedTuple):
-    """What metadata says of an image classifier.
-
-    Attributes:
-        name: of the model.
-        description: in a sentence.
-        version: of the model.
-        licence: of its weights; '' where nobody said.
-        side: of the square images that it takes, pixels.
-        mean: what is subtracted of the values 0..255 of each channel.
-        std: what they are divided by then.
-        entry: the name of its input.
-        result: the name of its output.
-        labels: files of class names, that without a locale first.
-        class_map: the name of a second output, logits at every position; '' where there is none.
-    """
-
-    name: str
-    description: str
-    version: str
-    licence: str
-    side: int
-    mean: Sequence[float]
-    std: Sequence[float]
-    entry: str
-    result: str
-    labels: Sequence[LabelFile]
-    class_map: str = ""
+ENTRY, RESULT, CLASS_MAP = "images", "probabilities", "class_map"
+LABELS_FILE = "labels.txt"  # where TensorFlow Lite's own tools look for class names
+DISPLAY_FILE = "labels_{}.txt"  # of a language
 
 
 class _Writer:
@@ -74,10 +41,7 @@ class _Writer:
         return self.builder.EndVector()
 
     def floats(self, values: Sequence[float]) -> int:
-        self.builder.StartVector(4, len(values), 4)
-        for value in reversed(values):
-            self.builder.PrependFloat32(value)
-        return self.builder.EndVector()
+        return self.builder.CreateNumpyVector(np.array(values, np.float32))
 
     def table(
         self,
@@ -97,42 +61,52 @@ class _Writer:
         return self.builder.EndObject()
 
 
-def encode(about: Classifier) -> bytes:
-    """Returns the metadata of an image classifier."""
+def encode(about: Mapping[str, Any], class_map: bool) -> bytes:
+    """Returns the metadata of an image classifier, from what its file says of itself.
+
+    Args:
+        about: see `about.describe`.
+        class_map: it has a second output, logits at every position.
+    """
     writer = _Writer()
-    outputs = [_scores(writer, about)]
-    if about.class_map:
-        texts = {0: about.class_map, 1: "Logits at every position, whose mean the probabilities are made of."}
+    outputs = [_scores(writer)]
+    if class_map:
+        texts = {0: CLASS_MAP, 1: "Logits at every position, whose mean the probabilities are made of."}
         outputs.append(writer.table({field: writer.text(text) for field, text in texts.items()}))
     tensors = {2: writer.offsets([_image(writer, about)]), 3: writer.offsets(outputs)}
     subgraph = writer.table(tensors)
     fields = {
-        0: writer.text(about.name),
-        1: writer.text(about.description),
-        2: writer.text(about.version),
+        0: writer.text("wastejax"),
+        1: writer.text(f"Sorts images of waste into {len(about['classes'])} classes."),
+        2: writer.text(about["versions"].get("exported_by", "")),
         3: writer.offsets([subgraph]),
         4: writer.text("wastejax"),
         7: writer.text(PARSER),
     }
-    if about.licence:
-        fields[5] = writer.text(about.licence)
+    if about["licence"]:
+        fields[5] = writer.text(about["licence"])
     writer.builder.Finish(writer.table(fields), IDENTIFIER)
     return bytes(writer.builder.Output())
 
 
-def _image(writer: _Writer, about: Classifier) -> int:
-    size = writer.table({}, words={0: about.side, 1: about.side})
+def _image(writer: _Writer, about: Mapping[str, Any]) -> int:
+    preprocessing = Preprocessing.from_dict(about["preprocessing"])
+    # What is subtracted of the values 0..255 of each channel, and what they are divided by then.
+    means, stds = [0.0] * 3, [1.0] * 3
+    if about["input"] == "float32":
+        means, stds = (
+            [255 * value for value in values] for values in (preprocessing.mean, preprocessing.std)
+        )
+    size = writer.table({}, words=dict.fromkeys((0, 1), preprocessing.image_size))
     image = writer.table({1: size}, octets={0: _RGB})
     content = writer.table({1: image}, octets={0: _IMAGE})
-    scaling = writer.table({0: writer.floats(about.mean), 1: writer.floats(about.std)})
+    scaling = writer.table({0: writer.floats(means), 1: writer.floats(stds)})
     unit = writer.table({1: scaling}, octets={0: _NORMALIZATION})
-    low, high = (
-        [(value - mean) / std for mean, std in zip(about.mean, about.std, strict=True)] for value in (0, 255)
-    )
+    low, high = ([(value - mean) / std for mean, std in zip(means, stds, strict=True)] for value in (0, 255))
     stats = writer.table({0: writer.floats(high), 1: writer.floats(low)})
     return writer.table(
         {
-            0: writer.text(about.entry),
+            0: writer.text(ENTRY),
             1: writer.text("A square RGB image."),
             3: content,
             4: writer.offsets([unit]),
@@ -141,19 +115,17 @@ def _image(writer: _Writer, about: Classifier) -> int:
     )
 
 
-def _scores(writer: _Writer, about: Classifier) -> int:
+def _scores(writer: _Writer) -> int:
     content = writer.table({1: writer.table({})}, octets={0: _FEATURE})
-    files = [
-        writer.table(
-            {0: writer.text(file.name)} | ({3: writer.text(file.locale)} if file.locale else {}),
-            octets={2: _AXIS_LABELS},
-        )
-        for file in about.labels
-    ]
+    # The names that programs know classes by, then those to display.
+    files = [writer.table({0: writer.text(LABELS_FILE)}, octets={2: _AXIS_LABELS})]
+    for code in LANGUAGES:
+        texts = {0: writer.text(DISPLAY_FILE.format(code)), 3: writer.text(code)}
+        files.append(writer.table(texts, octets={2: _AXIS_LABELS}))
     stats = writer.table({0: writer.floats([1.0]), 1: writer.floats([0.0])})
     return writer.table(
         {
-            0: writer.text(about.result),
+            0: writer.text(RESULT),
             1: writer.text("The calibrated probability of each class."),
             3: content,
             5: stats,
