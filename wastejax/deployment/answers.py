@@ -110,21 +110,12 @@ def answers_to(
     """Yields one answer per image that `images.squares` yields; see `answers` for the other arguments."""
     while chunk := list(islice(decoded, batch_size)):
         good = [square for _, square in chunk if not isinstance(square, BadImage)]
-        rows = iter(_probabilities(predictor, good, batch_size))
+        rows = iter(predictor.batched(good, batch_size))
         for name, square in chunk:
             if isinstance(square, BadImage):
                 yield Answer(name, error=str(square), named=() if predictor.multilabel else None)
             else:
                 yield interpret(predictor, name, next(rows), top, reject_below)
-
-
-def _probabilities(predictor: Predictor, good: list[np.ndarray], batch_size: int) -> np.ndarray:
-    size = predictor.preprocessing.image_size
-    batch = np.zeros((batch_size, size, size, 3), np.uint8)
-    if not good:
-        return np.zeros((0, len(predictor.classes)), np.float32)
-    batch[: len(good)] = good
-    return predictor.probabilities(batch)[: len(good)]
 
 
 def interpret(predictor: Predictor, name: str, row: np.ndarray, top: int, reject_below: float) -> Answer:

@@ -122,7 +122,9 @@ class Classifier:
         given: list[Any] = list(image) if several else [image]  # type: ignore[arg-type]
         with ThreadPoolExecutor() as pool:
             squares = list(pool.map(self._square, given))
-        found = [_prediction(predictor, row, least) for row in self._probabilities(squares)]
+        # In batches of few sizes, as each size is compiled once.
+        size = min(BATCH, 1 << max(0, len(squares) - 1).bit_length())
+        found = [_prediction(predictor, row, least) for row in self.predictor.batched(squares, size)]
         return found if several else found[0]
 
     def _square(self, image: Any) -> np.ndarray:
@@ -139,16 +141,6 @@ class Classifier:
             with suppress(images.BadImage):  # PIL may read more than is read here, or says why it cannot
                 return self.predictor.preprocessing.of_file(data)
         return self.predictor.preprocessing(_open(image))
-
-    def _probabilities(self, squares: list[np.ndarray]) -> np.ndarray:
-        """Returns float32 [N, C]; in batches of few sizes, as each size is compiled once."""
-        rows = [np.zeros((0, len(self.classes)), np.float32)]
-        size = min(BATCH, 1 << max(0, len(squares) - 1).bit_length())
-        for start in range(0, len(squares), size):
-            batch = np.stack(squares[start : start + size])
-            padded = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), np.uint8)])
-            rows.append(self.predictor.probabilities(padded)[: len(batch)])
-        return np.concatenate(rows)
 
 
 def _prediction(predictor: Predictor, row: np.ndarray, least: float) -> Prediction:

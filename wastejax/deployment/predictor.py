@@ -83,6 +83,17 @@ class Predictor:
         if self.multilabel:
             raise UserError(f"{what}: {self.path} is a multi-label model; this needs one class per image")
 
+    def batched(self, squares: Sequence[np.ndarray] | np.ndarray, size: int) -> np.ndarray:
+        """Returns float32 [N, C] for uint8 [N, S, S, 3]; all batches have one size, as each size is compiled."""
+        side = self.preprocessing.image_size
+        rows = [np.zeros((0, len(self.classes)), np.float32)]
+        for start in range(0, len(squares), size):
+            part = squares[start : start + size]
+            batch = np.zeros((size, side, side, 3), np.uint8)
+            batch[: len(part)] = part
+            rows.append(self.probabilities(batch)[: len(part)])
+        return np.concatenate(rows)
+
     def bin_of(self, label: str) -> str:
         """Returns the bin of a class, a key of `taxonomy.bins`; '' where there is no rule for it."""
         item = self.taxonomy.find(label)

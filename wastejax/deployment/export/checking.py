@@ -74,10 +74,7 @@ def judge(
 
 def probabilities(predictor: Predictor, squares: np.ndarray) -> np.ndarray:
     """Returns float32 [N, C], what a model answers to uint8 [N, S, S, 3], in batches of one size."""
-    filled = np.concatenate([squares, squares[: -len(squares) % BATCH]]) if len(squares) >= BATCH else squares
-    step = min(BATCH, len(squares))
-    rows = [predictor.probabilities(filled[i : i + step]) for i in range(0, len(filled), step)]
-    return np.concatenate(rows)[: len(squares)]
+    return predictor.batched(squares, min(BATCH, len(squares)))
 
 
 def _named(predictor: Predictor, rows: np.ndarray) -> np.ndarray:

@@ -186,12 +186,11 @@ def classify(predictor: Predictor, image: Image.Image, boxes: np.ndarray, margin
     A box is widened by the margin and to a square within the image, for the network knows squares.
     """
     size = predictor.preprocessing.image_size
-    crops = np.zeros((-(-len(boxes) // BATCH) * BATCH, size, size, 3), np.uint8)
-    for i, box in enumerate(boxes):
+    crops = []
+    for box in boxes:
         square = surroundings(box, image.width, image.height, margin)
-        crops[i] = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=square))
-    rows = [predictor.probabilities(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)]
-    return np.concatenate([np.zeros((0, len(predictor.classes)), np.float32), *rows])[: len(boxes)]
+        crops.append(np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=square)))
+    return predictor.batched(crops, BATCH)
 
 
 def surroundings(
