@@ -44,11 +44,6 @@ class Case:
     mode: str = "infer"
     runtime: str = "jax"
 
-    @property
-    def group(self) -> tuple[int, int, str, str]:
-        """What must be the same for two times to be comparable."""
-        return self.size, self.batch, self.dtype, self.mode
-
     def __str__(self) -> str:
         return f"{self.model} {self.runtime}"
 

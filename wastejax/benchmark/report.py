@@ -22,8 +22,7 @@ KEYS = ("model", "runtime", "size", "batch", "dtype", "mode")
 
 def key(case: Case) -> Row:
     """Returns what identifies a case, in the order of a table's columns."""
-    fields = asdict(case)
-    return {name: fields[name] for name in KEYS}
+    return identity(asdict(case))
 
 
 def identity(row: Mapping[str, Any]) -> Row:
