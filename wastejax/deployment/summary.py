@@ -1,8 +1,6 @@
 """What a folder, a span of time or a video is made of: `predict --summary=DIR`."""
 
-import csv
 import importlib.util
-import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -13,6 +11,7 @@ import numpy as np
 
 from wastejax.data.images import time_taken
 from wastejax.data.taxonomy import materials_of
+from wastejax.deployment.answers import csv_line
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import MissingPackage, UserError
 from wastejax.evaluation.composition import Shares, doubts, estimate, grouped, stored_confusion
@@ -155,14 +154,12 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     """Writes `FILES` into a folder, which is made where it is not there."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / FILES[0], summary)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(("kind", "name", "share", "low", "high", "count", "plain", "plain_low", "plain_high"))
+    lines = [csv_line("kind", "name", "share", "low", "high", "count", "plain", "plain_low", "plain_high")]
     for kind, rows in summary["shares"].items():
         for row in rows:
             cells = (row["share"], *row["ci95"], row["count"], row["plain"], *row["plain_ci95"])
-            writer.writerow((kind, row["name"], *cells))
-    write_text(folder / FILES[1], text.getvalue())
+            lines.append(csv_line(kind, row["name"], *cells))
+    write_text(folder / FILES[1], "".join(f"{line}\r\n" for line in lines))
     draw(summary, folder / FILES[2])
     write_text(folder / FILES[3], to_html(summary))
 
