@@ -1,6 +1,5 @@
 """Images with the evidence for their class laid over them, and files for them that replace none."""
 
-import io
 import re
 from collections.abc import Callable
 from itertools import count
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from wastejax.data.images import jpeg
 from wastejax.deployment.images import STDIN
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
@@ -38,7 +38,9 @@ def heat_map(predictor: Predictor, image: Image.Image, label: str | None = None)
     """
     logits = np.asarray(dense_of(predictor, "heat maps")(predictor.preprocessing(image)[None]))[0]
     index = int(logits.mean((0, 1)).argmax()) if label is None else predictor.classes.index(label)
-    shown = np.asarray(shrunk(image))
+    small = image.copy()
+    small.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    shown = np.asarray(small)
     left, top, right, bottom = predictor.preprocessing.box(*shown.shape[1::-1])
     left, top, right, bottom = floor(left), floor(top), ceil(right), ceil(bottom)  # a pixel at least
     inside = shown[top:bottom, left:right]
@@ -61,13 +63,6 @@ def dense_of(predictor: Predictor, wanted: str) -> Callable[[np.ndarray], Any]:
     return predictor.dense
 
 
-def shrunk(image: Image.Image) -> Image.Image:
-    """Returns the image, smaller where it is larger than `LARGEST`."""
-    small = image.copy()
-    small.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    return small
-
-
 def save_drawn(image: Image.Image, folder: str | Path, name: str, label: str) -> Path:
     """Writes a JPEG named after the image and what it shows, beside what is there.
 
@@ -86,8 +81,7 @@ def save_drawn(image: Image.Image, folder: str | Path, name: str, label: str) ->
     stem = "stdin" if name == STDIN else Path(name).stem
     base = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", f"{stem}_{label}")
     base = base.encode()[:LONGEST_NAME].decode(errors="ignore")
-    encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=QUALITY)
+    encoded = jpeg(image, QUALITY)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +89,7 @@ def save_drawn(image: Image.Image, folder: str | Path, name: str, label: str) ->
             path = folder / (f"{base}.jpg" if number == 1 else f"{base}_{number}.jpg")
             try:
                 with path.open("xb") as file:  # fails where a file is, so that none is lost
-                    file.write(encoded.getvalue())
+                    file.write(encoded)
                 break
             except FileExistsError:
                 continue

@@ -4,6 +4,7 @@ One function, `decode`, for training, evaluation, `predict`, the server and expo
 same in a browser, and tests/deployment/test_file_kinds.py holds them together.
 """
 
+import base64
 import errno
 import io
 import os
@@ -102,6 +103,18 @@ def read_file(path: str | Path) -> bytes:
     if len(data) > _LARGEST_FILE:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
     return data
+
+
+def jpeg(image: Image.Image, quality: int) -> bytes:
+    """Returns an RGB image as a JPEG of some quality, 1 to 95, without metadata."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def data_url(image: Image.Image, quality: int) -> str:
+    """Returns the same as a page holds it."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg(image, quality)).decode()}"
 
 
 def versions() -> tuple[str, ...]:

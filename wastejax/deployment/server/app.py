@@ -5,9 +5,7 @@ ever opened.
 """
 
 import asyncio
-import base64
 import contextlib
-import io
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -224,10 +222,8 @@ class Service:
 
     def _drawn(self, data: bytes, label: str) -> str:
         """Returns a heat map as a data URL."""
-        file = io.BytesIO()
         image = images.decode(data, max_pixels=self.limits.pixels)
-        heat_map(self.predictor, image, label).save(file, "JPEG", quality=85)
-        return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+        return images.data_url(heat_map(self.predictor, image, label), quality=85)
 
     def _square(self, data: bytes) -> np.ndarray:
         try:

@@ -14,7 +14,6 @@ and removed.
 """
 
 import hashlib
-import io
 import json
 import queue
 import random
@@ -216,8 +215,7 @@ class Collector:
         name = f"{time.strftime('%Y%m%d', time.gmtime())}-{digest}"
         image = images.decode(data, min_side=SIDE, max_pixels=self.keep.max_pixels)
         image.thumbnail((SIDE, SIDE))
-        encoded = io.BytesIO()
-        image.save(encoded, "JPEG", quality=_QUALITY)
+        encoded = images.jpeg(image, _QUALITY)
         about: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "why": why,
@@ -233,11 +231,11 @@ class Collector:
         photo.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(note, text)
         try:
-            write_bytes(photo, encoded.getvalue())
+            write_bytes(photo, encoded)
         except OSError:
             note.unlink(missing_ok=True)
             raise
-        self._kept[name] = _Kept(photo, note, len(text) + len(encoded.getvalue()))
+        self._kept[name] = _Kept(photo, note, len(text) + len(encoded))
         self.counts["kept"] += 1
 
     def _prune(self, always: bool = False) -> None:

@@ -3,9 +3,7 @@
 It needs no server, asks nobody and holds small copies of the images, which are the user's: it stays with them.
 """
 
-import base64
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +15,7 @@ import numpy as np
 
 from wastejax.data.corrections import NONE, Row
 from wastejax.data.formats.source import SEPARATOR
-from wastejax.data.images import BadImage, decode
+from wastejax.data.images import BadImage, data_url, decode
 from wastejax.data.sources import Source
 from wastejax.evaluation.metrics.multilabel import UNCALIBRATED, sigmoid
 from wastejax.files import write_text
@@ -132,9 +130,7 @@ def thumbnail(source: Source, index: int, side: int = SIDE) -> str:
     except (BadImage, OSError):
         return ""
     image.thumbnail((side, side))
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=75)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return data_url(image, quality=75)
 
 
 def mistakes(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
-from wastejax.data.images import decode
+from wastejax.data.images import decode, jpeg
 from wastejax.data.pipeline import shrink
 from wastejax.data.sources import Source
 
@@ -72,9 +72,7 @@ def add_noise(image: Image.Image, sigma: float, rng: np.random.Generator) -> Ima
 def compress(image: Image.Image, quality: float, rng: np.random.Generator) -> Image.Image:
     """Saves as JPEG of some quality, 1 to 95, and reads it again."""
     del rng
-    encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=round(quality))
-    return decode(encoded.getvalue())
+    return decode(jpeg(image, round(quality)))
 
 
 def brighten(image: Image.Image, factor: float, rng: np.random.Generator) -> Image.Image:
