@@ -12,7 +12,6 @@ import numpy as np
 
 _ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min", "Where"})
 _RESHAPING = ("Squeeze", "Unsqueeze", "Flatten")
-_Shape = list[int | None]  # None for a length that is open
 
 
 def shapes_of(graph: Any) -> dict[str, list[int | str]]:
@@ -28,12 +27,12 @@ def shapes_of(graph: Any) -> dict[str, list[int | str]]:
 
 def set_axes(graph: Any) -> None:
     """Gives the axes of reductions as attributes, as up to opset 17; of jax2onnx some come as inputs regardless."""
-    from onnx import helper, numpy_helper
+    from onnx import helper
 
-    arrays = {tensor.name: tensor for tensor in graph.initializer}
+    arrays = _arrays(graph)
     for node in graph.node:
         if node.op_type.startswith("Reduce") and node.op_type != "ReduceSum" and len(node.input) == 2:
-            axes = numpy_helper.to_array(arrays[node.input.pop()])
+            axes = arrays[node.input.pop()]
             kept = [a for a in node.attribute if a.name == "keepdims"]
             refill(node.attribute, [*kept, helper.make_attribute("axes", axes.tolist())])
 
@@ -66,9 +65,7 @@ def fix_shapes(graph: Any) -> None:
     for node in graph.node:
         if node.op_type != "Reshape" or node.input[1] in initial:
             continue
-        lengths = [
-            length if isinstance(length, int) else -1 for length in shapes.get(node.output[0], [-1, -1])
-        ]
+        lengths = _fixed(shapes.get(node.output[0], ["?", "?"]))
         if lengths.count(-1) <= 1:
             node.input[1] = _constant(graph, f"{node.output[0]}_shape", np.array(lengths, np.int64))
     for node in graph.node:
@@ -82,9 +79,7 @@ def fix_shapes(graph: Any) -> None:
 
 def _fix_slice(graph: Any, node: Any, shapes: dict[str, list[int | str]]) -> None:
     """Has a Slice name no axis that it leaves whole, such as that of the batch, whose end has to be computed."""
-    from onnx import numpy_helper
-
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    arrays = _arrays(graph)
     before, after, starts = shapes[node.input[0]], shapes[node.output[0]], arrays.get(node.input[1])
     axes = arrays.get(node.input[3]) if len(node.input) > 3 else np.arange(len(before))
     steps = arrays.get(node.input[4]) if len(node.input) > 4 else np.ones(len(before), np.int64)
@@ -139,15 +134,12 @@ def join_shapes(model: Any) -> Any:
 
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     graph = model.graph
-    shapes: dict[str, _Shape] = {
-        name: [length if isinstance(length, int) else None for length in lengths]
-        for name, lengths in shapes_of(graph).items()
-    }
+    shapes = {name: _fixed(lengths) for name, lengths in shapes_of(graph).items()}
     for node in list(graph.node):
         kind, result = node.op_type, shapes.get(node.output[0])
         if kind == "Transpose" and _moves_nothing(node, shapes):
             _reshape(graph, node, shapes[node.output[0]])
-        elif kind in _RESHAPING and result is not None and result.count(None) == 1:
+        elif kind in _RESHAPING and result is not None and result.count(-1) == 1:
             _reshape(graph, node, result)
     _join_reshapes(graph)
     prune(graph)
@@ -155,29 +147,26 @@ def join_shapes(model: Any) -> Any:
     return model
 
 
-def _moves_nothing(transpose: Any, shapes: dict[str, _Shape]) -> bool:
+def _moves_nothing(transpose: Any, shapes: dict[str, list[int]]) -> bool:
     """Returns whether only axes of length 1 change their places."""
     shape = shapes.get(transpose.input[0])
-    if shape is None or shape.count(None) > 1:
+    if shape is None or shape.count(-1) > 1:
         return False
     order = [axis for axis in transpose.attribute[0].ints if shape[axis] != 1]
     return order == sorted(order)
 
 
-def _reshape(graph: Any, node: Any, shape: _Shape) -> None:
+def _reshape(graph: Any, node: Any, shape: list[int]) -> None:
     from onnx import helper
 
-    lengths = np.array([-1 if length is None else length for length in shape], np.int64)
-    inputs = [node.input[0], _constant(graph, f"{node.output[0]}_shape", lengths)]
+    inputs = [node.input[0], _constant(graph, f"{node.output[0]}_shape", np.array(shape, np.int64))]
     node.CopyFrom(helper.make_node("Reshape", inputs, list(node.output), name=node.name))
 
 
 def _join_reshapes(graph: Any) -> None:
     """Makes one of two Reshapes in a row; the last one's shape holds no 0, which would refer to the first's."""
-    from onnx import numpy_helper
-
     makers = {name: node for node in graph.node for name in node.output}
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    arrays = _arrays(graph)
     for node in graph.node:
         if node.op_type != "Reshape" or 0 in arrays.get(node.input[1], [0]):
             continue
@@ -207,6 +196,18 @@ def refill(field: Any, items: list[Any]) -> None:
     field.extend(items)
 
 
+def _arrays(graph: Any) -> dict[str, np.ndarray]:
+    """Returns the constants of a graph by name."""
+    from onnx import numpy_helper
+
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+def _fixed(shape: list[int | str]) -> list[int]:
+    """Returns the lengths of a shape as a Reshape takes them, -1 where they are open."""
+    return [length if isinstance(length, int) else -1 for length in shape]
+
+
 def _constant(graph: Any, name: str, array: np.ndarray) -> str:
     from onnx import numpy_helper
 
@@ -226,9 +227,7 @@ def move_biases(graph: Any) -> None:
 
     Left as an addition, a bias costs a pass over the activations, and in 8 bits an error of its own.
     """
-    from onnx import numpy_helper
-
-    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    arrays = _arrays(graph)
     makers = {name: node for node in graph.node for name in node.output}
     uses = Counter(name for node in graph.node for name in node.input)
     for add in [node for node in graph.node if node.op_type == "Add"]:
@@ -245,9 +244,7 @@ def move_biases(graph: Any) -> None:
         kernel = arrays.get(dot.input[1]) if alone and without else None
         if kernel is None or not _is_bias(biases[0], kernel):
             continue
-        bias = numpy_helper.from_array(biases[0].reshape(-1), f"{dot.output[0]}_bias")
-        graph.initializer.append(bias)
-        dot.input.append(bias.name)
+        dot.input.append(_constant(graph, f"{dot.output[0]}_bias", biases[0].reshape(-1)))
         last.output[0] = add.output[0]
         graph.node.remove(add)
 
@@ -263,9 +260,8 @@ def make_clips(graph: Any) -> None:
     Runtimes compute it together with the convolution before it; in 8 bits, the range of what it leaves is enough.
     """
     import onnx
-    from onnx import numpy_helper
 
-    scalars = {t.name: numpy_helper.to_array(t) for t in graph.initializer if np.prod(t.dims) == 1}
+    scalars = {name: array for name, array in _arrays(graph).items() if array.size == 1}
     makers = {name: node for node in graph.node for name in node.output}
     uses = Counter(name for node in graph.node for name in node.input)
     for upper in [node for node in graph.node if node.op_type == "Min"]:
@@ -279,7 +275,7 @@ def make_clips(graph: Any) -> None:
             continue
         names = [f"{upper.output[0]}_{bound}" for bound in ("least", "most")]
         for name, limit in zip(names, limits, strict=True):
-            graph.initializer.append(numpy_helper.from_array(scalars[limit].reshape(()), name))
+            _constant(graph, name, scalars[limit].reshape(()))
         upper.CopyFrom(onnx.helper.make_node("Clip", [*entry, *names], upper.output, name=upper.name))
         graph.node.remove(lower)
 
@@ -305,9 +301,7 @@ def make_hard_swishes(graph: Any) -> None:
 
 def drop_zero_biases(graph: Any) -> None:
     """Takes away the scalar zero that jax2onnx adds to a dot; quantization takes it for one value per output."""
-    from onnx import numpy_helper
-
-    zeros = {t.name for t in graph.initializer if not t.dims and not numpy_helper.to_array(t).any()}
+    zeros = {name for name, array in _arrays(graph).items() if not array.ndim and not array.any()}
     for node in graph.node:
         if node.op_type == "Gemm" and len(node.input) == 3 and node.input[2] in zeros:
             del node.input[2]
