@@ -73,16 +73,7 @@ def score_members(
 ) -> dict[str, dict[str, Any]]:
     """Scores a bundle on images of a data description, also those whose label means several classes or none.
 
-    Args:
-        bundle: the model.
-        source: of the description.
-        indices: int [N], which images.
-        known: see `answers_to`.
-        calibration: of the model.
-        cache: see `EvalBatches`.
-
-    Returns:
-        See `score_by_source`.
+    Takes what `answers_to` does, and the calibration of the model; returns what `score_by_source` does.
     """
     meant = meant_by(source.select(indices), bundle.classes, source.origin)
     logits = answers_to(bundle, source, indices, known, cache)

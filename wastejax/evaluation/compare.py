@@ -43,16 +43,8 @@ def paired_interval(only_a: int, only_b: int, count: int, resamples: int = 1000)
     """Percentile bootstrap interval of the second model's accuracy minus the first's, on the same images.
 
     Images are drawn anew with both answers to them, so what both find easy or hard cancels out. As an image has
-    one of three outcomes, a resample is one multinomial draw.
-
-    Args:
-        only_a: see `mcnemar`.
-        only_b: see `mcnemar`.
-        count: of all images.
-        resamples: see `metrics.bootstrap_interval`.
-
-    Returns:
-        (low, high), fractions.
+    one of three outcomes, a resample is one multinomial draw. `count` is of all images, the others are as of
+    `mcnemar` and `metrics.bootstrap_interval`. Returns (low, high), fractions.
     """
     shares = np.array([only_a, only_b, count - only_a - only_b]) / count
     drawn = np.random.default_rng(17).multinomial(count, shares, resamples)
@@ -117,10 +109,10 @@ def compare_models(
         bundle.needs_one_label("compare")
     asked = replace(asked, partial=True)
     source, indices = _images((a, b), bundles, asked, labels, say)
-    for bundle in bundles:
-        meant_by(source, bundle.classes, asked.data or source.origin, labels)  # before anything slow
-    indices = readable(source, indices, asked, bundles[0], say)
     where = asked.data or source.origin
+    for bundle in bundles:
+        meant_by(source, bundle.classes, where, labels)  # before anything slow
+    indices = readable(source, indices, asked, bundles[0], say)
     answers = [_answers(bundle, source, indices, where, labels) for bundle in bundles]
     result: dict[str, Any] = {"num_images": len(indices), "a": {"model": a}, "b": {"model": b}}
     if all(answer.single is not None for answer in answers):
@@ -132,11 +124,7 @@ def compare_models(
 
 
 def _images(
-    paths: tuple[str, str],
-    bundles: Sequence[Bundle],
-    asked: Asked,
-    labels: str | Path | None,
-    say: Say,
+    paths: tuple[str, str], bundles: Sequence[Bundle], asked: Asked, labels: str | Path | None, say: Say
 ) -> tuple[Source, np.ndarray]:
     """Returns the images that both are scored on, and their indices."""
     if labels is not None:

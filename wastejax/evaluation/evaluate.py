@@ -78,13 +78,6 @@ def evaluate_several(
 ) -> tuple[dict, np.ndarray, np.ndarray]:
     """Scores a model of several labels per image, as `evaluate` does one of one label.
 
-    Args:
-        bundle: the model.
-        batches: see `predict_logits`.
-        source: the images' origin; what each shows.
-        expected: see `evaluate`.
-        bootstrap: number of resamples of the intervals.
-
     Returns:
         The scores of `score_multilabel`, logits float32 [N, C], and int8 [N, C] what the images show, see
         `Source.truth`.

@@ -47,12 +47,8 @@ def choose_threshold_surely(
     a share 1 - `LEVEL` of thresholds is too low (fixed-sequence testing: Angelopoulos et al. 2021, Learn then
     Test).
 
-    Args:
-        confidence: see `choose_threshold`.
-        correct: see `choose_threshold`.
-        accuracy: see `choose_threshold`.
-        counts: float [N], how much each image counts: one of five near-duplicates a fifth, as together they say no
-            more than one image does. None: each counts 1.
+    Takes one kind of answers as `choose_threshold` does, and `counts`, float [N], how much each image counts: one
+    of five near-duplicates a fifth, as together they say no more than one image does; None: each counts 1.
 
     Returns:
         The threshold; None where there are too few answers, or too many of the surest are wrong.

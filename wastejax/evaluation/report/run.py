@@ -88,12 +88,7 @@ def write_multilabel_report(
 ) -> Path:
     """Does what `write_report` does for a run whose images show any number of classes.
 
-    Args:
-        workdir: see `write_report`.
-        config: see `write_report`.
-        history: see `write_report`.
-        scores: of the test split, see `multilabel.score_multilabel`, with intervals.
-        facts: see `write_report`.
+    Its `scores` are those of `multilabel.score_multilabel`, with intervals.
     """
     judged = _judged(scores, "average_precision")
     return _write("multilabel.md", workdir, config, history, scores, facts, judged=judged)
