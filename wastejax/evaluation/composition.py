@@ -22,7 +22,7 @@ the classes.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -230,19 +230,15 @@ def estimate(
     if explained:
         dealt = posterior(np.asarray(probabilities), confusion.seen, rng)
         corrected = dealt.mean(axis=0) / dealt[0].sum()
-        found = [
+        return [
             _shares(group, plain, drawn, total, corrected, _of_all(dealt, group, rng)) for group in groups
         ]
-        return [replace(one, weight=None) for one in found]
     solved = adjusted(plain[None], confusion.rates[None])[0]
     resampled = _adjusted_resamples(drawn, confusion.counts, rng)
     weight = _weight(plain, drawn, solved, resampled)
     corrected = plain + weight * (solved - plain)
     return [
-        replace(
-            _shares(group, plain, drawn, total, corrected, resampled @ np.asarray(group, np.float64).T),
-            weight=weight,
-        )
+        _shares(group, plain, drawn, total, corrected, resampled @ np.asarray(group, np.float64).T, weight)
         for group in groups
     ]
 
@@ -341,6 +337,7 @@ def _shares(
     total: int,
     corrected: np.ndarray | None = None,
     rows: np.ndarray | None = None,
+    weight: float | None = None,
 ) -> Shares:
     """Returns the shares of K names; `rows` are draws of the corrected ones, float64 [R, K]."""
     group = np.asarray(group, np.float64)
@@ -356,7 +353,7 @@ def _shares(
     if corrected is None or rows is None:
         return Shares(counted, interval(drawn @ group.T, counted))
     value = group @ corrected
-    return Shares(counted, interval(drawn @ group.T, counted), value, interval(rows, value))
+    return Shares(counted, interval(drawn @ group.T, counted), value, interval(rows, value), weight)
 
 
 def grouped(names: Sequence[str], of_class: Mapping[str, str], classes: Sequence[str]) -> np.ndarray:
