@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from wastejax.deployment.engines import choose, load_engine, place_of
 from wastejax.deployment.many.part_file import Counts, read_counts, write_answers
 from wastejax.deployment.predictor import Predictor, nothing_named
 from wastejax.errors import UserError
-from wastejax.files import write_json
+from wastejax.files import put_in_place, write_json
 from wastejax.progress import Say
 
 Numbered = tuple[int, Part]
@@ -133,9 +132,7 @@ def save(path: Path, write: Callable[[IO[bytes]], Any]) -> Any:
     try:
         with partial.open("wb") as file:
             result = write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        put_in_place(partial, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

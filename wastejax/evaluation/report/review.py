@@ -17,6 +17,7 @@ from wastejax.data.corrections import NONE, Row
 from wastejax.data.formats.source import SEPARATOR
 from wastejax.data.images import BadImage, data_url, decode
 from wastejax.data.sources import Source
+from wastejax.evaluation.metrics import log_softmax
 from wastejax.evaluation.metrics.multilabel import UNCALIBRATED, sigmoid
 from wastejax.files import write_text
 
@@ -144,8 +145,7 @@ def mistakes(
         indices: int [N], of the images in their source.
         classes: the model's.
     """
-    shifted = np.asarray(logits, np.float64) - np.max(logits, axis=1, keepdims=True)
-    probabilities = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
+    probabilities = np.exp(log_softmax(logits))
     predicted = probabilities.argmax(axis=1)
     rows = np.flatnonzero(predicted != labels)
     margin = probabilities[rows, predicted[rows]] - probabilities[rows, labels[rows]]
