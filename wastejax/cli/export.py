@@ -67,16 +67,9 @@ def run(args: argparse.Namespace, say: Say) -> None:
     """
     only(args, args.format == "onnx", "with --format=onnx", profile=False)
     file = " or ".join(name for name in NEEDS if name != "bundle")
-    checked = {
-        "input": "uint8",
-        "class_map": None,
-        "images": COUNT,
-        "data": None,
-        "calibrate": None,
-        "report": None,
-        "workers": "local",
-    }
-    only(args, args.format != "bundle", f"with --format={file}", **checked)
+    is_file = args.format != "bundle"
+    only(args, is_file, f"with --format={file}", input="uint8", class_map=None, images=COUNT, data=None)
+    only(args, is_file, f"with --format={file}", calibrate=None, report=None, workers="local")
     only(args, args.workers == "ray", "with --workers=ray", address=None)
     if args.report:
         check_file(args.report, "--report")

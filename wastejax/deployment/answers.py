@@ -184,18 +184,8 @@ def json_lines(rows: Iterable[Any], names: Sequence[str]) -> Iterator[str]:
 def csv_lines(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
     """Yields CSV: a header, and one line per guess; a multi-label model rejects those that it does not name."""
     del names
-    head = (
-        "file",
-        "rank",
-        "class",
-        "bin",
-        "probability",
-        "rejected",
-        "error",
-        "bin_probability",
-        "class_sure",
-    )
-    yield csv_line(*head)
+    columns = ("file", "rank", "class", "bin", "probability", "rejected", "error")
+    yield csv_line(*columns, "bin_probability", "class_sure")
     for answer in rows:
         if answer.error:
             yield csv_line(answer.file, "", "", "", "", "", answer.error, "", "")

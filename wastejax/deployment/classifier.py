@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -13,7 +12,6 @@ from PIL import Image
 
 from wastejax.data import images
 from wastejax.data.images.opened import file_of
-from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.answers import interpret
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
@@ -130,7 +128,13 @@ class Classifier:
     def _square(self, image: Any) -> np.ndarray:
         """Returns what the network sees of an image, uint8 [S, S, 3]."""
         if isinstance(image, str | PathLike):
-            return _square_of(user_path(image), self.predictor.preprocessing)
+            path = user_path(image)
+            try:
+                return self.predictor.preprocessing.of_file(images.read_file(path))
+            except images.BadImage as error:
+                raise UserError(f"{path}: {error}") from None
+            except OSError as error:
+                raise UserError(f"{path}: {(error.strerror or str(error)).lower()}") from None
         if isinstance(image, bytes | bytearray | memoryview):
             try:
                 return self.predictor.preprocessing.of_file(bytes(image))
@@ -158,15 +162,6 @@ def _prediction(predictor: Predictor, row: np.ndarray, least: float) -> Predicti
         answer.bin_probability,
         answer.class_sure,
     )
-
-
-def _square_of(path: Path, preprocessing: Preprocessing) -> np.ndarray:
-    try:
-        return preprocessing.of_file(images.read_file(path))
-    except images.BadImage as error:
-        raise UserError(f"{path}: {error}") from None
-    except OSError as error:
-        raise UserError(f"{path}: {(error.strerror or str(error)).lower()}") from None
 
 
 def _open(image: Any) -> Image.Image:

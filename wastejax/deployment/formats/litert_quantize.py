@@ -48,6 +48,7 @@ def quantize(network: bytes, signature: str, entry: str, images: np.ndarray, int
         integer: also the answer, and the input, which is float32 [1, S, S, 3] of values 0..255, become uint8, so
             that nothing is computed in floating point. Otherwise the softmax stays in it.
     """
+    from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import qtyping, recipe
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
     from ai_edge_quantizer.quantizer import Quantizer
@@ -58,7 +59,8 @@ def quantize(network: bytes, signature: str, entry: str, images: np.ndarray, int
         work.update_quantization_recipe(EVERYTHING, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
     ranges = _ranges(network, signature, entry, images)
     if integer:  # whatever these images hold, a byte stands for itself
-        ranges[_entry_name(network)] |= {"min": np.zeros((1, 1, 1, 1)), "max": np.full((1, 1, 1, 1), 255.0)}
+        name = Interpreter(model_content=network).get_input_details()[0]["name"]
+        ranges[name] |= {"min": np.zeros((1, 1, 1, 1)), "max": np.full((1, 1, 1, 1), 255.0)}
     made = _made(work, ranges)
     return _with_bytes_at_both_ends(made) if integer else made
 
@@ -76,16 +78,7 @@ def _ranges(network: bytes, signature: str, entry: str, images: np.ndarray) -> d
 
 
 def _widened(before: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "min": np.minimum(before["min"], seen["min"]),
-        "max": np.maximum(before["max"], seen["max"]),
-    }
-
-
-def _entry_name(network: bytes) -> str:
-    from ai_edge_litert.interpreter import Interpreter
-
-    return Interpreter(model_content=network).get_input_details()[0]["name"]
+    return {"min": np.minimum(before["min"], seen["min"]), "max": np.maximum(before["max"], seen["max"])}
 
 
 def _made(work: Any, ranges: Any = None) -> bytes:

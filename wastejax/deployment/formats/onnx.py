@@ -4,7 +4,7 @@ import logging
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,15 +142,11 @@ def quantize(source: Path, path: Path, about: str, images: np.ndarray) -> None:
         quantize_static,
     )
 
-    class Batches(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.rest: Iterator[np.ndarray] = iter(
-                np.array_split(images, -(-len(images) // CALIBRATION_BATCH))
-            )
+    feeds = ({ENTRY: part} for part in np.array_split(images, -(-len(images) // CALIBRATION_BATCH)))
 
+    class Batches(CalibrationDataReader):
         def get_next(self) -> Mapping[str, np.ndarray] | None:
-            batch = next(self.rest, None)
-            return None if batch is None else {ENTRY: batch}
+            return next(feeds, None)
 
     graph = onnx.load(source).graph
     first = next(node.name for node in graph.node if node.op_type in DOTS)
