@@ -11,6 +11,27 @@ from wastejax.files import write_json
 from wastejax.progress import Say
 
 WORKERS = ("local", "ray")
+# Options that several commands have.
+SHARED: dict[str, dict[str, Any]] = {
+    "--labels": {
+        "metavar": "CSV",
+        "help": "what the folders of --data mean in the model's classes: columns label, classes (separated by ;)",
+    },
+    "--skip-bad": {"action": "store_true", "help": "leave unreadable images out"},
+    "--split": {
+        "metavar": "SPLIT",
+        "help": "train, val or test (default: of DATA all that the run has not learned from, else test)",
+    },
+    "--taxonomy": {
+        "metavar": "RULES",
+        "help": "sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
+    },
+    "--threads": {
+        "type": int,
+        "metavar": "N",
+        "help": "threads for an exported file (default: all available cores)",
+    },
+}
 
 
 def only(args: argparse.Namespace, holds: bool, where: str, **unused: Any) -> None:
@@ -41,14 +62,6 @@ def print_utf8() -> None:
     """Has standard output take UTF-8, whatever the locale is: what programs read is to keep every name."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-
-
-def add_taxonomy_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds the option of whose sorting rules a model's answers follow."""
-    countries = "korea, england, germany, japan, france"
-    parser.add_argument(
-        "--taxonomy", metavar="RULES", help=f"sorting rules: {countries}, or a file (default: the model's)"
-    )
 
 
 def add_ray_arguments(parser: argparse.ArgumentParser, where: str, work: str) -> None:

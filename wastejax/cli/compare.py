@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from wastejax.cli import only, write_out
+from wastejax.cli import SHARED, only, write_out
 from wastejax.data.split import SPLITS
 from wastejax.evaluation.compare import SCORES, compare_models
 from wastejax.evaluation.images import Asked
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what the folders of --data mean in the models' classes: columns label, classes (separated by ;)",
     )
     add("--out", metavar="JSON", help="also write the comparison to this file")
-    add("--skip-bad", action="store_true", help="leave unreadable images out")
+    add("--skip-bad", **SHARED["--skip-bad"])
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from wastejax.bundle import Bundle
-from wastejax.cli import add_taxonomy_argument, only, write_out
+from wastejax.cli import SHARED, only, write_out
 from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.split import shorten
 from wastejax.errors import UserError
@@ -19,24 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add = parser.add_argument
     add("--model", metavar="RUN_OR_BUNDLE", help="(default: the bundled model)")
-    add_taxonomy_argument(parser)
+    add("--taxonomy", **SHARED["--taxonomy"])
     add(
         "--data",
         metavar="DATA",
         help="labeled images, in any layout of config.data.dir (default: the run's own images)",
     )
-    add(
-        "--split",
-        metavar="SPLIT",
-        help="train, val or test (default: of DATA all that the run has not learned from, else test)",
-    )
+    add("--split", **SHARED["--split"])
     add("--ood", metavar="DIR", help="out-of-distribution images: how well does the model detect them?")
     add("--calibrate", action="store_true", help="first calibrate the model on the validation images")
-    add(
-        "--labels",
-        metavar="CSV",
-        help="what the folders of --data mean in the model's classes: columns label, classes (separated by ;)",
-    )
+    add("--labels", **SHARED["--labels"])
     add(
         "--corrections",
         metavar="CSV",
@@ -44,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--review", metavar="HTML", help="write a page with the mistakes, for correcting labels in a browser")
     add("--out", metavar="JSON", help="also write the scores to this file")
-    add("--skip-bad", action="store_true", help="leave unreadable images out")
+    add("--skip-bad", **SHARED["--skip-bad"])
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

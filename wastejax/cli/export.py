@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from wastejax import machine
-from wastejax.cli import add_ray_arguments, add_taxonomy_argument, only
+from wastejax.cli import SHARED, add_ray_arguments, only
 from wastejax.deployment.export import NEEDS, PRECISIONS, Check, Comparison, Exported, Form, export_model
 from wastejax.evaluation.images import Asked
 from wastejax.files import check_file, check_unread, write_json
@@ -16,7 +16,7 @@ COUNT = 200  # images to check with
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add = parser.add_argument
-    add_taxonomy_argument(parser)
+    add("--taxonomy", **SHARED["--taxonomy"])
     add("--model", metavar="MODEL", help="run or bundle (default: the bundled model)")
     add("--format", required=True, choices=NEEDS, help="file format")
     add(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from wastejax.cli import add_taxonomy_argument, only, print_utf8
+from wastejax.cli import SHARED, only, print_utf8
 from wastejax.cli.many import predict as predict_parts
 from wastejax.data.formats.boxes import Reading
 from wastejax.data.formats.source import Source
@@ -47,16 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of IMAGE: a data set in any layout of config.data.dir; each box (COCO, …) is an image",
     )
     add("--model", metavar="MODEL", help="run, bundle or exported file (default: the bundled model)")
-    add_taxonomy_argument(parser)
+    add("--taxonomy", **SHARED["--taxonomy"])
     add(
         "--engine",
         "--runtime",
         choices=ENGINES,
         help="what runs the network (auto: the fastest that is installed)",
     )
-    add(
-        "--threads", type=int, metavar="N", help="threads for an exported file (default: all available cores)"
-    )
+    add("--threads", **SHARED["--threads"])
     add("--top", type=int, default=TOP, metavar="N", help="classes per image (3)")
     add("--format", choices=WRITERS, default="table", help="output format (table); json and csv are UTF-8")
     add("--batch-size", type=int, default=BATCH, metavar="N", help="images per batch (32)")

@@ -4,6 +4,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from wastejax.cli import SHARED
 from wastejax.data.sources import check_outside
 from wastejax.errors import UserError
 from wastejax.evaluation.images import Asked
@@ -24,14 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="labeled images, in any layout of config.data.dir (default: the run's test images)",
     )
-    add(
-        "--split",
-        metavar="SPLIT",
-        help="train, val or test (default: of DATA all that the run has not learned from, else test)",
-    )
+    add("--split", **SHARED["--split"])
     add("--out", required=True, metavar="DIR", help="folder for robustness.json, .md and .png")
     add("--limit", type=int, metavar="N", help="only N images, evenly spread over all (default: all)")
-    add("--skip-bad", action="store_true", help="leave unreadable images out")
+    add("--skip-bad", **SHARED["--skip-bad"])
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

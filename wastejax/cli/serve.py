@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wastejax.cli import add_taxonomy_argument, only
+from wastejax.cli import SHARED, only
 from wastejax.deployment.engines import ENGINES, load_engine
 from wastejax.deployment.predictor import nothing_named
 from wastejax.errors import MissingPackage, UserError
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", metavar="MODEL", help="run, bundle or exported file (default: the bundled model)")
     add("--engine", choices=ENGINES, help="what runs the network (auto: the fastest that is installed)")
-    add_taxonomy_argument(parser)
+    add("--taxonomy", **SHARED["--taxonomy"])
     add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     add("--port", type=int, default=8000, metavar="N", help="port to listen on; 0 picks a free one (8000)")
     add("--max-body", type=float, default=16, metavar="MIB", help="largest request (16)")
@@ -54,9 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds to receive a request, and to answer it (30)",
     )
-    add(
-        "--threads", type=int, metavar="N", help="threads for an exported file (default: all available cores)"
-    )
+    add("--threads", **SHARED["--threads"])
     add(
         "--allow-origin",
         action="append",

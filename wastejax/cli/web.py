@@ -2,7 +2,7 @@
 
 import argparse
 
-from wastejax.cli import add_taxonomy_argument
+from wastejax.cli import SHARED
 from wastejax.deployment.website import write_site
 from wastejax.progress import Say
 
@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add = parser.add_argument
     add("--model", metavar="MODEL", help="run, bundle or exported .onnx (default: the bundled model)")
-    add_taxonomy_argument(parser)
+    add("--taxonomy", **SHARED["--taxonomy"])
     add("--out", required=True, metavar="DIR", help="folder to write; files of the same name are replaced")
     add("--runtime", metavar="DIR", help="onnxruntime-web's dist folder (default: where `make web` puts it)")
     add(

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from wastejax.bundle import default_bundle, load_bundle
+from wastejax.cli import SHARED
 from wastejax.data.sources import check_outside
 from wastejax.errors import Unlabeled, UserError
 from wastejax.files import check_folder
@@ -19,11 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", metavar="DIR", required=True, help="folder for the new bundle; must not exist")
     add("--model", metavar="RUN_OR_BUNDLE", help="model to adapt (default: the bundled model)")
-    add(
-        "--labels",
-        metavar="CSV",
-        help="what the folders of --data mean in the model's classes: columns label, classes (separated by ;)",
-    )
+    add("--labels", **SHARED["--labels"])
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
