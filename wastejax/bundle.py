@@ -222,12 +222,7 @@ def keep_calibration(
 ) -> None:
     """Replaces what validation images say about the bundle in the folder `path`, and nothing else.
 
-    Args:
-        path: the bundle.
-        temperature: see `Bundle`.
-        thresholds: see `Bundle`.
-        confusion: counts [C][C] on these images, rows are the true classes; None leaves what is there.
-        prior: see `Bundle`; None likewise.
+    See `Bundle` for the values; None leaves what is there.
     """
     _keep(path, temperature=temperature, thresholds=thresholds, confusion=confusion, prior=prior)
 

@@ -45,11 +45,7 @@ def helps(logits: np.ndarray, labels: np.ndarray) -> bool:
     """Returns whether a temperature lowers the loss of images that it was not fitted on, by more than chance.
 
     Each fold is scored with the temperature of the others. The mean gain per image is to be above zero at the
-    one-sided 5 % level of a paired t test.
-
-    Args:
-        logits: float [N, C] of images that the network was not trained on.
-        labels: int [N], true classes.
+    one-sided 5 % level of a paired t test. See `fit_temperature` for the arguments.
     """
     from scipy.stats import ttest_1samp
 

@@ -43,14 +43,8 @@ def write_litert(path: Path, network: bytes, about: str, any_side: bool = False)
 def convert(forward: Any, shape: tuple[int, ...], dtype: str, about: str, class_map: bool = False) -> bytes:
     """Returns a function of images as LiteRT runs it, for one image at a time, its metadata inside.
 
-    The form has no symbolic batch here: shapes inside the graph are fixed when it is converted.
-
-    Args:
-        forward: jax function of images [1, S, S, 3].
-        shape: (S, S, 3).
-        dtype: of the images, 'uint8' or 'float32'.
-        about: what the file says of itself, JSON.
-        class_map: the function returns a class map as well.
+    The form has no symbolic batch here: shapes inside the graph are fixed when it is converted. See
+    `onnx.write_onnx` for the arguments.
     """
     import jax
     from litert_converter import converter_api_ext as converter
