@@ -140,14 +140,12 @@ def table(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
     A class that is not as sure as its bin stands among what it may be.
     """
     width = max([len("file"), *(len(printable(name)) for name in names)])
-    headed = False
-    for answer in rows:
-        if not headed:
+    for number, answer in enumerate(rows):
+        if number == 0:
             several = answer.named is not None
             yield f"{'file':{width}}  " + (
                 f"{'bins':26} classes" if several else f"{'bin':16} {'p':>6}  {'class':26} {'p':>6}  or else"
             )
-            headed = True
         yield f"{printable(answer.file):{width}}  {_cells(answer)}".rstrip()
 
 

@@ -41,10 +41,7 @@ def find(arguments: Sequence[str], say: Say = lambda line: None) -> list[str]:
     """
     if not arguments:
         raise UserError("no images: give files, folders, globs, or - for one on standard input")
-    names: dict[str, None] = {}  # a set that keeps the order
-    for argument in arguments:
-        names.update(dict.fromkeys(_expand(argument, say)))
-    return list(names)
+    return list(dict.fromkeys(name for argument in arguments for name in _expand(argument, say)))
 
 
 def _expand(argument: str, say: Say) -> list[str]:

@@ -121,10 +121,10 @@ def exported(
 
     def probabilities(images: np.ndarray) -> np.ndarray:
         rows = np.asarray(call(images)[0], np.float32)
-        # Rounded to 256 steps each, they have to be made to sum to 1 again.
-        return (
-            rows / rows.sum(1, keepdims=True) if about.get("precision") == "integer" and not several else rows
-        )
+        if about.get("precision") == "integer" and not several:
+            # Rounded to 256 steps each, they have to be made to sum to 1 again.
+            rows = rows / rows.sum(1, keepdims=True)
+        return rows
 
     def dense(images: np.ndarray) -> np.ndarray:
         if not any_side and images.shape[1:3] != (side, side):

@@ -93,9 +93,7 @@ def _advance(active: list[Track], seconds: float, regions: Sequence[Region], rul
     for number, region in enumerate(regions):
         box = np.array(region.box, np.float64)
         if number not in pairs:
-            new = Track(seconds, seconds, box, region)
-            new.votes[region.label] = region.probability
-            active.append(new)
+            active.append(Track(seconds, seconds, box, region, votes={region.label: region.probability}))
             continue
         one = active[pairs[number]]
         speed = (_center(box) - _center(one.box)) / max(seconds - one.last, 1e-6)

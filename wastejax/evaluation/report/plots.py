@@ -9,6 +9,7 @@ import logging
 import re
 import textwrap
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -161,10 +162,9 @@ def class_distribution(counts: Mapping[str, Mapping[str, int]], path: Path | str
     Returns:
         The figure; its bars come split by split, top to bottom.
     """
-    totals: dict[str, int] = {}
+    totals: Counter[str] = Counter()
     for of_split in counts.values():
-        for name, n in of_split.items():
-            totals[name] = totals.get(name, 0) + n
+        totals.update(of_split)
     names = sorted(totals, key=lambda name: (-totals[name], name))
     hidden = len(names) - MAX_BARS
     if hidden > 0:

@@ -53,11 +53,8 @@ def _kept(optim: Config) -> str:
 
 
 def _training(train: Config, optim: Config) -> str:
-    schedule = {
-        "cosine": "falling as a cosine",
-        "plateau": "reduced on plateaus",
-        "constant": "constant",
-    }.get(optim["schedule"], optim["schedule"])
+    words = {"cosine": "falling as a cosine", "plateau": "reduced on plateaus"}
+    schedule = words.get(optim["schedule"], optim["schedule"])
     warmup = f" after {optim['warmup_epochs']:g} epochs of warm-up" if optim["warmup_epochs"] else ""
     parts = [
         f"up to {train['epochs']} epochs, batches of {train['batch_size']}",
