@@ -98,11 +98,8 @@ def audit_folder(
     say(f"written: {folder / FACTS}, {folder / PAGE}, {folder / TABLE}")
     doubts = _doubts(found, errors or [])
     if doubts:
-        old = {
-            name: label
-            for name, label in zip(original.names, original.label_names, strict=True)
-            if name in changes.labels
-        }
+        labeled = zip(original.names, original.label_names, strict=True)
+        old = {name: label for name, label in labeled if name in changes.labels}
         title = f"Review of {facts['data']}"
         rows = {} if given is None else given.rows
         write_review(folder / NAME, title, source, doubts, original.classes, rows, old)
