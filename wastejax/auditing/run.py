@@ -98,10 +98,8 @@ def audit_folder(
     say(f"written: {folder / FACTS}, {folder / PAGE}, {folder / TABLE}")
     doubts = _doubts(found, errors or [])
     if doubts:
-        labeled = zip(original.names, original.label_names, strict=True)
-        old = {name: label for name, label in labeled if name in changes.labels}
         title = f"Review of {facts['data']}"
-        rows = {} if given is None else given.rows
+        rows, old = {} if given is None else given.rows, _old_labels(original, changes)
         write_review(folder / NAME, title, source, doubts, original.classes, rows, old)
         say(f"written: {folder / NAME}, to correct labels in a browser")
     else:
@@ -130,17 +128,28 @@ def _check_out(folder: Path, data: str | Path, options: Options) -> None:
 
 def _open(data: str | Path, model: str | None) -> Source:
     """Returns the images; raises a UserError where there are none, or where there is no such model."""
-    from wastejax.bundle import load_bundle
-    from wastejax.models.weights.published import PYPI
-
     if is_description(data):
         raise UserError(
             f"--data={data}: describes several sources, whose labels differ; audit each by itself"
         )
     source = open_path(data, "--data")
+    _check_model(model)
+    return source
+
+
+def _check_model(model: str | None) -> None:
+    """Raises a UserError where there is no such model, before every image is read."""
+    from wastejax.bundle import load_bundle
+    from wastejax.models.weights.published import PYPI
+
     if model is not None and model not in PYPI:
         load_bundle(model)
-    return source
+
+
+def _old_labels(original: Source, changes: Changes) -> dict[str, str]:
+    """Returns name -> label in the data, of the images that are relabeled."""
+    labeled = zip(original.names, original.label_names, strict=True)
+    return {name: label for name, label in labeled if name in changes.labels}
 
 
 def _splits(data: str | Path, options: Options, source: Source, original: Source) -> np.ndarray | None:
