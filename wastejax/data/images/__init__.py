@@ -106,7 +106,7 @@ def read_file(path: str | Path) -> bytes:
 
 
 def jpeg(image: Image.Image, quality: int) -> bytes:
-    """Returns an RGB image as a JPEG of some quality, 1 to 95, without metadata."""
+    """Returns an RGB image as a JPEG of some quality, 1 to 95."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
     return file.getvalue()
