@@ -2,11 +2,14 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from small_models import CLASSES, write_bundle
 
 from wastejax.bundle import keep_calibration, load_bundle
 from wastejax.deployment.export import Form, export_model
+from wastejax.deployment.export.checking import probabilities
+from wastejax.deployment.formats import load_jax
 from wastejax.errors import UserError
 from wastejax.evaluation.images import Asked
 
@@ -27,3 +30,9 @@ def test_of_the_bundles_there_are_an_export_replaces_only_one_of_the_same_model(
         with pytest.raises(UserError, match=r"^--out=.*: holds a model that is no export of this one; name"):
             export_model(Asked(tmp_path / given), Form("bundle"), tmp_path / held)
         assert {path: path.read_bytes() for path in (tmp_path / held).iterdir()} == before
+
+
+def test_a_chunk_without_a_readable_image_is_checked_like_any_other(tmp_path):
+    predictor = load_jax(write_bundle(tmp_path / "model"))
+    side = predictor.preprocessing.image_size
+    assert probabilities(predictor, np.zeros((0, side, side, 3), np.uint8)).shape == (0, len(CLASSES))

@@ -74,7 +74,7 @@ def judge(
 
 def probabilities(predictor: Predictor, squares: np.ndarray) -> np.ndarray:
     """Returns float32 [N, C], what a model answers to uint8 [N, S, S, 3], in batches of one size."""
-    return predictor.batched(squares, min(BATCH, len(squares)))
+    return predictor.batched(squares, min(BATCH, len(squares) or 1))
 
 
 def _named(predictor: Predictor, rows: np.ndarray) -> np.ndarray:
