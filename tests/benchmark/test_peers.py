@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from wastejax.benchmark import peers, report, run
+from wastejax.benchmark import data, peers, report, run, timing
 from wastejax.benchmark.networks import Case
 from wastejax.benchmark.timing import Settings
 
@@ -133,3 +134,70 @@ def test_our_own_network_tells_its_memory():
     row = report.key(Case("efficientnetv2_tiny", 32, 4, mode="train")) | {"form": ""}
     found = run.peak_of(row, Settings(1))
     assert found is not None and 50 < found < 4000
+
+
+DYING = """
+import json, os, sys
+print(json.dumps({{"forms": ["a", "b"], "about": {{"device": "cpu"}}}}), flush=True)
+for asked, line in enumerate(sys.stdin):
+    if asked == {asked}:
+        {how}
+        sys.exit("out of memory")
+    _, calls = json.loads(line)
+    print(json.dumps({{"seconds": [0.5] * calls, "peak_mib": None}}), flush=True)
+"""
+# At the first warm-up, in a later round, and in the middle of an answer.
+DEATHS = [(0, "pass"), (6, "pass"), (1, "print('[', end='', flush=True)")]
+
+
+@pytest.fixture(params=DEATHS, ids=str)
+def dying(request, tmp_path, monkeypatch) -> None:
+    """Makes peers die while they are timed."""
+    asked, how = request.param
+    script = tmp_path / "worker.py"
+    script.write_text(DYING.format(asked=asked, how=how))
+    monkeypatch.setattr(peers, "WORKER", script)
+    monkeypatch.setattr(timing, "PAUSE", 0)
+
+
+WHY = "ended with code 1: out of memory"
+
+
+def test_a_peer_that_dies_while_it_is_timed_is_not_measured_and_the_rest_is(dying, monkeypatch):
+    runner = lambda calls: [0.5] * calls  # noqa: E731
+    monkeypatch.setattr(run.networks, "prepare", lambda case: (runner, {"device": "cpu"}))
+    cases = [Case("a", 64, 1), Case("b", 64, 1), Case("a", 64, 1, runtime="timm")]
+    found = run.measure(cases, Settings(1, rounds=3, seconds=0.1), lambda line: None)
+    assert [(row["model"], row["runtime"], row["rounds"]) for row in found["cases"]] == [
+        ("a", "jax", 3),
+        ("b", "jax", 3),
+    ]
+    missing = {(row["runtime"], row["form"], row["why"]) for row in found["missing"]}
+    assert missing == {("timm", "a", WHY), ("timm", "b", WHY)}
+    assert [(row["of"]["model"], row["value"]) for row in found["ratios"]] == [("b", 1.0)]
+
+
+def test_torchvision_that_dies_while_it_is_timed_is_not_measured_and_the_rest_is(
+    dying, tmp_path, monkeypatch
+):
+    for name in ("a", "b"):
+        (tmp_path / "png" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "png" / name / "1.png")
+    monkeypatch.setattr(data, "BATCH", 2)
+    monkeypatch.setattr(data, "timed", lambda call, calls: [0.5] * calls)
+    lines: list[str] = []
+    rows, missing = data.measure_pipeline(tmp_path / "png", Settings(1, rounds=3, seconds=0.1), lines.append)
+    assert [row["what"] for row in rows] == ["files", "files, 1 processes", "decoded cache"]
+    whys = {row["what"]: row["why"] for row in missing}
+    assert whys == {"torchvision, a": WHY, "torchvision, b": WHY}
+    assert f"  not measured: torchvision, b: {WHY}" in lines
+
+
+def test_what_is_asked_of_a_dead_peer_is_answered_with_why_it_died(tmp_path, monkeypatch):
+    script = tmp_path / "worker.py"
+    script.write_text(DYING.format(asked=0, how="pass"))
+    monkeypatch.setattr(peers, "WORKER", script)
+    with peers.Peer(CASE, 1) as peer:
+        for _ in range(2):
+            with pytest.raises(peers.PeerError, match=WHY):
+                peer.run("a", 1)

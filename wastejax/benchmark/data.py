@@ -169,6 +169,11 @@ def measure_pipeline(folder: Path, settings: Settings, say: Say) -> tuple[list[d
         "decoded cache": passes(True, 0),
     }
     missing = []
+
+    def lost(what: str, why: str) -> None:
+        missing.append({"format": folder.name, "what": what, "why": why})
+        say(f"  not measured: {what}: {why}")
+
     with ExitStack() as stack:
         try:
             case = Case("", SIDE, BATCH, mode="data", runtime="torchvision")
@@ -176,9 +181,8 @@ def measure_pipeline(folder: Path, settings: Settings, say: Say) -> tuple[list[d
             for form in peer.forms:
                 runners[f"torchvision, {form}"] = partial(peer.run, form)
         except PeerError as error:
-            missing.append({"format": folder.name, "what": "torchvision", "why": str(error)})
-            say(f"  not measured: torchvision: {error}")
-        times = interleave(runners, settings.rounds, settings.seconds)
+            lost("torchvision", str(error))
+        times = interleave(runners, settings.rounds, settings.seconds, lost=lost)
     rows = []
     for name, rounds in times.items():
         rate = count * BATCH / float(np.median(np.concatenate(rounds)))

@@ -1,5 +1,6 @@
 """Networks in processes of their own, asked to take their turns: other runtimes' (`peer_worker.py`), or ours."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from wastejax.benchmark.networks import Case
+from wastejax.benchmark.timing import RunnerError
 from wastejax.models.cost import NUM_CLASSES
 
 PEERS = ("timm", "onnx", "openvino")
@@ -18,8 +20,8 @@ OWN_WORKER = "wastejax.benchmark.own_worker"
 OURS = ("jax", "stock")  # run by `own_worker.py`, where the memory of a process is asked for
 
 
-class PeerError(Exception):
-    """The peer cannot run this case; the message says why."""
+class PeerError(RunnerError):
+    """The peer cannot run this case, or died; the message says why."""
 
 
 class Peer:
@@ -79,14 +81,15 @@ class Peer:
 
     def _ask(self, form: str, calls: int) -> Any:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([form, calls]) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it is dead: `_answer` says why
+            self._process.stdin.write(json.dumps([form, calls]) + "\n")
+            self._process.stdin.flush()
         return self._answer()
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        if line:
+        if line.endswith("\n"):  # or it died on the way
             return json.loads(line)
         code = self._process.wait()
         self._errors.seek(0)
@@ -97,7 +100,8 @@ class Peer:
         """Ends the process."""
         with self._process:
             if self._process.stdin is not None:
-                self._process.stdin.close()
+                with contextlib.suppress(BrokenPipeError):  # where it died, what it was not sent anymore
+                    self._process.stdin.close()
             self._process.terminate()
         self._errors.close()
         self._scratch.cleanup()

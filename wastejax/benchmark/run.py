@@ -105,18 +105,21 @@ def measure(
         prepared = pool.map(prepare, cases) if together > 1 else map(prepare, cases)
         for case, (forms, about[case], without) in zip(cases, prepared, strict=True):
             runners |= {(case, form): runner for form, runner in forms.items()}
-            missing += [
-                report.key(case) | ({"form": form} if form else {}) | {"why": why}
-                for form, why in without.items()
-            ]
+            missing += [_missing(case, form, why) for form, why in without.items()]
         names = {f"{case} {form}": (case, form) for case, form in runners}
         times = interleave(
             {name: runners[names[name]] for name in names},
             settings.rounds,
             settings.seconds,
             lambda done: say(f"round {done} of {done}") if done == settings.rounds else None,
+            lambda name, why: missing.append(_missing(*names[name], why)),
         )
     return report.rows({names[name]: t for name, t in times.items()}, about) | {"missing": missing}
+
+
+def _missing(case: Case, form: str, why: str) -> dict[str, Any]:
+    """Returns the row of what could not be run."""
+    return report.key(case) | ({"form": form} if form else {}) | {"why": why}
 
 
 def peak_of(row: Mapping[str, Any], settings: Settings) -> float | None:

@@ -17,6 +17,10 @@ import numpy as np
 Runner = Callable[[int], Sequence[float]]
 
 
+class RunnerError(Exception):
+    """A runner cannot go on; the message says why."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How things are measured.
@@ -66,6 +70,7 @@ def interleave(
     rounds: int,
     seconds: float,
     after: Callable[[int], None] = lambda done: None,
+    lost: Callable[[str, str], None] | None = None,
 ) -> dict[str, list[list[float]]]:
     """Runs all runners in turns.
 
@@ -78,25 +83,43 @@ def interleave(
         rounds: turns that each gets.
         seconds: that a turn should take; it has at least one call.
         after: told how many rounds are done.
+        lost: told which runner cannot go on, and why; the others do. None to give up with it.
 
     Returns:
-        For each runner one list of seconds a round.
+        For each runner that came to the end one list of seconds a round.
 
     Raises:
+        RunnerError: a runner cannot go on, and there is no `lost`.
         RuntimeError: a runner did not make the number of calls that it was asked for.
     """
-    calls = {}
-    for name, runner in runners.items():
-        _checked(name, runner, 2)
-        (took,) = _checked(name, runner, 1)
-        calls[name] = int(np.clip(seconds / took, 1, MAX_CALLS))
+    calls: dict[str, int] = {}
     times: dict[str, list[list[float]]] = {name: [] for name in runners}
+
+    def warm_up(name: str) -> None:
+        _checked(name, runners[name], 2)
+        (took,) = _checked(name, runners[name], 1)
+        calls[name] = int(np.clip(seconds / took, 1, MAX_CALLS))
+
+    def turn(name: str) -> None:
+        time.sleep(PAUSE)
+        if calls[name] > 1:
+            _checked(name, runners[name], 1)
+        times[name].append(_checked(name, runners[name], calls[name]))
+
+    def attempt(act: Callable[[str], None], name: str) -> None:
+        try:
+            act(name)
+        except RunnerError as error:
+            if lost is None:
+                raise
+            del times[name]  # also the rounds that it has: a ratio needs those of all
+            lost(name, str(error))
+
+    for name in runners:
+        attempt(warm_up, name)
     for done in range(rounds):
-        for name in list(runners)[:: 1 if done % 2 == 0 else -1]:
-            time.sleep(PAUSE)
-            if calls[name] > 1:
-                _checked(name, runners[name], 1)
-            times[name].append(_checked(name, runners[name], calls[name]))
+        for name in list(times)[:: 1 if done % 2 == 0 else -1]:
+            attempt(turn, name)
         after(done + 1)
     return times
 

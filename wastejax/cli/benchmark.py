@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ def run(args: argparse.Namespace, say: Say) -> None:
     names = {"dtypes": "float32", "mode": "infer", "against": "", "reports": ""}
     only(args, not args.data, "without --data", **names)
     only(args, bool(args.out), "with --out, for its figure", reports="")
+    if shutil.which(args.peer_python) is None:
+        raise UserError(f"--peer-python={args.peer_python}: is no program; give the path of a Python")
     threads = _use_threads(args.threads)
     # Before jax starts: a program from the cache would tell nothing about the time that compiling takes.
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
