@@ -228,7 +228,7 @@ def test_the_data_pipeline(tmp_path, monkeypatch):
     assert rows[0]["value"] == 1 and all(row["images_per_second"] > 0 for row in rows)
     assert missing == [{"format": "png", "what": "torchvision", "why": "ended with code 1: without a word"}]
 
-    cases = data.trained(["efficientnetv2_tiny", "mobilevit_xxs_ir"], [32, 64], 8)
+    cases = data.trained(["efficientnetv2_tiny", "mobilevit_xxs_ir"], [32, 64], [8])
     assert [(case.model, case.size, case.batch) for case in cases] == [
         ("efficientnetv2_tiny", 32, 8),
         ("efficientnetv2_tiny", 64, 8),
@@ -238,4 +238,4 @@ def test_the_data_pipeline(tmp_path, monkeypatch):
     fed = data.measure_feeding(cases[0], folder, settings, lambda line: None, (2, 0.0))
     assert 0 < fed["low"] <= fed["rate"] <= fed["high"]
     with pytest.raises(ConfigError, match="multiple of 64"):
-        data.trained(["mobilevit_xxs"], [100], 8)
+        data.trained(["mobilevit_xxs"], [100], [8])

@@ -195,14 +195,14 @@ def measure_pipeline(folder: Path, settings: Settings, say: Say) -> tuple[list[d
     return rows, missing
 
 
-def trained(models: Sequence[str], sizes: Sequence[int], batch: int) -> list[Case]:
-    """Returns what is to be trained: each model at each size, or where that is 0 at its own.
+def trained(models: Sequence[str], sizes: Sequence[int], batches: Sequence[int]) -> list[Case]:
+    """Returns what is to be trained: each model at each size, where that is 0 at its own, with each batch size.
 
     Raises:
         ConfigError: a model is unknown, or cannot be had at that size.
     """
     cases = []
-    for model, side in itertools.product(models, sizes):
+    for model, side, batch in itertools.product(models, sizes, batches):
         config = config_of(model)
         cases.append(Case(model, side or image_size(config), batch, mode="train"))
         check(config, cases[-1].size)

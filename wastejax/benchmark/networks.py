@@ -48,11 +48,19 @@ class Case:
         return f"{self.model} {self.runtime}"
 
 
+# Keys of the config that options of the benchmark set, whatever the network says.
+SET_BY = {
+    "dtype": "--dtypes=float32,bfloat16 measures both",
+    "lowering": "--against=stock measures 'direct' beside 'auto'",
+}
+
+
 def config_of(model: str) -> dict[str, Any]:
     """Returns the config of `NAME` or `NAME+key=value+…`.
 
     Raises:
-        UserError: there is no such name, or a part is no pair. Keys and values are checked by `models.check`.
+        UserError: there is no such name, a part is no pair, or its key is of `SET_BY`. Keys and values are checked
+            by `models.check`.
     """
     name, *changes = model.split("+")
     if name not in MODELS:
@@ -62,6 +70,8 @@ def config_of(model: str) -> dict[str, Any]:
         key, equals, value = change.partition("=")
         if not equals:
             raise UserError(f"--models={model}: {change!r} is not key=value")
+        if key in SET_BY:
+            raise UserError(f"--models={model}: leave {key} out; {SET_BY[key]}")
         try:
             config[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

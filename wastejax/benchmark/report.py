@@ -11,12 +11,13 @@ import numpy as np
 
 from wastejax.benchmark.networks import Case
 from wastejax.benchmark.timing import latency, ratio
-from wastejax.errors import UserError
+from wastejax.errors import UserError, nearest
 from wastejax.evaluation.report import plots
 from wastejax.progress import Say
 
 Row = dict[str, Any]
 Rounds = Sequence[Sequence[float]]
+FEWEST = 2  # points of a figure of latency against accuracy
 KEYS = ("model", "runtime", "size", "batch", "dtype", "mode")
 
 
@@ -106,16 +107,27 @@ def show(part: Mapping[str, Sequence[Row]], say: Say) -> None:
         say(f"  not measured: {row['model']} {runtime}, {row['mode']}: {row['why']}")
 
 
-def load_scores(reports: str) -> dict[str, float]:
+def load_scores(reports: str, models: Sequence[str]) -> dict[str, float]:
     """Returns top-1 by model, from `MODEL=report.json,…`.
 
+    Args:
+        reports: see above.
+        models: that are measured, as they were given: `NAME` or `NAME+key=value+…`.
+
     Raises:
-        UserError: a part is not of that form, or the file is no report.
+        UserError: a part is not of that form or names another model, or the file is no report.
     """
     scores = {}
     for part in filter(None, reports.split(",")):
+        # The name may hold equals signs itself, and begin with another of the names.
+        named = [model for model in models if part.startswith(f"{model}=")]
         model, equals, path = part.partition("=")
-        if not equals:
+        if named:
+            model = max(named, key=len)
+            path = part.removeprefix(f"{model}=")
+        elif equals:
+            raise UserError(f"--reports: {part!r} begins with none of --models{nearest(model, models)}")
+        else:
             raise UserError(f"--reports={reports}: {part!r} is not MODEL=report.json")
         try:
             content = json.loads(Path(path).read_text())
@@ -144,7 +156,7 @@ def draw(result: Mapping[str, Any], scores: Mapping[str, float], folder: Path) -
         else:
             written.append(bars(cases, folder / f"latency_{name}"))
         known = [row for row in cases if row["model"] in scores and row["runtime"] == "jax"]
-        if len(known) > 1:
+        if len(known) >= FEWEST:
             written.append(latency_by_accuracy(known, scores, folder / f"accuracy_{name}"))
     return written
 

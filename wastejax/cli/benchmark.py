@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="names from `wastejax models`, also NAME+key=value",
     )
     add("--sizes", default="", metavar="N,M", help="image sizes in pixels (default: each model's own)")
-    add("--batch-sizes", default="1,32", metavar="N,M", help="batch sizes (default: %(default)s)")
+    add("--batch-sizes", default="", metavar="N,M", help="batch sizes (default: 1,32; with --data 32)")
     add("--dtypes", default="float32", metavar="T,U", help="float32, bfloat16")
     add("--mode", default="infer", metavar="M,N", help="infer, train (one optimizer step)")
     add("--against", default="", metavar="A,B", help=f"other runtimes: {', '.join(AGAINST)}")
@@ -76,7 +76,8 @@ def _data(args: argparse.Namespace, settings: Any, say: Say) -> Path:
     from wastejax.benchmark.data import benchmark_data, trained
 
     sizes = _numbers("--sizes", args.sizes) if args.sizes else [0]
-    cases = trained(args.models.split(","), sizes, _numbers("--batch-sizes", args.batch_sizes)[-1])
+    batch_sizes = _numbers("--batch-sizes", args.batch_sizes or "32")
+    cases = trained(args.models.split(","), sizes, batch_sizes)
     result = benchmark_data(args.data, cases, settings, say)
     folder = Path(args.out or "")
     if args.out:
@@ -95,15 +96,17 @@ def _networks(args: argparse.Namespace, settings: Any, say: Say) -> Path:
     dtypes = _listed("--dtypes", args.dtypes, ("float32", "bfloat16"))
     against = _listed("--against", args.against, AGAINST) if args.against else []
     sizes = _numbers("--sizes", args.sizes) if args.sizes else [0]
-    reports = report.load_scores(args.reports)
-    batch_sizes = _numbers("--batch-sizes", args.batch_sizes)
+    scores = report.load_scores(args.reports, list(configs))
+    if scores and len(scores) * len(sizes) < report.FEWEST:
+        say("note: no figure of latency against accuracy: --reports names fewer than two of --models")
+    batch_sizes = _numbers("--batch-sizes", args.batch_sizes or "1,32")
     groups = grouped(configs, ["jax", *against], modes, dtypes, sizes, batch_sizes)
     result = benchmark_networks(groups, settings, say)
     folder = Path(args.out or "")
     if args.out:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "benchmark.json", result)
-        report.draw(result, reports, folder)
+        report.draw(result, scores, folder)
     return folder
 
 
