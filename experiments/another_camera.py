@@ -182,9 +182,9 @@ def taken(items: list[Item]) -> list[Item]:
     ]
 
 
-def _uncalibrated(bundle: Bundle) -> Bundle:
-    """Returns the bundle as one that nobody scored yet."""
-    return replace(bundle, metrics={}, temperature=1.0, thresholds={})
+def uncalibrated(bundle: Bundle) -> Bundle:
+    """Returns the bundle as one that nobody scored yet: what other weights scored says nothing of these."""
+    return replace(bundle, metrics={}, temperature=1.0, thresholds={}, confusion=None, prior=())
 
 
 def blended(bundle: Bundle, path: Path) -> Bundle:
@@ -193,7 +193,7 @@ def blended(bundle: Bundle, path: Path) -> Bundle:
     theirs, _ = load_pretrained(PUBLISHED, bundle.config["model"], jax.tree.map(jax.numpy.asarray, ours))
     # The published classifier is for other classes; `load_pretrained` has left ours in its place.
     mixed = jax.tree.map(lambda a, b: np.float32(ALPHA * a + (1 - ALPHA) * np.asarray(b)), ours, theirs)
-    save_bundle(path, _uncalibrated(replace(bundle, variables=mixed)), "int8")
+    save_bundle(path, uncalibrated(replace(bundle, variables=mixed)), "int8")
     return load_bundle(path)
 
 
@@ -246,7 +246,7 @@ def study(
             with_head(bundle, fit(chosen)), seen[chosen & allowed.any(axis=1)], SLOPE, PROTOTYPES
         )
 
-    save_bundle(path, _uncalibrated(taught(learned)), "int8")
+    save_bundle(path, uncalibrated(taught(learned)), "int8")
     logits = logits_of(load_bundle(path), seen)
     home_val = (sources == HOME) & (splits == "val")
     at_home = calibrate(logits[home_val], allowed[home_val].argmax(axis=1), bundle.bins)

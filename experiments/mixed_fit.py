@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experiments.another_camera import HOME, MIXED_ALPHA, Item, catalog
+from experiments.another_camera import HOME, MIXED_ALPHA, Item, catalog, uncalibrated
 from wastejax.bundle import load_bundle, save_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,7 +69,7 @@ def blend(before: Path, after: Path, path: Path) -> None:
         lambda a, b: np.float32(MIXED_ALPHA * a + (1 - MIXED_ALPHA) * b),
         *({name: bundle.variables[name] for name in ("params", "batch_stats")} for bundle in (new, start)),
     )
-    save_bundle(path, replace(start, variables=mixed, temperature=1.0, thresholds={}), "int8")
+    save_bundle(path, uncalibrated(replace(start, variables=mixed)), "int8")
 
 
 def describe(items: list[Item], folder: Path, shares: Mapping[str, int]) -> None:
