@@ -83,6 +83,8 @@ RUNS: dict[str, tuple[str, Keys, Keys]] = {
     "ir_taught": ("mobilevit_ir", {**BASIC, "distill.teacher": "pretrained"}, MOBILEVIT),
 }
 
+TEACHER, PUPIL = "pretrained", "ir_taught"
+
 # Runs before and after the study's two changes, which are judged by more seeds than the first.
 CHANGES = (
     ("efficientnet_augmented", "efficientnet_eca"),
@@ -169,12 +171,7 @@ def main() -> None:
         if run_name.partition("@")[0] not in RUNS:
             parser.error(f"--runs: no such run {run_name!r}; there are {', '.join(RUNS)}")
     if args.full:
-        # Several share a recipe, whose own folder takes one run; a teacher is trained before its pupil.
-        for name, seed in sorted(seeds_of(wanted), key=lambda run: run[0] == "ir_taught"):
-            given = with_teacher(
-                flags(name, seed, args.set, small=False), Path("runs") / f"pretrained_{seed}"
-            )
-            print("python -m wastejax.main", *given, "--config.data.dir=DIR", f"--workdir=runs/{name}_{seed}")
+        print(*commands(wanted, args.set), sep="\n")
         return
     if args.speed:
         speed()
@@ -183,6 +180,20 @@ def main() -> None:
         parser.error("--data and --state are needed to run")
     for name, seed in seeds_of(wanted):
         run(name, seed, args.set, args.data, args.state)
+
+
+def commands(wanted: list[str], data_set: str) -> list[str]:
+    """Returns the commands of the full size, those of teachers before their pupils', also where nobody asked."""
+    runs = [run for run in seeds_of(wanted) if run[0] != PUPIL]
+    pupils = [run for run in seeds_of(wanted) if run[0] == PUPIL]
+    runs += [(TEACHER, seed) for _, seed in pupils if (TEACHER, seed) not in runs]
+    lines = []
+    for name, seed in (*runs, *pupils):
+        given = with_teacher(flags(name, seed, data_set, small=False), Path("runs") / f"{TEACHER}_{seed}")
+        # Several share a recipe, whose own folder takes one run.
+        folders = ("--config.data.dir=DIR", f"--workdir=runs/{name}_{seed}")
+        lines.append(" ".join(["python -m wastejax.main", *given, *folders]))
+    return lines
 
 
 def speed() -> None:
@@ -234,12 +245,12 @@ def run(name: str, seed: int, data_set: str, data: Path, state: Path) -> None:
     result = f"ablations/{folder / f'{name}_{seed}'}"
     if (RESULTS / f"{result}.json").is_file():
         return
-    if name == "ir_taught":
-        run("pretrained", seed, data_set, data, state)
+    if name == PUPIL:
+        run(TEACHER, seed, data_set, data, state)
     state = state.resolve() / folder
     workdir, commit = state / f"{name}_{seed}", head()
     print(f"== {name}, seed {seed}, {data_set}", flush=True)
-    arguments = with_teacher(flags(name, seed, data_set), state / f"pretrained_{seed}")
+    arguments = with_teacher(flags(name, seed, data_set), state / f"{TEACHER}_{seed}")
     command = [sys.executable, "-m", "wastejax.main", *arguments]
     command += [f"--config.data.dir={data.resolve()}", f"--workdir={workdir}"]
     if code := subprocess.run(command, cwd=ROOT).returncode:

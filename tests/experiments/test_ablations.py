@@ -3,7 +3,7 @@
 import pytest
 
 from experiments import ablation_tables
-from experiments.ablations import MORE_SEEDS, NETWORKS, RUNS, SEED, SETS, TABLES, flags, seeds_of
+from experiments.ablations import MORE_SEEDS, NETWORKS, RUNS, SEED, SETS, TABLES, commands, flags, seeds_of
 from wastejax import config as configs
 from wastejax import models
 from wastejax.benchmark.networks import config_of
@@ -70,3 +70,17 @@ def test_tables_name_runs_that_exist_and_the_first_seed_comes_first():
         ("mobilevit_strong", 18),
         ("mobilevit_strong", 19),
     ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "runs"),
+    [
+        (["ir_taught"], ["pretrained_17", "ir_taught_17"]),
+        (["ir_taught@18", "pretrained"], ["pretrained_17", "pretrained_18", "ir_taught_18"]),
+        (["ir_taught", "pretrained"], ["pretrained_17", "ir_taught_17"]),
+    ],
+)
+def test_the_commands_of_the_full_size_train_a_teacher_before_its_pupil(wanted, runs):
+    lines = commands(wanted, "trashnet")
+    assert [line.partition("--workdir=runs/")[2] for line in lines] == runs
+    assert f"--config.distill.teacher=runs/{runs[-2]} " in lines[-1]
