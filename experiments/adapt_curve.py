@@ -87,10 +87,7 @@ def of_source(bundle: Bundle, items: list[Item], features: np.ndarray, source: s
         pool, judges = mine[np.isin(groups, half)], mine[~np.isin(groups, half)]
         before = _judge(bundle, seen, judges)
         for count in COUNTS[1:]:
-            taken = [
-                rng.permutation(pool[labels[np.isin(mine, pool)] == label])[:count] for label in set(labels)
-            ]
-            chosen = np.concatenate(taken)
+            chosen = of_each(pool, labels[np.isin(mine, pool)], count, rng)
             if len(chosen) < cameras.FEWEST:
                 continue
             few = cameras.Seen(
@@ -105,6 +102,18 @@ def of_source(bundle: Bundle, items: list[Item], features: np.ndarray, source: s
             after = _judge(way(bundle, features[pool], seen), seen, judges)
             found.setdefault((name, 0), []).append((*before, *after, len(pool), True))
     return [_row(source, name, count, draws) for (name, count), draws in found.items()]
+
+
+def of_each(pool: np.ndarray, labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns at most so many of each label, drawn at random.
+
+    Args:
+        pool: int [N], images.
+        labels: str [N], of each.
+        count: how many.
+        rng: draws for the labels in their order, so that its seed says which images are drawn.
+    """
+    return np.concatenate([rng.permutation(pool[labels == label])[:count] for label in np.unique(labels)])
 
 
 def _judge(bundle: Bundle, seen: Seen, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
