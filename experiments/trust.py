@@ -11,8 +11,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from experiments.provenance import provenance
+from wastejax.bundle import load_bundle
+from wastejax.data.pipeline import EvalBatches
+from wastejax.evaluation.evaluate import evaluate
+from wastejax.evaluation.images import Asked, asked_images, readable
 from wastejax.files import write_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -26,7 +31,7 @@ def main() -> None:
     parser.add_argument("--ood", type=Path, action="append", default=[], metavar="DIR")
     args = parser.parse_args()
     first, *others = [
-        evaluate(args.workdir, *([f"--ood={folder}"] if folder else ["--calibrate"]))
+        scores_of(args.workdir, *([f"--ood={folder}"] if folder else ["--calibrate"]))
         for folder in (None, *args.ood)
     ]
     foreign = [first["ood"]] if "ood" in first else []
@@ -37,7 +42,7 @@ def main() -> None:
                 f"python experiments/trust.py {args.workdir.name} {args.name}"
                 + "".join(f" --ood={folder.name}" for folder in args.ood)
             ),
-            "before": {key: first[key] for key in BEFORE},
+            "before": before(args.workdir),
             "calibration": first["calibration"],
             "selective": first["selective"],
             "ood": foreign + [scores["ood"] for scores in others],
@@ -45,7 +50,23 @@ def main() -> None:
     )
 
 
-def evaluate(workdir: Path, *options: str) -> dict:
+def before(workdir: Path) -> dict[str, Any]:
+    """Returns what the run scores on its test images by probabilities without the temperature.
+
+    `wastejax eval` gives bins by those with it, as `predict` adds them up.
+    """
+    bundle, asked = load_bundle(workdir), Asked(workdir)
+    source, indices = asked_images(asked, bundle.config)
+    indices = readable(source, indices, asked, bundle, print)
+    config = bundle.config["eval"]
+    batches = EvalBatches(source, indices, bundle.preprocessing, config["batch_size"])
+    result = evaluate(
+        bundle.logits, batches, source, bundle.classes, indices, bundle.bins, config["bootstrap"]
+    )
+    return {key: result.scores[key] for key in BEFORE}
+
+
+def scores_of(workdir: Path, *options: str) -> dict[str, Any]:
     """Returns what `wastejax eval` writes."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "scores.json"
