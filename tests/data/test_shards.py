@@ -2,6 +2,7 @@
 
 import pickle
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from wastejax.config import apply_overrides, load_recipe
 from wastejax.data import pipeline
 from wastejax.data.collections.shards import Coded, Rows, open_shards, write_shards
 from wastejax.data.formats.source import Source
-from wastejax.data.prepare import prepare
+from wastejax.data.prepare import Dataset, prepare
 from wastejax.data.split import SPLITS, load_manifest, save_manifest
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
 from wastejax.errors import ConfigError, UserError
@@ -157,16 +158,36 @@ def test_the_manifest_of_shards_is_that_of_the_folder(folder):
     ("options", "words"),
     [
         (["--out=data/shards"], "lies in the data"),
-        (["--out=shards"], "cannot be read"),
+        (
+            ["--out=shards"],
+            r"^--data: 1 of 31 images cannot be read \(.*; .* leave them out with --skip-bad$",
+        ),
         (["--out=shards", "--shard-size=0"], "must be >= 1"),
-        (["--out=shards", "--ratios=3,1", "--skip-bad"], "config.data.split.ratios"),
-        (["--out=shards", "--manifest=none.csv", "--skip-bad"], "cannot read none.csv"),
+        (["--out=shards", "--ratios=3,1", "--skip-bad"], "^--ratios: "),
+        (["--out=shards", "--manifest=none.csv", "--skip-bad"], "^--manifest: cannot read none.csv"),
     ],
 )
 def test_what_cannot_be_written_is_told_first(folder, options, words):
     with pytest.raises(UserError, match=words) as error:
         shard(*options)
     assert "\n" not in str(error.value) and not Path("shards").exists()
+
+
+def test_a_data_description_is_refused_before_an_image_is_read(folder, monkeypatch):
+    monkeypatch.setattr("wastejax.cli.many.shard.prepare", None)
+    Path("mix.toml").write_text('[sources.one]\npath = "data"\n[sources.two]\npath = "data"\n')
+    with pytest.raises(
+        UserError, match=r"^--data=mix\.toml: a data description cannot be written as shards; "
+    ):
+        shard("--out=shards", "--skip-bad", "--data=mix.toml")
+
+
+def test_notes_name_the_options_of_the_command(folder, monkeypatch):
+    note = "config.data.split.hamming=4 is stricter, config.data.split.group='none' splits at random"
+    told = Dataset.tell
+    monkeypatch.setattr(Dataset, "tell", lambda self, say: told(replace(self, notes=[note]), say))
+    said = shard("--out=shards", "--skip-bad")
+    assert "note: --hamming=4 is stricter, --group='none' splits at random" in said
 
 
 def test_what_is_no_folder_of_shards_is_one_line(folder):

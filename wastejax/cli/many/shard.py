@@ -1,6 +1,7 @@
 """`wastejax shard`: checks, groups and splits images once, and writes them as shards to train from."""
 
 import argparse
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,23 @@ from wastejax import config as configs
 from wastejax.cli import only
 from wastejax.data.cache import cache_dir
 from wastejax.data.collections.shards import INDEX, PREFIX, SHARD_SIZE, Rows, write_shards
-from wastejax.data.prepare import prepare
+from wastejax.data.description import is_description
+from wastejax.data.prepare import Dataset, prepare
 from wastejax.data.sources import check_outside
-from wastejax.errors import UserError
+from wastejax.errors import ConfigError, UserError
 from wastejax.files import check_folder
 from wastejax.progress import Bars, Say
+
+# Keys of the config, and the options that set them here; unreadable images are a fault of the data.
+OPTIONS = {
+    "seed": "--seed",
+    "data.dir": "--data",
+    "data.on_bad_image": "--data",
+    "data.split.ratios": "--ratios",
+    "data.split.group": "--group",
+    "data.split.hamming": "--hamming",
+    "data.split.manifest": "--manifest",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +60,10 @@ def run(args: argparse.Namespace, say: Say) -> None:
         UserError: the data or an option are wrong, images are unreadable, or `out` lies in the data.
     """
     folder = Path(args.out)
+    if is_description(args.data):
+        raise UserError(
+            f"--data={args.data}: a data description cannot be written as shards; give one of its sources"
+        )
     check_outside(folder, "--out", args.data, "its files")
     split = {"ratios": "3,1,1", "group": "phash", "hamming": 8, "seed": 17}
     only(args, not args.manifest, "without --manifest, which says the split", **split)
@@ -56,6 +73,25 @@ def run(args: argparse.Namespace, say: Say) -> None:
     check_folder(folder, "--out")
     if (folder / INDEX).is_file():
         raise UserError(f"--out={args.out}: holds shards already; name another folder, or remove it")
+    found = _prepare(args, say)
+    with Bars() as progress:
+        write_shards(
+            folder,
+            Rows(found.source, found.groups, np.asarray(found.splits), found.phash),
+            {"notes": found.notes, "skipped": found.skipped},
+            args.shard_size,
+            lambda done, total: progress("writing", done, total),
+        )
+    found.tell(lambda line: say(_by_options(line)))
+    say(f"written: {folder}; train with --config.data.source={PREFIX}{folder}")
+
+
+def _prepare(args: argparse.Namespace, say: Say) -> Dataset:
+    """Returns the images, checked, grouped and split.
+
+    Raises:
+        UserError: they or an option are wrong; the message names options where `prepare` names keys.
+    """
     config = configs.load_recipe("mobilevit_ir")  # of any: only what it says of the split is used
     given = {
         "seed": args.seed,
@@ -66,16 +102,15 @@ def run(args: argparse.Namespace, say: Say) -> None:
         "data.split.hamming": args.hamming,
         "data.split.manifest": args.manifest,
     }
-    configs.apply_overrides(config, [f"--config.{key}={value}" for key, value in given.items()])
-    configs.check(config)
-    found = prepare(config.data, config.seed, cache_dir(), say)
-    with Bars() as progress:
-        write_shards(
-            folder,
-            Rows(found.source, found.groups, np.asarray(found.splits), found.phash),
-            {"notes": found.notes, "skipped": found.skipped},
-            args.shard_size,
-            lambda done, total: progress("writing", done, total),
-        )
-    found.tell(say)
-    say(f"written: {folder}; train with --config.data.source={PREFIX}{folder}")
+    try:
+        configs.apply_overrides(config, [f"--config.{key}={value}" for key, value in given.items()])
+        configs.check(config)
+        return prepare(config.data, config.seed, cache_dir(), say)
+    except ConfigError as error:
+        raise UserError(_by_options(str(error))) from None
+
+
+def _by_options(text: str) -> str:
+    """Returns a message with the options of this command in place of the keys that they set."""
+    text = text.replace("--config.data.on_bad_image=skip", "--skip-bad")
+    return re.sub(r"(--)?config\.(\w+(\.\w+)*)", lambda found: OPTIONS.get(found[2], found[0]), text)
