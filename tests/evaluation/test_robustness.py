@@ -15,6 +15,7 @@ from wastejax.data.sources import open_folder
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
 from wastejax.evaluation import robustness
+from wastejax.evaluation.images import Asked
 from wastejax.evaluation.report import robustness as report
 from wastejax.evaluation.robustness import CLEAN, corruptions, measure, points, spread, summary
 from wastejax.evaluation.robustness.corruptions import KINDS, corrupted
@@ -245,6 +246,28 @@ def test_the_command_writes_numbers_words_and_curves(drawn, tmp_path, monkeypatc
     assert "| `light` | 5 | 100.0 % | 0.0 % | brightness, 0.2 times as bright |" in text
     with Image.open(tmp_path / "out" / "robustness.png") as image:
         assert image.size == (1200, 588)
+
+
+@pytest.mark.parametrize(
+    ("given", "source", "folder", "name"),
+    [
+        (None, "folder", "", "drawn"),
+        (None, "folder", "some/trash", "trash"),
+        (None, "shards:some/of_trash", "", "of_trash"),
+        (None, "tfds:household_waste:1.0.0", "data_dir", "household_waste:1.0.0"),
+        ("some/other", "shards:some/of_trash", "", "other"),
+    ],
+)
+def test_the_images_are_called_as_what_holds_them(drawn, monkeypatch, given, source, folder, name):
+    bundle = fake_bundle()
+    bundle.config["data"] |= {"source": source, "dir": folder}
+    images = open_folder(drawn)
+    monkeypatch.setattr(robustness, "load_bundle", lambda path: bundle)
+    monkeypatch.setattr(robustness, "asked_images", lambda *_: (images, np.arange(len(images))))
+    monkeypatch.setattr(robustness, "readable", lambda source, indices, *_: indices)
+    monkeypatch.setattr(robustness, "measure", lambda *_: (None, None))
+    monkeypatch.setattr(robustness, "summary", lambda *_: {})
+    assert robustness.measure_model(Asked("model", given))["data"] == name
 
 
 def test_the_curves_hold_the_clean_images_at_their_place(drawn, tmp_path):

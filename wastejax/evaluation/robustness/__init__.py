@@ -48,10 +48,18 @@ def measure_model(
     correct, labels = measure(bundle, source, spread(indices, limit), progress)
     return {
         "model": Path(asked.model or bundle.path).resolve().name,
-        "data": Path(asked.data or bundle.config["data"]["dir"] or "drawn").resolve().name,
+        "data": _name(asked.data, bundle.config["data"]),
         "available_images": available,
         **summary(correct, labels, bundle.classes),
     }
+
+
+def _name(given: str | Path | None, own: Mapping[str, Any]) -> str:
+    """Returns what images are called: those given, or the run's own by its `config.data`."""
+    if given:
+        return Path(given).resolve().name
+    kind, _, behind = own["source"].partition(":")
+    return behind if kind == "tfds" else Path(behind or own["dir"] or "drawn").resolve().name
 
 
 def spread(indices: np.ndarray, limit: int | None) -> np.ndarray:
