@@ -1,5 +1,6 @@
 """Networks across cameras: sources left out in turn, and a model that learns one's own."""
 
+import io
 import json
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from tests.small_models import CLASSES, write_bundle
 from wastejax.bundle import load_bundle
 from wastejax.errors import UserError
 from wastejax.main import dispatch
-from wastejax.training.cameras import Seen, adapt, crossval_by_source, gain_interval, taught_by
+from wastejax.training.cameras import Seen, adapt, crossval_by_source, gain_interval, look, taught_by
 from wastejax.training.heads import logits_of
 
 
@@ -140,3 +141,26 @@ def test_the_commands(bundle, tmp_path, capsys):
         dispatch(["adapt", f"--data={tmp_path}/one", model, f"--out={tmp_path}/one/new"])
     with pytest.raises(UserError, match=r"exists; give a new folder"):
         dispatch(["adapt", f"--data={tmp_path}/one", model, f"--out={tmp_path}/one"])
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_boxes_are_cut_with_the_margin_of_the_model(bundle, tmp_path, monkeypatch, described):
+    Image.new("RGB", (200, 200)).save(tmp_path / "a.png")
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 200, "height": 200}],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(CLASSES[:2])],
+        "annotations": [{"id": i, "image_id": 1, "category_id": i, "bbox": [50, 50, 90, 90]} for i in (0, 1)],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    (tmp_path / "mix.toml").write_text('classes = "one"\n[sources.one]\npath = "boxes.json"\n')
+    tight = replace(bundle, config=bundle.config | {"data": {"box_margin": 0.0}})
+    cut = []
+
+    def meant_by(source, *args):
+        cut.extend(Image.open(io.BytesIO(source.read(i))).size for i in range(2))
+        raise InterruptedError
+
+    monkeypatch.setattr("wastejax.training.cameras.meant_by", meant_by)
+    with pytest.raises(InterruptedError):
+        look(tight, tmp_path / ("mix.toml" if described else "boxes.json"), None, lambda line: None)
+    assert cut == [(90, 90)] * 2

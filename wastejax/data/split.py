@@ -229,22 +229,26 @@ def _groups(cells: Sequence[str]) -> np.ndarray:
     return joined_groups(np.arange(len(cells)), cells)
 
 
-def recognize(path: str | Path, source: Source, phash: np.ndarray) -> np.ndarray:
+def recognize(path: str | Path, source: Source, phash: np.ndarray, by_label: bool = True) -> np.ndarray:
     """Finds the images of a manifest again, wherever they lie now.
 
     An image is that of a row where both have the same label and content; the content is enough where the manifest
     has hashes, and the name where it has none. Of rows of the same content the one in train counts, then in val.
+    The labels are not compared where those of the source are no classes of the run.
 
     Args:
         path: the manifest of a run.
         source: N images.
         phash: uint64 [N], their perceptual hashes.
+        by_label: the label has to be the same too.
 
     Returns:
         str [N], the split of each image; '' for those that the manifest does not list.
     """
-    names, labels = {*source.names}, source.label_names
+    names, labels = {*source.names}, source.label_names if by_label else [""] * len(source)
     rows = [row | {"file": spelled(row["file"], names)} for row in _read_rows(user_path(path))]
+    if not by_label:
+        rows = [row | {"label": ""} for row in rows]
     hashes = _hashes(rows)
     if hashes is None:
         by_name = {(row["file"], row["label"]): row["split"] for row in rows}

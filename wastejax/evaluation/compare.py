@@ -10,6 +10,7 @@ import numpy as np
 from wastejax.bundle import Bundle, load_bundle
 from wastejax.data.description.meant import Meant, meant_by, open_labeled
 from wastejax.data.drawing.dataset import embedded
+from wastejax.data.formats.boxes import Reading
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.prepare import one_class
 from wastejax.data.sources import Source
@@ -17,7 +18,14 @@ from wastejax.data.split import load_manifest
 from wastejax.errors import UserError
 from wastejax.evaluation.by_source import answers_to, right_of, score_meant
 from wastejax.evaluation.evaluate import Evaluation, evaluate
-from wastejax.evaluation.images import Asked, given_images, own_source, readable, run_changes
+from wastejax.evaluation.images import (
+    Asked,
+    given_images,
+    own_source,
+    readable,
+    run_changes,
+    unseen_images,
+)
 from wastejax.evaluation.metrics import LEVEL, bin_answers, log_softmax, score
 from wastejax.progress import Say
 
@@ -130,9 +138,11 @@ def _images(
     if labels is not None:
         if not asked.data or asked.split:
             raise UserError("--labels: needs --data, the folder whose labels it explains, and no --split")
-        source = open_labeled(asked.data, labels)
+        source = open_labeled(asked.data, labels, Reading.of(bundles[0].config))
         source.tell_notes(say)
-        return source, np.arange(len(source))
+        for bundle in bundles:
+            meant_by(source, bundle.classes, asked.data, labels)  # before images are compared
+        return source, unseen_images(source, paths, say)
     if not asked.data:
         return _shared(paths, bundles, say)
     source, indices = given_images(asked, paths, bundles[0].config, say)

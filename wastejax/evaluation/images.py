@@ -186,7 +186,20 @@ def _of_classes(source: Source, names: Sequence[str], changes: Changes) -> np.nd
     return np.flatnonzero([label in names or now.get(name) in names for name, label in labels])
 
 
-def _known(source: Source, models: Sequence[str | Path]) -> np.ndarray:
+def unseen_images(source: Source, models: Sequence[str | Path], say: Say) -> np.ndarray:
+    """Returns the images that no run learned from, int64, where labels are not classes of the models.
+
+    They are known again by their content alone; where there are no others, all of them are scored, which is said.
+
+    Args:
+        source: the images, all of `--data`.
+        models: runs or bundles.
+        say: is told what is left out, and why.
+    """
+    return _unseen(_known(source, models, by_label=False), say, "")
+
+
+def _known(source: Source, models: Sequence[str | Path], by_label: bool = True) -> np.ndarray:
     """Returns str [R, N], the split of each image in each of the models that are runs; '' where it has none."""
     manifests = [manifest for model in models if (manifest := manifest_of(model))]
     if not manifests:
@@ -194,15 +207,20 @@ def _known(source: Source, models: Sequence[str | Path]) -> np.ndarray:
     phash = scan(source, cache_dir()).phash
     found = []
     for manifest in manifests:
-        as_labeled = recognize(manifest, source, phash)
-        changes = run_changes(manifest.parent, source)
+        as_labeled = recognize(manifest, source, phash, by_label)
+        changes = run_changes(manifest.parent, source) if by_label else Changes()
         corrected = recognize(manifest, changes.relabeled(source), phash) if changes.labels else as_labeled
         found.append(np.where(as_labeled == "", corrected, as_labeled))
     return np.stack(found)
 
 
-def _unseen(known: np.ndarray, say: Say) -> np.ndarray:
-    """Returns the images that no run learned from, int64, of `_known`; all where there are no others, saying so."""
+def _unseen(
+    known: np.ndarray, say: Say, way: str = " (--split=train and --split=val score them)"
+) -> np.ndarray:
+    """Returns the images that no run learned from, int64, of `_known`; all where there are no others, saying so.
+
+    The note of those that are left out ends in the `way` to score them too.
+    """
     learned = (known == "train").any(axis=0)
     chose = (known == "val").any(axis=0) & ~learned
     rest = np.flatnonzero(~learned & ~chose)
@@ -212,7 +230,7 @@ def _unseen(known: np.ndarray, say: Say) -> np.ndarray:
     if not len(rest):
         say(f"note: {count}: the scores flatter")
         return np.arange(known.shape[1])
-    say(f"note: {count}: they are left out (--split=train and --split=val score them)")
+    say(f"note: {count}: they are left out{way}")
     return rest
 
 

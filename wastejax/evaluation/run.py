@@ -11,6 +11,7 @@ from wastejax.bundle import Bundle, default_bundle, load_bundle
 from wastejax.bundled import FOLDER
 from wastejax.data.corrections import corrections_of_run, load_corrections
 from wastejax.data.description.meant import meant_by, open_labeled
+from wastejax.data.formats.boxes import Reading
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.prepare import images_of, one_class
 from wastejax.data.prepare.corrected import held_out
@@ -26,6 +27,7 @@ from wastejax.evaluation.images import (
     manifest_of,
     own_source,
     readable,
+    unseen_images,
 )
 from wastejax.evaluation.report.review import Doubt, mistakes, mistakes_of_several, write_review
 from wastejax.evaluation.trust import Calibration, calibrate_bundle, choose_thresholds_of, score_trust
@@ -152,10 +154,11 @@ def evaluate_labels(
         raise UserError("--labels: needs --data, the folder whose labels it explains, and no --split")
     bundle = load_bundle(asked.model or default_bundle(), taxonomy)
     bundle.needs_one_label("--labels")
-    source = open_labeled(asked.data, labels)
+    source = open_labeled(asked.data, labels, Reading.of(bundle.config))
     source.tell_notes(say)
     meant_by(source, bundle.classes, asked.data, labels)  # before anything slow
-    indices = readable(source, np.arange(len(source)), asked, bundle, say)
+    unseen = unseen_images(source, [asked.model] if asked.model else [], say)
+    indices = readable(source, unseen, asked, bundle, say)
     source = source.select(indices)
     meant = meant_by(source, bundle.classes, asked.data, labels)
     logits = answers_to(bundle, source, np.arange(len(source)))
@@ -174,7 +177,7 @@ def _foreign(
     if not names:
         return None, ""
     manifest = None if asked.data else manifest_of(asked.model)
-    source = open_data(asked.data, "--data") if asked.data else own_source(config)
+    source = open_data(asked.data, "--data", Reading.of(config)) if asked.data else own_source(config)
     if not set(names) <= set(source.classes):
         return None, ""
     kept = load_kept(manifest.parent) if manifest else None

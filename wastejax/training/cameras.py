@@ -15,6 +15,7 @@ from wastejax.data.cache import cache_dir
 from wastejax.data.description import is_description, open_description
 from wastejax.data.description.meant import meant_by, open_labeled
 from wastejax.data.duplicates import group_duplicates, joined_groups, scan
+from wastejax.data.formats.boxes import Reading
 from wastejax.data.pipeline import EvalBatches
 from wastejax.errors import UserError
 from wastejax.evaluation.by_source import score_by_source
@@ -82,8 +83,9 @@ def look(bundle: Bundle, data: str | Path, labels: str | Path | None, say: Say) 
     Raises:
         UserError: the images are not there, or a label has no meaning.
     """
-    mixture = open_description(data, "--data") if is_description(data) else None
-    source = mixture.source if mixture and labels is None else open_labeled(data, labels)
+    reading = Reading.of(bundle.config)
+    mixture = open_description(data, "--data", reading) if is_description(data) else None
+    source = mixture.source if mixture and labels is None else open_labeled(data, labels, reading)
     source.tell_notes(say)
     meant_by(source, bundle.classes, data, labels)  # before anything slow
     found = scan(source, cache_dir())

@@ -8,6 +8,7 @@ import numpy as np
 
 from wastejax.data.description import is_description
 from wastejax.data.description.label_map import allowed_classes, load_label_map
+from wastejax.data.formats.boxes import Reading
 from wastejax.data.formats.csv_file import composed
 from wastejax.data.sources import Source, open_data
 from wastejax.data.taxonomy import materials_of
@@ -29,15 +30,20 @@ class Meant(NamedTuple):
     materials: tuple[frozenset[str], ...]
 
 
-def open_labeled(data: str | Path, labels: str | Path | None) -> Source:
+def open_labeled(data: str | Path, labels: str | Path | None, reading: Reading) -> Source:
     """Opens `--data`, whose labels `--labels` explains.
+
+    Args:
+        data: labeled images, see `open_data`.
+        labels: the file that explains them; None where nothing has to.
+        reading: how boxes become crops, as for the images that the model has learned from.
 
     Raises:
         UserError: it cannot be read, or is a data description, which says itself what labels mean.
     """
     if labels is not None and is_description(data):
         raise UserError(f"--labels: {data} says itself what its labels mean; leave --labels out")
-    return open_data(data, "--data")
+    return open_data(data, "--data", reading)
 
 
 def meant_by(
