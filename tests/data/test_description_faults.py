@@ -58,8 +58,10 @@ def test_a_source_of_very_few_images_is_drawn_at_the_least_share_and_that_is_sai
     assert described(folder).weights == {"many": 20, "few": 2}
     monkeypatch.setattr("wastejax.data.description.LEAST_SHARE", 0.2)
     mixture = described(folder)
-    assert mixture.weights == {"many": 20, "few": pytest.approx(0.2 * 22)}
-    assert any(note.startswith("few: has so few images") for note in mixture.source.notes)
+    weights, notes = mixture.weights_of(mixture.source.members)
+    assert weights == mixture.weights == {"many": 20, "few": pytest.approx(0.2 * 22)}
+    assert [note[:22] for note in notes] == ["few: has so few images"]
+    assert mixture.weights_of(["many", "few"]) == ({"many": 1, "few": 1}, ())  # of two that are trained on
 
 
 @pytest.fixture
@@ -123,6 +125,27 @@ def test_a_name_in_a_label_map_that_is_not_there_is_refused(folder):
         ConfigError, match=r"sources\.few\.labels: .* no label map; name its file in `labels`"
     ):
         described(folder, few='labels = "few"')
+
+
+@pytest.mark.parametrize("labels", ["", 'labels = "fwe"'])
+def test_the_rows_of_another_source_are_not_taken_for_a_name_that_is_asked_for(folder, labels):
+    (folder / "map.csv").write_text("source,label,classes\nothers,can,jar\n")
+    if labels:
+        with pytest.raises(ConfigError, match="has no rows of a source 'fwe'; choices: others"):
+            mapped(folder, labels)
+    else:
+        assert mapped(folder, labels).allowed.sum() == 22
+    (folder / "map.csv").write_text("label,classes\ncan,jar\njar,jar\n")  # of no source in particular
+    assert mapped(folder, 'labels = "few"').labels[-2:].tolist() == [1, 1]
+
+
+def test_what_meanings_say_beside_a_label_map_or_of_no_label_is_told(folder):
+    meanings = '[sources.few.meanings]\ncan = ["can"]\njar = ["jar"]\njra = ["can"]'
+    notes = described(folder, few=meanings).source.notes
+    assert "few: no image has the label 'jra', of which `meanings` speak" in notes
+    with pytest.raises(ConfigError, match=r"sources\.few: `labels` and `meanings` both say") as error:
+        described(folder, few=f'labels = "few"\n{meanings}')
+    assert "\n" not in str(error.value)
 
 
 def test_a_source_behind_a_url_is_read_from_there(folder):

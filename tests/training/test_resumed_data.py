@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -112,4 +113,66 @@ def test_a_damaged_file_of_what_was_held_out_is_one_line(images, tmp_path, conte
 def test_what_a_run_keeps_is_read_by_people_too(images, tmp_path):
     first = begun(recipe(images), tmp_path / "run")
     kept = json.loads((tmp_path / "run" / "data.json").read_text())
-    assert kept == {"left_out": list(first.left_out.names), "unused": [], "notes": first.notes, "skipped": {}}
+    held_out = {"left_out": list(first.left_out.names), "unused": []}
+    assert kept == held_out | {"notes": first.notes, "skipped": {}, "weights": {}, "described": ""}
+
+
+@pytest.fixture
+def described(images, tmp_path):
+    """Returns a function: changes of a data description of two sources -> a recipe that trains on it."""
+    draw_images(tmp_path / "street", 60)
+    (tmp_path / "street" / "glass").rename(tmp_path / "street" / "bottles")
+    text = (
+        'classes = "home"\n[sources.home]\npath = "images"\n[sources.street]\npath = "street"\nweight = 9\n'
+        "[sources.street.meanings]\n"
+        + "".join(f'"{name}" = ["{name}"]\n' for name in ("eggshells", "paper_cups", "tea_bags", "종이"))
+        + 'bottles = ["glass"]\n'
+    )
+
+    def recipe_with(old: str = "", new: str = "", several: bool = False):
+        (tmp_path / "mix.toml").write_text(text.replace(old, new, 1))
+        config = recipe(tmp_path / "mix.toml", leave_out=())
+        config.data.split.group = "none"
+        config.loss.kind = "multilabel" if several else config.loss.kind
+        return config
+
+    return recipe_with
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "several"),
+    [
+        ("weight = 9", "weight = 3", False),
+        ("weight = 9\n", "", True),
+        ('["glass"]', '["glass", "tea_bags"]', False),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_description_of_its_images(described, tmp_path, old, new, several):
+    first = begun(described(several=several), tmp_path / "run")
+    again, _ = resumed(described(several=several), tmp_path / "run")
+    assert again.weights == first.weights and again.notes == first.notes
+    changed = described(old, new, several)
+    with pytest.raises(UserError, match=r"mix\.toml: other weights, classes or meanings of labels") as error:
+        resumed(changed, tmp_path / "run")
+    assert "\n" not in str(error.value)
+    kept = json.loads((tmp_path / "run" / "data.json").read_text())
+    del kept["weights"], kept["described"]  # as an earlier version wrote it
+    (tmp_path / "run" / "data.json").write_text(json.dumps(kept))
+    assert resumed(changed, tmp_path / "run")[0].source.names == first.source.names
+
+
+def test_a_run_draws_its_sources_as_it_began_and_by_default_as_often_as_they_have_training_images(
+    described, images, tmp_path
+):
+    config = described("weight = 9\n")
+    first = begun(config, tmp_path / "run")
+    trained = Counter(first.source.members[i] for i in first.indices("train"))
+    assert first.weights == trained and trained["street"] < 60
+    shutil.copy(images / "glass" / "01.jpg", images / "glass" / "new.jpg")
+    (images / first.source.names[first.indices("train")[0]].removeprefix("home/")).write_bytes(b"")
+    again, _ = resumed(config, tmp_path / "run")
+    assert len(again.source) == len(first.source) - 1 and again.weights == first.weights
+    kept = json.loads((tmp_path / "run" / "data.json").read_text())
+    del kept["weights"], kept["described"]
+    (tmp_path / "run" / "data.json").write_text(json.dumps(kept))
+    assert resumed(config, tmp_path / "run")[0].weights == {"home": 41, "street": 60}  # as earlier versions

@@ -5,7 +5,7 @@ labels = "label_map.csv"         # what the labels of the others mean, see `labe
 
 [sources.household]
 path = "household_waste"         # beside this file, or absolute, or a URL
-weight = 3                       # share of the training batches; by default the number of its images
+weight = 3                       # share of the training batches; by default the number of its training images
 
 [sources.trashnet]
 path = "trashnet"
@@ -20,7 +20,8 @@ of a source can mean: there it is neither learned nor scored, for nobody has loo
 
 import csv
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,18 +52,51 @@ class Mixture:
     Attributes:
         source: the images, with `allowed`, or `shown` and `unsaid`, `members` and `groups`; names, also of groups,
             begin with their source's.
-        weights: source -> share of the training batches, relative to the others'.
+        given: source -> its share of the training batches, relative to the others', where the description says it.
         label_map: of the description, None where it has none.
     """
 
     source: Source
-    weights: Mapping[str, float]
+    given: Mapping[str, float]
     label_map: LabelMap | None
 
     @property
     def together(self) -> tuple[str, ...]:
         """Per image the group that it was given, '' for none."""
         return self.source.groups or ()
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Source -> its share of the batches, where all images are trained on."""
+        return self.weights_of(self.source.members or ())[0]
+
+    def weights_of(self, members: Iterable[str]) -> tuple[dict[str, float], tuple[str, ...]]:
+        """Returns the shares of the sources of some images, and a note for each that is above the number of these.
+
+        Args:
+            members: of the images that are trained on, the source of each.
+
+        Raises:
+            ConfigError: a share is so small that the source is hardly ever drawn.
+        """
+        counts = Counter(members)
+        weights = {name: self.given.get(name, float(count)) for name, count in counts.items()}
+        least = LEAST_SHARE * sum(weights.values())
+        few = [name for name in weights if weights[name] < least]
+        if few and self.given:
+            name = min(few, key=lambda name: weights[name])
+            raise ConfigError(
+                KEY,
+                f"{self.source.origin}: sources.{name}: has {weights[name]:g} of a total weight of "
+                f"{sum(weights.values()):g}, a share below {LEAST_SHARE:g}; weights are relative, and by default "
+                "the number of training images: give every source one, or none",
+            )
+        notes = tuple(
+            f"{name}: has so few images that they are drawn more often than others, {LEAST_SHARE:g} of all; "
+            "give every source a weight to say how often"
+            for name in few
+        )
+        return {name: max(weight, least) for name, weight in weights.items()}, notes
 
 
 def is_description(path: str | Path) -> bool:
@@ -108,19 +142,20 @@ def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS)
         raise
     except UserError as error:
         raise ConfigError(key, str(error)) from None
-    notes: list[str] = []
+    notes = _unknown_meanings(opened, content["sources"])
     together = tuple(
         group
         for name, source in opened.items()
         for group in _together(path, name, source, content["sources"][name], notes)
     )
-    weights, raised = _weights(path, content["sources"], opened)
     joined = _joined(opened, classes, path)
-    joined = replace(joined, notes=joined.notes + raised)
     source = (_with_several if reading.several else _with_allowed)(joined, opened, meant)
     made_of = label_map.materials(classes) if label_map else None
     source = replace(source, materials=made_of, groups=together, notes=(*source.notes, *notes))
-    return Mixture(source, weights, label_map)
+    given = {name: float(entry["weight"]) for name, entry in content["sources"].items() if "weight" in entry}
+    mixture = Mixture(source, given, label_map)
+    mixture.weights_of(source.members or ())  # what cannot be drawn is said before images are read
+    return mixture
 
 
 def _read(path: Path, key: str) -> dict[str, Any]:
@@ -169,31 +204,6 @@ def _where(path: Path, entry: Mapping[str, Any]) -> Path | str:
     return entry["path"] if is_url(entry["path"]) else path.parent / user_path(entry["path"])
 
 
-def _weights(
-    path: Path, entries: Mapping[str, Mapping[str, Any]], opened: Mapping[str, Source]
-) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Returns the weight of each source, and a note for each that has more than the number of its images."""
-    weights = {name: float(entries[name].get("weight", len(source))) for name, source in opened.items()}
-    given = [name for name in opened if "weight" in entries[name]]
-    name, least = min(weights, key=lambda name: weights[name]), LEAST_SHARE * sum(weights.values())
-    if weights[name] >= least:
-        return weights, ()
-    if given:
-        raise ConfigError(
-            KEY,
-            f"{path}: sources.{name}: has {weights[name]:g} of a total weight of {sum(weights.values()):g}, a "
-            f"share below {LEAST_SHARE:g}; weights are relative, and by default the number of images: give "
-            "every source one, or none",
-        )
-    notes = tuple(
-        f"{name}: has so few images that they are drawn more often than others, {LEAST_SHARE:g} of all; "
-        "give every source a weight to say how often"
-        for name, weight in weights.items()
-        if weight < least
-    )
-    return {name: max(weight, least) for name, weight in weights.items()}, notes
-
-
 def _classes(path: Path, given: Any, opened: Mapping[str, Source]) -> tuple[str, ...]:
     if isinstance(given, str):
         if given not in opened:
@@ -216,6 +226,9 @@ def _meant(
     """Returns bool [L, C], the classes that each of a source's L labels can mean."""
     where = f"{path}: sources.{name}"
     if "meanings" in entry:
+        if "labels" in entry:
+            problem = "`labels` and `meanings` both say what its labels mean; give one of them"
+            raise ConfigError(KEY, f"{where}: {problem}")
         meanings = {
             composed(label): Meaning(tuple(map(composed, names)))
             for label, names in entry["meanings"].items()
@@ -227,6 +240,19 @@ def _meant(
         meanings = {composed(label): Meaning((label,)) for label in own} | dict(rows)
         where = str(label_map.path) if rows and label_map else where
     return allowed_classes(source.classes, meanings, classes, where)
+
+
+def _unknown_meanings(opened: Mapping[str, Source], entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Returns a note for each source whose `meanings` name labels that none of its images has."""
+    notes = []
+    for name, source in opened.items():
+        labels = {*map(composed, source.classes)}
+        unknown = sorted({*map(composed, entries[name].get("meanings", {}))} - labels)
+        if unknown:
+            notes.append(
+                f"{name}: no image has the label {listed(map(repr, unknown))}, of which `meanings` speak"
+            )
+    return notes
 
 
 def _rows(
@@ -245,7 +271,7 @@ def _rows(
         return {}
     if are_classes and not asked and composed(name) not in label_map.sources:
         return {}
-    return label_map.of(str(entry.get("labels", name)))
+    return label_map.named(str(entry["labels"])) if asked else label_map.of(name)
 
 
 def _together(path: Path, name: str, source: Source, entry: Mapping[str, Any], notes: list[str]) -> list[str]:

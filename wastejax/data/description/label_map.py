@@ -40,16 +40,24 @@ class LabelMap:
     sources: Mapping[str, Mapping[str, Meaning]]
 
     def of(self, source: str) -> Mapping[str, Meaning]:
-        """Returns the labels of one source.
+        """Returns the labels of one source, or of the only one that there is, whatever its name.
 
         Raises:
             UserError: the file does not know the source, and knows several.
         """
+        return next(iter(self.sources.values())) if len(self.sources) == 1 else self.named(source)
+
+    def named(self, source: str) -> Mapping[str, Meaning]:
+        """Returns the labels of the source of that name, or all where the file names none.
+
+        Raises:
+            UserError: the file does not know the source.
+        """
         source = composed(source)
         if source in self.sources:
             return self.sources[source]
-        if len(self.sources) == 1:
-            return next(iter(self.sources.values()))
+        if set(self.sources) == {""}:
+            return self.sources[""]
         hint = nearest(source, self.sources)
         raise UserError(f"{self.path}: has no rows of a source {source!r}{hint}")
 

@@ -16,7 +16,7 @@ from wastejax.data.duplicates import Scan, group_duplicates, joined_groups, scan
 from wastejax.data.formats.boxes import MARGIN, Reading
 from wastejax.data.prepare.checks import check_all_left, check_content, check_opened, check_splits
 from wastejax.data.prepare.corrected import notes_on_changes, select_held_out, trained_on
-from wastejax.data.prepare.kept import Kept
+from wastejax.data.prepare.kept import Kept, check_described, digest_of, weights_for
 from wastejax.data.prepare.notes import describe_scene, notes_on_given, notes_on_split, notes_on_twins
 from wastejax.data.sources import Source, open_source
 from wastejax.data.split import SPLITS, Manifest, deal_missing, load_manifest, shorten
@@ -47,6 +47,7 @@ class Dataset:
         corrected: how many images these relabel, drop and confirm.
         digest: of shards, what changes with any of their labels, groups and splits; else empty.
         unused: names of the images that are neither in `source` nor in `left_out`.
+        described: see `digest_of`; empty where there is no data description.
     """
 
     source: Source
@@ -61,12 +62,15 @@ class Dataset:
     corrected: Mapping[str, int] = field(default_factory=dict)
     digest: str = ""
     unused: tuple[str, ...] = ()
+    described: str = ""
 
     @property
     def kept(self) -> Kept:
         """What a run keeps of them beside its manifest."""
         left_out = () if self.left_out is None else self.left_out.names
-        return Kept(left_out, self.unused, tuple(self.notes), self.skipped)
+        return Kept(
+            left_out, self.unused, tuple(self.notes), self.skipped, dict(self.weights), self.described
+        )
 
     def indices(self, split: str) -> np.ndarray:
         """Returns int64 [M], the images of one split, in the order of the source.
@@ -116,7 +120,7 @@ def prepare(
 
     Raises:
         ConfigError: a value is impossible, there are not enough images or classes, files are unreadable and
-            `on_bad_image` is 'raise', or the manifest does not fit the data.
+            `on_bad_image` is 'raise', or the manifest or what is `kept` does not fit the data.
         UserError: the corrections do not fit the data.
     """
     if data_config.source.startswith(PREFIX):
@@ -126,6 +130,7 @@ def prepare(
     corrections, changes = _corrections(source, data_config)
     source, manifest, left_out = _choose(source, data_config, notes, changes, kept)
     after, _ = trained_on(source, changes, leave_out)
+    check_described(mixture, after, kept)
     notes += check_opened(source, after, manifest is not None)
     good, seen, skipped = _read(source, data_config, changes, cache_dir, say)
     notes += [f"{len(skipped):,} unreadable images are left out"] if skipped else []
@@ -152,9 +157,17 @@ def prepare(
         notes += notes_on_twins(source, groups, splits) if compared else [NOT_COMPARED]
     left_out, unreadable = _held_out(left_out, data_config, cache_dir, say, notes)
     dealt = Dataset(source, groups, splits, skipped | unreadable, notes, left_out, phash)
-    weights = mixture.weights if mixture else {}
-    dealt = replace(dealt, weights=weights, corrections=corrections, corrected=changes.counts)
-    return _as_begun(dealt, opened, kept)
+    dealt = replace(dealt, corrections=corrections, corrected=changes.counts)
+    return _as_begun(_weighed(dealt, mixture, kept), opened, kept)
+
+
+def _weighed(dataset: Dataset, mixture: Mixture | None, kept: Kept | None) -> Dataset:
+    """Returns the images with the weights of their sources, and what else a data description says of them."""
+    members = dataset.source.members or ()
+    trained = [members[i] for i in dataset.indices("train")] if members else []
+    weights, notes = weights_for(mixture, trained, kept)
+    said = digest_of(mixture, dataset.source)
+    return replace(dataset, weights=weights, notes=[*dataset.notes, *notes], described=said)
 
 
 def _as_begun(dataset: Dataset, opened: Sequence[str], kept: Kept | None) -> Dataset:
