@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from corrections_file import to_csv
 from PIL import ImageEnhance
-from test_prepare import config_for, fails, folder, photo, ready, save  # noqa: F401 - a fixture
+from test_prepare import config_for, fails, folder, photo, ready, save, write_class  # noqa: F401 - a fixture
 
 from wastejax.data.corrections import Corrections, Row, load_corrections
+from wastejax.data.formats.boxes import Reading
 from wastejax.data.prepare import prepare
-from wastejax.data.sources import open_folder
+from wastejax.data.sources import open_data, open_folder
 from wastejax.data.split import recognize, save_manifest
-from wastejax.errors import UserError
+from wastejax.errors import ConfigError, UserError
 
 
 def write(path: Path, *rows: tuple[str, ...]) -> Path:
@@ -299,3 +300,62 @@ def test_labels_that_mean_several_classes_become_one(tmp_path):
     np.testing.assert_array_equal(source.allowed[source.names.index("street/bottle/23.png")], [True, True])
     assert "street/bottle/22.png" not in source.names
     assert (tmp_path / "street" / "bottle" / "22.png").is_file()  # nothing of the user's is changed
+
+
+@pytest.mark.parametrize("label", ["bottle", "can"])
+def test_corrections_of_another_label_are_refused_in_a_description_too(tmp_path, label):
+    """Of images whose label means one class, and several: they are then called by the first of these."""
+    for name, first in (("bottle", 0), ("can", 10)):
+        write_class(tmp_path / "street" / name, 4, first)
+    (tmp_path / "d.toml").write_text(
+        'classes = ["glass", "metal", "paper"]\n[sources.street]\npath = "street"\n'
+        'meanings = { bottle = ["glass"], can = ["glass", "metal"] }\n'
+    )
+    source = open_data(tmp_path / "d.toml")
+    name = f"street/{label}/00.png"
+    for new, old in (("metal", "glass"), ("glass", "paper")):  # of data that are corrected meanwhile, too
+        file = write(tmp_path / "c.csv", (name, new, old))
+        assert load_corrections(file).of(source).confirmed == {name}
+    file = write(tmp_path / "c.csv", (name, "metal", "paper"))
+    with pytest.raises(UserError, match="was labeled 'paper' when it was corrected, and is labeled 'glass'"):
+        load_corrections(file).of(source)
+
+
+@pytest.fixture
+def table(folder) -> Path:  # noqa: F811
+    """The images with several labels each, one of them misspelled."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    rows = [f"{name},{('glass', 'metal', 'glass;metal')[i % 3]}" for i, name in enumerate(names)]
+    rows[0] = f"{names[0]},glas;metal"
+    (folder / "list.csv").write_text("file,labels\n" + "\n".join(rows) + "\n")
+    return folder / "list.csv"
+
+
+@pytest.mark.parametrize("label", ["glass;metal", "drop"])
+@pytest.mark.parametrize("given", ["", "manifest"])
+def test_a_misspelled_class_is_corrected_away_where_images_have_several(table, tmp_path, label, given):
+    file = write(tmp_path / "c.csv", ("glass/00.png", label, "glas;metal"))
+    with pytest.raises(ConfigError, match=r"too few images to split: class 'glas' \(1\)"):
+        prepare(config_for(table), 17, None, several=True)
+    config = config_for(table, corrections=str(file))
+    dataset = prepare(config, 17, None, several=True)
+    if given:
+        save_manifest(tmp_path / "m.csv", dataset.source, dataset.groups, dataset.splits)
+        config.split.manifest = str(tmp_path / "m.csv")
+        dataset = prepare(config, 17, None, several=True)
+    assert dataset.source.classes == ("glass", "metal") and dataset.source.shown.shape[1] == 2
+    assert not any("lists no image of" in note for note in dataset.notes)
+    source = open_data(table, reading=Reading(several=True))
+    assert load_corrections(file).of(source).applied(source).classes == ("glass", "metal")
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_classes_of_which_a_manifest_lists_no_image_are_named(folder, tmp_path, several):  # noqa: F811
+    write_class(folder / "shoes", 4, 300)
+    dataset = prepare(config_for(folder), 17, None)
+    chosen = np.flatnonzero([not name.startswith("shoes") for name in dataset.source.names])
+    manifest = tmp_path / "m.csv"
+    save_manifest(manifest, dataset.source.select(chosen), dataset.groups[chosen], dataset.splits[chosen])
+    found = prepare(config_for(folder, split__manifest=str(manifest)), 17, None, several=several)
+    assert found.source.classes == ("glass", "metal")
+    assert f"{manifest} lists no image of shoes, which are not learned" in found.notes

@@ -82,7 +82,7 @@ class Corrections:
         for name, row in given.rows.items():
             actual = current[names[name]] if name in names else ""
             old, new = (_cell(cell, source) for cell in (row.old_label, row.label))
-            if source.allowed is None and name in names and row.old_label and actual not in (old, new):
+            if name in names and row.old_label and actual not in (old, new):
                 raise self.wrong(
                     f"{name}: was labeled {row.old_label!r} when it was corrected, and is labeled {actual!r} in "
                     "the data; review it again, or remove its row"
@@ -189,7 +189,9 @@ class Changes:
     def applied(self, source: Source) -> Source:
         """Returns a source with the corrected labels, without the dropped images."""
         source = self.relabeled(source)
-        return source.select(self.kept(source)) if self.dropped & set(source.names) else source
+        if not self.dropped & set(source.names):
+            return source
+        return source.select(self.kept(source)).with_shown_classes()
 
 
 def _with_labels(source: Source, changed: Mapping[int, str]) -> Source:
@@ -202,7 +204,7 @@ def _with_labels(source: Source, changed: Mapping[int, str]) -> Source:
 
 
 def _with_sets(source: Source, changed: Mapping[int, Sequence[str]]) -> Source:
-    """Returns a source of several labels per image, of which some images (by index) show other classes."""
+    """Returns a source of several labels an image, of which some (by index) show others; drops classes as above."""
     assert source.shown is not None
     shown = source.shown.copy()
     unsaid = None if source.unsaid is None else source.unsaid.copy()
@@ -210,7 +212,7 @@ def _with_sets(source: Source, changed: Mapping[int, Sequence[str]]) -> Source:
         shown[i] = np.isin(source.classes, names)
         if unsaid is not None:
             unsaid[i] = False
-    return replace(source, shown=shown, unsaid=unsaid, labels=rarest(shown))
+    return replace(source, shown=shown, unsaid=unsaid, labels=rarest(shown)).with_shown_classes()
 
 
 def _classes(cell: str, source: Source) -> list[str]:

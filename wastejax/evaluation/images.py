@@ -77,7 +77,7 @@ def asked_images(
         raise UserError(f"{error}; were the run's images moved? Give their folder as --data") from None
     changes = changes_asked(asked, source)
     kept = ~np.isin(listed.indices, _of_classes(source, config["data"].get("leave_out", ()), changes))
-    source = changes.relabeled(source).select(listed.indices[kept])
+    source = changes.relabeled(source).select(listed.indices[kept]).with_shown_classes()
     chosen = np.flatnonzero(listed.splits[kept] == (asked.split or "test"))
     chosen = np.intersect1d(chosen, changes.kept(source))
     return source, chosen if asked.partial else one_class(source, chosen)
@@ -158,7 +158,7 @@ def given_images(
             "note: the run was trained with corrected labels; --corrections=RUN/corrections.csv scores with them"
         )
     source, kept = changes.relabeled(source), changes.kept(source)
-    source, known = source.select(kept), known[:, kept]
+    source, known = source.select(kept).with_shown_classes(), known[:, kept]
     single = one_class(source, np.arange(len(source)))
     if len(single) < len(source) and not asked.partial:
         say(

@@ -90,6 +90,24 @@ class Source:
             materials=None if self.materials is None else tuple(self.materials[i] for i in kept),
         )
 
+    def with_shown_classes(self) -> "Source":
+        """Returns the images without the classes that none of them shows, where they have several labels.
+
+        All classes stay in the images of a data description, which says which there are.
+        """
+        if self.shown is None or self.members is not None or self.shown.any(axis=0).all():
+            return self
+        kept = np.flatnonzero(self.shown.any(axis=0))
+        shown, unsaid = self.shown[:, kept], self.unsaid
+        return replace(
+            self,
+            classes=tuple(self.classes[i] for i in kept),
+            shown=shown,
+            unsaid=None if unsaid is None else unsaid[:, kept],
+            labels=rarest(shown),
+            materials=None if self.materials is None else tuple(self.materials[i] for i in kept),
+        )
+
     @property
     def meanings(self) -> np.ndarray:
         """Bool [N, C]: the classes that each image may show."""

@@ -233,8 +233,8 @@ def _choose(
     if config.split.manifest:
         manifest = load_manifest(config.split.manifest, source, changes.labels)
         # The manifest of a run lists no image of these classes; a user's own may choose among them.
-        listed = np.intersect1d(foreign, manifest.indices)
-        foreign = listed if len(listed) else foreign
+        among = np.intersect1d(foreign, manifest.indices)
+        foreign = among if len(among) else foreign
         dropped = np.setdiff1d(np.arange(len(source)), changes.kept(source))
         unlisted = len(source) - len(np.union1d(np.union1d(manifest.indices, dropped), foreign))
         if unlisted and kept is None:  # or it is told
@@ -244,8 +244,14 @@ def _choose(
         if kept is not None:
             foreign = kept.held_out_in(source)
     outside = select_held_out(source, foreign, leave_out, changes, notes) if leave_out else None
-    source = changes.relabeled(source) if manifest is not None else source
-    return source.select(chosen), manifest, outside
+    if manifest is None:
+        return source.select(chosen), None, outside
+    listed = changes.relabeled(source).select(chosen).with_shown_classes()
+    lost = {*changes.applied(source).classes} - {*listed.classes, *leave_out}
+    if lost and kept is None:
+        names = ", ".join(shorten(sorted(lost)))
+        notes.append(f"{config.split.manifest} lists no image of {names}, which are not learned")
+    return listed, manifest, outside
 
 
 def images_of(source: Source, names: Sequence[str]) -> np.ndarray:

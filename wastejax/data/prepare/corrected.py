@@ -24,7 +24,7 @@ def trained_on(source: Source, changes: Changes, leave_out: Sequence[str]) -> tu
     if not changes.labels and not away:
         return source, np.arange(len(source))
     stay = np.array([i for i, name in enumerate(source.names) if name not in away], np.int64)
-    return changes.relabeled(source).select(stay), stay
+    return changes.relabeled(source).select(stay).with_shown_classes(), stay
 
 
 def notes_on_changes(changes: Changes, leave_out: Sequence[str]) -> list[str]:
