@@ -64,7 +64,9 @@ def without(bundle: Bundle, items: list[Item], features: np.ndarray, source: str
     shown = seen.allowed.any(axis=1)
     taught = with_familiarity(taught, features[learned & shown], SLOPE, PROTOTYPES)
     home = (seen.sources == "household") & (seen.splits == "val")
-    found = calibrate(logits_of(taught, features[home]), seen.allowed[home].argmax(axis=1), bundle.bins)
+    found = calibrate(
+        logits_of(taught, features[home]), seen.allowed[home].argmax(axis=1), bundle.bins_or_own
+    )
     return replace(taught, temperature=found.temperature, thresholds=dict(found.thresholds))
 
 
@@ -120,7 +122,7 @@ def _judge(bundle: Bundle, seen: Seen, rows: np.ndarray) -> tuple[np.ndarray, np
     """Returns which answers are right, and which are kept."""
     logits = logits_of(bundle, seen.features[rows])
     threshold = bundle.thresholds["0.95"]
-    sure = bin_probability(logits, bundle.temperature, bundle.bins)
+    sure = bin_probability(logits, bundle.temperature, bundle.bins_or_own)
     return right_of(logits, seen.allowed[rows]), sure >= (np.inf if threshold is None else threshold)
 
 
@@ -186,7 +188,9 @@ def reweighted(bundle: Bundle, mine: np.ndarray, seen: Seen) -> Bundle:
 def self_taught(bundle: Bundle, mine: np.ndarray, seen: Seen) -> Bundle:
     """Takes the answers that are kept for labels (Lee 2013), and learns these as `adapt` does."""
     logits = logits_of(bundle, mine)
-    sure = bin_probability(logits, bundle.temperature, bundle.bins) >= (bundle.thresholds["0.95"] or np.inf)
+    sure = bin_probability(logits, bundle.temperature, bundle.bins_or_own) >= (
+        bundle.thresholds["0.95"] or np.inf
+    )
     if sure.sum() < cameras.FEWEST:
         return bundle
     allowed = np.eye(logits.shape[1], dtype=bool)[logits.argmax(axis=1)]

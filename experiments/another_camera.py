@@ -249,7 +249,7 @@ def study(
     save_bundle(path, uncalibrated(taught(learned)), "int8")
     logits = logits_of(load_bundle(path), seen)
     home_val = (sources == HOME) & (splits == "val")
-    at_home = calibrate(logits[home_val], allowed[home_val].argmax(axis=1), bundle.bins)
+    at_home = calibrate(logits[home_val], allowed[home_val].argmax(axis=1), bundle.bins_or_own)
     temperature = at_home.temperature
     judging = np.isin(sources, JUDGES)
     # Thresholds are chosen on one half of the groups, and judged on the other.
@@ -261,7 +261,7 @@ def study(
             Answers(logits[judging & half], allowed[judging & half], sources[judging & half]),
             temperature,
             accuracy,
-            bundle.bins,
+            bundle.bins_or_own,
         )
         for accuracy in ACCURACIES
     }
@@ -271,7 +271,7 @@ def study(
     def scores(values: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
         names = sources[rows].tolist()
         return score_by_source(
-            values[rows], allowed[rows], names, temperature, thresholds["0.95"], bundle.bins, made_of
+            values[rows], allowed[rows], names, temperature, thresholds["0.95"], bundle.bins_or_own, made_of
         )
 
     test = np.isin(sources, LICENSED) & (splits == "test")
@@ -280,7 +280,7 @@ def study(
     scored = score(logits[home], labels, bundle.classes, bins=bundle.bins)
     calibration = Calibration(temperature, thresholds)
     result: dict[str, Any] = {
-        "test": scored | score_trust(logits[home], labels, calibration, bins=bundle.bins),
+        "test": scored | score_trust(logits[home], labels, calibration, bins=bundle.bins_or_own),
         "alpha": ALPHA,
         "mixed_alpha": MIXED_ALPHA,
         "kept": KEPT,

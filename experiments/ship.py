@@ -97,7 +97,7 @@ def measure(run: Path, stored: Bundle) -> dict[str, Any]:
     some = spread(indices, CORRUPTED)
     correct, labels = robustness.measure(stored, source, some)
     worse = robustness.summary(correct, labels, stored.classes)
-    scores = scored.scores | score_trust(scored.logits, scored.labels, calibration, bins=stored.bins)
+    scores = scored.scores | score_trust(scored.logits, scored.labels, calibration, bins=stored.bins_or_own)
     # Of each bin the scores, and what people call it.
     for name, of_bin in scores["per_bin"].items():
         of_bin["name"] = stored.taxonomy.bins[name].name()

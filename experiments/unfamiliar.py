@@ -68,7 +68,7 @@ def compare(bundle: Bundle, items: list[Item], seen: np.ndarray) -> list[dict[st
     temperature = calibrate(logits[home_val], labels[home_val]).temperature
     rows = [
         row("probability of the class", max_probability(logits, temperature)),
-        row("probability of the bin", bin_probability(logits, temperature, bundle.bins)),
+        row("probability of the bin", bin_probability(logits, temperature, bundle.bins_or_own)),
         row("energy", energy(logits, temperature)),
     ]
     unit = seen / np.linalg.norm(seen, axis=1, keepdims=True)
@@ -81,7 +81,9 @@ def compare(bundle: Bundle, items: list[Item], seen: np.ndarray) -> list[dict[st
     for slope in SLOPES:
         found = logits_of(with_familiarity(bundle, seen[learned], slope), seen)
         own = calibrate(found[home_val], labels[home_val]).temperature
-        rows.append(row(f"bin, 256 centers, slope {slope:g}", bin_probability(found, own, bundle.bins)))
+        rows.append(
+            row(f"bin, 256 centers, slope {slope:g}", bin_probability(found, own, bundle.bins_or_own))
+        )
     return rows
 
 

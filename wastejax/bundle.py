@@ -98,8 +98,13 @@ class Bundle:
 
     @property
     def bins(self) -> tuple[str, ...] | None:
-        """The sorting bin of each class; None where the taxonomy does not know them all."""
+        """The sorting bin of each class; None where the taxonomy does not know them all: no bin can be judged."""
         return self.taxonomy.bins_of(self.classes)
+
+    @property
+    def bins_or_own(self) -> tuple[str, ...]:
+        """The bin of each class, by whose probability answers are rejected; see `Taxonomy.bins_or_own`."""
+        return self.taxonomy.bins_or_own(self.classes)
 
     @cached_property
     def logits(self) -> Callable[[Any], Any]:

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
     say(f"top-1 {scores['top1']:.1%}  (95 % interval {low:.1%} to {high:.1%})   top-5 {scores['top5']:.1%}")
     told = scores["calibration"]  # what `predict` says: with the temperature
     say(f"macro-F1 {scores['macro_f1']:.1%}   loss {told['loss']:.3f}   calibration error {told['ece']:.1%}")
-    _say_trust(scores, say)
+    _say_trust(bundle, scores, say)
     _say_bins(bundle, scores, say)
     for domain, of_domain in scores["per_domain"].items():
         say(f"  {domain}: top-1 {of_domain['top1']:.1%} of {of_domain['num_images']:,}")
@@ -111,7 +111,7 @@ def _run_labels(args: argparse.Namespace, asked: Asked, say: Say) -> None:
     write_out(args, scores, say)
 
 
-def _say_trust(scores: dict[str, Any], say: Say) -> None:
+def _say_trust(bundle: Bundle, scores: dict[str, Any], say: Say) -> None:
     calibrated = scores["calibration"]
     if scores["selective"]["at"]:
         if calibrated["temperature"] != 1:
@@ -133,7 +133,10 @@ def _say_trust(scores: dict[str, Any], say: Say) -> None:
             )
         of_bins = scores.get("selective_bins", {}).get(wanted, {"accuracy": None})
         if of_bins["accuracy"] is not None:
-            say(f"    names the bin of {of_bins['coverage']:.1%}, of these {of_bins['accuracy']:.1%} right")
+            what = "bin" if bundle.bins else "bin, or a class without a rule,"
+            say(
+                f"    names the {what} of {of_bins['coverage']:.1%}, of these {of_bins['accuracy']:.1%} right"
+            )
     if "ood" in scores:
         say(
             f"detection of {scores['ood']['num_images']:,} out-of-distribution images "

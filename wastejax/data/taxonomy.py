@@ -27,6 +27,7 @@ SIGNS = (
 _COLOR = re.compile(r"#[0-9a-f]{6}", re.IGNORECASE)
 _TEXT = re.compile(r"(advice_)?[a-z]{2}")
 _KEY = "config.data.taxonomy"
+_OWN = "\0"  # what the bin of a class without a rule begins with, which no file's bin does
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,15 @@ class Taxonomy:
         """Returns the bin of each class; None where some class has no rule, as then no bin is certain."""
         items = [self.find(name) for name in classes]
         return None if None in items else tuple(item.bin for item in items if item is not None)
+
+    def bins_or_own(self, classes: Sequence[str]) -> tuple[str, ...]:
+        """Returns the bin of each class; a class without a rule is a bin of its own.
+
+        Answers are rejected by the sum over the bin's classes, so whatever chooses or judges thresholds adds up
+        these.
+        """
+        items = [(name, self.find(name)) for name in classes]
+        return tuple(_OWN + name if item is None else item.bin for name, item in items)
 
     def only(self, classes: Sequence[str]) -> "Taxonomy":
         """Returns the rules for these classes alone, under the names given, with the bins and sources they need."""
@@ -244,6 +254,16 @@ def with_looks(taxonomy: Taxonomy) -> Taxonomy:
         for name, b in taxonomy.bins.items()
     }
     return replace(taxonomy, bins=bins)
+
+
+def all_known(bins: Sequence[str]) -> bool:
+    """Whether every class has a rule, so that bins can be judged; takes what `Taxonomy.bins_or_own` returns."""
+    return not any(name.startswith(_OWN) for name in bins)
+
+
+def some_known(bins: Sequence[str]) -> bool:
+    """Whether any class has a rule, so that there are bins at all; takes what `Taxonomy.bins_or_own` returns."""
+    return not all(name.startswith(_OWN) for name in bins)
 
 
 @cache

@@ -106,9 +106,7 @@ class Predictor:
             row: the probabilities of one image, float32 [C].
         """
         best = int(row.argmax())
-        bins = [self.bin_of(label) for label in self.classes]
-        if not bins[best]:  # without a rule, the class is one of its own
-            return float(row[best])
+        bins = self.taxonomy.bins_or_own(self.classes)
         return float(sum(p for p, name in zip(row, bins, strict=True) if name == bins[best]))
 
     def reject_below(self, accuracy: float | None = None) -> float:

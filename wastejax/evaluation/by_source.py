@@ -7,6 +7,7 @@ import numpy as np
 
 from wastejax.data.description.meant import Meant, meant_by
 from wastejax.data.pipeline import EvalBatches
+from wastejax.data.taxonomy import all_known
 from wastejax.evaluation.evaluate import Evaluation, predict_logits
 from wastejax.evaluation.metrics import bootstrap_interval
 from wastejax.evaluation.ood import bin_probability
@@ -77,7 +78,7 @@ def score_members(
     """
     meant = meant_by(source.select(indices), bundle.classes, source.origin)
     logits = answers_to(bundle, source, indices, known, cache)
-    return score_meant(logits, meant, *calibration, bundle.bins)
+    return score_meant(logits, meant, *calibration, bundle.bins_or_own)
 
 
 def score_by_source(
@@ -97,14 +98,15 @@ def score_by_source(
         members: N names of sources.
         temperature: of the model.
         threshold: calibrated probability of its bin from which on an answer is kept; None keeps none.
-        bins: the sorting bin of each class; None leaves bins out, and each class is one of its own.
+        bins: the sorting bin of each class, see `Taxonomy.bins_or_own`; None: each is one of its own.
         materials: what each class is made of; a label means what any of its classes is made of. None leaves
             materials out, and so are images of no known material.
 
     Returns:
         Source -> `num_images`, those that show a class, and `num_outliers`, those that show none. Of the former
-        `right` (the answer is among the classes allowed), `right_bin`, `right_material`, `kept`, `right_of_kept`;
-        of the latter `outliers_kept`. Each is a share with its `…_ci95`; None where there is nothing to count.
+        `right` (the answer is among the classes allowed), `right_bin` where every class has a rule,
+        `right_material`, `kept`, `right_of_kept`; of the latter `outliers_kept`. Each is a share with its `…_ci95`;
+        None where there is nothing to count.
     """
     answer = logits.argmax(axis=1)
     kept = bin_probability(logits, temperature, bins) >= (np.inf if threshold is None else threshold)
@@ -112,7 +114,7 @@ def score_by_source(
     facts = {"right": (right_of(logits, allowed), shown), "kept": (kept, shown)}
     facts["right_of_kept"] = (facts["right"][0], shown & kept)
     facts["outliers_kept"] = (kept, ~shown)
-    if bins is not None:
+    if bins is not None and all_known(bins):
         same = np.array(bins)[:, None] == np.array(bins)
         facts["right_bin"] = ((allowed @ same)[np.arange(len(answer)), answer], shown)
     if materials is not None:

@@ -187,7 +187,7 @@ def _compare_single(bundles: Sequence[Bundle], answers: Sequence[_Answers]) -> d
 def _compare_sources(bundles: Sequence[Bundle], answers: Sequence[_Answers]) -> dict[str, dict[str, Any]]:
     """Compares the answers to the images of each source, of which at least one shows a class."""
     scores = [
-        score_meant(answer.logits, answer.meant, bundle.temperature, bundle.thresholds, bundle.bins)
+        score_meant(answer.logits, answer.meant, bundle.temperature, bundle.thresholds, bundle.bins_or_own)
         for bundle, answer in zip(bundles, answers, strict=True)
     ]
     right = [right_of(answer.logits, answer.meant.allowed) for answer in answers]

@@ -16,7 +16,7 @@ def max_probability(logits: np.ndarray, temperature: float) -> np.ndarray:
 def bin_probability(logits: np.ndarray, temperature: float, bins: Sequence[str] | None) -> np.ndarray:
     """Calibrated probability of the answer's bin, float [N], the sum over its classes; what `predict` rejects by.
 
-    `bins` names that of each class; None where some class has no rule: then each class is a bin of its own.
+    `bins` names that of each class, see `Taxonomy.bins_or_own`; None: each class is a bin of its own.
     """
     logits = np.asarray(logits, np.float64)
     if bins is None:

@@ -84,7 +84,7 @@ def evaluate_model(
         chosen = readable(foreign, np.arange(len(foreign)), asked, bundle, say)
         batches = EvalBatches(foreign, chosen, bundle.preprocessing, batch_size)
         outside, _ = predict_logits(bundle.logits, batches)
-    trust = score_trust(result.logits, result.labels, calibration, outside, bundle.bins, drawn)
+    trust = score_trust(result.logits, result.labels, calibration, outside, bundle.bins_or_own, drawn)
     scores = result.scores | trust
     if outside is not None:
         scores["ood"]["pictures"] = origin
@@ -162,7 +162,7 @@ def evaluate_labels(
     source = source.select(indices)
     meant = meant_by(source, bundle.classes, asked.data, labels)
     logits = answers_to(bundle, source, np.arange(len(source)))
-    return score_meant(logits, meant, bundle.temperature, bundle.thresholds, bundle.bins)
+    return score_meant(logits, meant, bundle.temperature, bundle.thresholds, bundle.bins_or_own)
 
 
 def _foreign(

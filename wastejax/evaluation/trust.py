@@ -9,6 +9,7 @@ import numpy as np
 from wastejax.bundle import Bundle, keep_calibration, keep_class_thresholds
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import Source
+from wastejax.data.taxonomy import all_known, some_known
 from wastejax.evaluation.calibration import fit_temperature, helps, score_calibration
 from wastejax.evaluation.evaluate import evaluate, evaluate_several
 from wastejax.evaluation.metrics import log_softmax, score_bins
@@ -39,7 +40,7 @@ def calibrate(logits: np.ndarray, labels: np.ndarray, bins: Sequence[str] | None
     Args:
         logits: float [N, C] of images that the network was not trained on.
         labels: int [N], true classes.
-        bins: the bin of each class; None where some class has no rule.
+        bins: the bin of each class, see `Taxonomy.bins_or_own`; None: each is one of its own.
     """
     temperature = fit_temperature(logits, labels) if helps(logits, labels) else 1.0
     confidence, correct = [max_probability(logits, temperature)], [logits.argmax(axis=1) == labels]
@@ -63,7 +64,7 @@ def calibrate_bundle(bundle: Bundle, source: Source, indices: np.ndarray, cache:
     batch_size = bundle.config["eval"]["batch_size"]
     batches = EvalBatches(source, indices, bundle.preprocessing, batch_size, cache)
     result = evaluate(bundle.logits, batches, source, bundle.classes, indices)
-    calibration = calibrate(result.logits, result.labels, bundle.bins)
+    calibration = calibrate(result.logits, result.labels, bundle.bins_or_own)
     prior = trained_on(bundle.path, bundle.config, bundle.classes)
     keep_calibration(
         bundle.path,
@@ -109,14 +110,15 @@ def score_trust(
         labels: int [N], true classes.
         calibration: of the model, from other images.
         outside: float [M, C], logits of images that show none of the classes, if there are any.
-        bins: the bin of each class; None where some class has no rule.
+        bins: see `calibrate`.
         bootstrap: number of resamples of the intervals.
 
     Returns:
         `calibration`, `selective` and, with images from outside, `ood`: what `score_calibration`,
-        `score_selective` and `score_ood` return; with bins `selective_bins` beside, as `score_selective`'s `at`:
-        the answers whose bin is at least as likely as the threshold, and how many of these bins are right; and what
-        `score_bins` returns, now for the probabilities that `predict` adds up.
+        `score_selective` and `score_ood` return. Where any class has a rule `selective_bins` beside, as
+        `score_selective`'s `at`: the answers whose bin is at least as likely as the threshold, and how many of
+        these bins are right. Where all have one also what `score_bins` returns, now for the probabilities that
+        `predict` adds up.
     """
     temperature, thresholds = calibration
     confidence = max_probability(logits, temperature)
@@ -125,10 +127,11 @@ def score_trust(
         "calibration": score_calibration(logits, labels, temperature),
         "selective": score_selective(confidence, correct, thresholds, bootstrap),
     }
-    if bins is not None:
+    if bins is not None and some_known(bins):
         sure = bin_probability(logits, temperature, bins)
         right = right_bin(logits, labels, bins)
         scores["selective_bins"] = score_selective(sure, right, thresholds, bootstrap)["at"]
+    if bins is not None and all_known(bins):
         log_probabilities = log_softmax(np.asarray(logits, np.float64) / temperature)
         scores |= score_bins(log_probabilities, labels, bins, bootstrap)
     if outside is not None:

@@ -141,14 +141,14 @@ def crossval_by_source(bundle: Bundle, seen: Seen) -> dict[str, dict[str, Any]]:
         rest = [(other, shown & (seen.members == other)) for other in names if other != name]
         logits = np.concatenate([out[other][rows] for other, rows in rest])
         allowed = np.concatenate([seen.allowed[rows] for _, rows in rest])
-        calibration = calibrate(logits, _labels(logits, allowed), bundle.bins)
+        calibration = calibrate(logits, _labels(logits, allowed), bundle.bins_or_own)
         scores |= score_by_source(
             out[name][mine],
             seen.allowed[mine],
             [name] * int(mine.sum()),
             calibration.temperature,
             calibration.thresholds["0.95"],
-            bundle.bins,
+            bundle.bins_or_own,
             seen.materials,
         )
     return scores
@@ -213,10 +213,10 @@ def taught_by(bundle: Bundle, seen: Seen) -> tuple[Bundle | None, dict[str, Any]
     if gain_interval(gain, group_of, SURE)[0] <= 0:
         return None, result
     own = after[rows] / bundle.temperature  # where no other temperature helps, it keeps its own
-    calibration = calibrate(own, _labels(own, seen.allowed[rows]), bundle.bins)
+    calibration = calibrate(own, _labels(own, seen.allowed[rows]), bundle.bins_or_own)
     temperature = bundle.temperature * calibration.temperature
     taught = with_head(acquainted(bundle, seen.features[rows]), near_head(seen, rows, head_of(bundle)))
-    sure = bin_probability(after[rows], temperature, bundle.bins)
+    sure = bin_probability(after[rows], temperature, bundle.bins_or_own)
     thresholds = {
         wanted: _promised(
             choose_threshold_surely(sure, right[1], float(wanted), counts=1 / sizes[group_of]),

@@ -110,7 +110,7 @@ def _trust(run: Run, bundle: Bundle, result: Evaluation, calibration: Calibratio
         )
         outside, _ = predict_logits(bundle.logits, batches)
     resamples = run.config.eval.bootstrap
-    scores = score_trust(result.logits, result.labels, calibration, outside, bundle.bins, resamples)
+    scores = score_trust(result.logits, result.labels, calibration, outside, bundle.bins_or_own, resamples)
     if left_out is not None:
         scores["ood"]["pictures"] = f"left out of training: {', '.join(left_out.classes)}"
     correct = result.logits.argmax(axis=1) == result.labels
