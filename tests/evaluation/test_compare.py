@@ -2,22 +2,33 @@
 
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from corrections_file import to_csv
 from small_models import CLASSES, draw_images, write_bundle
 
+from wastejax.bundle import Bundle
 from wastejax.cli.compare import run
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import open_folder
 from wastejax.data.split import save_manifest
 from wastejax.deployment.formats import load_predictor
 from wastejax.errors import UserError
-from wastejax.evaluation.compare import SCORES, _compare_single, compare, mcnemar, paired_interval
+from wastejax.evaluation.compare import (
+    SCORES,
+    _compare_single,
+    compare,
+    compare_models,
+    mcnemar,
+    paired_interval,
+)
 from wastejax.evaluation.evaluate import Evaluation
+from wastejax.evaluation.images import Asked
 from wastejax.evaluation.metrics import score
 
 
@@ -145,3 +156,33 @@ def test_runs_without_shared_images_are_an_error(place, tmp_path, monkeypatch):
     assert "their splits differ" in problem(b=str(tmp_path / "c"))
     set_data(tmp_path / "c", dir="/elsewhere")
     assert "their data are" in problem(b=str(tmp_path / "c"))
+
+
+def test_corrections_of_either_run_hold_for_both(place, tmp_path, monkeypatch):
+    """Whichever comes first; what one corrects and the other confirms or corrects otherwise is left out."""
+    monkeypatch.setenv("WASTEJAX_CACHE", str(place / "cache"))
+    monkeypatch.setattr(
+        Bundle, "logits", property(lambda self: lambda images: np.tile(np.eye(5)[0], (len(images), 1)))
+    )
+    source = open_folder(place / "images")
+    names, labels = source.names, source.label_names
+    first, second = (next(name for name in CLASSES if name != labels[i]) for i in (4, 5))
+    third, fourth = [name for name in CLASSES if name != labels[6]][:2]
+    rows = {
+        "a": [(names[4], first), (names[6], third), (names[7], labels[7])],
+        "b": [(names[5], second), (names[6], fourth), (names[7], next(n for n in CLASSES if n != labels[7]))],
+    }
+    for name, changed in rows.items():
+        shutil.copytree(place / name, tmp_path / name)
+        (tmp_path / name / "corrections.csv").write_text(to_csv(changed), encoding="utf-8")
+    said: list[str] = []
+    paths = [str(tmp_path / name) for name in "ab"]
+    there, back = compare_models(*paths, Asked(), said.append), compare_models(*reversed(paths), Asked())
+    correct = {i: label for i, label in enumerate(labels) if 4 <= i < 14} | {4: first, 5: second}
+    right = np.mean([label == CLASSES[0] for i, label in correct.items() if i not in (6, 7)])
+    assert there["num_images"] == back["num_images"] == 8
+    assert [found[key]["top1"] for found in (there, back) for key in "ab"] == [right] * 4
+    assert said[-1] == (
+        f"note: scored by the corrected labels of {paths[0]} (1) and {paths[1]} (1); images that the runs' "
+        "corrections label differently, left out: 2"
+    )

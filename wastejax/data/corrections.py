@@ -186,6 +186,18 @@ class Changes:
             allowed[i] = np.arange(len(source.classes)) == labels[i]
         return replace(source, allowed=allowed, labels=labels)
 
+    def joined(self, other: "Changes") -> tuple["Changes", frozenset[str]]:
+        """Returns what either changes, whichever comes first, and the images that they contradict each other on.
+
+        Where one says what the other leaves open it counts; contradictions are dropped.
+        """
+        said = self.confirmed & other.confirmed
+        apart = {name for name in said if self.labels.get(name) != other.labels.get(name)}
+        apart |= (self.dropped & other.confirmed) | (other.dropped & self.confirmed)
+        labels = {name: label for name, label in {**self.labels, **other.labels}.items() if name not in apart}
+        confirmed = (self.confirmed | other.confirmed) - apart
+        return Changes(labels, self.dropped | other.dropped | apart, confirmed), frozenset(apart)
+
     def applied(self, source: Source) -> Source:
         """Returns a source with the corrected labels, without the dropped images."""
         source = self.relabeled(source)

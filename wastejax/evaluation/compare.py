@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wastejax.bundle import Bundle, load_bundle
+from wastejax.data.corrections import Changes
 from wastejax.data.description.meant import Meant, meant_by, open_labeled
 from wastejax.data.drawing.dataset import embedded
 from wastejax.data.formats.boxes import Reading
@@ -216,9 +217,10 @@ def _shared(paths: Sequence[str], bundles: Sequence[Bundle], say: Say) -> tuple[
             "--data=DIR"
         )
     source = own_source(bundles[0].config)
+    changes = [run_changes(path, source) for path in paths]
     tests = []
-    for path in paths:
-        listed = load_manifest(Path(path) / "manifest.csv", source, run_changes(path, source).labels)
+    for path, changed in zip(paths, changes, strict=True):
+        listed = load_manifest(Path(path) / "manifest.csv", source, changed.labels)
         tests.append(listed.indices[listed.splits == "test"])
     shared = np.intersect1d(*tests)
     if not len(shared):
@@ -228,8 +230,33 @@ def _shared(paths: Sequence[str], bundles: Sequence[Bundle], say: Say) -> tuple[
     counts = [len(test) for test in tests]
     if counts != [len(shared)] * 2:
         say(f"the runs share {len(shared):,} of {counts[0]:,} and {counts[1]:,} test images")
-    source = run_changes(paths[0], source).relabeled(source).select(shared)
+    source = _as_corrected(paths, changes, source.select(shared), say)
     return source, np.arange(len(source))
+
+
+def _as_corrected(paths: Sequence[str], changes: Sequence[Changes], source: Source, say: Say) -> Source:
+    """Returns images labeled as the corrections of both runs have them, without those that these label differently.
+
+    By the labels of one run alone, the other would be scored by what it was not taught.
+    """
+    joined, apart = changes[0].joined(changes[1])
+    labeled = joined.applied(source)
+    if not len(labeled):
+        raise UserError(
+            f"{paths[0]} and {paths[1]} share no test images that their corrections agree on; give some with "
+            "--data=DIR"
+        )
+    there = {*labeled.names}
+    counts = [len(there & changed.labels.keys()) for changed in changes]
+    used = [f"{path} ({n:,})" for path, n in zip(paths, counts, strict=True) if n]
+    said = [f"scored by the corrected labels of {' and '.join(used)}"] if used else []
+    left_out = len(apart & {*source.names})
+    said += (
+        [f"images that the runs' corrections label differently, left out: {left_out:,}"] if left_out else []
+    )
+    if said:
+        say(f"note: {'; '.join(said)}")
+    return labeled
 
 
 def _rules(bundle: Bundle) -> dict[str, str]:
