@@ -73,7 +73,10 @@ def evaluate_model(
     foreign, origin = _foreign(asked, ood, bundle.config, say)
     calibration = Calibration(bundle.temperature, bundle.thresholds)
     if calibrate:
-        calibration = _calibrate(asked, bundle, say)
+        own, chosen = _validation_images(asked, bundle, say)
+        indices = _not_among(own, chosen, source, indices, asked, say)
+        calibration = calibrate_bundle(bundle, own, chosen)
+        say(f"calibrated on {len(chosen):,} validation images; kept in {bundle.path}")
     indices = readable(source, indices, asked, bundle, say)
     batch_size, drawn = bundle.config["eval"]["batch_size"], bundle.config["eval"]["bootstrap"]
     single = one_class(source, indices)
@@ -120,6 +123,7 @@ def _evaluate_several(
     match_classes(bundle.classes, source.classes)
     if calibrate:
         own, chosen = _validation_images(asked, bundle, say)
+        indices = _not_among(own, chosen, source, indices, asked, say)
         bundle = choose_thresholds_of(bundle, own, chosen)
         say(f"thresholds chosen on {len(chosen):,} validation images; kept in {bundle.path}")
     indices = readable(source, indices, asked, bundle, say)
@@ -201,13 +205,6 @@ def _check_own(bundle: Bundle) -> None:
     check_folder(bundle.path, "--calibrate: --model")
 
 
-def _calibrate(asked: Asked, bundle: Bundle, say: Say) -> Calibration:
-    source, indices = _validation_images(asked, bundle, say)
-    calibration = calibrate_bundle(bundle, source, indices)
-    say(f"calibrated on {len(indices):,} validation images; kept in {bundle.path}")
-    return calibration
-
-
 def _validation_images(asked: Asked, bundle: Bundle, say: Say) -> tuple[Source, np.ndarray]:
     """Returns the validation images of the run, or of the folder that is given, to calibrate the bundle on."""
     source, indices = asked_images(replace(asked, split="val"), bundle.config)
@@ -216,3 +213,27 @@ def _validation_images(asked: Asked, bundle: Bundle, say: Say) -> tuple[Source, 
     if not len(indices):
         raise UserError(f"--calibrate: {asked.data} has no validation images to do it on")
     return source, indices
+
+
+def _not_among(
+    own: Source, chosen: np.ndarray, source: Source, indices: np.ndarray, asked: Asked, say: Say
+) -> np.ndarray:
+    """Returns which images to score after a calibration: those that it does not see, unless others were asked for.
+
+    Args:
+        own: the source of the images to calibrate on; it may lack some of `source`.
+        chosen: int64 [K], which of them.
+        source: the images to score.
+        indices: int64 [N], which of them.
+        asked: whether a split was asked for.
+        say: is told what is left out, or that the scores flatter.
+    """
+    used = np.isin([source.names[i] for i in indices], [own.names[i] for i in chosen])
+    if not used.any():
+        return indices
+    rest, count = indices[~used], f"{used.sum():,} of {len(indices):,} images are those to calibrate on"
+    if asked.split or not len(one_class(source, rest)):
+        say(f"note: {count}: the scores flatter")
+        return indices
+    say(f"note: {count}: they are left out (--split=val scores them)")
+    return rest

@@ -1,0 +1,44 @@
+"""Calibrating a model on the images of a folder, and scoring it on others."""
+
+import numpy as np
+import pytest
+from small_models import draw_images, write_bundle
+
+from wastejax.bundle import Bundle, load_bundle
+from wastejax.evaluation.images import Asked
+from wastejax.evaluation.run import evaluate_model
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A bundle, and a folder of 30 images in train, val and test."""
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+    weights = np.random.default_rng(0).normal(size=(3, 5))
+    answers = lambda images: np.asarray(images, np.float64).mean((1, 2)) @ weights / 50  # noqa: E731
+    monkeypatch.setattr(Bundle, "logits", property(lambda self: answers))
+    write_bundle(tmp_path / "bundle", image_size=32)
+    for split in ("train", "val", "test"):
+        draw_images(tmp_path / "images" / split, 10)
+    return tmp_path
+
+
+def scored(place, split=None, data="images"):
+    said: list[str] = []
+    _, scores = evaluate_model(Asked(place / "bundle", place / data, split), calibrate=True, say=said.append)
+    assert load_bundle(place / "bundle").thresholds
+    return scores["num_images"], [line for line in said if line.startswith("note: 10 of ")]
+
+
+def test_images_that_a_model_was_calibrated_on_are_not_scored(place):
+    assert scored(place) == (
+        20,
+        ["note: 10 of 30 images are those to calibrate on: they are left out (--split=val scores them)"],
+    )
+    assert scored(place, "test") == (10, [])
+
+
+def test_where_they_are_asked_for_the_scores_are_said_to_flatter(place):
+    assert scored(place, "val") == (
+        10,
+        ["note: 10 of 10 images are those to calibrate on: the scores flatter"],
+    )
