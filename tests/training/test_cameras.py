@@ -13,7 +13,15 @@ from tests.small_models import CLASSES, write_bundle
 from wastejax.bundle import load_bundle
 from wastejax.errors import UserError
 from wastejax.main import dispatch
-from wastejax.training.cameras import Seen, adapt, crossval_by_source, gain_interval, look, taught_by
+from wastejax.training.cameras import (
+    Seen,
+    adapt,
+    crossval_by_source,
+    gain_interval,
+    look,
+    near_head,
+    taught_by,
+)
 from wastejax.training.heads import logits_of
 
 
@@ -108,6 +116,35 @@ def test_its_temperature_is_that_of_its_own_answers(bundle, monkeypatch):
     for own in (0.4, 1.0):  # what the model had before says nothing of answers that are right at 1
         adapted, _ = taught_by(replace(bundle, temperature=own), some)
         assert adapted.temperature == pytest.approx(1, abs=0.1)
+
+
+def test_images_of_no_class_teach_the_model_that_is_written_as_those_that_are_scored(bundle, monkeypatch):
+    mine, size = seen(bundle, 1.0), 60
+    rng = np.random.default_rng(4)
+    others = np.abs(rng.normal(0, 0.5, (size, mine.features.shape[1]))).astype(np.float32)
+    both = Seen(
+        np.concatenate([mine.features, others]),
+        np.concatenate([mine.allowed, np.zeros((size, len(CLASSES)), bool)]),
+        np.concatenate([mine.members, ["a"] * size]),
+        np.arange(90 + size),
+        {},
+    )
+    fits = []
+
+    def spy(seen, rows, start):
+        fits.append(rows)
+        return near_head(seen, rows, start)
+
+    monkeypatch.setattr("wastejax.training.cameras.near_head", spy)
+    taught, found = taught_by(bundle, both)
+    # Each was held out once, in folds as large as each other.
+    assert (np.sum(fits[:5], axis=0) == 4).all() and all(rows[90:].sum() == 48 for rows in fits[:5])
+    assert fits[5].all() and len(fits) == 6
+    assert (found["num_images"], found["num_outliers"]) == (90, size) and 0 <= found["outliers_kept"] <= 1
+    without, alone = taught_by(bundle, mine)
+    assert alone["num_outliers"] == 0 and alone["outliers_kept"] is None
+    surest = [softmax(logits_of(each, others), axis=1).max(axis=1).mean() for each in (taught, without)]
+    assert surest[0] < surest[1]
 
 
 def test_the_commands(bundle, tmp_path, capsys):

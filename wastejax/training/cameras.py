@@ -179,9 +179,10 @@ def taught_by(bundle: Bundle, seen: Seen) -> tuple[Bundle | None, dict[str, Any]
     """Fits a model's last layer and confidence to labeled images.
 
     Returns:
-        The model, not yet saved; None where no gain is sure. And `num_images`; `before` and `after`, shares of
-        right answers, by cross-validation over near-duplicates; `gain` and `gain_ci95`; with a gain also `kept`,
-        the share of answers at the threshold for 95 %, and `right_of_kept`.
+        The model, not yet saved; None where no gain is sure. And `num_images`, those that show a class, and
+        `num_outliers`, those that show none; `before` and `after`, shares of right answers, by cross-validation
+        over near-duplicates; `gain` and `gain_ci95`; with a gain also `kept`, the share of answers at the threshold
+        for 95 %, `right_of_kept`, and `outliers_kept`, None where there are none.
 
     Raises:
         UserError: there are too few images.
@@ -193,18 +194,16 @@ def taught_by(bundle: Bundle, seen: Seen) -> tuple[Bundle | None, dict[str, Any]
             f"adapt: needs {FEWEST} different labeled images or more, has {len(groups)}: near-duplicates, and "
             "images of one group, count as one"
         )
-    fold_of = dict(
-        zip(np.random.default_rng(SEED).permutation(groups).tolist(), range(len(groups)), strict=True)
-    )
-    folds = np.array([fold_of.get(group, 0) % min(FOLDS, len(groups)) for group in seen.groups])
+    folds = _folds(seen.groups, rows)
     before = logits_of(bundle, seen.features)
     after = before.copy()
-    for fold in np.unique(folds[rows]):
+    for fold in range(FOLDS):
         after[folds == fold] = _fitted(bundle, seen, folds != fold, head_of(bundle))[folds == fold]
     right = [seen.allowed[np.arange(len(rows)), x.argmax(axis=1)][rows] for x in (before, after)]
     gain = right[1].astype(float) - right[0]
     result = {
         "num_images": int(rows.sum()),
+        "num_outliers": int((~rows).sum()),
         "before": float(right[0].mean()),
         "after": float(right[1].mean()),
         "gain": float(gain.mean()),
@@ -215,11 +214,14 @@ def taught_by(bundle: Bundle, seen: Seen) -> tuple[Bundle | None, dict[str, Any]
     own = after[rows] / bundle.temperature  # where no other temperature helps, it keeps its own
     calibration = calibrate(own, _labels(own, seen.allowed[rows]), bundle.bins_or_own)
     temperature = bundle.temperature * calibration.temperature
-    taught = with_head(acquainted(bundle, seen.features[rows]), near_head(seen, rows, head_of(bundle)))
-    sure = bin_probability(after[rows], temperature, bundle.bins_or_own)
+    every = np.ones(
+        len(rows), bool
+    )  # also those of no class, as in cross-validation: to be unsure of their like
+    taught = with_head(acquainted(bundle, seen.features[rows]), near_head(seen, every, head_of(bundle)))
+    sure = bin_probability(after, temperature, bundle.bins_or_own)
     thresholds = {
         wanted: _promised(
-            choose_threshold_surely(sure, right[1], float(wanted), counts=1 / sizes[group_of]),
+            choose_threshold_surely(sure[rows], right[1], float(wanted), counts=1 / sizes[group_of]),
             found,
             bundle,
             wanted,
@@ -228,10 +230,24 @@ def taught_by(bundle: Bundle, seen: Seen) -> tuple[Bundle | None, dict[str, Any]
     }
     kept = sure >= (np.inf if thresholds["0.95"] is None else thresholds["0.95"])
     result |= {
-        "kept": float(kept.mean()),
-        "right_of_kept": float(right[1][kept].mean()) if kept.any() else None,
+        "kept": float(kept[rows].mean()),
+        "right_of_kept": float(right[1][kept[rows]].mean()) if kept[rows].any() else None,
+        "outliers_kept": None if rows.all() else float(kept[~rows].mean()),
     }
     return replace(taught, temperature=temperature, thresholds=thresholds), result
+
+
+def _folds(groups: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """Returns which of `FOLDS` each image is held out in, int [N]: whole groups, dealt evenly.
+
+    Args:
+        groups: int [N], near-duplicates.
+        shown: bool [N], images that show classes; groups of others alone are dealt for themselves.
+    """
+    rng, first = np.random.default_rng(SEED), np.unique(groups[shown])
+    dealt = [rng.permutation(part) for part in (first, np.setdiff1d(groups, first))]
+    fold_of = {group: place % FOLDS for part in dealt for place, group in enumerate(part.tolist())}
+    return np.array([fold_of[group] for group in groups.tolist()])
 
 
 def gain_interval(gain: np.ndarray, groups: np.ndarray, level: float = 0.95) -> tuple[float, float]:

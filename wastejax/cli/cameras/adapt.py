@@ -56,4 +56,9 @@ def run(args: argparse.Namespace, say: Say) -> None:
         say("the gain may be due to chance; more images would tell")
     right = "" if found["right_of_kept"] is None else f", {found['right_of_kept']:.1%} of these right"
     say(f"answered above the threshold: {found['kept']:.1%}{right}")
+    if found["outliers_kept"] is not None:
+        say(
+            f"of {found['num_outliers']:,} images of none of the classes, which it learned from too, "
+            f"{found['outliers_kept']:.1%} were answered"
+        )
     say(f"written: {out}; use it with --model={out}")
