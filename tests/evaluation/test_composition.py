@@ -168,7 +168,7 @@ def test_calibrating_a_run_keeps_what_training_drew_and_a_copy_hands_it_on(tmp_p
     monkeypatch.setattr("wastejax.evaluation.trust.EvalBatches", lambda *given: None)
     config = {"data": {}, "loss": {}, "eval": {"batch_size": 4}}
     bundle = SimpleNamespace(
-        path=folder, config=config, classes=("a", "b"), bins=None, preprocessing=None, logits=None
+        path=folder, config=config, classes=("a", "b"), bins_or_own=None, preprocessing=None, logits=None
     )
     calibrate_bundle(bundle, None, np.arange(40))
     assert json.loads((folder / "bundle.json").read_text())["prior"] == [30, 10]

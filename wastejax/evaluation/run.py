@@ -73,10 +73,7 @@ def evaluate_model(
     foreign, origin = _foreign(asked, ood, bundle.config, say)
     calibration = Calibration(bundle.temperature, bundle.thresholds)
     if calibrate:
-        own, chosen = _validation_images(asked, bundle, say)
-        indices = _not_among(own, chosen, source, indices, asked, say)
-        calibration = calibrate_bundle(bundle, own, chosen)
-        say(f"calibrated on {len(chosen):,} validation images; kept in {bundle.path}")
+        calibration, indices = _calibrate(asked, bundle, source, indices, say)
     indices = readable(source, indices, asked, bundle, say)
     batch_size, drawn = bundle.config["eval"]["batch_size"], bundle.config["eval"]["bootstrap"]
     single = one_class(source, indices)
@@ -203,6 +200,17 @@ def _check_own(bundle: Bundle) -> None:
             "--out=mine`, and give --model=mine"
         )
     check_folder(bundle.path, "--calibrate: --model")
+
+
+def _calibrate(
+    asked: Asked, bundle: Bundle, source: Source, indices: np.ndarray, say: Say
+) -> tuple[Calibration, np.ndarray]:
+    """Calibrates a bundle, and returns which of the images of `indices`, int64 [N], it is then to be scored on."""
+    own, chosen = _validation_images(asked, bundle, say)
+    indices = _not_among(own, chosen, source, indices, asked, say)
+    calibration = calibrate_bundle(bundle, own, chosen)
+    say(f"calibrated on {len(chosen):,} validation images; kept in {bundle.path}")
+    return calibration, indices
 
 
 def _validation_images(asked: Asked, bundle: Bundle, say: Say) -> tuple[Source, np.ndarray]:
