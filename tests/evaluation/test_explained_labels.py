@@ -29,7 +29,7 @@ def bundle(margin: float = 0.1, leave_out: tuple[str, ...] = ()) -> SimpleNamesp
         temperature=1.0,
         thresholds={},
         bins=None,
-        bins_or_own=np.arange(len(CLASSES)),
+        bins_or_own=CLASSES,
         needs_one_label=lambda option: None,
     )
 
