@@ -14,7 +14,7 @@ from wastejax.data.corrections import load_corrections
 from wastejax.data.description.label_map import load_label_map
 from wastejax.data.description.meant import meant_by
 from wastejax.data.formats.any import open_path
-from wastejax.data.formats.boxes import Reading
+from wastejax.data.formats.boxes import CROPS, Reading
 from wastejax.errors import ConfigError
 
 SEVERAL = Reading(several=True)
@@ -268,6 +268,27 @@ def test_rows_of_parquet_without_a_label_are_counted(tmp_path):
     listed = open_path(rows_of_parquet(tmp_path, [["can", None], [], ["jar"]]), reading=SEVERAL)
     assert listed.label_names == ["can", "", "jar"]
     assert "labels without a name in lists, left out: 1" in listed.notes
+
+
+@pytest.mark.parametrize("between", [";", "|", " ; "])
+def test_a_cell_of_several_labels_in_parquet_is_read_as_in_a_table(tmp_path, between):
+    file = rows_of_parquet(tmp_path, [f"can{between}jar", "can ", " jar"])
+    with pytest.raises(
+        ConfigError, match=r"rows\.parquet: row 0 has 2 labels, can, jar; .*loss\.kind=multilabel"
+    ):
+        open_path(file)
+    source = open_path(file, reading=SEVERAL)
+    assert source.label_names == ["can;jar", "can", "jar"] and source.classes == ("can", "jar")
+    assert source.notes == ("read as Parquet: 1 files",)
+    maybe = open_path(rows_of_parquet(tmp_path, ["can;lid", "can", " can", "a;b"]))
+    assert maybe.classes == ("a;b", "can", "can;lid")
+    assert "labels that may be lists of several, each read as one: 'can;lid'" in maybe.notes
+
+
+def test_names_of_numbered_labels_are_no_lists(tmp_path):
+    names = ["can", "jar", "can;jar"]
+    for reading in (CROPS, SEVERAL):
+        assert open_path(rows_of_parquet(tmp_path, [0, 1, 2], names), reading=reading).classes[1] == "can;jar"
 
 
 def test_a_number_beyond_the_names_of_parquet_is_one_line(tmp_path):

@@ -182,3 +182,21 @@ def test_a_json_that_differs_from_its_cls_counts_in_any_order_and_that_is_told(t
     assert open_path("all.tar", "--data").notes == (
         "images whose .cls and .json differ, labeled by .json: 1",
     )
+
+
+@pytest.mark.parametrize("kind", ["cls", "json"])
+def test_a_text_of_several_labels_is_no_class_of_its_own(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+
+    def pack_labels(*said: str) -> None:
+        texts = [json.dumps({"label": text}) if kind == "json" else text for text in said]
+        members = {f"{i}.{kind}": text for i, text in enumerate(texts)}
+        shard("all.tar", members | {f"{i}.png": "" for i in range(len(texts))})
+
+    pack_labels("can ; jar", "can", "jar")
+    with pytest.raises(ConfigError, match=r"all\.tar: 0\.png has 2 labels, can, jar; images of tar shards"):
+        open_path("all.tar", "--data")
+    pack_labels("can;lid", "can", " can ")
+    source = open_path("all.tar", "--data")
+    assert source.classes == ("can", "can;lid")
+    assert source.notes == ("labels that may be lists of several, each read as one: 'can;lid'",)

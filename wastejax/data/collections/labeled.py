@@ -20,8 +20,9 @@ from wastejax.data.collections.places import (
     read_range,
     stamp_of,
 )
-from wastejax.data.collections.tars import LABELS, Labels, links_in
+from wastejax.data.collections.tars import LABELS, ONE, Labels, links_in
 from wastejax.data.formats.class_folders import from_walk
+from wastejax.data.formats.labels import notes_on_lists
 from wastejax.data.formats.source import ReadSubset, Source, numbered
 from wastejax.data.formats.splits import splits_of_shards
 from wastejax.data.formats.walk import (
@@ -33,6 +34,7 @@ from wastejax.data.formats.walk import (
     listed,
     no_images,
     passed_over,
+    readable,
 )
 from wastejax.errors import ConfigError, UserError
 from wastejax.files import reason
@@ -120,7 +122,7 @@ def open_tars(places: Sequence[str], key: str) -> Source:
     if not found.members:
         raise ConfigError(key, no_images(_walk([], found.others), places[0]))
     if any(label is not None for label in found.labels):
-        source = _with_labels(places, found, stamps, origin)
+        source = _with_labels(places, found, stamps, origin, key)
         of_each = [shard for shard, label in zip(of_each, found.labels, strict=True) if label is not None]
     else:
         entries = [
@@ -162,7 +164,9 @@ def _read_members(place: str, shard: int, found: _Contents, key: str) -> None:
     def add(name: str, file: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
         if is_image(name.rpartition("/")[2]):
             if name in names:
-                raise ConfigError(key, f"{place}: holds {name} twice; pack it again with one of them")
+                raise ConfigError(
+                    key, f"{place}: holds {name} twice; pack it again with one of them"
+                )
             names[name] = None
             found.members.append(_Member(name, shard, file.offset_data, file.size))
         elif name.endswith(LABELS):
@@ -186,8 +190,14 @@ def _read_members(place: str, shard: int, found: _Contents, key: str) -> None:
     found.differing += labels.differing
 
 
-def _with_labels(places: Sequence[str], found: _Contents, stamps: Sequence[str], origin: str) -> Source:
-    """Returns the images that have a label beside them; the others are counted."""
+def _with_labels(
+    places: Sequence[str], found: _Contents, stamps: Sequence[str], origin: str, key: str
+) -> Source:
+    """Returns the images that have a label beside them; the others are counted.
+
+    Raises:
+        ConfigError: labels of several classes.
+    """
     each = zip(found.members, found.labels, found.samples, strict=True)
     labeled = [(member, label, sample) for member, label, sample in each if label is not None]
     kept = [(member, label) for member, label, _ in labeled]
@@ -196,6 +206,7 @@ def _with_labels(places: Sequence[str], found: _Contents, stamps: Sequence[str],
     samples = [sample and f"{shards[member.shard]}/{sample}" for member, _, sample in labeled]
     several = {sample for sample, count in Counter(samples).items() if sample and count > 1}
     lost = len(found.members) - len(kept)
+    texts = {label: (places[member.shard], readable(member.name)) for member, label in kept}
     left_out = by_ending(_walk([], found.others).left_out())
     notes = (
         *([f"images without a label in a .cls or .json beside them, left out: {lost:,}"] if lost else []),
@@ -205,6 +216,7 @@ def _with_labels(places: Sequence[str], found: _Contents, stamps: Sequence[str],
             else []
         ),
         *([f"images whose .cls and .json differ, labeled by .json: {n:,}"] if (n := found.differing) else []),
+        *notes_on_lists(texts, key, ONE),
         *([f"files left out by their ending: {left_out}"] if left_out else []),
     )
     return Source(

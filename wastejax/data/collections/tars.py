@@ -12,6 +12,7 @@ from wastejax.data.formats.walk import listed
 from wastejax.errors import ConfigError
 
 LABELS = (".cls", ".json")  # endings of what says the label of a sample
+ONE = "images of tar shards have one each"
 
 
 def is_link(member: tarfile.TarInfo) -> bool:
@@ -65,10 +66,7 @@ class Labels:
         found = _labels(ending, data)
         if len(found) > 1:
             said = ", ".join(found)[:200]
-            raise ConfigError(
-                self._key,
-                f"{self._place}: {name} has {len(found)} labels, {said}; images of tar shards have one each",
-            )
+            raise ConfigError(self._key, f"{self._place}: {name} has {len(found)} labels, {said}; {ONE}")
         label = found[0] if found else ""
         if self._said[ending].setdefault(stem, label) != label:
             raise ConfigError(
@@ -130,4 +128,6 @@ def _labels(ending: str, data: bytes) -> list[str]:
         cells = [content[name] for name in (*LABEL, "cls") if name in content]
     except (ValueError, TypeError, RecursionError):
         return []
-    return next((found for cell in cells if (found := labels_of(cell, [], True, Counter()))), [])
+    # A text is one label here, as in a .cls; whether it may be meant for several, all of the archives tell.
+    lists = (cell if isinstance(cell, list) else [cell] for cell in cells)
+    return next((found for cell in lists if (found := labels_of(cell, [], True, Counter()))), [])

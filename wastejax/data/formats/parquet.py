@@ -13,6 +13,7 @@ import numpy as np
 from wastejax.data.formats.boxes.find import content_of
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.csv_file import composed
+from wastejax.data.formats.labels import SEVERAL, notes_on_lists, parts_of
 from wastejax.data.formats.source import GROUP, Source, numbered
 from wastejax.data.formats.splits import all_or_none, splits_of_shards
 from wastejax.data.formats.walk import listed, stamp_of
@@ -103,7 +104,7 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
     Args:
         paths: the files.
         key: what to call them in error messages.
-        several: images have any number of labels: the column holds lists.
+        several: images have any number of labels: lists, or texts with semicolons or bars between labels.
 
     Raises:
         ConfigError: a file cannot be read or lacks a column, or some images have a split and some have none.
@@ -113,9 +114,12 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
     rows: list[tuple[int, int]] = []
     column = ""
     counts: Counter[str] = Counter()
+    texts: dict[str, tuple[object, object]] = {}
     for number, path in enumerate(paths):
         column = _image_and_label(path, key, column, str(paths[0]))
-        for at, of_row in _labels_in(path, key, several, counts):
+        for at, value, of_row in _labels_in(path, key, several, counts):
+            if isinstance(value, str):
+                texts[value] = path, f"row {at}"
             labels.append(of_row)
             names.append(f"{path.stem}/{at:06d}")
             rows.append((number, at))
@@ -144,6 +148,7 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
             f"read as Parquet: {len(paths)} files",
             *notes_on_columns(column, others),
             *said,
+            *([] if several else notes_on_lists(texts, key)),
             *(f"{what}: {n:,}" for what, n in counts.items() if n),
         ),
     )
@@ -183,8 +188,10 @@ def _column_named(columns: Sequence[str], names: Sequence[str]) -> str:
     return next((known[name] for known in (spelled, plain) for name in names if name in known), "")
 
 
-def _labels_in(path: Path, key: str, several: bool, counts: Counter[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yields the rows of a file that have labels, and these; `counts` is told what is left out."""
+def _labels_in(
+    path: Path, key: str, several: bool, counts: Counter[str]
+) -> Iterator[tuple[int, Any, list[str]]]:
+    """Yields the rows of a file that have labels, their cells and these; `counts` is told what is left out."""
     schema = read_schema(path, key)
     label = _column_named(schema.names, LABEL)
     of_number = _class_names(schema, label)
@@ -192,7 +199,7 @@ def _labels_in(path: Path, key: str, several: bool, counts: Counter[str]) -> Ite
         with content_of(f"{path}: row {at}", key):
             of_row = labels_of(value, of_number, several, counts)
         if of_row is not None:
-            yield at, of_row
+            yield at, value, of_row
 
 
 def _named_files(path: Path, column: str, key: str) -> dict[int, Path]:
@@ -265,7 +272,7 @@ def labels_of(value: Any, of_number: list[str], several: bool, counts: Counter[s
     """Returns the labels of one row; None where nobody said any.
 
     Args:
-        value: what the column holds.
+        value: what the column holds; texts in a list are one label each, and one alone may hold several.
         of_number: the names of numbered labels; empty where the column holds the names.
         several: images have any number of labels.
         counts: is told what is left out.
@@ -273,20 +280,22 @@ def labels_of(value: Any, of_number: list[str], several: bool, counts: Counter[s
     Raises:
         ValueError: there are several labels where an image has one, or a number has no name.
     """
-    listed = value if isinstance(value, list) else [value]
+    in_text = parts_of(value) if several and isinstance(value, str) else [value]
+    cells = value if isinstance(value, list) else in_text
     found: list[str] = []
-    for one in listed:
+    for one in cells:
         if one is None or one != one or not str(one).strip() or (isinstance(one, int) and one < 0):
             continue  # -1: test splits published without labels
         if of_number and isinstance(one, int) and one >= len(of_number):
             raise ValueError(
                 f"has label number {one}, and the file names those from 0 to {len(of_number) - 1}"
             )
-        found.append(composed(of_number[one] if of_number and isinstance(one, int) else str(one)))
+        text = of_number[one] if of_number and isinstance(one, int) else str(one)
+        found.append(composed(text.strip()))
     if len(found) > 1 and not several:
-        raise ValueError(f"has {len(found)} labels; several an image: --config.loss.kind=multilabel")
+        raise ValueError(f"has {len(found)} labels; {SEVERAL}")
     if found or (several and value == []):
-        counts["labels without a name in lists, left out"] += len(listed) - len(found)
+        counts["labels without a name in lists, left out"] += len(cells) - len(found)
         return found
     counts["rows without a label, left out"] += 1
     return None

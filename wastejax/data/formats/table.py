@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,20 +12,19 @@ from wastejax.data.collections.places import is_url
 from wastejax.data.formats.boxes.find import folder_of_all
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.csv_file import composed, csv_reader
+from wastejax.data.formats.labels import SEVERAL, notes_on_lists, parts_of
 from wastejax.data.formats.source import GROUP, ReadFiles, Source, numbered
 from wastejax.data.formats.splits import splits_of_folders
-from wastejax.data.formats.walk import listed, stamp_of
+from wastejax.data.formats.walk import stamp_of
 from wastejax.errors import ConfigError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # Hugging Face's names
 FILE = ("file", "file_name", "filename", "image", "path", "filepath", "image_path")
 LABEL = ("label", "class", "category", "label_name", "class_name", "target")
 LABELS = ("labels", "classes", "tags", *LABEL)  # where an image has several
-BETWEEN = re.compile("[;|]")  # the labels of one cell
 IN_FOLDER = "_classes.csv"  # Roboflow's name for a column of 0 and 1 per class
 FOLD = ("fold", "folds", "kfold", "fold_id")  # of cross-validation; not read
 _KNOWN = frozenset((*FILE, *LABELS, *GROUP, *FOLD, "split", "domain", "source"))
-_HINT = "several an image: --config.loss.kind=multilabel"
 Row = dict[str, Any]
 
 
@@ -83,7 +81,8 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
     label = "" if columns else column_named(paths[0], rows, LABELS if several else LABEL, key)
     folders = [path.parent.resolve() for path in paths]
     root = folder_of_all(folders[0], folders, key)
-    lists = [] if several else _notes_on_lists(rows, file, label, key)
+    texts = {text: (path, row.get(file)) for path, row in rows if isinstance(text := row.get(label), str)}
+    lists = [] if several else notes_on_lists(texts, key)
     found: dict[str, _Entry] = {}
     counts: Counter[str] = Counter()
     for path, row in rows:
@@ -182,33 +181,13 @@ def _labels(cell: Any, several: bool, where: str, key: str) -> frozenset[str]:
     if isinstance(cell, list | tuple):
         parts = [str(part) for part in cell if not is_missing(part)]
         if len(parts) > 1 and not several:
-            raise ConfigError(key, f"{where} has {len(parts)} labels, {', '.join(parts)[:200]}; {_HINT}")
+            raise ConfigError(key, f"{where} has {len(parts)} labels, {', '.join(parts)[:200]}; {SEVERAL}")
     else:
         text = "" if is_missing(cell) else str(cell)
-        parts = BETWEEN.split(text) if several else [text]
+        if several:
+            return frozenset(parts_of(text))
+        parts = [text]
     return frozenset(composed(label) for part in parts if (label := part.strip()))
-
-
-def _notes_on_lists(rows: Iterable[tuple[Path, Row]], file: str, label: str, key: str) -> list[str]:
-    """Returns notes on cells of one label that may be lists of several: part of it is a label of its own elsewhere.
-
-    Raises:
-        ConfigError: all parts of a cell are labels elsewhere.
-    """
-    cells = {text: (path, row) for path, row in rows if isinstance(text := row.get(label), str)}
-    known = {composed(text.strip()) for text in cells}
-    maybe = []
-    for text, (path, row) in cells.items():
-        parts = [composed(part.strip()) for part in BETWEEN.split(text) if part.strip()]
-        if len(parts) > 1 and known.issuperset(parts):
-            what = f"has {len(parts)} labels, {', '.join(parts)[:200]}"
-            raise ConfigError(key, f"{path}: {str(row.get(file))[:200]} {what}; {_HINT}")
-        maybe += [text.strip()] if len(parts) > 1 and not known.isdisjoint(parts) else []
-    return (
-        [f"labels that may be lists of several, each read as one: {listed(map(repr, maybe))}"]
-        if maybe
-        else []
-    )
 
 
 def _indicators(row: Row, file: str) -> list[str]:
