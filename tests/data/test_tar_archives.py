@@ -5,11 +5,14 @@ import json
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from wastejax.data.collections.parts import images, parts_of
+from wastejax.data.collections.shards import Rows, open_shards, write_shards
 from wastejax.data.sources import open_path
+from wastejax.data.split import load_manifest, save_manifest
 from wastejax.errors import ConfigError
 
 
@@ -200,3 +203,15 @@ def test_a_text_of_several_labels_is_no_class_of_its_own(tmp_path, monkeypatch, 
     source = open_path("all.tar", "--data")
     assert source.classes == ("can", "can;lid")
     assert source.notes == ("labels that may be lists of several, each read as one: 'can;lid'",)
+
+
+def test_names_that_are_not_utf_8_are_written_as_escapes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    korean = "병".encode("euc-kr").decode("utf-8", "surrogateescape")
+    members = {f"{korean}{i}.{end}": "can" for i in range(2) for end in ("png", "cls")}
+    source = open_path(shard(f"{korean}.tar", members | {f"{korean}2.png": ""}), "--data")
+    assert source.names == (r"\xba\xb4/\xba\xb40.png", r"\xba\xb4/\xba\xb41.png")
+    save_manifest("manifest.csv", source, np.arange(2), ["train", "test"])
+    assert load_manifest("manifest.csv", source).splits.tolist() == ["train", "test"]
+    write_shards("shards", Rows(source, np.arange(2), np.array(["train", "test"])))
+    assert list(open_shards("shards").source.names) == list(source.names)

@@ -21,7 +21,7 @@ from wastejax.data.collections.places import (
     stamp_of,
 )
 from wastejax.data.collections.tars import LABELS, ONE, Labels, links_in
-from wastejax.data.formats.class_folders import from_walk
+from wastejax.data.formats.class_folders import from_walk, unique_names
 from wastejax.data.formats.labels import notes_on_lists
 from wastejax.data.formats.source import ReadSubset, Source, numbered
 from wastejax.data.formats.splits import splits_of_shards
@@ -132,19 +132,19 @@ def open_tars(places: Sequence[str], key: str) -> Source:
         source = from_walk(walked, places[0], key, _reader(places, found.members), origin, of_each)
         assert isinstance(source.read, ReadSubset)
         of_each = [of_each[i] for i in source.read.indices]
-    lost = f"{len(found.lost):,} ({listed(found.lost)})"
+    lost = f"{len(found.lost):,} ({listed(map(readable, found.lost))})"
     notes = [f"links that lead to no file in their archive, left out: {lost}"] if found.lost else []
     return _divided(replace(source, notes=(*source.notes, *notes)), of_each, key)
 
 
-def _shard_names(places: Sequence[str]) -> list[str]:
+def _shard_names(places: Sequence[str]) -> tuple[str, ...]:
     """Returns what tells shards apart: their names below the folder of all, without the ending if that suffices."""
     parts = [place.replace(os.sep, "/").split("/") for place in places]
     above = zip(*(path[:-1] for path in parts), strict=False)
     shared = len(list(takewhile(lambda of_depth: len(set(of_depth)) == 1, above)))
     names = ["/".join(path[shared:]) for path in parts]
     bare = [name.rpartition(".")[0] for name in names]
-    return bare if len(set(bare)) == len(bare) else names
+    return unique_names(bare if len(set(bare)) == len(bare) else names)
 
 
 def _divided(source: Source, shards: Sequence[str], key: str) -> Source:
@@ -165,7 +165,7 @@ def _read_members(place: str, shard: int, found: _Contents, key: str) -> None:
         if is_image(name.rpartition("/")[2]):
             if name in names:
                 raise ConfigError(
-                    key, f"{place}: holds {name} twice; pack it again with one of them"
+                    key, f"{place}: holds {readable(name)} twice; pack it again with one of them"
                 )
             names[name] = None
             found.members.append(_Member(name, shard, file.offset_data, file.size))
@@ -220,7 +220,7 @@ def _with_labels(
         *([f"files left out by their ending: {left_out}"] if left_out else []),
     )
     return Source(
-        names=tuple(f"{shards[member.shard]}/{member.name}" for member, _ in kept),
+        names=unique_names([f"{shards[member.shard]}/{member.name}" for member, _ in kept]),
         labels=labels,
         classes=classes,
         domains=("",) * len(kept),

@@ -98,7 +98,7 @@ def from_walk(
         *layout.notes,
     ]
     return Source(
-        names=_unique_names(raw, [shards[i] for i in inside] if shards else ()),
+        names=unique_names(raw, [shards[i] for i in inside] if shards else ()),
         labels=labels,
         classes=classes,
         domains=tuple(parts[0] if parts and parts[0] in DOMAINS else "" for parts in below),
@@ -113,8 +113,8 @@ def from_walk(
     )
 
 
-def _unique_names(paths: Sequence[str], shards: Sequence[str]) -> tuple[str, ...]:
-    """Returns readable names, behind those of the shards where paths repeat across these."""
+def unique_names(paths: Sequence[str], shards: Sequence[str] = ()) -> tuple[str, ...]:
+    """Returns readable names, behind those of the shards, if there are any, where paths repeat across these."""
     if shards and len(set(paths)) < len(paths):
         paths = [f"{shard}/{path}" for shard, path in zip(shards, paths, strict=True)]
     names = tuple(readable(path) for path in paths)
