@@ -2,6 +2,7 @@
 
 import pickle
 import tracemalloc
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from wastejax.cli.many.shard import run
 from wastejax.config import apply_overrides, load_recipe
 from wastejax.data import pipeline
 from wastejax.data.collections.shards import Coded, Rows, open_shards, write_shards
-from wastejax.data.formats.source import Source
+from wastejax.data.formats.source import Source, numbered
 from wastejax.data.prepare import Dataset, prepare
 from wastejax.data.split import SPLITS, load_manifest, save_manifest
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
@@ -212,6 +213,34 @@ def test_a_byte_an_image_compares_as_an_array_of_strings():
     assert np.array_equal(coded == "train", names == "train") and not np.any(coded == "none")
     assert coded[2] == "val" and list(coded[1:3]) == ["train", "val"] and "none" not in coded
     assert np.array_equal(np.asarray(coded), names) and len(coded) == 4
+
+
+def in_memory(labels: Sequence[str], domains: Sequence[str]) -> Rows:
+    classes, numbers = numbered(labels)
+    count = len(labels)
+    names = tuple(f"{i}.png" for i in range(count))
+    source = Source(names, numbers, classes, tuple(domains), None, lambda index: b"x", ("",) * count)
+    return Rows(source, np.arange(count), np.array(SPLITS)[np.arange(count) % 3])
+
+
+def test_any_number_of_domains_is_kept(tmp_path):
+    for count in (127, 128, 300):
+        rows = in_memory(["can", "jar"] * count, [f"site {i % count}" for i in range(2 * count)])
+        write_shards(tmp_path / str(count), rows)
+        domains = open_shards(tmp_path / str(count)).source.domains
+        assert list(domains) == list(rows.source.domains)
+        assert np.flatnonzero(domains == f"site {count - 1}").tolist() == [count - 1, 2 * count - 1]
+
+
+def test_shards_of_other_classes_or_domains_have_another_digest(tmp_path):
+    digests = set()
+    for labels in (["can", "jar"] * 3, ["jar", "tin"] * 3):
+        for domains in (["a", "b"] * 3, ["a", "c"] * 3, ["b", "a"] * 3):
+            write_shards(tmp_path / "shards", in_memory(labels, domains))
+            digests.add(open_shards(tmp_path / "shards").digest)
+            write_shards(tmp_path / "shards", in_memory(labels, domains))
+            assert open_shards(tmp_path / "shards").digest in digests
+    assert len(digests) == 6
 
 
 def test_opening_takes_at_most_40_bytes_an_image(tmp_path):

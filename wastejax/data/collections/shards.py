@@ -41,11 +41,11 @@ _READER = "readahead_buffer_size:0,index_storage_option:offloaded,footer_prefetc
 
 
 class Coded(Sequence[str]):
-    """N strings of a few values, a byte each; compares with one of them as an array of strings does."""
+    """N strings of a few values, a small number each; compares with one of them as an array of strings does."""
 
     def __init__(self, codes: np.ndarray, values: Sequence[str]):
         """Takes codes (int [N]) of the values."""
-        self.codes, self.values = codes.astype(np.int8, copy=False), tuple(values)
+        self.codes, self.values = codes, tuple(values)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -90,7 +90,7 @@ class Opened(NamedTuple):
         source: N images.
         groups: int32 [N], near-duplicate groups.
         splits: of each image.
-        digest: changes with anything in the index.
+        digest: changes with any file, label, name of a class, domain, group or split.
         notes: what was noted as they were written.
         skipped: name -> reason, of unreadable files that were left out then.
     """
@@ -164,8 +164,9 @@ def open_shards(root: str | Path, key: str = "config.data.source") -> Opened:
         about = json.loads(index.metadata.metadata[_ABOUT])
         if about["format"] != _FORMAT:
             raise ValueError(f"format {about['format']} of a later version")
+        of_domain = np.int8 if len(about["domains"]) <= np.iinfo(np.int8).max else np.int32
         labels, domains, groups, splits = _columns(
-            index, {"label": np.int32, "domain": np.int8, "group": np.int32, "split": np.int8}
+            index, {"label": np.int32, "domain": of_domain, "group": np.int32, "split": np.int8}
         )
         files = [(folder / name, int(count)) for name, count in about["files"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -304,7 +305,7 @@ def _write_index(folder: Path, rows: Rows, about: dict[str, Any]) -> None:
     digest = hashlib.blake2b(digest_size=16)
     schema = pa.schema(
         [
-            ("file", pa.string()), ("label", pa.int32()), ("domain", pa.int8()),
+            ("file", pa.string()), ("label", pa.int32()), ("domain", pa.int32()),
             ("group", pa.int32()), ("split", pa.int8()), ("phash", pa.uint64()),
         ]
     )  # fmt: skip
@@ -322,11 +323,12 @@ def _write_index(folder: Path, rows: Rows, about: dict[str, Any]) -> None:
                 "phash": np.zeros(count, np.uint64) if phash is None else phash[part],
             }
             table = pa.table(columns, schema)
-            digest.update(repr([columns["file"], columns["split"]]).encode("utf-8", "surrogateescape"))
+            said = [columns[name] for name in ("file", "domain", "split")]
+            digest.update(repr(said).encode("utf-8", "surrogateescape"))
             digest.update(columns["label"].tobytes() + columns["group"].tobytes())
             writer.write_table(table)
         about = {"notes": [], "skipped": {}, **about, **values, "classes": source.classes, "format": _FORMAT}
-        digest.update(json.dumps(about["files"]).encode())
+        digest.update(json.dumps([about["files"], values, source.classes]).encode())
         writer.add_key_value_metadata(
             {_ABOUT: json.dumps(about | {"digest": digest.hexdigest()}, ensure_ascii=False)}
         )
