@@ -1,6 +1,7 @@
 """Corrections of labels: what they change, what stays, and one line for each that cannot be."""
 
 import csv
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,6 +96,25 @@ def test_names_as_windows_writes_them(folder, tmp_path):  # noqa: F811
     twice = write(tmp_path / "t.csv", windows[0], ("glass/00.png", "drop"))
     with pytest.raises(UserError, match=r"glass/00\.png is 'drop', and 'metal' in an earlier row"):
         ready(folder, corrections=str(twice))
+
+
+def test_names_as_macos_writes_them(folder, tmp_path):  # noqa: F811
+    """In corrections, and in a manifest; the data call files by names that are the same everywhere."""
+    parts = unicodedata.normalize("NFD", "유리 é")
+    for i in range(6):
+        save(photo(200 + i), folder / parts / f"{parts}{i}.png")
+    file = str(
+        write(tmp_path / "c.csv", (f"{parts}/{parts}0.png", "metal"), (f"{parts}/{parts}1.png", "drop"))
+    )
+    after = ready(folder, corrections=file)
+    assert after.corrected == {"relabeled": 1, "dropped": 1, "confirmed": 0}
+    save_manifest(tmp_path / "m.csv", after.source, after.groups, after.splits)
+    lines = (tmp_path / "m.csv").read_text(encoding="utf-8")
+    (tmp_path / "m.csv").write_text(unicodedata.normalize("NFD", lines), encoding="utf-8")
+    again = ready(folder, corrections=file, split__manifest=str(tmp_path / "m.csv"))
+    assert labels(again) == labels(after) and places(again) == places(after)
+    split_of = recognize(tmp_path / "m.csv", after.source, after.phash)
+    assert split_of.tolist() == after.splits.tolist()
 
 
 def test_dropping_an_unreadable_file_is_enough(folder, tmp_path):  # noqa: F811

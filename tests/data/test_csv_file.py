@@ -2,6 +2,7 @@
 
 import csv
 import io
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from wastejax.data.corrections import load_corrections
 from wastejax.data.description.label_map import load_label_map
-from wastejax.data.formats.csv_file import SEPARATORS, csv_reader
+from wastejax.data.formats.csv_file import SEPARATORS, Spelling, csv_reader
 from wastejax.data.formats.table import open_tables
 from wastejax.errors import ConfigError, UserError
 
@@ -113,3 +114,17 @@ def test_what_tables_cannot_say_is_one_line(tmp_path, name, content, problem):
     (tmp_path / name).write_text(content)
     with pytest.raises(ConfigError, match=problem):
         open_tables([tmp_path / name], "--data")
+
+
+def test_names_of_files_are_found_as_windows_and_macos_write_them():
+    def parts(text: str) -> str:
+        return unicodedata.normalize("NFD", text)
+
+    names = {"유리/0.png", parts("금속/0.png"), "a/é.png", parts("a/é.png"), "odd\\0.png"}
+    spelled = Spelling(names)
+    assert all(spelled(name) == name for name in names)
+    assert spelled(parts("유리\\0.png")) == "유리/0.png"
+    assert spelled("금속/0.png") == parts("금속/0.png")
+    for unknown in ("유리/1.png", "b.png", "odd/0.png"):
+        assert spelled(unknown) == unknown
+    assert Spelling({"a/é.png", parts("a/é.png"), "x"})("a\\é.png") == "a/é.png"

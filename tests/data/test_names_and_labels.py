@@ -11,6 +11,7 @@ from pyarrow import parquet
 from tests.data.test_annotation_exports import BOX, cvat, cvat_image, label_studio, photo, rectangle, task
 from wastejax.data.collections.parts import images, parts_of
 from wastejax.data.corrections import load_corrections
+from wastejax.data.description import open_description
 from wastejax.data.description.label_map import load_label_map
 from wastejax.data.description.meant import meant_by
 from wastejax.data.formats.any import open_path
@@ -311,3 +312,18 @@ def test_labels_that_macos_writes_in_parts_are_the_same_labels(tmp_path):
     boxes = BOX.replace("can", GLASS) + BOX.replace("can", PARTS)
     assert open_path(cvat(tmp_path, cvat_image("a.png", boxes)) / "annotations.xml").classes == (GLASS,)
     assert open_path(rows_of_parquet(tmp_path, [GLASS, PARTS, PAPER])).classes == (GLASS, PAPER)
+
+
+def test_groups_of_files_whose_names_macos_writes_in_parts_are_kept(tmp_path):
+    for i in range(2):
+        for label in (PAPER, "can"):
+            photo(tmp_path / "data" / label / f"{PAPER}{i}.png")
+    parts = unicodedata.normalize("NFD", PAPER)
+    assert parts != PAPER
+    rows = "".join(f"{parts}/{parts}{i}.png,one\n" for i in range(2))
+    (tmp_path / "groups.csv").write_text(f"file,group\n{rows}", encoding="utf-8")
+    described = 'classes = ["can", "paper"]\n[sources.a]\npath = "data"\ngroups = "groups.csv"\n'
+    meant = f'[sources.a.meanings]\ncan = ["can"]\n"{PAPER}" = ["paper"]\n'
+    (tmp_path / "set.toml").write_text(described + meant, encoding="utf-8")
+    source = open_description(tmp_path / "set.toml").source
+    assert sorted(source.groups) == ["", "", "a/one", "a/one"]

@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import time
+import unicodedata
 from types import SimpleNamespace
 
 import pytest
@@ -314,6 +315,22 @@ def test_from_the_server_into_class_folders(tmp_path):
     file.write_text(to_csv([(names[3], "glas")]))
     with pytest.raises(UserError, match=r"has no class 'glas'; did you mean 'glass'"):
         add_collected(tmp_path / "kept", file, data)
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [unicodedata.normalize("NFD", "유리"), "유리".encode("euc-kr").decode("utf-8", "surrogateescape")],
+)
+def test_images_are_added_to_folders_whatever_their_names_are_encoded_in(tmp_path, folder):
+    for place in (tmp_path / "data" / folder, tmp_path / "data" / "can", tmp_path / "kept" / "day"):
+        place.mkdir(parents=True)
+        (place / f"{place.name[:3]}.jpg").write_bytes(encoded(10))
+    label = next(name for name in open_folder(tmp_path / "data").classes if name != "can")
+    file = tmp_path / "c.csv"
+    file.write_text(to_csv([("day/day.jpg", label)]), encoding="utf-8")
+    assert add_collected(tmp_path / "kept", file, tmp_path / "data") == {label: 1}
+    assert (tmp_path / "data" / folder / "day.jpg").read_bytes() == encoded(10)
+    assert len(list((tmp_path / "data").iterdir())) == 2
 
 
 def test_an_image_that_is_there_as_another_class_is_told_without_a_search_for_each(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wastejax.data.corrections import DROP, Row, load_corrections
-from wastejax.data.sources import Source, open_folder
+from wastejax.data.sources import ReadFiles, Source, open_folder
 from wastejax.errors import UserError, nearest
 from wastejax.evaluation.report.review import NAME, Doubt, write_review
 from wastejax.files import check_folder, user_path, write_bytes
@@ -132,10 +132,12 @@ def add_collected(
 
 def _places(source: Source) -> dict[str, Path]:
     """Returns the folder in which most images of each class lie, of those in train where the data are split."""
+    read = source.read
+    assert isinstance(read, ReadFiles)  # a folder's; names are how files are called, not where they lie
     folders: dict[str, Counter[Path]] = {name: Counter() for name in source.classes}
-    for i, name in enumerate(source.names):
+    for i, path in enumerate(read.paths):
         if source.splits is None or source.splits[i] == "train":
-            folders[source.classes[source.labels[i]]][(Path(source.origin) / name).parent] += 1
+            folders[source.classes[source.labels[i]]][(read.root / path).parent] += 1
     places = {name: found.most_common(1)[0][0] for name, found in folders.items() if found}
     return {name: folder for name, folder in places.items() if folder.is_dir()}
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wastejax.data.formats.csv_file import composed, csv_reader, spelled
+from wastejax.data.formats.csv_file import Spelling, composed, csv_reader
 from wastejax.data.formats.source import SEPARATOR, Source, numbered, rarest
 from wastejax.errors import UserError, nearest
 from wastejax.files import user_path
@@ -94,15 +94,15 @@ class Corrections:
         return self.named_as(source.names)._known(source)
 
     def named_as(self, names: Collection[str]) -> "Corrections":
-        """Returns them with rows that name images as the data do, where Windows wrote backslashes.
+        """Returns them with rows that name images as the data do, however Windows or macOS wrote these.
 
         Raises:
             UserError: two rows then say two things of one image.
         """
-        there = {*names}
+        spelled = Spelling({*names})
         rows: dict[str, Row] = {}
         for row in self.rows.values():
-            row = row._replace(file=spelled(row.file, there))
+            row = row._replace(file=spelled(row.file))
             known = rows.setdefault(row.file, row)
             if known.label != row.label:
                 raise self.wrong(f"{row.file} is {row.label!r}, and {known.label!r} in an earlier row")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wastejax.data.duplicates import joined_groups
-from wastejax.data.formats.csv_file import composed, csv_reader, spelled
+from wastejax.data.formats.csv_file import Spelling, composed, csv_reader
 from wastejax.data.sources import Source
 from wastejax.errors import ConfigError
 from wastejax.files import user_path
@@ -196,9 +196,9 @@ def load_manifest(path: str | Path, source: Source, also: Mapping[str, str] | No
     index, labels = {name: i for i, name in enumerate(source.names)}, source.label_names
     found: dict[int, dict[str, str]] = {}
     problems = []
-    also = also or {}
+    also, spelled = also or {}, Spelling(index)
     for row in rows:
-        name = spelled(row["file"], index)
+        name = spelled(row["file"])
         i = index.get(name)
         if i is None:
             problems.append(f"{row['file']} is not in the data")
@@ -245,10 +245,11 @@ def recognize(path: str | Path, source: Source, phash: np.ndarray, by_label: boo
     Returns:
         str [N], the split of each image; '' for those that the manifest does not list.
     """
-    names, labels = {*source.names}, source.label_names if by_label else [""] * len(source)
-    rows = [row | {"file": spelled(row["file"], names)} for row in _read_rows(user_path(path))]
+    spelled = Spelling({*source.names})
+    rows = [row | {"file": spelled(row["file"])} for row in _read_rows(user_path(path))]
+    labels: Sequence[str] = source.label_names
     if not by_label:
-        rows = [row | {"label": ""} for row in rows]
+        rows, labels = [row | {"label": ""} for row in rows], [""] * len(source)
     hashes = _hashes(rows)
     if hashes is None:
         by_name = {(row["file"], row["label"]): row["split"] for row in rows}

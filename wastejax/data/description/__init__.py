@@ -33,7 +33,7 @@ from wastejax.data.description.label_map import LabelMap, Meaning, allowed_class
 from wastejax.data.duplicates import joined_groups
 from wastejax.data.formats.any import open_path
 from wastejax.data.formats.boxes import CROPS, Reading
-from wastejax.data.formats.csv_file import composed, csv_reader
+from wastejax.data.formats.csv_file import Spelling, composed, csv_reader
 from wastejax.data.formats.source import Source, rarest
 from wastejax.data.formats.walk import listed
 from wastejax.errors import ConfigError, UserError, nearest
@@ -281,7 +281,8 @@ def _together(path: Path, name: str, source: Source, entry: Mapping[str, Any], n
     file = path.parent / str(entry["groups"])
     try:
         rows = csv_reader(file.read_bytes(), ("file", "group"))
-        listed = [(row["file"].replace("\\", "/"), row["group"].strip()) for row in rows]
+        spelled = Spelling({*source.names})
+        listed = [(spelled(row["file"].replace("\\", "/")), row["group"].strip()) for row in rows]
     except (OSError, csv.Error, KeyError) as error:
         raise ConfigError(
             KEY, f"{path}: sources.{name}.groups: needs columns file and group: {error}"

@@ -4,7 +4,8 @@ import codecs
 import csv
 import io
 import unicodedata
-from collections.abc import Collection, Container
+from collections import Counter
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 SEPARATORS = ",;\t|"  # a spreadsheet writes semicolons where the comma is in numbers
@@ -15,10 +16,26 @@ def composed(label: str) -> str:
     return unicodedata.normalize("NFC", label)
 
 
-def spelled(name: str, names: Container[str]) -> str:
-    """Returns the name of a file as one of `names` has it: Windows writes backslashes, which others may hold."""
-    plain = name.replace("\\", "/")
-    return plain if name not in names and plain in names else name
+class Spelling:
+    """Finds names of files as the data have them: Windows writes backslashes, macOS Korean and accents in parts."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        """Takes the names of the data, in which each is looked up: a set, or the keys of a dictionary."""
+        self._names = names
+        self._of_composed: dict[str, str] | None = None
+
+    def __call__(self, name: str) -> str:
+        """Returns a name as the data have it; as it is, where they have none like it or several."""
+        plain = name.replace("\\", "/")  # which the names of files elsewhere may hold
+        if name in self._names or plain in self._names:
+            return name if name in self._names else plain
+        if plain.isascii():
+            return name
+        if self._of_composed is None:
+            whole = [(composed(known), known) for known in self._names]
+            count = Counter(key for key, _ in whole)
+            self._of_composed = {key: known for key, known in whole if count[key] == 1}
+        return self._of_composed.get(composed(plain), name)
 
 
 if TYPE_CHECKING:
