@@ -16,6 +16,7 @@ from wastejax.data.prepare import prepare
 from wastejax.data.sources import open_folder
 from wastejax.data.split import SPLITS, load_manifest, save_manifest
 from wastejax.errors import UserError
+from wastejax.evaluation.report.review import NAME
 from wastejax.progress import Listener
 
 
@@ -55,6 +56,29 @@ def test_the_manifest_of_corrected_data_is_named_with_the_corrections(data, tmp_
     assert lines[-1].endswith(f"; train with {options}")
     source = open_folder(data)
     assert len(load_manifest(manifest, source, load_corrections(file).of(source).labels).indices) == 6
+
+
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_copies_whose_different_labels_are_confirmed_are_doubted_no_more(data, tmp_path, all_of_them):
+    for name in ("can/copy.png", "jar/copy.png", "jar/copy2.png"):
+        (data / name).write_bytes((data / "can" / "0.png").read_bytes())
+    group = {f"{name}.png" for name in ("can/0", "can/copy", "jar/copy", "jar/copy2")}
+    rows = [(name, name[:3]) for name in sorted(group)[0 if all_of_them else 1 :]]
+    file = tmp_path / "corrections.csv"
+    file.write_text(to_csv(rows), encoding="utf-8")
+    facts = audit_folder(data, tmp_path / "out", Options(write_manifest=True, corrections=file))
+    kept = load_manifest(tmp_path / "out" / "manifest.csv", (source := open_folder(data)))
+    groups = {source.names[i]: int(g) for i, g in zip(kept.indices, kept.groups, strict=True)}
+    if all_of_them:
+        assert facts["label_conflicts"] == [] and not (tmp_path / "out" / NAME).exists()
+        assert groups["can/0.png"] == groups["jar/copy.png"]
+        assert len(groups) == 7 and len(set(groups.values())) == 6
+        assert (
+            len({s for i, s in zip(kept.indices, kept.splits, strict=True) if source.names[i] in group}) == 1
+        )
+    else:
+        assert set(facts["label_conflicts"][0]["files"]) == group and (tmp_path / "out" / NAME).is_file()
+        assert len(groups) == 5 and not group & set(groups)
 
 
 def write_images(folder: Path, count: int, seed: int = 0) -> None:

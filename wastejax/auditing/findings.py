@@ -38,6 +38,7 @@ class Audit:
         cropped: int64 [P, 2], pairs of which the second shows a part of the first, too small a part for the hash.
         scene: int64 [S], images that look like copies of each other but differ, too many for copies: a fixed
             camera, or one ground. In `groups` only those of the same bytes are together.
+        confirmed: names of the files whose labels a person has confirmed.
     """
 
     source: Source
@@ -48,6 +49,7 @@ class Audit:
     mirrored: np.ndarray
     cropped: np.ndarray
     scene: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    confirmed: frozenset[str] = frozenset()
 
     @property
     def bad(self) -> dict[int, str]:
@@ -64,9 +66,16 @@ class Audit:
         return _several(self.groups)
 
     def conflicts(self) -> list[np.ndarray]:
-        """Returns those groups whose members have different labels, the smallest, hence clearest, first."""
-        labels = self.source.labels
-        return [g for g in self.groups_of_several()[::-1] if len(np.unique(labels[g])) > 1]
+        """Returns those groups whose members have different labels, the smallest, hence clearest, first.
+
+        Where a person has confirmed the labels of all of them, they are none.
+        """
+        labels, names = self.source.labels, self.source.names
+        return [
+            g
+            for g in self.groups_of_several()[::-1]
+            if len(np.unique(labels[g])) > 1 and not self.confirmed.issuperset(names[i] for i in g)
+        ]
 
 
 class LabelError(NamedTuple):
@@ -226,16 +235,17 @@ def clean(found: Audit, among: np.ndarray | None = None) -> np.ndarray:
     """Returns int64 [K], what is left without trouble, in order, of some files (bool [N]) or of all.
 
     Left out are unreadable files; all but one of each group of near-duplicates, the one with most pixels; and whole
-    groups with conflicting labels, since nobody knows which is right. Likely label errors stay: most of them are
-    merely hard, and a test without its hard images flatters. They are for a person to look at.
+    groups with conflicting labels, since nobody knows which is right; where a person has confirmed them, one of
+    each label stays. Likely label errors stay: most of them are merely hard, and a test without its hard images
+    flatters. They are for a person to look at.
     """
     doubtful = set(found.bad)
     for group in found.conflicts():
         doubtful |= set(group.tolist())
     candidates = range(len(found.source)) if among is None else np.flatnonzero(among).tolist()
-    best: dict[int, int] = {}
+    best: dict[tuple[int, int], int] = {}
     for i in sorted(set(candidates) - doubtful, key=lambda i: (-_pixels(found.headers[i]), i)):
-        best.setdefault(int(found.groups[i]), i)
+        best.setdefault((int(found.groups[i]), int(found.source.labels[i])), i)
     return np.array(sorted(best.values()), np.int64)
 
 

@@ -1,7 +1,7 @@
 """An audit from a folder to its report: JSON, a page to look at, and a manifest without what was found."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ def audit_folder(
             found = audit(source, cache_dir(), progress=listener.count, each=OnRay(ray))
     else:
         found = audit(source, cache_dir(), progress=listener.count)
-    errors = _label_errors(model, found, changes, say) if model else None
+    found = replace(found, confirmed=changes.confirmed)
+    errors = _label_errors(model, found, say) if model else None
     facts: dict[str, Any] = {"data": user_path(data).resolve().name, "model": _public(model)}
     facts |= summary(found, splits, errors)
     facts["corrections"] = None if given is None else {"sha256": given.sha256, **changes.counts}
@@ -171,7 +172,7 @@ def _splits(data: str | Path, options: Options, source: Source, original: Source
     return splits
 
 
-def _label_errors(model: str, found: Audit, changes: Changes, say: Say) -> list[LabelError] | None:
+def _label_errors(model: str, found: Audit, say: Say) -> list[LabelError] | None:
     """Returns the likely label errors; None where they cannot be looked for, while all else was found already."""
     from wastejax.auditing.label_errors import embed, find_label_errors
 
@@ -184,7 +185,7 @@ def _label_errors(model: str, found: Audit, changes: Changes, say: Say) -> list[
     except UserError as error:
         say(f"note: label errors were not looked for: {error}")
         return None
-    return [error for error in errors if found.source.names[error.image] not in changes.confirmed]
+    return [error for error in errors if found.source.names[error.image] not in found.confirmed]
 
 
 def _doubts(found: Audit, errors: Sequence[LabelError]) -> list[Doubt]:
@@ -214,7 +215,9 @@ def _write_manifest(
     if not len(kept):
         raise UserError(f"{path}: nothing is left that could be listed")
     source = found.source.select(kept)
-    groups = joined_groups(np.arange(len(kept)), source.groups)
+    # Copies of different labels that a person has confirmed stay on one side, as all near-duplicates do.
+    _, first, inverse = np.unique(found.groups[kept], return_index=True, return_inverse=True)
+    groups = joined_groups(first[inverse], source.groups)
     given = None if splits is None else splits[kept]
     if given is not None and "train" not in given:
         raise UserError(f"{path}: nothing is left of train that could be listed")
