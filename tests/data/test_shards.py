@@ -16,6 +16,7 @@ from wastejax.data import pipeline
 from wastejax.data.collections.shards import Coded, Rows, open_shards, write_shards
 from wastejax.data.formats.source import Source, numbered
 from wastejax.data.prepare import Dataset, prepare
+from wastejax.data.prepare.checks import made_with
 from wastejax.data.split import SPLITS, load_manifest, save_manifest
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
 from wastejax.errors import ConfigError, UserError
@@ -205,6 +206,48 @@ def test_what_is_no_folder_of_shards_is_one_line(folder):
     file.write_bytes(b"damaged" * 100)
     with pytest.raises(UserError, match="cannot be read any more"):
         pipeline.read_image(found, 0, Preprocessing(32).of_file)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("box_margin", 0.3, r"is 0\.3, and the shards were written with 0\.1; leave it out"),
+        ("split.ratios", "8,1,1", "is 8,1,1, and the shards were written with 3,1,1"),
+        ("split.group", "none", "is none, and the shards were written with phash"),
+        ("split.hamming", 4, "is 4, and the shards were written with 8"),
+    ],
+)
+def test_crops_and_splits_that_shards_do_not_have_are_not_passed_over(tmp_path, key, value, words):
+    rows = in_memory(["can", "jar"] * 6, [""] * 12)
+    write_shards(tmp_path / "shards", rows, {"made": made_with(load_recipe("mobilevit_ir").data)})
+    source = f"shards:{tmp_path / 'shards'}"
+    assert data_of(source=source).notes == []
+    with pytest.raises(ConfigError, match=words) as error:
+        data_of(source=source, **{key: value})
+    assert error.value.key == f"config.data.{key}"
+    write_shards(tmp_path / "shards", rows)  # as earlier versions did
+    assert data_of(source=source).notes == []
+    (note,) = data_of(source=source, **{key: value}).notes
+    assert note.startswith(f"config.data.{key} is not used")
+
+
+def test_shards_say_what_they_were_written_with(folder):
+    shard("--out=shards", "--skip-bad", "--ratios=2,1,1", "--hamming=6")
+    assert open_shards("shards").made == {
+        "box_margin": 0.1,
+        "split.ratios": [2, 1, 1],
+        "split.group": "phash",
+        "split.hamming": 6,
+    }
+    said = {"split.ratios": "2,1,1", "split.hamming": 6}
+    notes = data_of(source="shards:shards", **said).notes
+    assert data_of(source="shards:shards").notes == [
+        *notes,
+        "config.data.split.ratios is 2,1,1, with which the shards were written",
+        "config.data.split.hamming is 6, with which the shards were written",
+    ]
+    with pytest.raises(ConfigError, match="is 8,1,1, and the shards were written with 2,1,1"):
+        data_of(source="shards:shards", **{"split.ratios": "8,1,1"})
 
 
 def test_a_byte_an_image_compares_as_an_array_of_strings():

@@ -3,6 +3,7 @@
 import argparse
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from wastejax.data.cache import cache_dir
 from wastejax.data.collections.shards import INDEX, PREFIX, SHARD_SIZE, Rows, write_shards
 from wastejax.data.description import is_description
 from wastejax.data.prepare import Dataset, prepare
+from wastejax.data.prepare.checks import made_with
 from wastejax.data.sources import check_outside
 from wastejax.errors import ConfigError, UserError
 from wastejax.files import check_folder
@@ -73,12 +75,12 @@ def run(args: argparse.Namespace, say: Say) -> None:
     check_folder(folder, "--out")
     if (folder / INDEX).is_file():
         raise UserError(f"--out={args.out}: holds shards already; name another folder, or remove it")
-    found = _prepare(args, say)
+    found, made = _prepare(args, say)
     with Bars() as progress:
         write_shards(
             folder,
             Rows(found.source, found.groups, np.asarray(found.splits), found.phash),
-            {"notes": found.notes, "skipped": found.skipped},
+            {"notes": found.notes, "skipped": found.skipped, "made": made},
             args.shard_size,
             lambda done, total: progress("writing", done, total),
         )
@@ -86,8 +88,8 @@ def run(args: argparse.Namespace, say: Say) -> None:
     say(f"written: {folder}; train with --config.data.source={PREFIX}{folder}")
 
 
-def _prepare(args: argparse.Namespace, say: Say) -> Dataset:
-    """Returns the images, checked, grouped and split.
+def _prepare(args: argparse.Namespace, say: Say) -> tuple[Dataset, dict[str, Any]]:
+    """Returns the images, checked, grouped and split, and what `made_with` says of that.
 
     Raises:
         UserError: they or an option are wrong; the message names options where `prepare` names keys.
@@ -105,7 +107,7 @@ def _prepare(args: argparse.Namespace, say: Say) -> Dataset:
     try:
         configs.apply_overrides(config, [f"--config.{key}={value}" for key, value in given.items()])
         configs.check(config)
-        return prepare(config.data, config.seed, cache_dir(), say)
+        return prepare(config.data, config.seed, cache_dir(), say), made_with(config.data)
     except ConfigError as error:
         raise UserError(_by_options(str(error))) from None
 

@@ -93,6 +93,7 @@ class Opened(NamedTuple):
         digest: changes with any file, label, name of a class, domain, group or split.
         notes: what was noted as they were written.
         skipped: name -> reason, of unreadable files that were left out then.
+        made: what `config.data` said of crops and the split then; empty where an earlier version wrote them.
     """
 
     source: Source
@@ -101,6 +102,7 @@ class Opened(NamedTuple):
     digest: str
     notes: list[str]
     skipped: dict[str, str]
+    made: dict[str, Any]
 
 
 def write_shards(
@@ -115,7 +117,7 @@ def write_shards(
     Args:
         out: the folder. Its index is written last and makes it complete.
         rows: the images, each with one label.
-        about: `notes` and `skipped`, see `Opened`.
+        about: `notes`, `skipped` and `made`, see `Opened`.
         shard_size: images of one file.
         progress: called with (images done, N).
 
@@ -195,7 +197,8 @@ def open_shards(root: str | Path, key: str = "config.data.source") -> Opened:
         stamps=_Stamps(about["digest"], len(labels)),  # type: ignore[arg-type]
         origin=str(folder.resolve()),
     )
-    return Opened(source, groups, coded, about["digest"], about["notes"], about["skipped"])
+    made = about.get("made", {})
+    return Opened(source, groups, coded, about["digest"], about["notes"], about["skipped"], made)
 
 
 def _columns(index: Any, dtypes: dict[str, type[np.integer]]) -> list[np.ndarray]:

@@ -14,7 +14,7 @@ from wastejax.data.corrections import Changes, Corrections, load_corrections
 from wastejax.data.description import Mixture, is_description, open_description
 from wastejax.data.duplicates import Scan, group_duplicates, joined_groups, scan
 from wastejax.data.formats.boxes import MARGIN, Reading
-from wastejax.data.prepare.checks import check_all_left, check_content, check_opened, check_splits
+from wastejax.data.prepare.checks import check_all_left, check_content, check_made, check_opened, check_splits
 from wastejax.data.prepare.corrected import notes_on_changes, select_held_out, trained_on
 from wastejax.data.prepare.kept import Kept, check_described, digest_of, weights_for
 from wastejax.data.prepare.notes import describe_scene, notes_on_given, notes_on_split, notes_on_twins
@@ -196,10 +196,11 @@ def _from_shards(config: Any, several: bool) -> Dataset:
                 f"config.{key}", "does not work with shards, whose labels and split are as they were written"
             )
     found = open_shards(config.source.removeprefix(PREFIX))
+    notes = [*found.notes, *check_made(config, found.made)]
     for split in SPLITS:
         if split not in found.splits:
             raise ConfigError("config.data.source", f"the shards hold no image for {split}; write them again")
-    return Dataset(found.source, found.groups, found.splits, found.skipped, found.notes, digest=found.digest)
+    return Dataset(found.source, found.groups, found.splits, found.skipped, notes, digest=found.digest)
 
 
 def _corrections(source: Source, config: Any) -> tuple[Corrections | None, Changes]:

@@ -1,16 +1,65 @@
 """What makes a set of images one that cannot be trained on or judged by: said before anything slow starts."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from wastejax.data.corrections import KEY as CORRECTIONS
+from wastejax.data.formats.boxes import MARGIN
 from wastejax.data.formats.class_folders import same_name
 from wastejax.data.prepare.notes import LARGE_GROUP
 from wastejax.data.sources import Source
 from wastejax.data.split import SAME_CONTENT, SPLITS, shorten
 from wastejax.errors import ConfigError
+
+# What a recipe says of crops and the split that says nothing of its own.
+_PLAIN = {"box_margin": MARGIN, "split.ratios": [3, 1, 1], "split.group": "phash", "split.hamming": 8}
+
+
+def made_with(config: Any) -> dict[str, Any]:
+    """Returns what `config.data` says of crops and the split, as shards keep it."""
+    split = config.split
+    said = (config.get("box_margin", MARGIN), list(split.ratios), split.group, split.hamming)
+    return dict(zip(_PLAIN, said, strict=True))
+
+
+def check_made(config: Any, made: Mapping[str, Any]) -> list[str]:
+    """Checks that a config asks for the crops and the split that shards have, in which nothing can change any more.
+
+    Args:
+        config: `config.data`.
+        made: what it said as the shards were written, see `made_with`; empty where they do not say.
+
+    Returns:
+        Notes on what is not as the config has it, where it need not have been asked for or the shards do not say.
+
+    Raises:
+        ConfigError: it asks for others than they have.
+    """
+    notes = []
+    for key, given in made_with(config).items():
+        before = made.get(key, _PLAIN[key])
+        if given == before:
+            continue
+        if key not in made:
+            what = "is not used: crops and the split of shards are as they were written"
+        elif given == _PLAIN[key]:  # as in the recipes
+            what = f"is {_as_text(before)}, with which the shards were written"
+        else:
+            raise ConfigError(
+                f"config.data.{key}",
+                f"is {_as_text(given)}, and the shards were written with {_as_text(before)}; leave it out, or "
+                "write them again",
+            )
+        notes.append(f"config.data.{key} {what}")
+    return notes
+
+
+def _as_text(value: Any) -> str:
+    numbers = value if isinstance(value, list) else [value]
+    return ",".join(f"{number:g}" if isinstance(number, float) else str(number) for number in numbers)
 
 
 def check_opened(source: Source, after: Source, by_manifest: bool) -> list[str]:
