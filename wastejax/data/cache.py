@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import platformdirs
 
-from wastejax.files import put_in_place, reason
+from wastejax.files import put_in_place, reason, user_path
 from wastejax.progress import Count
 
 log = logging.getLogger("wastejax")
@@ -25,7 +25,7 @@ _YOUNG = 10.0  # seconds for which a file may be without a lock: between it and 
 
 def cache_dir() -> Path:
     """Returns the folder for everything that can be made again: WASTEJAX_CACHE, or the user's cache folder."""
-    return Path(os.environ.get("WASTEJAX_CACHE") or platformdirs.user_cache_dir("wastejax"))
+    return user_path(os.environ.get("WASTEJAX_CACHE") or platformdirs.user_cache_dir("wastejax"))
 
 
 def go_without(path: Path, error: OSError) -> None:

@@ -45,7 +45,7 @@ def choose(model: str | Path | None, engine: str | None = None) -> str:
         UserError: there is no such engine, or it cannot compute this form of model.
     """
     option = "WASTEJAX_ENGINE" if engine is None else "--engine"
-    engine = engine or os.environ.get("WASTEJAX_ENGINE") or "auto"
+    engine = _named(engine)
     if engine not in ENGINES:
         raise UserError(f"{option}={engine}: no such engine{nearest(engine, ENGINES)}")
     path = place_of(model)
@@ -93,7 +93,7 @@ def load_engine(
         return load_predictor(path, runtime, taxonomy, threads)
     if not _installed(_READERS[chosen]):
         raise MissingPackage(f"--engine={chosen}", _READERS[chosen].replace("_", "-"), None)
-    auto = (engine or os.environ.get("WASTEJAX_ENGINE") or "auto") == "auto"
+    auto = _named(engine) == "auto"
     try:
         predictor = _derived(path, chosen, taxonomy, threads, say)
     except _NoFile as failed:
@@ -107,6 +107,11 @@ def load_engine(
     if any_side and not predictor.any_side and auto and _installed("jax"):
         return load_predictor(path, None, taxonomy, threads)
     return replace(predictor, path=path)
+
+
+def _named(engine: str | None) -> str:
+    """Returns the engine that is asked for, by an option or by WASTEJAX_ENGINE; 'auto' where neither does."""
+    return os.environ.get("WASTEJAX_ENGINE") or "auto" if engine is None else engine
 
 
 def place_of(model: str | Path | None) -> Path:
