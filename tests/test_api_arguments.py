@@ -105,6 +105,34 @@ def test_images_are_named_once(data_dir):
         wastejax.train("mobilevit_ir", data_dir, {"data.dir": "others"}, say=quiet)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"format": "onx"}, r"^--format=onx: no such choice; did you mean 'onnx'\?$"),
+        ({"format": None}, "^--format=None: no such choice; choices: "),
+        ({"input": "unit8"}, r"^--input=unit8: no such choice; did you mean 'uint8'\?$"),
+        ({"quantize": "int4"}, "^--quantize=int4: no such choice; "),
+        (
+            {"format": "bundle", "input": "float32"},
+            "^--input: only with --format=onnx or stablehlo or litert; ",
+        ),
+        (
+            {"format": "bundle", "data_dir": "nope"},
+            "^--data: only with --format=onnx or stablehlo or litert; ",
+        ),
+    ],
+)
+def test_an_export_refuses_what_its_command_refuses(given, message, tmp_path, monkeypatch):
+    def load(*_):
+        raise AssertionError("something slow began")
+
+    monkeypatch.setattr("wastejax.deployment.export.load_bundle", load)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(wastejax.UserError, match=message):
+        wastejax.export(**given)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("engine", ["", "onnx"])
 def test_an_engine_that_there_is_not_is_refused(engine, monkeypatch):
     monkeypatch.setenv("WASTEJAX_ENGINE", "jax")

@@ -5,12 +5,20 @@ from pathlib import Path
 
 from wastejax import machine
 from wastejax.cli import SHARED, add_ray_arguments, only
-from wastejax.deployment.export import NEEDS, PRECISIONS, Check, Comparison, Exported, Form, export_model
+from wastejax.deployment.export import (
+    ENTRIES,
+    NEEDS,
+    PRECISIONS,
+    SUFFIXES,
+    Check,
+    Comparison,
+    Exported,
+    Form,
+    export_model,
+)
 from wastejax.evaluation.images import Asked
 from wastejax.files import check_file, check_unread, write_json
 from wastejax.progress import Say
-
-COUNT = 200  # images to check with
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--input",
-        choices=("uint8", "float32"),
+        choices=ENTRIES,
         default="uint8",
         help="uint8 pixels, or float32 images normalized by the caller (uint8)",
     )
@@ -53,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of images (no classes needed) to calibrate the 8-bit ranges with (default: validation images)",
     )
-    add("--images", type=int, default=COUNT, metavar="N", help="number of images to check with (200)")
+    add("--images", type=int, default=Check.count, metavar="N", help="number of images to check with (200)")
     add_ray_arguments(parser, "", "check the file")
     add("--report", metavar="JSON", help="also write the comparison to this file")
     add("--profile", action="store_true", help="onnx: also show which operators take the time, in percent")
@@ -66,10 +74,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
         UserError: no such model, a form that cannot be, a package that is missing, or a failed check.
     """
     only(args, args.format == "onnx", "with --format=onnx", profile=False)
-    file = " or ".join(name for name in NEEDS if name != "bundle")
-    is_file = args.format != "bundle"
-    only(args, is_file, f"with --format={file}", input="uint8", class_map=None, images=COUNT, data=None)
-    only(args, is_file, f"with --format={file}", calibrate=None, report=None, workers="local")
+    only(args, args.format != "bundle", f"with --format={' or '.join(SUFFIXES)}", report=None)
     only(args, args.workers == "ray", "with --workers=ray", address=None)
     if args.report:
         check_file(args.report, "--report")

@@ -38,6 +38,7 @@ NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
     "bundle": ((), ""),
 }
 PRECISIONS = ("none", "fp16", "int8", "integer")
+ENTRIES = ("uint8", "float32")
 QUANTIZED = {"onnx": PRECISIONS[:3], "litert": PRECISIONS, "bundle": PRECISIONS[:3]}
 STORED = {"none": "float32", "fp16": "float16", "int8": "int8"}  # of a bundle's kernels
 MAPPED = 100  # classes: a class map of more costs over one per cent of EfficientNetV2-B0
@@ -232,9 +233,13 @@ def export_model(
     Raises:
         UserError: no such model, a form that cannot be, a package that is missing, or a failed check.
     """
-    for name, value, choices in (("format", form.name, NEEDS), ("quantize", form.precision, PRECISIONS)):
+    for name, value, choices in (
+        ("format", form.name, NEEDS),
+        ("quantize", form.precision, PRECISIONS),
+        ("input", form.entry, ENTRIES),
+    ):
         if value not in choices:
-            raise UserError(f"--{name}={value}: no such choice{nearest(value, choices)}")
+            raise UserError(f"--{name}={value}: no such choice{nearest(str(value), choices)}")
     target = Path(out or (f"wastejax{SUFFIXES[form.name]}" if form.name in SUFFIXES else "bundle"))
     check_request(asked, form, target, checked, calibrate)
     bundle = load_bundle(asked.model or default_bundle(), taxonomy)
@@ -277,6 +282,7 @@ def check_request(
         forms = ", ".join(name for name, known in QUANTIZED.items() if precision in known)
         raise UserError(f"--quantize={precision}: only for --format={forms}")
     if form.name == "bundle":
+        _check_ignored(asked, form, checked, calibrate)
         _check_bundle(asked, out)
         return
     if (
@@ -307,6 +313,21 @@ def check_request(
     if out.suffix != suffix:
         raise UserError(f"--out={out}: must end with {suffix}")
     check_file(out, "--out")
+
+
+def _check_ignored(asked: Asked, form: Form, checked: Check, calibrate: str | Path | None) -> None:
+    """Raises a UserError for what a bundle would ignore: it is what the model is, and nothing checks it."""
+    files = " or ".join(SUFFIXES)
+    for name, given in {
+        "input": form.entry != "uint8",
+        "class-map": form.class_map is not None,
+        "images": checked.count != Check.count,
+        "data": asked.data is not None,
+        "calibrate": calibrate is not None,
+        "workers": checked.workers != "local",
+    }.items():
+        if given:
+            raise UserError(f"--{name}: only with --format={files}; leave it out")
 
 
 def _check_bundle(asked: Asked, out: Path) -> None:
