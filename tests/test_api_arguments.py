@@ -138,3 +138,15 @@ def test_an_engine_that_there_is_not_is_refused(engine, monkeypatch):
     monkeypatch.setenv("WASTEJAX_ENGINE", "jax")
     with pytest.raises(wastejax.UserError, match=f"^--engine={engine}: no such engine; "):
         wastejax.load(engine=engine)
+
+
+@pytest.mark.parametrize("number", [0, -1, "5", 5.0, None, True, np.int64(0), np.float32(5)])
+def test_a_network_has_a_whole_number_of_classes(number):
+    with pytest.raises(wastejax.UserError, match=r"^num_classes: must be an integer >= 1, is ") as raised:
+        wastejax.create_model("mobilevit_tiny", number)
+    assert str(raised.value).endswith(repr(number))
+
+
+def test_numpy_counts_classes_too():
+    module, _ = wastejax.create_model("mobilevit_tiny", np.int64(5))
+    assert module.num_classes == 5 and type(module.num_classes) is int

@@ -69,7 +69,7 @@ def create_model(name: str, num_classes: int, **keys: Any) -> tuple["nn.Module",
 
     Args:
         name: one that `wastejax models` lists, such as 'mobilevit_s' or 'efficientnetv2_b0'.
-        num_classes: number of logits.
+        num_classes: number of logits, at least 1.
         **keys: keys of `config.model` for this family, see docs/reference/configuration.md; the `mixer` of a
             MobileViT may be a class of your own, see docs/guides/own-mixer.md.
 
@@ -80,7 +80,7 @@ def create_model(name: str, num_classes: int, **keys: Any) -> tuple["nn.Module",
         batch of these to the network's input.
 
     Raises:
-        UserError: there is no such network or key.
+        UserError: there is no such network or key, or there can be no such number of logits.
 
     Example:
         >>> module, preprocess = wastejax.create_model("mobilevit_tiny", num_classes=5)

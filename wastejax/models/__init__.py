@@ -8,6 +8,7 @@ tests/models/test_models.py.
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from inspect import signature
+from operator import index
 from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
@@ -18,7 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 from wastejax.config import family_keys
-from wastejax.errors import ConfigError, nearest
+from wastejax.errors import ConfigError, UserError, nearest
 from wastejax.models import efficientnetv2, mobilevit, pyramidnet, swin
 from wastejax.models.familiarity import COLLECTION, familiarity
 from wastejax.models.layers.init import on_host
@@ -206,6 +207,17 @@ def complete(model_config: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
+def _count(num_classes: Any) -> int:
+    """Returns the number of classes as Python's integer; raises a UserError where it is none, or below 1."""
+    try:
+        count = 0 if isinstance(num_classes, bool) else index(num_classes)  # also NumPy's
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise UserError(f"num_classes: must be an integer >= 1, is {num_classes!r}")
+    return count
+
+
 def check(model_config: Mapping[str, Any], image_size: int) -> None:
     """Raises ConfigError where no network can be built of this config, or it cannot take this image size."""
     config = complete(model_config)
@@ -218,12 +230,12 @@ def create_model(model_config: Mapping[str, Any], num_classes: int) -> Model:
     Args:
         model_config: a row of `MODELS`, or the family's `name`, a `size`, and any keys of `config.model` for this
             family, see configs/common.py; those left out or None take their defaults.
-        num_classes: number of logits.
+        num_classes: number of logits, at least 1.
 
     Raises:
-        ConfigError: as `complete`.
+        UserError: as `complete`; or there can be no such number of logits.
     """
-    config = complete(model_config)
+    config, num_classes = complete(model_config), _count(num_classes)
     family = FAMILIES[config["name"]]
     keys = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
     del keys["name"], keys["size"]
