@@ -140,6 +140,22 @@ def test_an_engine_that_there_is_not_is_refused(engine, monkeypatch):
         wastejax.load(engine=engine)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model.size": "xsx"}, r"^config\.model\.size: mobilevit has no size 'xsx'; did you mean 'xs'\?$"),
+        (
+            {"model.size": "xsx", "init.weights": "mine"},
+            r"^config\.model\.size: mobilevit has no size 'xsx'; ",
+        ),
+        ({"data.image_size": 225}, r"^config\.data\.image_size: must be a multiple of 64, is 225: "),
+    ],
+)
+def test_a_recipe_of_no_network_is_refused_as_training_refuses_it(overrides, message):
+    with pytest.raises(wastejax.UserError, match=message):
+        wastejax.load_recipe("mobilevit", overrides)
+
+
 @pytest.mark.parametrize("number", [0, -1, "5", 5.0, None, True, np.int64(0), np.float32(5)])
 def test_a_network_has_a_whole_number_of_classes(number):
     with pytest.raises(wastejax.UserError, match=r"^num_classes: must be an integer >= 1, is ") as raised:

@@ -112,7 +112,7 @@ def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) 
         overrides: values by key.
 
     Raises:
-        UserError: there is no such recipe or key, or a value is invalid.
+        UserError: there is no such recipe or key, a value is invalid, or no network can be built so.
 
     Example:
         >>> config = wastejax.load_recipe("mobilevit_ir", {"train.epochs": 3})
@@ -120,10 +120,15 @@ def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) 
         (3, 'inverted_residual')
     """
     from wastejax import config as configs
+    from wastejax import models
 
     config = configs.load_recipe(str(_place("recipe", recipe)))
     configs.apply_overrides(config, configs.as_arguments(overrides or {}))
     configs.check(config)
+    if config.init.weights:  # training may take the size of images from them
+        models.complete(config.model)
+    else:
+        models.check(config.model, config.data.image_size)
     return config
 
 
