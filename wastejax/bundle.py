@@ -375,4 +375,5 @@ def _restored(stored: dict[str, np.ndarray]) -> dict[str, Any]:
     scales = {name: arrays.pop(name) for name in stored if name.endswith(SCALE)}
     for name, scale in scales.items():
         arrays[name.removesuffix(SCALE)] *= scale
-    return unflatten_dict(arrays, sep="/")
+    # A network without batch normalization has no statistics to store.
+    return {"batch_stats": {}, **unflatten_dict(arrays, sep="/")}

@@ -1,5 +1,6 @@
 """The weights that a run starts from: random, those of an earlier run, or published ones."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from wastejax.bundle import load_bundle
+from wastejax.bundle import Bundle, load_bundle
 from wastejax.bundled import model_path
 from wastejax.errors import ConfigError, UserError
 from wastejax.files import user_path
@@ -84,17 +85,35 @@ def initial_variables(config: ConfigDict, model: Model, classes: tuple[str, ...]
 
 def _of_run(weights: str, variables: dict[str, Any], classes: tuple[str, ...], say: Say) -> dict[str, Any]:
     bundle = load_bundle(_folder(weights))
+    other_classes = bundle.classes != classes
+    ours, theirs = _fitting(weights, bundle, variables, other_classes)
+    fresh = _classifier(ours) if other_classes else set()
+    say(f"starting from {bundle.path}" + ("; the classifier is new, for other classes" if fresh else ""))
+    started = unflatten_dict({name: ours[name] if name in fresh else theirs[name] for name in ours}, sep="/")
+    # Flattening loses the batch statistics of a network that has none.
+    return {**{key: {} for key in variables}, **started}
+
+
+def _fitting(
+    weights: str, bundle: Bundle, variables: dict[str, Any], other_classes: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the variables of a network, or their shapes, and those of a bundle, by flat names.
+
+    Raises:
+        UserError: they are of two networks; classifiers may differ where the classes do.
+    """
     learned = {name: bundle.variables[name] for name in ("params", "batch_stats")}
     ours, theirs = flatten_dict(variables, sep="/"), flatten_dict(learned, sep="/")
-    head = {name for name in ours if name.startswith("params/classifier/")}
-    fresh = head if bundle.classes != classes else set()
     wrong = [
         name
-        for name in sorted((ours.keys() | theirs.keys()) - fresh)
+        for name in sorted((ours.keys() | theirs.keys()) - (_classifier(ours) if other_classes else set()))
         if name not in ours or name not in theirs or np.shape(ours[name]) != np.shape(theirs[name])
     ]
     if wrong:
         named = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise ConfigError("config.init.weights", f"{weights} is of another network: {named} differ")
-    say(f"starting from {bundle.path}" + ("; the classifier is new, for other classes" if fresh else ""))
-    return unflatten_dict({name: ours[name] if name in fresh else theirs[name] for name in ours}, sep="/")
+    return ours, theirs
+
+
+def _classifier(flat: Iterable[str]) -> set[str]:
+    return {name for name in flat if name.startswith("params/classifier/")}
