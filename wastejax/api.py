@@ -141,6 +141,8 @@ def train(
 ) -> Path:
     """Trains a model, or resumes the run in `workdir`.
 
+    SIGTERM and Ctrl-C do what they did before, once the step under way has ended and a checkpoint is written.
+
     Args:
         recipe: see `load_recipe`.
         data_dir: images as DIR/<class>/*.jpg; None for those of the recipe or `overrides`, or where these name

@@ -65,7 +65,7 @@ with Stop(say, exits=True) as stop, stop.after_the_step():
         say("late")
 """
     ended, lines = signalled(code, [signal.SIGTERM])
-    assert ended == 130 and "late" not in lines and lines[-1].startswith("stopped; ")
+    assert ended == 143 and "late" not in lines and lines[-1].startswith("stopped; ")
 
 
 def test_a_program_that_is_not_ours_to_end_gets_its_keyboard_interrupt():
@@ -80,3 +80,38 @@ def test_a_program_that_is_not_ours_to_end_gets_its_keyboard_interrupt():
             stop.requested = False
         signal.raise_signal(signal.SIGINT)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_program_that_is_not_ours_is_told_after_the_stop_that_it_asked_for(number):
+    """Or a script with a loop over recipes would go on with the next one."""
+    heard: list[int] = []
+    before = signal.signal(number, lambda number, frame: heard.append(number))
+    try:
+        with Stop(lambda line: None) as stop:
+            with stop.after_the_step():
+                signal.raise_signal(number)
+            assert stop.requested and heard == []  # a checkpoint is written here
+        assert heard == [number]
+        with pytest.raises(ValueError, match="of the loop"), Stop(lambda line: None) as stop:
+            with stop.after_the_step():
+                signal.raise_signal(number)
+            raise ValueError("a fault of the loop")
+        with Stop(lambda line: None) as stop, stop.after_the_step():
+            signal.raise_signal(number)
+            with stop.at_once():
+                assert heard == [number] * 2
+        assert heard == [number] * 2  # once for each signal
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_signal_that_is_ignored_stays_so_in_a_program_that_is_not_ours():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stop(lambda line: None) as stop, stop.after_the_step():
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.requested
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -28,7 +28,8 @@ class Stop:
     Args:
         say: prints a line.
         exits: whether the process is ours to end. If not, as in a notebook, a signal does there what it did before,
-            once Python comes to it; and in another thread than the main one, signals are left alone.
+            once Python comes to it, or on leaving where a stop after the step was to come first; and in another
+            thread than the main one, signals are left alone, as is one that is ignored.
 
     Attributes:
         requested: the step under way is to be the last.
@@ -44,12 +45,15 @@ class Stop:
         self.leaving: list[Callable[[], None]] = []
         self._say, self._exits = say, exits
         self._waits = False
+        self._owed: int | None = None  # the signal that was answered by `requested`, and by nothing else yet
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is not threading.main_thread():
             return self
         for number in SIGNALS:
+            if not self._exits and signal.getsignal(number) in (signal.SIG_IGN, None):
+                continue
             self._before[number] = signal.signal(number, self._hear)
         if self._exits:
             self._here, self._there = socket.socketpair()
@@ -59,7 +63,7 @@ class Stop:
             self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._before and self._exits:
             signal.set_wakeup_fd(self._descriptor)
             self._there.close()  # which ends the thread
@@ -67,6 +71,9 @@ class Stop:
             self._here.close()
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        # Or whoever called would go on as if all had been done. An exception tells them by itself.
+        if self._owed is not None and kind is None and not self._exits:
+            signal.raise_signal(self._owed)
 
     @contextmanager
     def after_the_step(self) -> Iterator[None]:
@@ -82,8 +89,8 @@ class Stop:
         """Inside of `after_the_step`, for what takes long and loses nothing."""
         before, self._waits = self._waits, False
         try:
-            if self.requested and self._before:  # the signal came just before
-                self._end(signal.SIGINT)
+            if self.requested and self._owed is not None:  # the signal came just before
+                self._end(self._owed)
             yield
         finally:
             self._waits = before
@@ -101,6 +108,7 @@ class Stop:
 
     def _answer(self, number: int) -> None:
         if self._waits and not self.requested:
+            self._owed = number
             # Said first: from `requested` on, the main thread may print and end the process.
             try:
                 self._say(
@@ -113,6 +121,7 @@ class Stop:
 
     def _end(self, number: int) -> None:
         if not self._exits:
+            self._owed = None
             signal.signal(number, self._before[number])
             signal.raise_signal(number)
             return
