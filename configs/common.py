@@ -320,7 +320,7 @@ KEYS: dict[str, Key] = {
         default=10.0,
         least=0,
         resumable=True,
-        text="Minutes between checkpoints within an epoch; each epoch also ends with one.",
+        text="Minutes between checkpoints within an epoch; 0 is off. Each epoch also ends with one.",
     ),
     "eval.batch_size": Key(
         default=64, least=1, most=65_536, resumable=True, text="Images per evaluation batch."
