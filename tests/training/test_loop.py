@@ -1,5 +1,6 @@
 """The loop around the training steps."""
 
+import io
 import json
 from dataclasses import asdict, fields
 from types import SimpleNamespace
@@ -8,10 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 from wastejax.config import load_recipe
+from wastejax.errors import UserError
 from wastejax.runtime.stop import Stop
 from wastejax.training import loop
+from wastejax.training.display import Display
 from wastejax.training.loop import announced
 from wastejax.training.run import Record, Run
 
@@ -71,3 +75,23 @@ def test_a_step_that_needs_arrays_from_the_host_is_refused_once_compiled():
     assert float(metrics["loss"]) == 1 and len(lines) == 2
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         run.train_step(state, {"image": pixels})
+
+
+def test_the_learning_rate_that_is_shown_is_what_the_plateau_left_of_it(monkeypatch):
+    run = SimpleNamespace(
+        config=load_recipe("mobilevit"),
+        schedule=lambda step: 0.1,
+        dataset=SimpleNamespace(source=SimpleNamespace(names=["a.jpg"])),
+        steps_per_epoch=4,
+        total_steps=8,
+    )
+    meter = loop.Meter(run, Record(), 0.5)
+    meter.add(3, np.array([0]), {"loss": jnp.array(jnp.nan), "top1": jnp.array(0.0)})
+    with pytest.raises(UserError, match=r"the loss is nan at step 3 \(epoch 1, learning rate 0\.05\)"):
+        meter.settle()
+    terminal = Console(force_terminal=True, file=io.StringIO())
+    monkeypatch.setattr("wastejax.training.display.Console", lambda **_: terminal)
+    display = Display(lambda line: None)
+    sums = dict.fromkeys(("loss", "top1", "seconds", "waited", "steps"), 1.0)
+    display.step(1, run, sums, 0.5)
+    assert "lr 0.05 " in display._bar.tasks[0].fields["text"]

@@ -59,8 +59,15 @@ class Display:
         if self._events is not None:
             self._events.close()
 
-    def step(self, step: int, run: "Run", sums: dict[str, float]) -> None:
-        """Moves the bar after a step; after the first ones, says how long the run will take."""
+    def step(self, step: int, run: "Run", sums: dict[str, float], scale: float) -> None:
+        """Moves the bar after a step; after the first ones, says how long the run will take.
+
+        Args:
+            step: how many there were so far.
+            run: whose.
+            sums: see `Record`.
+            scale: what the plateau has made of the learning rate.
+        """
         if len(self._ends) < MEASURED:
             self._ends.append(time.perf_counter())
             if len(self._ends) == MEASURED and step < run.total_steps:
@@ -71,7 +78,7 @@ class Display:
             self._task = self._bar.add_task("", total=run.total_steps, completed=step - 1, epoch=0, text="")
         rate = sums["steps"] * run.config.train.batch_size / sums["seconds"]
         waiting = sums["waited"] / sums["seconds"]
-        text = f"loss {sums['loss'] / sums['steps']:.3f}  lr {float(run.schedule(step)):.2g}  "
+        text = f"loss {sums['loss'] / sums['steps']:.3f}  lr {float(run.schedule(step)) * scale:.2g}  "
         text += f"{rate:.0f} images/s  waiting {waiting:.0%}"
         epoch = f"{(step - 1) // run.steps_per_epoch + 1}/{run.config.train.epochs}"
         self._bar.update(self._task, completed=step, epoch=epoch, text=text)

@@ -52,7 +52,10 @@ def fit(run: Run, state: TrainState, stop: Stop) -> Record:
         while not record.stopped:
             epoch, end = step // run.steps_per_epoch, (step // run.steps_per_epoch + 1) * run.steps_per_epoch
             _announce_size(run, epoch)
-            meter = Meter(run, record)
+            scale = float(
+                state.plateau.scale
+            )  # moves at the ends of epochs alone; later, it would wait for a step
+            meter = Meter(run, record, scale)
             saved_at = time.perf_counter()
             while step < end and not run.devices.anyone(stop.requested):
                 with meter.waiting():
@@ -62,7 +65,7 @@ def fit(run: Run, state: TrainState, stop: Stop) -> Record:
                 meter.add(step, batch["index"], metrics)
                 step += 1
                 if run.devices.first:
-                    display.step(step, run, record.sums)
+                    display.step(step, run, record.sums, scale)
                 # Not after the last step: the epoch's own checkpoint, validated, has that number.
                 if step < end and run.devices.anyone(_is_due(run, saved_at)):
                     meter.settle()
@@ -139,10 +142,16 @@ def _is_due(run: Run, saved_at: float) -> bool:
 
 
 class Meter:
-    """Adds up what the steps of an epoch say in `Record.sums`, which a stopped epoch has brought along."""
+    """Adds up what the steps of an epoch say in `Record.sums`, which a stopped epoch has brought along.
 
-    def __init__(self, run: Run, record: Record):
-        self._run = run
+    Args:
+        run: whose steps they are.
+        record: what it remembers.
+        scale: what the plateau has made of the learning rate.
+    """
+
+    def __init__(self, run: Run, record: Record, scale: float):
+        self._run, self._scale = run, scale
         self._sums = record.sums = record.sums or dict.fromkeys(
             ("loss", "top1", "seconds", "waited", "steps"), 0.0
         )
@@ -176,17 +185,18 @@ class Meter:
             at, index, metrics = self._pending.popleft()
             loss = float(metrics["loss"])
             if not math.isfinite(loss):
-                raise UserError(_diverged(self._run, at, index, loss))
+                raise UserError(_diverged(self._run, at, index, loss, self._scale))
             self._sums["loss"] += loss
             self._sums["top1"] += float(metrics["top1"])
             self._sums["steps"] += 1
 
 
-def _diverged(run: Run, step: int, index: np.ndarray, loss: float) -> str:
+def _diverged(run: Run, step: int, index: np.ndarray, loss: float, scale: float) -> str:
     names = [run.dataset.source.names[i] for i in index]
+    rate = float(run.schedule(step)) * scale
     return (
         f"the loss is {loss} at step {step} (epoch {step // run.steps_per_epoch + 1}, learning rate "
-        f"{float(run.schedule(step)):.3g}); the last checkpoint is kept. Lower config.optim.learning_rate, or "
+        f"{rate:.3g}); the last checkpoint is kept. Lower config.optim.learning_rate, or "
         f"look at the images of this batch: {', '.join(names)}"
     )
 
