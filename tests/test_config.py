@@ -339,7 +339,8 @@ def test_a_teacher_that_is_not_there_and_too_many_frozen_blocks_stop_before_any_
             resolve("efficientnet_lite0", arguments, lambda line: None)
 
 
-def test_a_recipe_decides_whether_images_are_prepared_as_published_weights_want_them():
+def test_a_recipe_decides_whether_images_are_prepared_as_published_weights_want_them(monkeypatch):
+    monkeypatch.setattr("wastejax.training.init.check_weights", lambda config, shapes: None)
     arguments = ["--config.data.dir=."]
 
     def prepared(recipe: str, *more: str) -> tuple[int, float]:

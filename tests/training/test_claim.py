@@ -101,19 +101,17 @@ def test_a_run_does_not_lie_in_its_data(tmp_path, monkeypatch):
         train("mobilevit_ir", ["--config.data.dir=."], say=lambda line: None)
 
 
-def test_a_run_that_cannot_be_set_up_leaves_its_folder_free(tmp_path, monkeypatch):
+def test_weights_that_cannot_be_read_leave_the_folder_free(tmp_path):
     draw_images(tmp_path / "images", 24)
-    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
     (tmp_path / "bad.pth").write_bytes(b"no weights")
     given = {"data.dir": tmp_path / "images", "model.size": "tiny", "data.image_size": 64}
     given |= {"init.weights": tmp_path / "bad.pth"}
     with pytest.raises(UserError, match=r"config\.init\.weights.*bad\.pth"):
         train("mobilevit_ir", configs.as_arguments(given), tmp_path / "run", say=lambda line: None)
-    assert not claim(tmp_path / "run", recipe())
-    assert list((tmp_path / "run").iterdir()) == []
+    assert not (tmp_path / "run").exists()
 
 
-def test_a_fault_while_a_run_is_set_up_leaves_its_folder_free_too(tmp_path, monkeypatch):
+def test_a_fault_while_a_run_is_set_up_leaves_its_folder_free(tmp_path, monkeypatch):
     draw_images(tmp_path / "images", 24)
     monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
 

@@ -53,6 +53,7 @@ def test_a_demonstration_starts_from_random_weights(no_weights):
 def test_weights_that_the_user_names_keep_the_size_of_the_network(monkeypatch):
     wanted = {"image_size": 224, "crop": 0.875, "mean": (0.5, 0.5, 0.5)}
     monkeypatch.setattr("wastejax.training.init.find_weights", lambda weights: (None, wanted))
+    monkeypatch.setattr("wastejax.training.init.check_weights", lambda config, shapes: None)
     config, _ = demonstration("efficientnet_lite2", "init.weights=mine.pth", "optim.frozen_blocks=2")
     assert (config.model.size, config.init.weights) == ("lite2", "mine.pth")
     assert config.data.image_size == 64  # the demonstration's, as if given

@@ -24,6 +24,11 @@ from wastejax.training.step.state import TrainState
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES)
 
 
+def is_saved(path: Path) -> bool:
+    """Returns whether a folder of checkpoints has one to resume from; makes no folder."""
+    return path.is_dir() and bool(ocp.utils.checkpoint_steps(path.resolve()))
+
+
 class Checkpoints:
     """The checkpoints in a folder; a context manager, since leaving without closing can lose a step."""
 

@@ -49,6 +49,19 @@ def claim(workdir: Path, config: ConfigDict, anew: str = "") -> bool:
     )
 
 
+def begun(workdir: Path, config: ConfigDict) -> ConfigDict | None:
+    """Returns the config of the run in `workdir` where that began from the same `init.weights`, None elsewhere.
+
+    It has no need of them any more. What cannot be read there is for `claim` to refuse.
+    """
+    try:
+        stored = configs.from_json((workdir / "config.json").read_text(encoding="utf-8"))
+        same = stored.init.weights == config.init.weights and isinstance(stored.data, ConfigDict)
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
+    return stored if same else None
+
+
 def is_longer(workdir: Path, config: ConfigDict) -> bool:
     """Returns whether a config asks for more epochs than the run there, which began as it would have itself.
 

@@ -1,6 +1,7 @@
 """The weights that a run starts from: random, those of an earlier run, or published ones."""
 
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 
 from wastejax.bundle import Bundle, load_bundle
 from wastejax.bundled import model_path
+from wastejax.data.transforms import Preprocessing
 from wastejax.errors import ConfigError, UserError
 from wastejax.files import user_path
 from wastejax.models import Model
@@ -27,13 +29,17 @@ def _folder(weights: str) -> Path:
     return user_path(model_path(weights))
 
 
-def follow_preprocessing(config: ConfigDict, given: set[str], say: Say) -> None:
+def follow_preprocessing(
+    config: ConfigDict, given: set[str], say: Say, begun: ConfigDict | None = None
+) -> None:
     """Sets the keys of `config.data` to how the initial weights want their images, in place.
 
     Args:
         config: a whole recipe; read are init.weights and init.preprocessing.
         given: keys that the user set, such as `data.image_size`; these stay.
         say: is told what changes.
+        begun: the config of a run that began from these weights and is resumed; as it prepared images then, it
+            goes on, whatever became of the weights.
 
     Raises:
         UserError: the weights are not there.
@@ -41,21 +47,52 @@ def follow_preprocessing(config: ConfigDict, given: set[str], say: Say) -> None:
     weights = config.init.weights
     if not weights:
         return
-    if is_run(weights):
-        wanted: dict[str, Any] | None = load_bundle(_folder(weights)).preprocessing.to_dict()
-    else:
-        try:
-            wanted = find_weights(weights)[1]
-        except UserError as error:
-            raise ConfigError("config.init.weights", f"{weights}: {error}") from None
+    wanted = _wanted(weights) if begun is None else _as_begun(weights, begun)
     changed = {
         key: value
-        for key, value in (wanted or {} if config.init.preprocessing else {}).items()
+        for key, value in (wanted if config.init.preprocessing else {}).items()
         if f"data.{key}" not in given and config.data[key] != value
     }
     if changed:
         config.data.update(changed)
-        say(f"following {weights}: " + ", ".join(f"config.data.{k}={v}" for k, v in changed.items()))
+        whom = weights if begun is None else f"the run that began from {weights}"
+        say(f"following {whom}: " + ", ".join(f"config.data.{k}={v}" for k, v in changed.items()))
+
+
+def _wanted(weights: str) -> dict[str, Any]:
+    """Returns how weights want their images, in keys of `config.data`; nothing where that is not known."""
+    if is_run(weights):
+        return load_bundle(_folder(weights)).preprocessing.to_dict()
+    try:
+        return find_weights(weights)[1] or {}
+    except UserError as error:
+        raise ConfigError("config.init.weights", f"{weights}: {error}") from None
+
+
+def _as_begun(weights: str, begun: ConfigDict) -> dict[str, Any]:
+    """Returns how a run prepares its images, in keys of `config.data`."""
+    if user_path(weights).is_file() and not _wanted(weights):
+        return {}  # the recipe decided, and is to be the same
+    return {field.name: begun.data[field.name] for field in fields(Preprocessing) if field.name in begun.data}
+
+
+def check_weights(config: ConfigDict, shapes: dict[str, Any]) -> None:
+    """Raises a UserError where the initial weights, of which there are any, are not for this network.
+
+    Args:
+        config: a whole recipe; read are model and init.weights.
+        shapes: of the network's variables, for any number of classes.
+    """
+    weights = config.init.weights
+    if is_run(weights):
+        _fitting(weights, load_bundle(_folder(weights)), shapes, other_classes=True)
+    else:
+        load_pretrained(weights, config.model, shapes)
+
+
+def random_variables(config: ConfigDict, model: Model) -> dict[str, Any]:
+    """Returns the variables of a network as a recipe's seed draws them."""
+    return model.init(jax.random.key(config.seed), config.data.image_size)
 
 
 def initial_variables(config: ConfigDict, model: Model, classes: tuple[str, ...], say: Say) -> dict[str, Any]:
@@ -70,7 +107,7 @@ def initial_variables(config: ConfigDict, model: Model, classes: tuple[str, ...]
     Raises:
         UserError: the weights cannot be read, or are of another network; tensors that do not fit are named.
     """
-    variables = model.init(jax.random.key(config.seed), config.data.image_size)
+    variables = random_variables(config, model)
     weights = config.init.weights
     if not weights:
         return variables

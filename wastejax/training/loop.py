@@ -25,7 +25,7 @@ from wastejax.runtime.stop import Stop
 from wastejax.training.checkpoint import Checkpoints
 from wastejax.training.devices import on_devices
 from wastejax.training.display import Display
-from wastejax.training.run import Record, Run, stage_of
+from wastejax.training.run import CHECKPOINTS, Record, Run, stage_of
 from wastejax.training.step import optim
 from wastejax.training.step.state import TrainState
 
@@ -39,7 +39,7 @@ def fit(run: Run, state: TrainState, stop: Stop) -> Record:
     compiled, when there is nothing to save, the process ends at once.
     """
     with ExitStack() as leaving:
-        checkpoints = leaving.enter_context(Checkpoints(run.workdir / "checkpoints"))
+        checkpoints = leaving.enter_context(Checkpoints(run.workdir / CHECKPOINTS))
         display = leaving.enter_context(Display(run.say))
         stop.leaving.append(display.clear)
         state, record = _resumed(run, state, checkpoints)

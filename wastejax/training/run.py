@@ -27,13 +27,15 @@ from wastejax.models import Model, create_model
 from wastejax.models.structure import layer_index
 from wastejax.progress import Count, Say
 from wastejax.runtime.jit import jit
+from wastejax.training.checkpoint import is_saved
 from wastejax.training.devices import Devices
-from wastejax.training.init import initial_variables
+from wastejax.training.init import initial_variables, random_variables
 from wastejax.training.step import TrainStep, losses, make_train_step, optim
 from wastejax.training.step.state import TrainState, create_train_state
 from wastejax.training.step.teacher import load_teacher
 
 Batches = Generator[pipeline.Batch, None, None]
+CHECKPOINTS = "checkpoints"  # their folder in a run's
 
 
 @dataclass
@@ -94,7 +96,7 @@ def set_up(
     preprocessing, source = Preprocessing.from_config(config.data), dataset.source
     steps_per_epoch = max(1, round(len(dataset.indices("train")) / config.train.batch_size))
     model = create_model(config.model, len(source.classes))
-    variables = initial_variables(config, model, source.classes, say)
+    variables = _before_the_first_step(config, workdir, model, source.classes, say)
     schedule = optim.make_schedule(config.optim, steps_per_epoch, config.train.epochs * steps_per_epoch)
     factors = optim.layer_factors(config.optim, layer_index(variables["params"]))
     tx = optim.make_optimizer(config.optim, schedule, factors)
@@ -124,6 +126,15 @@ def set_up(
         say=say,
     )
     return run, devices.replicate(create_train_state(variables, tx, config.optim))
+
+
+def _before_the_first_step(
+    config: ConfigDict, workdir: Path, model: Model, classes: tuple[str, ...], say: Say
+) -> dict[str, Any]:
+    """Returns the initial variables; any of the same structure where a checkpoint is to take their place."""
+    if is_saved(workdir / CHECKPOINTS):
+        return random_variables(config, model)
+    return initial_variables(config, model, classes, say)
 
 
 def _train_step(

@@ -25,7 +25,7 @@ from wastejax.data.taxonomy import COUNTRIES, load_taxonomy
 from wastejax.errors import ConfigError, UserError
 from wastejax.files import check_folder, user_path, write_bytes, write_text
 from wastejax.progress import Say
-from wastejax.training.claim import BEGUN, IDENTITY, SHARDS, claim, is_longer, lengthen, unused
+from wastejax.training.claim import BEGUN, IDENTITY, SHARDS, begun, claim, is_longer, lengthen, unused
 
 if TYPE_CHECKING:
     from wastejax.runtime.stop import Stop
@@ -54,8 +54,14 @@ FROM_SCRATCH = {
 _OF_ONE_LABEL = ("loss.class_weights", "data.balanced_sampling", "data.leave_out")
 
 
-def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
+def resolve(recipe: str, overrides: Sequence[str], say: Say, workdir: str | Path | None = None) -> ConfigDict:
     """Returns the checked config of a recipe under the user's overrides, and the demo's where no data is given.
+
+    Args:
+        recipe: path or name.
+        overrides: `--config.key=value` arguments.
+        say: prints a line.
+        workdir: as for `train`; a run in there is resumed without the weights that it began from.
 
     Raises:
         UserError: the recipe, a key or a value is wrong.
@@ -87,14 +93,15 @@ def resolve(recipe: str, overrides: Sequence[str], say: Say) -> ConfigDict:
     load_taxonomy(config.data.taxonomy)
     configs.check(config)
     _check_labels(config)
-    follow_preprocessing(config, given, say)
+    stored = begun(Path(workdir) if workdir else default_folder(recipe, config), config)
+    follow_preprocessing(config, given, say, stored)
     models.check(config.model, config.data.image_size)
     for size in config.data.progressive:
         try:
             models.check(config.model, size)
         except ConfigError as error:
             raise ConfigError("config.data.progressive", f"training at {size} px: {error}") from None
-    _check_fine_tuning(config)
+    _check_fine_tuning(config, begins=stored is None)
     return config
 
 
@@ -127,20 +134,24 @@ def _refuse(config: ConfigDict, keys: Sequence[str], what: str) -> None:
             raise ConfigError(f"config.{key}", f"does not work with {what}; leave it off")
 
 
-def _check_fine_tuning(config: ConfigDict) -> None:
-    """Raises a UserError, before any slow work, where there is no fitting teacher or not so many blocks."""
+def _check_fine_tuning(config: ConfigDict, begins: bool) -> None:
+    """Raises a UserError, before any slow work, where teacher, weights or frozen blocks are not for the network."""
     from wastejax.models import create_model
     from wastejax.models.structure import first_blocks
+    from wastejax.training.init import check_weights
     from wastejax.training.step.teacher import open_teacher
 
     if config.distill.teacher:
         open_teacher(config.distill, config.data.progressive or (config.data.image_size,))
-    if config.optim.frozen_blocks:
+    weights = begins and bool(config.init.weights)
+    if weights or config.optim.frozen_blocks:
         import jax
 
         init = create_model(config.model, 2).init
         shapes = jax.eval_shape(lambda key: init(key, config.data.image_size), jax.random.key(0))
         first_blocks(shapes["params"], config.optim.frozen_blocks)
+        if weights:
+            check_weights(config, shapes)
 
 
 def train(
@@ -159,7 +170,8 @@ def train(
         workdir: None for runs/<recipe>, or runs/<recipe>-demo where no images are given.
         say: prints a line.
         cluster: None for one process. Several ones must see the same work directory and the same images.
-        stop: what answers SIGTERM and Ctrl-C; None for one that ends no process.
+        stop: what answers SIGTERM and Ctrl-C; None for one that ends no process, and hands a signal on after the
+            checkpoint that it asks for.
 
     Returns:
         The work directory.
@@ -188,7 +200,7 @@ def _train(
         devices.connect(cluster)
     mesh = devices.use_devices()
     say = devices.only_first(mesh, say)
-    config = resolve(recipe, overrides, say)
+    config = resolve(recipe, overrides, say, workdir)
     devices.check(config, mesh)
     folder = Path(workdir) if workdir else default_folder(recipe, config)
     _check_place(folder, config)
