@@ -143,6 +143,32 @@ def test_what_is_too_old_goes_though_no_other_image_comes(tmp_path, monkeypatch)
     assert not kept(tmp_path)
 
 
+def test_days_are_counted_from_when_an_image_was_kept(tmp_path):
+    """Six hours are a quarter of a day, on whichever day of the calendar an image was kept."""
+    for hours in (5, 7, 23, 25):
+        when = time.gmtime(time.time() - 3600 * hours)
+        name = f"{time.strftime('%Y%m%d', when)}-{hours:016x}"
+        for folder in ("glass", "answers"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / "glass" / f"{name}.jpg").write_bytes(b"x")
+        about = {"file": f"glass/{name}.jpg", "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", when)}
+        (tmp_path / "answers" / f"{name}.json").write_text(json.dumps(about))
+    for days, left in ((40_000.0, 4), (float("inf"), 4), (1.0, 3), (0.25, 1)):
+        collector(tmp_path, days=days).close()
+        assert len(kept(tmp_path)) == left
+
+
+def test_closing_waits_for_no_thread_that_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(Collector, "_work", lambda self: None)
+    working = collector(tmp_path)
+    for shade in range(collecting.WAITING):
+        working.offer(encoded(shade), UNSURE)
+    ended = threading.Thread(target=working.close, daemon=True)
+    ended.start()
+    ended.join(10)
+    assert not ended.is_alive()
+
+
 def test_an_image_that_cannot_be_removed_is_said_once(tmp_path, monkeypatch):
     first = collector(tmp_path)
     first.offer(encoded(1), UNSURE)
@@ -260,6 +286,9 @@ def test_the_page_is_told_that_images_may_be_kept(tmp_path):
         (["--collect-sample=0.1"], "--collect-sample: only with --collect=DIR"),
         (["--collect=DIR", "--collect-sample=1.5"], "--collect-sample: must be a share from 0 to 1"),
         (["--collect=DIR", "--collect-days=0"], "--collect-days: must be > 0"),
+        (["--collect=DIR", "--collect-days=inf"], "--collect-days: must be > 0, and at most 36,500; is inf"),
+        (["--collect=DIR", "--collect-days=nan"], "--collect-days: must be > 0"),
+        (["--collect=DIR", "--collect-days=400000"], "at most 36,500; is 400000"),
         (["--collect=DIR", "--collect-most=lots"], "--collect-most=lots: give a size, as 500MB or 2GB"),
         (["--collect=DIR", "--collect-most=0MB"], "--collect-most=0MB: give a size"),
         (["--collect=FILE"], "--collect=.*is a file"),

@@ -20,6 +20,7 @@ from wastejax.progress import Say
 if TYPE_CHECKING:
     from wastejax.deployment.server.collecting import Keep
 
+_MOST_DAYS = 36_500  # a century
 _LARGEST_BODY = 2**20  # MiB: a request is kept in memory
 
 
@@ -175,8 +176,8 @@ def collecting(args: argparse.Namespace) -> "Keep | None":
     sample, days = given["sample"] or 0.0, 30.0 if given["days"] is None else given["days"]
     if not 0 <= sample <= 1:
         raise UserError(f"--collect-sample: must be a share from 0 to 1, is {sample:g}")
-    if not days > 0:
-        raise UserError(f"--collect-days: must be > 0, is {days:g}")
+    if not 0 < days <= _MOST_DAYS:
+        raise UserError(f"--collect-days: must be > 0, and at most {_MOST_DAYS:,}; is {days:g}")
     check_folder(args.collect, "--collect")
     check_place(Path(args.collect))
     return Keep(Path(args.collect), sample, number_of_bytes(given["most"] or "1GB"), days, args.max_pixels)

@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ WAITING = 8  # images that may wait to be written; more are not kept
 _QUALITY = 90
 _DAY = 86_400.0  # seconds
 _PRUNE_EVERY = 60.0  # seconds, whether or not images come
+_CLOSE_EVERY = 0.5  # seconds after which a thread that is to end is looked at again
 _NAME = re.compile(r"\d{8}-[0-9a-f]{16}")  # <day>-<hash>
 _PARTIAL = re.compile(_NAME.pattern + r"\.(jpg|json)\.partial")
 _OF_DISKS = "lost+found"  # of a volume that is empty otherwise
@@ -85,11 +87,13 @@ class _Kept(NamedTuple):
         photo: the image's file.
         note: the answer's.
         bytes: of both.
+        time: when it was kept, seconds since 1970.
     """
 
     photo: Path
     note: Path
     bytes: int
+    time: float
 
 
 class Collector:
@@ -145,7 +149,10 @@ class Collector:
 
     def close(self) -> None:
         """Writes what waits, and ends."""
-        self._queue.put(None)
+        while self._thread.is_alive():  # a queue that nobody reads any more would never take it
+            with suppress(queue.Full):
+                self._queue.put(None, timeout=_CLOSE_EVERY)
+                break
         self._thread.join()
 
     def _work(self) -> None:
@@ -195,29 +202,35 @@ class Collector:
             if _PARTIAL.fullmatch(path.name):
                 path.unlink()  # of a process that was killed
         for note in self.keep.folder.glob(f"{ANSWERS}/*.json"):
-            photo = self._photo(note) if _NAME.fullmatch(note.stem) else None
-            if photo is not None:
-                self._kept[note.stem] = _Kept(photo, note, note.stat().st_size + photo.stat().st_size)
+            found = self._found(note) if _NAME.fullmatch(note.stem) else None
+            if found is not None:
+                self._kept[note.stem] = found
 
-    def _photo(self, note: Path) -> Path | None:
-        """Returns the image that an answer says it is of; None where it is not there, or the file is no answer."""
+    def _found(self, note: Path) -> _Kept | None:
+        """Returns an answer with its image; None where that is not there, or the file is no answer."""
         try:
-            folder, name = str(json.loads(note.read_bytes())["file"]).split("/")
+            about = json.loads(note.read_bytes())
+            folder, name = str(about["file"]).split("/")
         except (OSError, ValueError, KeyError, TypeError):
             return None
         photo = self.keep.folder / folder / name
-        return photo if name == f"{note.stem}.jpg" and folder != ".." and photo.is_file() else None
+        if name != f"{note.stem}.jpg" or folder == ".." or not photo.is_file():
+            return None
+        # Not the file's time, which a copy of the folder may have anew.
+        when = _time_of(str(about.get("time", "")), note.stem[:8])
+        return _Kept(photo, note, note.stat().st_size + photo.stat().st_size, when)
 
     def _write(self, data: bytes, answer: Answer, why: str) -> None:
         digest = hashlib.sha256(data).hexdigest()[:16]
         if any(name.endswith(digest) for name in self._kept):
             return  # the same bytes, sent again
-        name = f"{time.strftime('%Y%m%d', time.gmtime())}-{digest}"
+        now = time.time()
+        name = f"{time.strftime('%Y%m%d', time.gmtime(now))}-{digest}"
         image = images.decode(data, min_side=SIDE, max_pixels=self.keep.max_pixels)
         image.thumbnail((SIDE, SIDE))
         encoded = images.jpeg(image, _QUALITY)
         about: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
             "why": why,
             **answer.to_dict(),
             "file": f"{folder_name(answer.guesses[0].label)}/{name}.jpg",
@@ -235,7 +248,7 @@ class Collector:
         except OSError:
             note.unlink(missing_ok=True)
             raise
-        self._kept[name] = _Kept(photo, note, len(text) + len(encoded))
+        self._kept[name] = _Kept(photo, note, len(text) + len(encoded), now)
         self.counts["kept"] += 1
 
     def _prune(self, always: bool = False) -> None:
@@ -244,16 +257,24 @@ class Collector:
         if not always and total <= self.keep.bytes and now - self._pruned < _PRUNE_EVERY:
             return
         self._pruned = now
-        last = time.strftime("%Y%m%d", time.gmtime(now - self.keep.days * _DAY))
-        for name in sorted(self._kept):  # names begin with the day
-            if name[:8] >= last and total <= self.keep.bytes:
-                break
+        for name in sorted(self._kept, key=lambda name: (self._kept[name].time, name)):
             kept = self._kept[name]
+            if now - kept.time <= self.keep.days * _DAY and total <= self.keep.bytes:
+                break
             for path in (kept.photo, kept.note):
                 path.unlink(missing_ok=True)
             total -= kept.bytes
             del self._kept[name]
             self.counts["removed"] += 1
+
+
+def _time_of(text: str, day: str) -> float:
+    """Returns the time of an answer, seconds since 1970; the beginning of its day where it tells none."""
+    for told in (text, day):
+        with suppress(ValueError, OverflowError):
+            when = datetime.fromisoformat(told)
+            return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    return 0.0
 
 
 def folder_name(label: str) -> str:
