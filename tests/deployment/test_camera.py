@@ -34,16 +34,24 @@ FAKE = Predictor(Path("fake"), "numpy", ("red", "blue"), Preprocessing(32), load
 
 
 class Film:
-    """Stands in for cv2.VideoCapture: BGR frames at 10 per second."""
+    """Stands in for cv2.VideoCapture: BGR frames at 10 per second; of a color None, none can be read.
 
-    def __init__(self, *colors) -> None:
-        self.left = [np.full((40, 60, 3), color[::-1], np.uint8) for color in colors]
+    Args:
+        number: of frames, as the file says.
+        times: of the frames that can be read, milliseconds; the format knows none without.
+    """
+
+    def __init__(self, *colors, number: float = 0, times=()) -> None:
+        self.left = [color and np.full((40, 60, 3), color[::-1], np.uint8) for color in colors]
+        self.number, self.times, self.time = number, list(times), 0.0
 
     def get(self, prop: int) -> float:
-        return 10.0
+        return {0: self.time, 5: 10.0, 7: self.number}[prop]
 
     def grab(self) -> bool:
         self.now = self.left.pop(0) if self.left else None
+        if self.now is not None and self.times:
+            self.time = self.times.pop(0)
         return self.now is not None
 
     def retrieve(self):
@@ -58,6 +66,66 @@ def test_frames_come_at_their_times_and_in_their_colors():
     assert len(list(_read(Film(*[RED] * 7), "x.avi", 0, live=False, interrupted=Event()))) == 7
     with pytest.raises(UserError, match=r"x\.avi: not one frame can be read"):
         list(_read(Film(), "x.avi", 1, live=False, interrupted=Event()))
+
+
+def read(film: Film, every: float = 0.0, live: bool = False) -> list:
+    """Returns the seconds of its frames, with what is said instead of a frame."""
+    found = _read(film, "x.avi", every, live, interrupted=Event())
+    return [round(s, 3) if isinstance(i, Image.Image) else (round(s, 3), str(i)) for s, i in found]
+
+
+def test_frames_of_a_variable_rate_come_at_the_times_that_the_file_tells():
+    times = [0, 20, 40, 60, 1000, 1020, 3500, 3520]
+    assert read(Film(*[RED] * 8, times=times)) == [time / 1000 for time in times]
+    assert read(Film(*[RED] * 8, times=times), every=1) == [0, 1.0, 3.5]  # none is due twice after a long one
+    assert read(Film(*[RED] * 4, times=[0, 20, 20, 10])) == [0, 0.02, 0.02, 0.02]  # no time goes back
+
+
+def test_damaged_frames_are_told_and_those_after_them_are_read():
+    film = Film(RED, RED, None, None, RED, RED, number=6)
+    assert read(film) == [0, 0.1, (0.1, "the frames up to second 0.400 cannot be read"), 0.4, 0.5]
+    colors = [RED] * 2 + [None] * 30 + [RED]
+    told = "the frames up to second 9.000 cannot be read"
+    assert read(Film(*colors, number=91, times=[0, 100, 9000])) == [0, 0.1, (0.1, told), 9]
+    film = Film(RED, RED)
+    film.retrieve = lambda: (False, None)
+    assert read(film) == [(0, "the frame cannot be decoded"), (0.1, "the frame cannot be decoded")]
+
+
+def test_a_video_that_ends_early_is_told():
+    assert read(Film(*[RED] * 40, number=100), every=2) == [
+        *(0, 2),
+        (3.9, "ends after 3.9 of 10.0 s; is the file whole?"),
+    ]
+    for number in (-9e15, 0, float("nan"), 12, 45):  # unknown, or no more than sound goes on for
+        assert read(Film(*[RED] * 40, number=number), every=2) == [0, 2]
+    assert read(Film(*[RED] * 3, number=70, times=[0, 2000, 4000]), every=2) == [0, 2, 4]  # long frames
+
+
+def test_a_camera_may_fail_now_and_then_and_is_told_to_be_gone(monkeypatch):
+    monkeypatch.setattr("wastejax.deployment.camera.PAUSE", 0)
+    colors = [None, RED, None, RED, *[None] * 4, RED]
+    *frames, last = read(Film(*colors), live=True)
+    assert len(frames) == 3 and all(isinstance(seconds, float) for seconds in frames)
+    assert last[1] == "the camera gives no more frames; is it still connected?"
+    with pytest.raises(UserError, match="not one frame can be read; is it a camera"):
+        read(Film(), live=True)
+
+
+def test_what_is_missing_of_a_video_is_said_like_an_unreadable_image(camera_extra, monkeypatch, capsys):
+    film = Film(RED, None, BLUE, number=3)
+    film.release = lambda: None
+    sys.modules["cv2"].VideoCapture = lambda _: film
+    monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_, **__: FAKE)
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    lines = []
+    options = ["predict", "x.avi", "--every=0", "--smoothing=0", "--format=json"]
+    assert run(parser("predict").parse_args(options), lines.append) == 1
+    error = "the frames up to second 0.200 cannot be read"
+    rows = json.loads("\n".join(lines))
+    assert rows[1] == {"file": "x.avi#t=0.000", "error": error}
+    assert [row["top"][0]["class"] for row in (rows[0], rows[2])] == ["red", "blue"]
+    assert f"unreadable: x.avi#t=0.000: {error}\n" in capsys.readouterr().err
 
 
 class Live(Film):

@@ -1,6 +1,7 @@
 """`predict --out` by models of several labels, by those that name nothing, and of Parquet files that name files."""
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from PIL import Image
 from small_models import write_bundle
 from test_many import mean_colors, rows_of
 
+from wastejax.cli.many import predict as command
 from wastejax.data.collections.parts import parts_of
 from wastejax.deployment.images import find
 from wastejax.deployment.many import job
 from wastejax.deployment.many.job import Asked, predict_parts
 from wastejax.errors import UserError
-from wastejax.main import dispatch
+from wastejax.main import dispatch, parser
 
 
 @pytest.fixture
@@ -152,3 +154,41 @@ def test_one_image_in_one_file_is_said_so(folder, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         dispatch(["predict", "--model=model.onnx", "--out=out", "images/a.png"])
     assert "1 image in 1 file in out;" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("images", "out", "told"),
+    [
+        (["images/day0/*"], "images/day0", "lies in images/day0/*"),
+        (["images/**"], "images/answers", "lies in images/**"),
+        (["images/day0/00.png", "images/day0/03.png"], "images/day0", "lies in images/day0"),
+        (["images/day0/*"], "images/day1", ""),
+        (["images/day0/00.png"], "images/day0", ""),
+        (["https://example.org/*.tar"], "out", ""),
+    ],
+)
+def test_answers_are_not_written_where_the_images_are_found(tmp_path, monkeypatch, images, out, told):
+    monkeypatch.chdir(tmp_path)
+    for name in ("day0/00.png", "day0/03.png", "day1/01.png"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).touch()
+    args = parser("predict").parse_args(["predict", *images, f"--out={out}"])
+    if not told:
+        command.check(args)
+        return
+    with pytest.raises(UserError, match=re.escape(f"--out={out}: {told}, and would be answered too")):
+        command.check(args)
+
+
+def test_only_what_a_killed_job_left_is_removed(tmp_path, monkeypatch):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    (tmp_path / "model.onnx").touch()
+    monkeypatch.setattr(job, "load_engine", lambda *arguments: mean_colors())
+    left, own = (tmp_path / "out" / f"part-{name}.partial" for name in ("00007", "video.mp4"))
+    asked = Asked(str(tmp_path / "model.onnx"), reject_below=0.4)
+    for removed in (False, True):  # what is there before the first job is nobody's but the user's
+        for path in (left, own):
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        predict_parts([str(tmp_path / "a.png")], tmp_path / "out", asked)
+        assert own.exists() and left.exists() is not removed

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from wastejax.cli.predict import run
+from wastejax.data.images import BadImage
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.predictor import Predictor
@@ -106,3 +107,7 @@ def test_predict_says_each_object_of_a_video_once(tmp_path, monkeypatch, capsys)
     assert rows[0][0].startswith('"x.avi#t=0.') and "note: no correction" in capsys.readouterr().err
     found = json.loads((tmp_path / "sum" / "summary.json").read_text())
     assert (found["counted"], found["unit"], found["source"]) == (2, "objects", "x.avi")
+    frames[10] = (2.0, BadImage("the frames up to second 2.2 cannot be read"))
+    assert run(parser("predict").parse_args(options), lines.append) == 1
+    assert lines[-1] == "x.avi#t=2.000,,,,,,,,,the frames up to second 2.2 cannot be read"
+    assert json.loads((tmp_path / "sum" / "summary.json").read_text())["unreadable"] == 1

@@ -22,7 +22,7 @@ from wastejax.deployment.answers import WRITERS, Answer, answers, interpret, pri
 from wastejax.deployment.camera import only_stream, stream
 from wastejax.deployment.engines import ENGINES, load_engine
 from wastejax.deployment.heatmaps import dense_of, heat_map, save_drawn
-from wastejax.deployment.images import beside, find, read
+from wastejax.deployment.images import among, beside, find, read
 from wastejax.deployment.predictor import Predictor, check_probability, nothing_named
 from wastejax.errors import MissingPackage, UserError
 from wastejax.files import check_folder
@@ -89,7 +89,8 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
         "--regions",
         action="store_true",
         help="find several objects in each image, with boxes, each of a probability of at least 0.65 unless "
-        "--reject-below or --accuracy is given; in a video, each object counts once",
+        "--reject-below or --accuracy is given; in a video, each object counts once, and the limit holds in each "
+        "frame: what is reported is the mean over frames, which may be lower",
     )
     add("--draw", metavar="DIR", help="with --regions: write each image with its boxes to this folder")
     add(
@@ -185,7 +186,7 @@ def _names(args: argparse.Namespace, video: str | None) -> list[str]:
     for option in ("summary", "heatmap", "draw"):
         folder = getattr(args, option)
         if folder and (where := beside(folder, args.images, names)):
-            raise _among(option, folder, where)
+            raise among(option, folder, where)
     return summary.within(names, start, end, _warn)
 
 
@@ -243,13 +244,7 @@ def _check_places(args: argparse.Namespace) -> None:
         folder = getattr(args, option)
         for name in args.images if folder else ():
             if os.path.isdir(name) and Path(folder).resolve().is_relative_to(Path(name).resolve()):  # noqa: PTH112
-                raise _among(option, folder, name)
-
-
-def _among(option: str, folder: str, where: str) -> UserError:
-    return UserError(
-        f"--{option}={folder}: lies in {where}, and would be answered too the next time; name a folder beside it"
-    )
+                raise among(option, folder, name)
 
 
 def _check_written(args: argparse.Namespace) -> None:
@@ -314,7 +309,12 @@ def _frames(args: argparse.Namespace, predictor: Predictor, video: str) -> tuple
         return answers.object_answers(predictor, video, every, least), answers.WRITERS[args.format]
     predictor, reject_below = _naming(args, predictor)
     rows = stream(predictor, video, every, args.smoothing)
-    found = (interpret(predictor, name, row, args.top, reject_below) for name, row in rows)
+    found = (
+        Answer(name, error=str(row), named=() if predictor.multilabel else None)
+        if isinstance(row, BadImage)
+        else interpret(predictor, name, row, args.top, reject_below)
+        for name, row in rows
+    )
     return found, WRITERS[args.format]
 
 

@@ -6,6 +6,7 @@ frames are reported like images.
 
 import glob
 import importlib.util
+import math
 import os
 import signal
 import threading
@@ -18,11 +19,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from wastejax.data.images import BadImage
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import MissingPackage, UserError
 
 CAMERA = "camera:"
+FAILURES = 5  # frames in a row that a camera may fail to give: some take a moment, or lose one now and then
+PAUSE = 0.1  # seconds before it is asked again
+LONGEST_END = 1.0  # seconds that may be missing at the end of a video
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+
+Frame = tuple[float, Image.Image | BadImage]
 
 
 def is_stream(name: str) -> bool:
@@ -33,8 +40,11 @@ def is_stream(name: str) -> bool:
     return not os.path.isdir(name) and (os.path.exists(name) or not glob.has_magic(name))  # noqa: PTH110, PTH112
 
 
-def frames(name: str, every: float) -> Iterator[tuple[float, Image.Image]]:
+def frames(name: str, every: float) -> Iterator[Frame]:
     """Yields the time in seconds and the image of a frame, RGB, at most one per `every` seconds.
+
+    Where frames are missing, as they are damaged, the file is cut short or the camera is gone, it yields the time
+    from which on and what is wrong; what can be read after damaged frames goes on.
 
     A video file ends; a camera goes on until it is interrupted (Ctrl-C), which is the end of its frames and raises
     nothing, so that what was seen is still counted; only a second interrupt raises. Its time is the clock's.
@@ -84,31 +94,84 @@ def _interrupted() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _read(
-    capture: Any, name: str, every: float, live: bool, interrupted: threading.Event
-) -> Iterator[tuple[float, Image.Image]]:
-    start, due = time.monotonic(), 0.0
-    # Frames are counted, for not every format knows their times.
-    rate = capture.get(5) or 25.0  # cv2.CAP_PROP_FPS
-    count = 0
-    while not interrupted.is_set() and capture.grab():
-        seconds = time.monotonic() - start if live else count / rate
-        count += 1
+def _read(capture: Any, name: str, every: float, live: bool, interrupted: threading.Event) -> Iterator[Frame]:
+    due, none = 0.0, True
+    for seconds, trouble in _grabbed_live(capture, interrupted) if live else _grabbed(capture):
+        if trouble:
+            yield seconds, BadImage(trouble)
+            continue
+        none = False
         if seconds + 1e-9 < due:
             continue
         read, pixels = capture.retrieve()
-        if read:
-            yield seconds, Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))  # OpenCV's are BGR
-            # A slow network skips frames of a camera instead of lagging behind.
-            due = max(due + every, seconds) if every else 0.0
-    if not count and not interrupted.is_set():
+        if not read:
+            yield seconds, BadImage("the frame cannot be decoded")
+            continue
+        yield seconds, Image.fromarray(np.ascontiguousarray(pixels[..., ::-1]))  # OpenCV's are BGR
+        # A slow network skips frames of a camera instead of lagging behind.
+        due += every * max(1, 1 + math.floor((seconds - due) / every)) if every else 0.0
+    if none and not interrupted.is_set():
         raise UserError(f"{name}: not one frame can be read; is it a {'camera' if live else 'video'}?")
+
+
+def _grabbed(capture: Any) -> Iterator[tuple[float, str]]:
+    """Yields the second of each frame of a file, and ''; or what is missing after it, where anything is."""
+    rate, number = (capture.get(key) for key in (5, 7))  # cv2.CAP_PROP_FPS and CAP_PROP_FRAME_COUNT
+    rate = rate if 0 < rate < math.inf else 25.0
+    # Often an estimate, from the length in seconds; what a browser records may tell neither.
+    number = number if 0 < number < math.inf else 0.0
+    seconds, longest = 0.0, 0.0
+    tries = failed = good = 0
+    while True:
+        tries += 1
+        if not capture.grab():
+            failed += 1
+            # A failure may be a damaged frame, or the end.
+            if failed >= number - seconds * rate:
+                break
+            continue
+        before, seconds = seconds, _second(capture, tries - 1, seconds, rate)
+        if failed and good:
+            yield before, f"the frames up to second {seconds:.3f} cannot be read"
+        elif good:
+            longest = max(longest, seconds - before)
+        failed, good = 0, good + 1
+        yield seconds, ""
+    length = number / rate
+    # A frame may be shown for long, and sound may go on for longer than the frames.
+    if good and length - seconds > max(LONGEST_END, 2 * longest):
+        yield seconds, f"ends after {seconds:.1f} of {length:.1f} s; is the file whole?"
+
+
+def _second(capture: Any, number: int, before: float, rate: float) -> float:
+    """Returns when the frame is shown that was grabbed last: as the file says, for frames need not be even."""
+    told = capture.get(0) / 1000  # cv2.CAP_PROP_POS_MSEC
+    if 0 < told < math.inf:
+        return max(told, before)
+    # Not every format knows the times of its frames; the first one's is 0 in most.
+    return max(number / rate, before)
+
+
+def _grabbed_live(capture: Any, interrupted: threading.Event) -> Iterator[tuple[float, str]]:
+    """Yields when each frame of a camera was there, and ''; at last, why there are no more of them."""
+    start, failed, good = time.monotonic(), 0, 0
+    while not interrupted.is_set():
+        if capture.grab():
+            failed, good = 0, good + 1
+            yield time.monotonic() - start, ""
+            continue
+        failed += 1
+        if failed == FAILURES:
+            if good:
+                yield time.monotonic() - start, "the camera gives no more frames; is it still connected?"
+            return
+        interrupted.wait(PAUSE)
 
 
 def stream(
     predictor: Predictor, name: str, every: float, smoothing: float
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the name of each frame and its probabilities, float32 [C], smoothed over time.
+) -> Iterator[tuple[str, np.ndarray | BadImage]]:
+    """Yields the name of each frame and its probabilities, float32 [C], smoothed over time; or what is wrong.
 
     Args:
         predictor: the model.
@@ -119,9 +182,13 @@ def stream(
     """
     average: np.ndarray | None = None
     for seconds, image in frames(name, every):
+        frame = f"{name}#t={seconds:.3f}"
+        if isinstance(image, BadImage):
+            yield frame, image
+            continue
         row = predictor.probabilities(predictor.preprocessing(image)[None])[0]
         average = row if average is None else smoothing * average + (1 - smoothing) * row
-        yield f"{name}#t={seconds:.3f}", average
+        yield frame, average
 
 
 def only_stream(names: Sequence[str]) -> str | None:

@@ -81,7 +81,9 @@ def beside(folder: str, arguments: Sequence[str], names: Sequence[str]) -> str:
     """
     place = Path(os.path.abspath(folder)).parts  # noqa: PTH100 - Path's leaves `..` as it is
     for argument in arguments:
-        pattern = Path(os.path.abspath(argument)).parent.parts  # noqa: PTH100
+        whole = Path(os.path.abspath(argument))  # noqa: PTH100
+        # `**` at the end matches files of any depth.
+        pattern = (whole if whole.name == "**" else whole.parent).parts
         if glob.has_magic(argument) and not os.path.exists(argument) and _reaches(pattern, place):  # noqa: PTH110
             return argument
     folders = {os.path.dirname(name) for name in names if name != STDIN}  # noqa: PTH120
@@ -89,6 +91,13 @@ def beside(folder: str, arguments: Sequence[str], names: Sequence[str]) -> str:
         return ""
     same = Path(folder).resolve()
     return next((where or "." for where in sorted(folders) if Path(where).resolve() == same), "")
+
+
+def among(option: str, folder: str, where: str) -> UserError:
+    """Returns the error for a folder that is to be written, and lies where images are found."""
+    return UserError(
+        f"--{option}={folder}: lies in {where}, and would be answered too the next time; name a folder beside it"
+    )
 
 
 def _reaches(pattern: Sequence[str], place: Sequence[str]) -> bool:

@@ -1,7 +1,8 @@
 """Where in an image the evidence for a class lies: exact class activation maps, and how they are drawn.
 
 All networks here end in a linear layer on averaged features, so the layer can come first and the average after it:
-the map is no approximation, its mean is the logit (Zhou et al. 2016, CAM, section 2).
+the map is no approximation, its mean is the logit (Zhou et al. 2016, CAM, section 2), but for the factor of
+`models.familiarity`, which is the same for all classes.
 """
 
 from collections.abc import Callable, Sequence

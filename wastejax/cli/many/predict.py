@@ -1,6 +1,7 @@
 """`wastejax predict --out=DIR`: any number of images, in parts, by this process or by a Ray cluster."""
 
 import argparse
+import os
 import sys
 import time
 from itertools import islice
@@ -9,7 +10,7 @@ from pathlib import Path
 from wastejax.cli import add_ray_arguments, only
 from wastejax.deployment.answers import printable
 from wastejax.deployment.camera import is_stream
-from wastejax.deployment.images import STDIN
+from wastejax.deployment.images import STDIN, among, beside
 from wastejax.deployment.many.job import PART_SIZE, Answerer, Asked, Done, predict_parts
 from wastejax.deployment.many.part_file import Counts, unreadable
 from wastejax.errors import UserError
@@ -64,6 +65,10 @@ def check(args: argparse.Namespace) -> None:
         value = getattr(args, option)
         if value is not None and value < 1:
             raise UserError(f"--{option.replace('_', '-')}: must be >= 1, is {value}")
+    # A glob may be expanded by the shell or here; either finds what is written among the images the next time.
+    files = [name for name in args.images if os.path.isfile(name)]  # noqa: PTH113 - Path's raises
+    if where := beside(args.out, args.images, files):
+        raise among("out", args.out, where)
     check_folder(args.out, "--out")
 
 

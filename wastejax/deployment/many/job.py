@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from wastejax.progress import Say
 Numbered = tuple[int, Part]
 ABOUT = "_predict.json"  # what the parts of a folder were made with
 PART_SIZE = 10_000  # images of one file
+_PARTIAL = re.compile(r"part-\d{5,}\.partial")
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,11 @@ def predict_parts(
     about = _about(inputs, asked, part_size)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
+        if (folder / ABOUT).is_file():  # else what has such a name is the user's
+            for left in folder.glob("part-*.partial"):
+                if _PARTIAL.fullmatch(left.name):
+                    left.unlink(missing_ok=True)
         _claim(folder, about)
-        for left in folder.glob("part-*.partial"):
-            left.unlink(missing_ok=True)
         done = _Ledger(folder, progress)
         done.check(lambda: parts_of(inputs, part_size))
         todo = done.missing(parts_of(inputs, part_size, say))

@@ -84,6 +84,8 @@ def object_answers(
 ) -> Iterator[RegionAnswer]:
     """Yields each object of a video once, when it is gone; its name says when it was there (clip.mp4#t=1.2,3.4).
 
+    What frames are missing comes at the end, as errors.
+
     Args:
         predictor: one with class maps of images of any sides.
         video: a file or camera, see `camera.frames`.
@@ -94,10 +96,19 @@ def object_answers(
         UserError: as of `region_answers` and `camera.frames`.
     """
     settings = Settings() if least is None else replace(Settings(), least=least)
-    found = ((seconds, find_regions(predictor, image, settings)) for seconds, image in frames(video, every))
-    for one in track(found):
+    missing: list[RegionAnswer] = []
+
+    def found() -> Iterator[tuple[float, list[Region]]]:
+        for seconds, image in frames(video, every):
+            if isinstance(image, BadImage):
+                missing.append(RegionAnswer(f"{video}#t={seconds:.3f}", error=str(image)))
+            else:
+                yield seconds, find_regions(predictor, image, settings)
+
+    for one in track(found()):
         region = Region(one.label, predictor.bin_of(one.label), one.probability, one.best.box)
         yield RegionAnswer(f"{video}#t={one.first:.3f},{one.last:.3f}", (region,))
+    yield from missing
 
 
 def draw(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
