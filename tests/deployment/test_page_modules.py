@@ -62,6 +62,13 @@ def test_a_search_for_objects_leaves_room_for_other_images_and_can_be_stopped(no
     assert (seen["crops"], seen["stopped"]) == (3, {"reason": "stopped"})
 
 
+def test_an_object_is_found_in_a_long_strip(node):
+    """As Python's `candidates` does: the strip is itself lower than the share of its length that is too little."""
+    column = SEARCH.replace("[0, 2, 4, 12, 14, 16, 24, 26, 28]", "[2, 8, 14, 20, 26, 32]")
+    strip = column.replace("{ width: 60, height: 60 }", "{ width: 1200, height: 30 }")
+    assert strip.count("1200") == 1 and node(strip)["found"] == 1
+
+
 WORKER = """
 const { localModel } = await import(process.argv[1] + "/asking.js");
 const { now } = await import(process.argv[1] + "/words.js");

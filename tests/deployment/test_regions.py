@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import random
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from experiments.regions import RESULT, cut_out, matched, mosaic, trimmed
 from wastejax.cli.predict import add_arguments, run
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
+from wastejax.deployment.heatmaps import save_drawn
 from wastejax.deployment.predictor import Predictor, softmax
 from wastejax.deployment.regions import (
     Region,
@@ -128,6 +130,13 @@ def test_any_size_of_image_gives_boxes_inside_it(size):
         assert 0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]
 
 
+def test_objects_are_found_in_a_long_strip():
+    for size, box in (((2000, 40), (800, 0, 1199, 39)), ((40, 2000), (0, 800, 39, 1199))):
+        strip = Image.new("RGB", size, (128, 128, 128))
+        ImageDraw.Draw(strip).rectangle(box, fill=RED)
+        assert [r.label for r in find_regions(FAKE, strip, SETTINGS)] == ["eggshells"]
+
+
 def test_boxes_lie_around_connected_positions():
     logits = np.zeros((4, 8, 2))
     logits[1, 1, 0] = logits[1, 2, 0] = 6
@@ -217,12 +226,21 @@ def test_the_three_formats_say_the_same():
     assert cells[4] == ["d.jpg", *[""] * 8, "truncated"] and len(cells) == 5
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have no such names")
+def test_a_name_that_is_not_utf_8_is_drawn_under_one_that_is(tmp_path):
+    image = Image.new("RGB", (8, 8))
+    names = [save_drawn(image, tmp_path, "caf\udce9.jpg", "regions").name for _ in range(2)]
+    assert names == ["caf__regions.jpg", "caf__regions_2.jpg"]
+
+
 def test_help_and_guide_say_how_probable_an_object_must_be():
     command = argparse.ArgumentParser()
     add_arguments(command)
     guide = Path(__file__).parents[2] / "docs" / "guides" / "camera-and-regions.md"
     for text in (command.format_help(), guide.read_text()):
-        assert f"a probability of at least {Settings().least:g}" in " ".join(text.split())
+        text = " ".join(text.split())
+        assert f"a probability of at least {Settings().least:g}" in text
+        assert "in each frame" in text
 
 
 def test_the_table_leaves_a_terminal_as_it_is():

@@ -79,7 +79,8 @@ def save_drawn(image: Image.Image, folder: str | Path, name: str, label: str) ->
         UserError: the folder cannot be written.
     """
     stem = "stdin" if name == STDIN else Path(name).stem
-    base = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", f"{stem}_{label}")
+    # Surrogates stand for bytes of a name that is not UTF-8.
+    base = re.sub(r'[\\/:*?"<>|\x00-\x1f\ud800-\udfff]', "_", f"{stem}_{label}")
     base = base.encode()[:LONGEST_NAME].decode(errors="ignore")
     encoded = jpeg(image, QUALITY)
     folder = Path(folder)

@@ -95,7 +95,9 @@ def candidates(predictor: Predictor, image: Image.Image, settings: Settings) -> 
     for scale in settings.scales:
         logits = _maps(predictor, image, scale)
         boxes = propose(logits, settings.levels, settings.prominence) * whole
-        boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= SMALLEST * whole.max()).all(axis=1)]
+        # A long strip is itself lower than this share of its length.
+        least = min(SMALLEST * whole.max(), whole.min())
+        boxes = boxes[(boxes[:, 2:] - boxes[:, :2] >= least).all(axis=1)]
         found.append(boxes[distinct(boxes)])
     boxes = np.concatenate(found)
     boxes = boxes[~empty(image, boxes)]

@@ -30,7 +30,8 @@ export async function findRegions(bitmap, network, size, settings, progress = ()
   const scale = Math.min(1, LARGEST / Math.max(bitmap.width, bitmap.height));
   const image = drawn(bitmap, [0, 0, bitmap.width, bitmap.height], bitmap.width * scale, bitmap.height * scale);
   const { width, height } = image;
-  const longer = Math.max(width, height);
+  // A long strip is itself lower than this share of its length.
+  const least = Math.min(SMALLEST * Math.max(width, height), width, height);
   let boxes = [];
   for (const times of settings.scales) {
     const sides = shownSides(bitmap, times, size);
@@ -38,7 +39,7 @@ export async function findRegions(bitmap, network, size, settings, progress = ()
     await others();
     const some = propose(map, settings.levels, settings.prominence)
       .map(([l, t, r, b]) => [l * width, t * height, r * width, b * height])
-      .filter(([l, t, r, b]) => Math.min(r - l, b - t) >= SMALLEST * longer);
+      .filter(([l, t, r, b]) => Math.min(r - l, b - t) >= least);
     boxes.push(...distinct(some));
   }
   boxes = distinct(boxes.filter((box) => !isFlat(image, box)));
