@@ -208,6 +208,12 @@ def test_the_command(tmp_path, capsys):
             dispatch([*ask, *options, str(tmp_path / "0.png")])
 
 
+@pytest.mark.parametrize("text", ["2026-W48", "2026W48", "2026-W48-2", "2026-w48", "48"])
+def test_a_week_is_no_day(text):
+    with pytest.raises(UserError, match=f"^--to={text}: give a day or a time"):
+        parse_time(text, "--to", end=True)
+
+
 @pytest.mark.parametrize("text", ["9999-12-31", "0001-01-01T00:00+23:59", "9999-12-31T23:00-23:00"])
 def test_a_time_beyond_the_calendar_is_one_line(text):
     with pytest.raises(UserError, match=f"--to={text[:9]}.*: no clock shows this time"):

@@ -231,6 +231,8 @@ def parse_time(text: str | None, option: str, end: bool = False) -> datetime | N
     if text is None:
         return None
     try:
+        if "W" in text.upper():  # a week, which would be read as its first day
+            raise ValueError
         time = datetime.fromisoformat(text)
     except ValueError:
         raise UserError(f"{option}={text}: give a day or a time, as 2026-11-29 or 2026-11-29T14:30") from None
