@@ -7,6 +7,9 @@ import os
 import subprocess
 import sys
 import typing
+import weakref
+from collections import deque
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -18,7 +21,10 @@ from PIL import Image
 import wastejax
 from wastejax import api
 from wastejax.data.drawing import dataset as synthetic
+from wastejax.data.taxonomy import load_taxonomy
+from wastejax.data.transforms import Preprocessing
 from wastejax.deployment import classifier
+from wastejax.deployment.predictor import Predictor
 
 FUNCTIONS = [name for name in wastejax.__all__ if name[0].islower()]
 
@@ -162,6 +168,55 @@ def test_evaluate_says_which_images_it_leaves_out(monkeypatch, capsys):
     assert said == ["note: some of images are left out"] and not capsys.readouterr().out
 
 
+class Counting:
+    """Stands in for a model: probabilities by the mean color, and how many images came at once."""
+
+    def __init__(self):
+        self.sizes = []
+
+    def __call__(self, images):
+        self.sizes.append(len(images))
+        red = images[:, 0, 0, 0] / np.float32(255)
+        return np.stack([red, 1 - red], axis=1)
+
+
+@pytest.fixture
+def counting():
+    classes = ("eggshells", "shoes")
+    return Predictor(Path("x"), "numpy", classes, Preprocessing(8), load_taxonomy().only(classes), Counting())
+
+
+def test_images_of_a_generator_are_answered_as_they_come(counting):
+    asked, made = [], []
+
+    def images():
+        for i in range(150):
+            image = Image.new("RGB", (9, 9), (200 if i % 2 else 10, 0, 0))
+            made.append(weakref.ref(image))
+            asked.append((i, sum(one() is not None for one in made), len(counting.probabilities.sizes)))
+            yield image
+
+    found = classifier.Classifier(counting)(images())
+    assert [one.label for one in found] == ["shoes", "eggshells"] * 75
+    assert max(count for _, count, _ in asked) <= 2 * classifier.BATCH
+    assert asked[40][2] == 1  # the first are computed before the next are asked for
+    assert counting.probabilities.sizes == [classifier.BATCH] * 5
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [list, tuple, deque, iter, dict.fromkeys, set, np.array, partial(np.array, dtype=object)],
+    ids=["list", "tuple", "deque", "iterator", "keys", "set", "texts", "objects"],
+)
+def test_images_come_in_any_iterable(counting, tmp_path, kind):
+    paths = [str(tmp_path / f"{name}.png") for name in ("a", "b", "c")]
+    for path in paths:
+        Image.new("RGB", (9, 9), (200, 0, 0)).save(path)
+    given = kind(paths).keys() if kind == dict.fromkeys else kind(paths)
+    assert [one.label for one in classifier.Classifier(counting)(given)] == ["eggshells"] * 3
+    assert classifier.Classifier(counting)(kind(paths[:0]).keys() if kind == dict.fromkeys else []) == []
+
+
 @pytest.mark.parametrize(
     "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"]
 )
@@ -182,6 +237,8 @@ def test_every_mode_of_image_is_taken(bundled, mode):
         (Path(__file__), r"test_api\.py: not an image"),
         (".", "is a directory"),
         (7, "must be uint8"),
+        ({"a.jpg": 1}, "must be uint8"),
+        (io.BytesIO(b"x"), "must be uint8"),
         (b"no image", "the bytes of an image: not an image"),
     ],
 )

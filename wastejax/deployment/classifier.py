@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from os import PathLike
 from typing import Any, overload
 
@@ -102,8 +103,9 @@ class Classifier:
 
         Args:
             image: the path of a file or its bytes, a PIL image of any mode, a uint8 array [H, W, 3] in RGB
-                ([H, W, 4] with transparency, [H, W] in gray), or a list of these. What PIL opened and nobody
-                changed is answered as its file is.
+                ([H, W, 4] with transparency, [H, W] in gray), or any number of these: a list, a generator,
+                an array of paths, …, of which a few are in memory at a time. What PIL opened and nobody changed
+                is answered as its file is.
             accuracy: reject unsure answers, so that the others are right this often: 0.9, 0.95 or 0.99 (0.95).
             reject_below: reject answers less likely than this instead.
 
@@ -116,13 +118,15 @@ class Classifier:
         if accuracy is not None and reject_below is not None:
             raise UserError("accuracy and reject_below: give one of them")
         predictor, least = self.predictor.naming(accuracy, reject_below)
-        several = isinstance(image, list | tuple | Iterator) and not hasattr(image, "read")
-        given: list[Any] = list(image) if several else [image]  # type: ignore[arg-type]
+        several = _several(image)
+        given: Iterator[Any] = iter(image if several else [image])  # type: ignore[arg-type]
+        found: list[Prediction] = []
         with ThreadPoolExecutor() as pool:
-            squares = list(pool.map(self._square, given))
-        # In batches of few sizes, as each size is compiled once.
-        size = min(BATCH, 1 << max(0, len(squares) - 1).bit_length())
-        found = [_prediction(predictor, row, least) for row in self.predictor.batched(squares, size)]
+            while squares := list(pool.map(self._square, islice(given, BATCH))):
+                # In batches of few sizes, as each size is compiled once.
+                size = BATCH if found else 1 << (len(squares) - 1).bit_length()
+                rows = self.predictor.batched(squares, size)
+                found += [_prediction(predictor, row, least) for row in rows]
         return found if several else found[0]
 
     def _square(self, image: Any) -> np.ndarray:
@@ -145,6 +149,19 @@ class Classifier:
             with suppress(images.BadImage):  # PIL may read more than is read here, or says why it cannot
                 return self.predictor.preprocessing.of_file(data)
         return self.predictor.preprocessing(_open(image))
+
+
+def _several(image: Any) -> bool:
+    """Returns whether what is given is any number of images, and none itself."""
+    one = str | bytes | bytearray | memoryview | PathLike | Image.Image | Mapping
+    if isinstance(image, one) or hasattr(image, "read") or not isinstance(image, Iterable):
+        return False
+    if hasattr(
+        image, "__array__"
+    ):  # of NumPy, JAX, pandas, …: numbers are an image, texts and objects are several
+        array = np.asarray(image)
+        return array.ndim == 1 and array.dtype.kind in "OUT"
+    return True
 
 
 def _prediction(predictor: Predictor, row: np.ndarray, least: float) -> Prediction:
