@@ -26,7 +26,7 @@ def voc(root: Path, *names: str) -> None:
     for name in names:
         save(root / f"{name}.png")
         (root / f"{name}.xml").write_text(
-            f"<annotation><filename>{Path(name).name}.png</filename><size><width>8</width><height>6</height></size>"
+            f"<annotation><filename>{name}.png</filename><size><width>8</width><height>6</height></size>"
             "<object><name>can</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>8</xmax><ymax>6</ymax></bndbox>"
             "</object></annotation>"
         )
@@ -45,6 +45,35 @@ def test_what_the_lists_of_voc_do_not_name_is_left_out(tmp_path, train):
     source = open_path(tmp_path)
     assert dict(zip(source.names, source.splits, strict=True)) == {"a.png#0": "train", "b.png#0": "test"}
     assert "photographs that ImageSets/Main does not list, left out: 1 (c.png)" in source.notes
+
+
+@pytest.mark.parametrize(
+    "names, train, val",
+    [
+        (("IMG 0", "IMG 1", "IMG 2"), "IMG 0\nIMG 1\n", "IMG 2\n"),
+        (("IMG 0", "IMG 1", "IMG 2"), "IMG 0 1\nIMG 1 -1\n", "IMG 2  0\n"),
+        (("IMG 0", "IMG 1", "IMG 2"), '"IMG 0"\n"IMG 1" -1\n', '"IMG 2"  1\n'),
+        (("Monday/0", "Monday/1", "Tuesday/0"), "Monday/0\nMonday/1 -1\n", "Tuesday/0  1\n"),
+        (("Monday/0", "Monday/1", "Tuesday/0"), "Monday\\0\nMonday\\1\n", "Tuesday\\0\n"),
+        (("0", "1", "Tuesday/2"), "0 1\n1 -1\n", "Tuesday/2 1\n"),
+    ],
+)
+def test_the_lists_of_voc_name_images_with_spaces_and_in_folders(tmp_path, names, train, val):
+    for folder in ("Monday", "Tuesday"):
+        (tmp_path / "JPEGImages" / folder).mkdir(parents=True)
+        (tmp_path / "Annotations" / folder).mkdir(parents=True)
+    voc(tmp_path / "JPEGImages", *names)
+    for name in names:
+        file = f"{name}.xml"
+        (tmp_path / "JPEGImages" / file).rename(tmp_path / "Annotations" / file)
+    main = tmp_path / "ImageSets" / "Main"
+    main.mkdir(parents=True)
+    (main / "train.txt").write_text(train)
+    (main / "val.txt").write_text(val)
+    source = open_path(tmp_path)
+    assert source.groups == tuple(f"JPEGImages/{name}.png" for name in names)
+    assert source.splits == ("train", "train", "val")
+    assert not any("ImageSets" in note for note in source.notes)
 
 
 def test_annotations_of_voc_beside_the_folders_of_splits_are_refused(tmp_path):

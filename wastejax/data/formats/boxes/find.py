@@ -99,7 +99,7 @@ def place_of(name: str, folder: Path) -> Path:
     return folder / name.replace("\\", "/") if "\\" in name and not place.is_file() else place
 
 
-def ending_with(name: str, paths: Iterable[Path]) -> list[Path]:
+def ending_with(name: str, paths: Iterable[AnyPath]) -> list[AnyPath]:
     """Returns those paths that end with a whole name: with its folders too."""
     parts = PurePosixPath(name).parts
     return [path for path in paths if path.parts[-len(parts) :] == parts]

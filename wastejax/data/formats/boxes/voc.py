@@ -1,11 +1,11 @@
 """Pascal VOC: an XML file of boxes for each image."""
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from wastejax.data.formats.boxes import Annotations, Box, Corners, Reading, Tag, as_source
-from wastejax.data.formats.boxes.find import content_of
+from wastejax.data.formats.boxes.find import content_of, ending_with
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.splits import keep_split
@@ -45,7 +45,8 @@ class _Images:
         Raises:
             ConfigError: there is none, or several, or another file has it already.
         """
-        named, called = self._by_name.get(name, []), self._by_stem.get(file.stem, [])
+        named, called = self._by_name.get(PurePosixPath(name).name, []), self._by_stem.get(file.stem, [])
+        named = ending_with(name, named) or named
         folders = {place.parent for place in named}  # elsewhere a mask may be called like the file
         stale = PurePosixPath(name).stem != file.stem
         own = [place for place in called if place.parent in folders] if stale else []
@@ -62,11 +63,11 @@ class _Images:
             )
         return str(image)
 
-    def notes(self, listed: Mapping[str, str]) -> list[str]:
+    def notes(self, unknown: Sequence[str]) -> list[str]:
         """Returns what to say of names that contradict each other, and of photographs without an XML file.
 
         Args:
-            listed: names without ending that lists of splits hold.
+            unknown: names without an XML file that lists of splits hold.
         """
         folders = {image.parent for image in self._file_of}  # of photographs: others may hold masks
         bare = [
@@ -75,8 +76,6 @@ class _Images:
             for image in images
             if image.parent in folders and image not in self._file_of
         ]
-        files = {file.stem for file in self._file_of.values()}
-        unknown = [name for name in listed if name not in files]
         said = {
             "photographs without an XML file, left out": bare,
             "names in ImageSets/Main without an XML file": unknown,
@@ -108,16 +107,17 @@ def open_voc(path: Path, key: str, reading: Reading) -> Source:
     set is 0, its tool counts from 0 instead.
     """
     images = _Images(path, key)
-    listed = _listed(path, key)
+    files = xml_files(path)
+    listed, unknown = _listed(path, files, key)
     found: list[Box | Tag] = []
     photographs: dict[str, str] = {}
-    for file in xml_files(path):
+    for file in files:
         found += _labels(file, images, listed, photographs)
     boxes = [thing for thing in found if isinstance(thing, Box)]
     if all(min(box.corners[:2]) > 0 for box in boxes):
         boxes = [box._replace(corners=_from_zero(box)) for box in boxes]
-    notes = images.notes(listed)
-    notes += _leave_out_unlisted(photographs) if listed else []
+    notes = images.notes(unknown)
+    notes += _leave_out_unlisted(photographs) if listed or unknown else []
     boxes = [box for box in boxes if box.path in photographs]
     rotated = [thing for thing in found if isinstance(thing, Tag) and thing.path in photographs]
     dropped = {"rotated": len(rotated)}
@@ -164,31 +164,54 @@ def _from_zero(box: Box) -> Corners:
     return left - 1 / width, top - 1 / height, right, bottom
 
 
-def _listed(path: Path, key: str) -> dict[str, str]:
-    """Returns the split of each image, by its name without ending, of ImageSets/Main."""
-    found: dict[str, str] = {}
-    both: dict[str, str] = {}  # of trainval.txt: what train.txt and val.txt name too is theirs
+def _listed(path: Path, files: Sequence[Path], key: str) -> tuple[dict[Path, str], list[str]]:
+    """Returns the split of each XML file that ImageSets/Main names, and the names there that no file has."""
+    called, main = _by_names(path, files), path / "ImageSets" / "Main"
+    found: dict[Path, str] = {}
+    both: dict[Path, str] = {}  # of trainval.txt: what train.txt and val.txt name too is theirs
+    unknown: dict[str, None] = {}
     for name in ("trainval", "train", "val", "test"):
-        split = name.removesuffix("val") or name
-        file = path / "ImageSets" / "Main" / f"{name}.txt"
-        if not file.is_file():
+        split, into = name.removesuffix("val") or name, both if name == "trainval" else found
+        listing = main / f"{name}.txt"
+        if not listing.is_file():
             continue
-        with content_of(f"cannot read {file}", key):
+        with content_of(f"cannot read {listing}", key):
             # Whatever the computer's own encoding is; bytes that are none are as in names of files.
-            lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
-        for image in (line.split()[0] for line in lines if line.strip()):
-            if name == "trainval":
-                both[image] = split
-            else:
-                keep_split(found, image, split, image, file, key)
-    for image, split in both.items():
-        if found.get(image) != "val":
-            keep_split(found, image, split, image, path / "ImageSets" / "Main" / "trainval.txt", key)
-    return found
+            lines = listing.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+        for line in filter(None, map(str.strip, lines)):
+            # Names may hold spaces, and may be followed by whether their images show a class.
+            names = [_plain(part) for part in (line, line.rsplit(maxsplit=1)[0], line.split()[0])]
+            named = next((called[part] for part in names if part in called), [])
+            unknown |= {} if named else {names[0]: None}
+            for file in named:
+                keep_split(into, file, split, file.stem, listing, key)
+    for file, split in both.items():
+        if found.get(file) != "val":
+            keep_split(found, file, split, file.stem, main / "trainval.txt", key)
+    return found, list(unknown)
+
+
+def _by_names(path: Path, files: Iterable[Path]) -> dict[str, list[Path]]:
+    """Returns the XML files by what a list may call them: without ending, with or without the folders above.
+
+    A name without folders is that of the files which lie highest.
+    """
+    called: dict[str, list[Path]] = {}
+    for file in sorted(files, key=lambda file: len(file.parts)):
+        parts = file.relative_to(path).with_suffix("").parts
+        for start in range(len(parts)):
+            same = called.setdefault("/".join(parts[start:]), [])
+            same += [file] if not same or len(same[0].parts) == len(file.parts) else []
+    return called
+
+
+def _plain(name: str) -> str:
+    """Returns a name without quotes, and with slashes as a path has them."""
+    return name.strip('"').replace("\\", "/")
 
 
 def _labels(
-    file: Path, images: _Images, listed: dict[str, str], photographs: dict[str, str]
+    file: Path, images: _Images, listed: Mapping[Path, str], photographs: dict[str, str]
 ) -> list[Box | Tag]:
     """Returns the labels of one file, and adds its photograph with its split; a rotated box is a tag."""
     root, key = images.root, images.key
@@ -199,10 +222,10 @@ def _labels(
         raise ConfigError(key, f"{file} is no Pascal VOC file: {error}") from None
     if content.tag == "annotations":
         raise ConfigError(key, f"{file} is no Pascal VOC file; if it is CVAT's, give the file itself")
-    name = Path((content.findtext("filename") or file.stem).replace("\\", "/")).name
+    name = (content.findtext("filename") or file.stem).strip().replace("\\", "/")
     image = images.of(file, name)
     folders = file.relative_to(root).parent.parts
-    split = listed.get(file.stem) or next((role for part in reversed(folders) if (role := role_of(part))), "")
+    split = listed.get(file) or next((role for part in reversed(folders) if (role := role_of(part))), "")
     if min(size) < 1:  # some tools leave it out
         try:
             size = decode(read_file(root / image)).size
