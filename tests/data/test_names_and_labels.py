@@ -185,7 +185,7 @@ def test_known_columns_are_read_in_capitals_from_every_table(tmp_path, ending):
 
 def test_a_list_of_labels_is_no_class_of_its_own(tmp_path):
     file = jsonl(tmp_path, {"label": ["can"]}, {"label": ["can", "jar"]})
-    with pytest.raises(ConfigError, match=r"1\.png has 2 labels, can, jar; .*config\.loss\.kind=multilabel"):
+    with pytest.raises(ConfigError, match=r"1\.png: has 2 labels, can, jar; .*config\.loss\.kind=multilabel"):
         open_path(file)
     assert open_path(file, reading=SEVERAL).label_names == ["can", "can;jar"]
     assert open_path(jsonl(tmp_path, {"label": ["can"]}, {"label": [None, "jar"]})).label_names == [
@@ -269,6 +269,36 @@ def test_rows_of_parquet_without_a_label_are_counted(tmp_path):
     listed = open_path(rows_of_parquet(tmp_path, [["can", None], [], ["jar"]]), reading=SEVERAL)
     assert listed.label_names == ["can", "", "jar"]
     assert "labels without a name in lists, left out: 1" in listed.notes
+
+
+@pytest.mark.parametrize("none", ["", [], " ; "])
+@pytest.mark.parametrize("form", ["json lines", "parquet of files", "parquet of images"])
+def test_an_empty_cell_shows_none_of_the_classes_and_a_missing_one_says_nothing(tmp_path, form, none):
+    as_cell = (lambda *labels: list(labels)) if none == [] else (lambda *labels: ";".join(labels))
+    labels = [as_cell("can", "jar"), as_cell("can"), none, None, as_cell("jar")]
+    if form == "json lines":
+        file = jsonl(tmp_path, *({"labels": of_row} for of_row in labels), {})
+    elif form == "parquet of images":
+        file = rows_of_parquet(tmp_path, labels)
+    else:
+        file = tmp_path / "files.parquet"
+        rows = [{"file": f"{i}.png", "labels": of_row} for i, of_row in enumerate(labels)]
+        parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    source = open_path(file, reading=SEVERAL)
+    assert source.label_names == ["can;jar", "can", "", "jar"]
+    assert "images that show none of the classes: 1" in source.notes
+    left_out = {"json lines": "rows without a file or a label, left out: 2"}
+    left_out |= {"parquet of files": "rows without a file or a label, left out: 1"}
+    assert left_out.get(form, "rows without a label, left out: 1") in source.notes
+
+
+def test_what_is_no_label_in_parquet_is_none_in_json_lines(tmp_path):
+    file = jsonl(tmp_path, {"labels": ["can", None]}, {"labels": [None]}, {"labels": -1}, {"labels": "jar"})
+    source = open_path(file, reading=SEVERAL)
+    assert source.label_names == ["can", "jar"]
+    assert {"labels without a name in lists, left out: 1", "rows without a file or a label, left out: 2"} == {
+        *source.notes
+    }
 
 
 @pytest.mark.parametrize("between", [";", "|", " ; "])

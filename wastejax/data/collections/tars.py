@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from wastejax.data.formats.csv_file import composed
-from wastejax.data.formats.parquet import LABEL, labels_of
+from wastejax.data.formats.labels import labels_of
+from wastejax.data.formats.parquet import LABEL
 from wastejax.data.formats.walk import listed
 from wastejax.errors import ConfigError
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from wastejax.data.formats.boxes.find import content_of
 from wastejax.data.formats.class_folders import role_of
-from wastejax.data.formats.csv_file import composed
-from wastejax.data.formats.labels import SEVERAL, notes_on_lists, parts_of
+from wastejax.data.formats.labels import labels_of, notes_on_lists
 from wastejax.data.formats.source import GROUP, Source, numbered
 from wastejax.data.formats.splits import all_or_none, splits_of_shards
 from wastejax.data.formats.walk import listed, stamp_of
@@ -198,7 +197,9 @@ def _labels_in(
     for at, value in enumerate(read_table(path, key, [label])[label].to_pylist()):
         with content_of(f"{path}: row {at}", key):
             of_row = labels_of(value, of_number, several, counts)
-        if of_row is not None:
+        if of_row is None:
+            counts["rows without a label, left out"] += 1
+        else:
             yield at, value, of_row
 
 
@@ -266,39 +267,6 @@ def _cells(
             ]
     cells = tuple(found[number][at] if number in found else "" for number, at in rows)
     return cells if any(cells) else ()
-
-
-def labels_of(value: Any, of_number: list[str], several: bool, counts: Counter[str]) -> list[str] | None:
-    """Returns the labels of one row; None where nobody said any.
-
-    Args:
-        value: what the column holds; texts in a list are one label each, and one alone may hold several.
-        of_number: the names of numbered labels; empty where the column holds the names.
-        several: images have any number of labels.
-        counts: is told what is left out.
-
-    Raises:
-        ValueError: there are several labels where an image has one, or a number has no name.
-    """
-    in_text = parts_of(value) if several and isinstance(value, str) else [value]
-    cells = value if isinstance(value, list) else in_text
-    found: list[str] = []
-    for one in cells:
-        if one is None or one != one or not str(one).strip() or (isinstance(one, int) and one < 0):
-            continue  # -1: test splits published without labels
-        if of_number and isinstance(one, int) and one >= len(of_number):
-            raise ValueError(
-                f"has label number {one}, and the file names those from 0 to {len(of_number) - 1}"
-            )
-        text = of_number[one] if of_number and isinstance(one, int) else str(one)
-        found.append(composed(text.strip()))
-    if len(found) > 1 and not several:
-        raise ValueError(f"has {len(found)} labels; {SEVERAL}")
-    if found or (several and value == []):
-        counts["labels without a name in lists, left out"] += len(cells) - len(found)
-        return found
-    counts["rows without a label, left out"] += 1
-    return None
 
 
 def _class_names(schema: "pyarrow.Schema", label: str) -> list[str]:

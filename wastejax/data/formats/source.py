@@ -158,7 +158,9 @@ class Source:
         shown = np.zeros((len(sets), len(classes)), bool)
         for i, names in enumerate(sets):
             shown[i, [index[name] for name in names]] = True
-        return replace(self, classes=classes, labels=rarest(shown), shown=shown)
+        none = len(shown) - int(shown.any(axis=1).sum())
+        notes = (*self.notes, *([f"images that show none of the classes: {none:,}"] if none else []))
+        return replace(self, classes=classes, labels=rarest(shown), shown=shown, notes=notes)
 
 
 def numbered(names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:

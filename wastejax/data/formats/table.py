@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wastejax.data.collections.places import is_url
-from wastejax.data.formats.boxes.find import folder_of_all
+from wastejax.data.formats.boxes.find import content_of, folder_of_all
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.csv_file import composed, csv_reader
-from wastejax.data.formats.labels import SEVERAL, notes_on_lists, parts_of
+from wastejax.data.formats.labels import labels_of, notes_on_lists
 from wastejax.data.formats.source import GROUP, ReadFiles, Source, numbered
 from wastejax.data.formats.splits import splits_of_folders
 from wastejax.data.formats.walk import stamp_of
@@ -61,7 +61,8 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
     `fold` is noted, not read.
 
     Several labels of an image are in one cell, between semicolons or bars (a list in JSON and Parquet), in several
-    rows of one file, or in a column of 0 and 1 for each class; without any, the image shows none of the classes.
+    rows of one file, or in a column of 0 and 1 for each class; an empty cell says that the image shows none of the
+    classes, and null, or no cell at all, says nothing.
 
     Args:
         paths: the tables; files are named relative to each.
@@ -87,18 +88,18 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
     counts: Counter[str] = Counter()
     for path, row in rows:
         name = str(row.get(file) or "")
-        where = f"{path}: {name[:200]}"
-        of_row = (
-            _flagged(row, columns, path, key) if columns else _labels(row.get(label), several, where, key)
-        )
-        if not name or not (of_row or several):
-            counts["without a file or a label"] += 1
+        with content_of(f"{path}: {name[:200]}", key):
+            of_row = _flagged(row, columns) if columns else labels_of(row.get(label), (), several, counts)
+        if not name or of_row is None:
+            counts["rows without a file or a label, left out"] += 1
             continue
         place = _place(path, name, key)
         name = Path(place).relative_to(root).as_posix() if Path(place).is_relative_to(root) else place
         split = split_of(row, path, name, key) or (role_of(path.parent.name) or "" if len(paths) > 1 else "")
         group = next((name for name in GROUP if name in row), None)
-        entry = _Entry(of_row, split, text_of(row, group), text_of(row, "domain") or text_of(row, "source"))
+        entry = _Entry(
+            frozenset(of_row), split, text_of(row, group), text_of(row, "domain") or text_of(row, "source")
+        )
         before = found.setdefault(name, entry)
         if before[several:] != entry[several:]:
             raise ConfigError(key, f"{path}: lists {name} twice, {_differing(before, entry)}")
@@ -106,7 +107,7 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
     if not found or not any(entry.labels for entry in found.values()):
         raise ConfigError(key, f"{paths[0]}: no row has both a {file} and a {label or 'class'}")
     notes = [
-        *(f"rows {what}, left out: {count:,}" for what, count in counts.items()),
+        *(f"{what}: {count:,}" for what, count in counts.items() if count),
         *lists,
         *_unread(cells),
     ]
@@ -176,20 +177,6 @@ def is_missing(cell: Any) -> bool:
     return cell is None or cell != cell
 
 
-def _labels(cell: Any, several: bool, where: str, key: str) -> frozenset[str]:
-    """Returns the labels in a cell; raises a ConfigError for several where an image has one."""
-    if isinstance(cell, list | tuple):
-        parts = [str(part) for part in cell if not is_missing(part)]
-        if len(parts) > 1 and not several:
-            raise ConfigError(key, f"{where} has {len(parts)} labels, {', '.join(parts)[:200]}; {SEVERAL}")
-    else:
-        text = "" if is_missing(cell) else str(cell)
-        if several:
-            return frozenset(parts_of(text))
-        parts = [text]
-    return frozenset(composed(label) for part in parts if (label := part.strip()))
-
-
 def _indicators(row: Row, file: str) -> list[str]:
     """Returns the columns of 0 and 1 for each class; none where a column holds labels."""
     names = [name for name in row if name not in (file, "split", "domain", "source", *GROUP, *FOLD) and name]
@@ -197,12 +184,12 @@ def _indicators(row: Row, file: str) -> list[str]:
     return names if len(names) > 1 and flags and not {*LABELS} & {*names} else []
 
 
-def _flagged(row: Row, columns: Sequence[str], path: Path, key: str) -> frozenset[str]:
+def _flagged(row: Row, columns: Sequence[str]) -> list[str]:
     for name in columns:
         if str(row.get(name)).strip() not in ("0", "1"):
             has = repr(row[name]) if name in row else "a row without it"
-            raise ConfigError(key, f"{path}: column {name.strip()!r} must hold 0 or 1, has {has}")
-    return frozenset(composed(name.strip()) for name in columns if str(row[name]).strip() == "1")
+            raise ValueError(f"column {name.strip()!r} must hold 0 or 1, has {has}")
+    return [composed(name.strip()) for name in columns if str(row[name]).strip() == "1"]
 
 
 def _source(root: Path, found: dict[str, _Entry], notes: list[str]) -> Source:

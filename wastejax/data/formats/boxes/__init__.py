@@ -188,14 +188,12 @@ def _whole(found: Annotations, key: str) -> Source:
     if not any(sets.values()):
         left_out = f"; boxes left out: {said}" if said else ""
         raise ConfigError(key, f"no photograph has a label that can be used{left_out}")
-    none = sum(not labels for labels in sets.values())
     notes = [
         f"read as {found.kind}: {len(paths):,} whole photographs with {sum(map(len, sets.values())):,} labels",
-        *([f"photographs that show none of the classes: {none:,}"] if none else []),
         *([f"boxes left out: {said}"] if said else []),
     ]
-    source = _photographs(found, paths).with_several(list(sets.values()))
-    return replace(source, notes=tuple(notes))
+    source = replace(_photographs(found, paths), notes=tuple(notes))
+    return source.with_several(list(sets.values()))
 
 
 def _counted(counts: Mapping[str, int]) -> str:
