@@ -1,5 +1,6 @@
 """Scores by source, against counting by hand."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 from PIL import Image
 from scipy.stats import binomtest
 
-from tests.small_models import draw_images, write_bundle
+from tests.small_models import CLASSES, draw_images, write_bundle
+from wastejax import main
 from wastejax.bundle import load_bundle
+from wastejax.cli import evaluate
 from wastejax.cli.compare import lines
 from wastejax.data import images
 from wastejax.errors import UserError
@@ -154,3 +157,26 @@ def test_a_description_is_scored_by_source_and_two_models_compared(mixture, tmp_
     assert "| street | 5 | " in printed and "right: B - A" in printed
     with pytest.raises(UserError, match="leave --labels out"):
         compare_models(str(model), str(other), Asked(None, mixture), labels=tmp_path / "map.csv")
+
+
+def test_a_description_whose_labels_all_mean_several_classes_or_none_is_scored_by_source(
+    mixture, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+    model, out = write_bundle(tmp_path / "bundle"), tmp_path / "scores.json"
+    mixture.write_text(
+        f'classes = {list(CLASSES)}\nlabels = "map.csv"\n[sources.street]\npath = "street"\n',
+        encoding="utf-8",
+    )
+    expected = evaluate_labels(Asked(model, tmp_path / "street"), tmp_path / "map.csv")
+    command = ["eval", f"--model={model}", f"--data={mixture}"]
+    said: list[str] = []
+    evaluate.run(main.parser("eval").parse_args([*command, f"--out={out}"]), said.append)
+    assert json.loads(out.read_text()) == {"num_images": 0, "per_source": expected}
+    assert said[1:] == [*source_table(expected), f"written: {out}"]
+    assert "per_source" in compare_models(str(model), str(model), Asked(None, mixture))
+    before = (model / "bundle.json").read_bytes()
+    for option in (f"--ood={tmp_path / 'home'}", f"--review={tmp_path / 'r.html'}"):
+        with pytest.raises(UserError, match=f"^{option[:5]}.*means one class"):
+            evaluate.run(main.parser("eval").parse_args([*command, "--calibrate", option]), said.append)
+    assert (model / "bundle.json").read_bytes() == before

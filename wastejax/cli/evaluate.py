@@ -61,6 +61,17 @@ def run(args: argparse.Namespace, say: Say) -> None:
         _say_several(bundle, scores, say)
         write_out(args, scores, say)
         return
+    if "top1" in scores:
+        _say_one_class(bundle, scores, say)
+    if "per_source" in scores:
+        say("by source, also images whose label means several classes or none:")
+        for line in source_table(scores["per_source"]):
+            say(line)
+    write_out(args, scores, say)
+
+
+def _say_one_class(bundle: Bundle, scores: dict[str, Any], say: Say) -> None:
+    """Says what a model scores on images whose label means one class."""
     low, high = scores["ci95"]
     classes = sum(1 for of_class in scores["per_class"].values() if of_class["support"])
     say(f"{scores['num_images']:,} images of {classes} classes")
@@ -71,11 +82,6 @@ def run(args: argparse.Namespace, say: Say) -> None:
     _say_bins(bundle, scores, say)
     for domain, of_domain in scores["per_domain"].items():
         say(f"  {domain}: top-1 {of_domain['top1']:.1%} of {of_domain['num_images']:,}")
-    if "per_source" in scores:
-        say("by source, also images whose label means several classes or none:")
-        for line in source_table(scores["per_source"]):
-            say(line)
-    write_out(args, scores, say)
 
 
 def _say_several(bundle: Bundle, scores: dict[str, Any], say: Say) -> None:

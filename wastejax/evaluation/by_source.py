@@ -68,7 +68,7 @@ def score_members(
     bundle: "Bundle",
     source: "Source",
     indices: np.ndarray,
-    known: Evaluation,
+    known: Evaluation | None,
     calibration: Calibration,
     cache: bool = False,
 ) -> dict[str, dict[str, Any]]:

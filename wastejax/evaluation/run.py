@@ -55,8 +55,8 @@ def evaluate_model(
 
     Returns:
         The model, and the scores of `metrics.score` and `score_trust`, or `multilabel.score_multilabel`, ready for
-        `json.dumps`. Of a data description, all of these for the images whose label means one class, and
-        `per_source` for all, see `score_by_source`.
+        `json.dumps`. Of a data description, all of these for the images whose label means one class, where there
+        are any, and `per_source` for all, see `score_by_source`.
 
     Raises:
         UserError: model or data are not there, unreadable, or do not fit each other.
@@ -70,6 +70,10 @@ def evaluate_model(
         return _evaluate_several(bundle, asked, calibrate, say, review)
     source, indices = asked_images(replace(asked, partial=True), bundle.config, say)
     match_classes(bundle.classes, source.classes)
+    if (ood or review) and 0 == len(one_class(source, indices)) < len(indices):
+        raise UserError(
+            f"--{'ood' if ood else 'review'}: needs images whose label means one class; none does"
+        )
     foreign, origin = _foreign(asked, ood, bundle.config, say)
     calibration = Calibration(bundle.temperature, bundle.thresholds)
     if calibrate:
@@ -77,6 +81,9 @@ def evaluate_model(
     indices = readable(source, indices, asked, bundle, say)
     batch_size, drawn = bundle.config["eval"]["batch_size"], bundle.config["eval"]["bootstrap"]
     single = one_class(source, indices)
+    if 0 == len(single) < len(indices):
+        per_source = score_members(bundle, source, indices, None, calibration)
+        return bundle, {"num_images": 0, "per_source": per_source}
     batches = EvalBatches(source, single, bundle.preprocessing, batch_size)
     result = evaluate(bundle.logits, batches, source, bundle.classes, single, bundle.bins, drawn)
     outside = None
