@@ -13,6 +13,7 @@ from wastejax.data.description.label_map import load_label_map
 from wastejax.data.duplicates import joined_groups
 from wastejax.data.formats.boxes import Reading
 from wastejax.data.prepare import prepare
+from wastejax.data.split import deal_missing
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
 from wastejax.errors import ConfigError, UserError
 
@@ -221,6 +222,72 @@ def test_a_class_is_of_the_materials_that_all_its_labels_allow(tmp_path):
     path = tmp_path / "map.csv"
     path.write_text("label,classes,material\nmetal,can,metal\nnot paper,can;jar,metal;glass\nground,,none\n")
     assert load_label_map(path).materials(CLASSES) == ({"metal"}, frozenset(), {"metal", "glass"})
+
+
+def write_mixture(folder, classes, meanings):
+    """Writes a description of 'home', whose labels are classes, and 'street', whose labels mean what is given."""
+    path = folder / "mix.toml"
+    path.write_text(
+        f'classes = {classes}\n[sources.home]\npath = "home"\n[sources.street]\npath = "street"\n'
+        f"meanings = {{ {meanings} }}\n"
+    )
+    return path
+
+
+def prepared(path):
+    config = get_config().data
+    config.dir = str(path)
+    return prepare(config, 17, None)
+
+
+def test_a_class_of_one_object_is_refused_whatever_images_may_show_it_too(tmp_path):
+    draw(tmp_path / "home", {"can": 8, "jar": 8}, 1)
+    draw(tmp_path / "home", {"bottle": 1}, 2)
+    for i in range(1, 4):
+        (tmp_path / f"home/bottle/0{i}.png").write_bytes((tmp_path / "home/bottle/00.png").read_bytes())
+    draw(tmp_path / "street", {"glass": 8}, 3)
+    path = write_mixture(tmp_path, '"home"', 'glass = ["bottle", "jar"]')
+    with pytest.raises(
+        ConfigError, match=r"class 'bottle' has no image in val and test: its 4 form 1 groups"
+    ):
+        prepared(path)
+
+
+def test_every_split_has_images_that_are_known_to_show_a_class(tmp_path):
+    draw(tmp_path / "home", {"bottle": 3, "jar": 12}, 1)
+    draw(tmp_path / "street", {"glass": 30, "ground": 3}, 2)
+    path = write_mixture(tmp_path, '"home"', 'glass = ["bottle", "jar"], ground = []')
+    source = open_description(path).source
+    of = np.array([name.rpartition("/")[0] for name in source.names])
+    for seed in range(5):
+        splits, _ = deal_missing(source, None, np.arange(len(source)), seed=seed)
+        for label in ("home/bottle", "street/ground"):
+            assert sorted(splits[of == label]) == ["test", "train", "val"]
+
+
+def test_a_class_is_learned_from_labels_that_mean_several_alone_where_splits_are_given(tmp_path):
+    for split in ("train", "val", "test"):
+        draw(tmp_path / "home" / split, {"can": 2, "cup": 2}, len(split))
+        draw(tmp_path / "street" / split, {"glass": 2}, 10 + len(split))
+    path = write_mixture(tmp_path, '["bottle", "can", "cup", "jar"]', 'glass = ["bottle", "jar"]')
+    dataset = prepared(path)
+    for split in ("val", "test"):
+        assert (
+            f"{split} has no images of bottle, jar: they are learned, and not scored there" in dataset.notes
+        )
+    assert dataset.source.contents.sum(axis=0).tolist() == [0, 6, 6, 0]
+
+
+@pytest.mark.parametrize("empty", ["val", "test"])
+def test_a_split_without_an_image_that_can_be_scored_is_refused_before_training(tmp_path, empty):
+    full = "test" if empty == "val" else "val"
+    for split in ("train", full):
+        draw(tmp_path / "home" / split, {"can": 2, "jar": 2}, len(split))
+    for split in ("train", empty):
+        draw(tmp_path / "street" / split, {"glass": 2}, 10 + len(split))
+    path = write_mixture(tmp_path, '"home"', 'glass = ["can", "jar"]')
+    with pytest.raises(ConfigError, match=f"no image whose label means one class is left for {empty};"):
+        prepared(path)
 
 
 def test_training_refuses_what_needs_one_class_for_each_image(description):

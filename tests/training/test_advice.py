@@ -31,6 +31,17 @@ def test_a_class_of_three_is_named_with_what_each_split_gets(folder):
     assert "rare (1 train, 1 val, 1 test)" in few and "can" not in few.partition("under")[2].partition(";")[0]
 
 
+def test_images_that_may_show_a_class_of_three_make_it_no_larger(folder, tmp_path):
+    path = tmp_path / "mix.toml"
+    path.write_text(
+        'classes = ["can", "jar", "lid"]\n'
+        f'[sources.own]\npath = "{folder}"\nmeanings = {{ rare = ["can"], can = ["jar"], jar = ["lid"] }}\n'
+        f'[sources.other]\npath = "{folder}"\nmeanings = {{ rare = ["lid"], can = ["can", "lid"], jar = [] }}\n'
+    )
+    [few, *_] = told(path, "efficientnet_lite0", "data.split.group=none", "optim.warmup_epochs=0")
+    assert "under 10: can (1 train, 1 val, 1 test);" in few
+
+
 @pytest.mark.parametrize(
     ("epochs", "warmup", "says"), [(3, 3, True), (5, 3, True), (6, 3, False), (2, 1, False)]
 )

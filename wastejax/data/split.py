@@ -144,8 +144,10 @@ def deal_missing(
         of_dealt = [ratios[SPLITS.index(split)] for split in dealt]
         domains = [source.domains[i] for i in pool]
         # Those of no class are dealt too, as a class of their own.
-        labels = np.where(source.contents[pool].any(axis=1), source.labels[pool], len(source.classes))
-        shown = None if source.shown is None else source.shown[pool]
+        known = source.meanings[pool].any(axis=1)
+        labels, shown = np.where(known, source.labels[pool], len(source.classes)), source.contents[pool]
+        if source.shown is None:
+            shown = np.column_stack([shown, ~known])
         splits[pool] = stratified_group_split(labels, domains, groups[pool], of_dealt, seed, dealt, shown)
     return splits, dealt
 

@@ -21,9 +21,10 @@ def advice(config: ConfigDict, dataset: Dataset) -> list[str]:
 
 def _few_of_a_class(dataset: Dataset) -> list[str]:
     source, few = dataset.source, []
+    shown = source.shown if source.allowed is None else source.contents
     for label, name in enumerate(source.classes):
         # A class at a time: all at once take a byte for each class of each of millions of images.
-        mine = source.labels == label if source.shown is None else source.shown[:, label]
+        mine = source.labels == label if shown is None else shown[:, label]
         counts = [int(np.sum(mine & (dataset.splits == split))) for split in SPLITS]
         if sum(counts) < FEW_OF_A_CLASS:
             few.append(f"{name} ({', '.join(f'{n} {s}' for n, s in zip(counts, SPLITS, strict=True))})")

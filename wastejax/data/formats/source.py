@@ -117,12 +117,12 @@ class Source:
 
     @property
     def contents(self) -> np.ndarray:
-        """Bool [N, C]: the classes that each image shows, by `labels` or `shown`; an image of none shows none."""
+        """Bool [N, C]: the classes that each image is known to show, none where its label means several."""
         if self.shown is not None:
             return self.shown
-        contents = np.asarray(self.labels[:, None] == np.arange(len(self.classes)))
-        # The label of an image of no class is that of the first, as it has to be some number.
-        return contents if self.allowed is None else contents & self.allowed.any(axis=1, keepdims=True)
+        if self.allowed is not None:
+            return self.allowed & (self.allowed.sum(axis=1, keepdims=True) == 1)
+        return np.asarray(self.labels[:, None] == np.arange(len(self.classes)))
 
     @property
     def truth(self) -> np.ndarray:

@@ -87,7 +87,9 @@ def check_opened(source: Source, after: Source, by_manifest: bool) -> list[str]:
         raise ConfigError(
             "config.data.dir", f"holds a single class, {only!r}; at least two folders are needed"
         )
-    counts = zip(source.classes, source.contents.sum(axis=0), strict=True)
+    # To be learned, a class needs images that may show it; to be scored, images that are known to.
+    shown = source.meanings if least == 1 else source.contents
+    counts = zip(source.classes, shown.sum(axis=0), strict=True)
     few = [f"{name!r} ({count})" for name, count in counts if count < least and name in after.classes]
     if few:
         raise ConfigError(
@@ -101,7 +103,7 @@ def check_all_left(after: Source, readable: Source) -> None:
     """Checks that every class has an image that could be read: of those `after` corrections, one in `readable`."""
     names = set(readable.names)
     good = np.array([name in names for name in after.names], bool)
-    lost = np.flatnonzero(~after.contents[good].any(axis=0))
+    lost = np.flatnonzero(~after.meanings[good].any(axis=0))
     if len(lost):
         classes = listed(after.classes[label] for label in lost)
         raise ConfigError("config.data.dir", f"no readable image in {classes}; add some or remove the folder")
@@ -110,7 +112,7 @@ def check_all_left(after: Source, readable: Source) -> None:
 def _check_given(source: Source) -> list[str]:
     """Checks the splits that the data come in, and returns notes on classes that val or test lack."""
     splits = np.array(source.splits)
-    has = {split: _classes_of(source, splits == split) for split in SPLITS}
+    has = {split: _classes_of(source, source.meanings[splits == split]) for split in SPLITS}
     if not has["train"]:
         raise ConfigError(
             "config.data.dir", f"has {' and '.join(s for s in SPLITS if has[s])}, and no train to learn from"
@@ -123,8 +125,8 @@ def _check_given(source: Source) -> list[str]:
         )
     return [
         f"{split} has no images of {listed(lacking)}: they are learned, and not scored there"
-        for split in SPLITS
-        if has[split] and (lacking := has["train"] - has[split])
+        for split in SPLITS[1:]
+        if has[split] and (lacking := has["train"] - _classes_of(source, source.contents[splits == split]))
     ]
 
 
@@ -157,6 +159,8 @@ def check_splits(
 ) -> None:
     """Checks that no split is empty, and that every class has images in the splits that were `dealt`.
 
+    Train learns from labels that mean several classes too; val and test are scored by those that mean one.
+
     Args:
         source: N images.
         groups: int [N], which were not torn apart.
@@ -167,16 +171,18 @@ def check_splits(
         lasting: the classes that are asked for; None for all.
     """
     contents = source.contents
+    meanings = contents if source.allowed is None else source.allowed
     for label, name in enumerate(source.classes):
         mine = contents[:, label]
-        missing = [split for split in dealt if not np.any(mine & (splits == split))]
+        there = {split: meanings[:, label] if split == "train" else mine for split in dealt}
+        missing = [split for split in dealt if not np.any(there[split] & (splits == split))]
         pool = mine & np.isin(splits, dealt)
         if not missing or (lasting is not None and name not in lasting):
             continue
         count, distinct = int(np.sum(pool)), len(np.unique(groups[pool]))
         lacking = f"class {name!r} has no image in {' and '.join(missing)}"
         if not count:
-            problem = f"{lacking}{_near_class(name, _classes_of(source, splits == missing[0]))}"
+            problem = f"{lacking}{_near_class(name, _classes_of(source, meanings[splits == missing[0]]))}"
         elif count < len(dealt):
             problem = f"{lacking}: its {count} cannot be dealt to {' and '.join(dealt)}; add some"
         elif scene:
@@ -189,10 +195,13 @@ def check_splits(
                 "images, remove the class, or set config.data.split.group='none'"
             )
         raise ConfigError(key, problem)
+    which = ""
+    if source.allowed is not None:
+        splits, which = splits[contents.any(axis=1) | (splits == "train")], " whose label means one class"
     empty = [split for split in SPLITS if split not in splits]
     if empty:
         raise ConfigError(
-            key, f"no image is left for {' and '.join(empty)}; all of {', '.join(SPLITS)} are needed"
+            key, f"no image{which} is left for {' and '.join(empty)}; all of {', '.join(SPLITS)} are needed"
         )
 
 
@@ -203,9 +212,9 @@ def _near_class(name: str, classes: set[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else "; add images of it there, or remove it"
 
 
-def _classes_of(source: Source, chosen: np.ndarray) -> set[str]:
-    """Returns the names of the classes of some images, bool [N]."""
-    return {source.classes[i] for i in np.flatnonzero(source.contents[chosen].any(axis=0))}
+def _classes_of(source: Source, shown: np.ndarray) -> set[str]:
+    """Returns the names of the classes that some images show, bool [M, C]."""
+    return {source.classes[i] for i in np.flatnonzero(shown.any(axis=0))}
 
 
 def listed(names: Iterable[str]) -> str:
