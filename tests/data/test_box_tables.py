@@ -44,6 +44,20 @@ def test_each_row_is_a_crop_and_a_photograph_their_group(tmp_path):
     )
 
 
+def test_a_photograph_whose_boxes_nobody_named_is_none_without_any_of_the_classes(tmp_path):
+    rows = ("a.png,100,80,can,10,20,40,60", "a.png,100,80, ,0,0,10,10", "b.png,100,80,,10,20,40,60")
+    file = table(tmp_path / "boxes.csv", *rows, "c.png,100,80,,,,,")
+    source = open_path(file, reading=Reading(several=True))
+    assert source.names == ("a.png", "c.png") and source.label_names == ["can", ""]
+    assert source.notes == (
+        "read as a table of boxes: 2 whole photographs with 1 labels",
+        "boxes left out: 2 without a label",
+        "photographs of nothing but boxes without a label, left out: 1",
+        "images that show none of the classes: 1",
+    )
+    assert "boxes left out: 2 without a label" in open_path(file).notes
+
+
 def test_the_tables_of_roboflow_are_in_the_folders_of_its_splits(tmp_path):
     for split in ("train", "valid", "test"):
         table(tmp_path / split / "_annotations.csv", f"{split}.png,100,80,can,10,20,40,60")

@@ -49,6 +49,19 @@ def test_a_shape_without_a_label_is_counted(folder):
     assert "boxes left out: 1 without a label" in source.notes
 
 
+@pytest.mark.parametrize("kind", ["rectangle", "brush"])
+def test_a_photograph_of_shapes_without_a_label_alone_does_not_show_none_of_the_classes(folder, kind):
+    named = entry("rectanglelabels", "s", rectanglelabels=["can"])
+    source = open_path(
+        label_studio(folder, task("a.png", named), task("b.png", entry(kind, "r"))), reading=WHOLE
+    )
+    assert source.names == ("a.png",)
+    assert {
+        "boxes left out: 1 without a label",
+        "photographs of nothing but boxes without a label, left out: 1",
+    } <= {*source.notes}
+
+
 def test_the_short_export_has_shapes_and_labels_in_two_lists(folder):
     def shape(x: float, **said) -> dict:
         return entry("", "", x, **said)["value"] | {"original_width": 80, "original_height": 60}

@@ -7,7 +7,7 @@ there is nothing that can be used.
 
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from wastejax.data.images import BadImage, Header, decode, read_file, read_heade
 from wastejax.errors import ConfigError
 
 MARGIN = 0.1  # around a box, as a share of its longer side, unless config.data.box_margin says otherwise
+_UNNAMED = "without a label"  # why a box is left out
 MULTILABEL = "multilabel"  # the value of config.loss.kind for several labels per image
 Corners = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -53,7 +54,7 @@ class Box(NamedTuple):
 
     Attributes:
         path: of the photograph, below the root.
-        label: its class.
+        label: its class; '' where somebody drew it and did not say.
         corners: as shares of the width and height of the photograph.
         size: width and height, pixels, that the annotation was made for; None where it does not say.
         split: 'train', 'val', 'test', or ''.
@@ -67,7 +68,7 @@ class Box(NamedTuple):
 
 
 class Tag(NamedTuple):
-    """A label without a place in its photograph: of a box that cannot be cut out; or, `whole`, of all of it."""
+    """A label ('' as of boxes) without a place in its photograph: of what cannot be cut out; `whole`, of all of it."""
 
     path: str
     label: str
@@ -110,14 +111,18 @@ def as_source(found: Annotations, reading: Reading, key: str) -> Source:
     """
     all_or_none(found.photographs.items(), str(found.root), key)
     # Tools keep the spaces that people type: they are no other class.
+    boxes = [box._replace(label=composed(box.label).strip()) for box in found.boxes]
+    tags = [tag._replace(label=composed(tag.label).strip()) for tag in found.tags]
+    unnamed = [thing.path for thing in (*boxes, *tags) if not thing.label]
     found = replace(
         found,
-        boxes=[box._replace(label=composed(box.label).strip()) for box in found.boxes],
-        tags=[tag._replace(label=composed(tag.label).strip()) for tag in found.tags],
+        boxes=[box for box in boxes if box.label],
+        tags=[tag for tag in tags if tag.label],
+        dropped={**found.dropped, _UNNAMED: len(unnamed)},
     )
     whole = [tag for tag in found.tags if tag.whole]
     if reading.several:
-        source = _whole(found, key)
+        source = _whole(found, unnamed, key)
     elif whole and not _inside(found)[0]:
         source = _tagged(found, whole, key)
     else:
@@ -173,10 +178,14 @@ def _photographs(found: Annotations, paths: tuple[str, ...]) -> Source:
     )
 
 
-def _whole(found: Annotations, key: str) -> Source:
-    """Returns the photographs, each with the classes of its boxes and tags; one without shows none of them."""
-    sets: dict[str, set[str]] = {path: set() for path in sorted(found.photographs)}
-    counts: Counter[str] = Counter()
+def _whole(found: Annotations, unnamed: Collection[str], key: str) -> Source:
+    """Returns the photographs, each with the classes of its boxes and tags; one without shows none of them.
+
+    What a photograph shows that has nothing but `unnamed` things in it nobody knows.
+    """
+    unknown = {*unnamed} - {thing.path for thing in (*found.boxes, *found.tags)}
+    sets: dict[str, set[str]] = {path: set() for path in sorted({*found.photographs} - unknown)}
+    counts = Counter({_UNNAMED: len(unnamed)})
     for box in found.boxes:
         reason, inside = _clipped(box)
         counts[reason] += inside is None
@@ -191,6 +200,7 @@ def _whole(found: Annotations, key: str) -> Source:
     notes = [
         f"read as {found.kind}: {len(paths):,} whole photographs with {sum(map(len, sets.values())):,} labels",
         *([f"boxes left out: {said}"] if said else []),
+        *([f"photographs of nothing but boxes {_UNNAMED}, left out: {len(unknown):,}"] if unknown else []),
     ]
     source = replace(_photographs(found, paths), notes=tuple(notes))
     return source.with_several(list(sets.values()))

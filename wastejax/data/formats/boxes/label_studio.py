@@ -267,11 +267,11 @@ def _labels(path: str, result: _Result, dropped: Counter[str]) -> list[Box | Tag
     if kind not in (*_SHAPES, *_OTHERS):
         return []  # texts, ratings and so on say nothing of classes
     labels = [str(label) for label in value.get(kind) or ()]
+    if not labels:
+        return [Tag(path, "")]
     turned = float(value.get("rotation") or 0) % 360
     if kind in _OTHERS:
         reason = f"drawn as {kind.removesuffix('labels')}"
-    elif not labels:
-        reason = "without a label"
     elif value.get("image_rotation"):
         reason = "of a photograph turned in Label Studio"
     else:

@@ -79,7 +79,7 @@ def _read(path: Path, split: str, found: Found, key: str) -> None:
 
 
 def _labels(row: dict[str, Any], label: str, found: Found) -> list[Box | Tag]:
-    """Returns the box of a row, without its path; a label without sides is a tag, and without both there is none.
+    """Returns the box of a row, without its path; one without sides or without a label is a tag.
 
     Raises:
         ValueError: a number is missing or is none.
@@ -89,8 +89,7 @@ def _labels(row: dict[str, Any], label: str, found: Found) -> list[Box | Tag]:
         found.dropped["without a box"] += bool(name)
         return [Tag("", name)] if name else []
     if not name:
-        found.dropped["without a label"] += 1
-        return []
+        return [Tag("", "")]
     numbers = dict.fromkeys((*_SIZE, *_SIDES), 0.0)
     for column in numbers:
         try:
