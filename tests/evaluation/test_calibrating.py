@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_models import draw_images, write_bundle
 
 from wastejax.bundle import Bundle, load_bundle
+from wastejax.errors import UserError
 from wastejax.evaluation.images import Asked
 from wastejax.evaluation.run import evaluate_model
 
@@ -42,3 +44,21 @@ def test_where_they_are_asked_for_the_scores_are_said_to_flatter(place):
         10,
         ["note: 10 of 10 images are those to calibrate on: the scores flatter"],
     )
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_what_cannot_be_read_is_told_before_the_bundle_is_changed_and_images_are_scored(
+    place, monkeypatch, several
+):
+    monkeypatch.setattr(Bundle, "logits", property(lambda self: pytest.fail("images were scored")))
+    monkeypatch.setattr(Bundle, "multilabel", several)
+    asked, ood = Asked(place / "bundle", place / "images", "test"), draw_images(place / "other", 3)
+    cut = ["images/test/glass/cut.png"] if several else ["other/glass/cut.png", "images/test/glass/cut.png"]
+    for name in cut:
+        Image.effect_noise((90, 90), 50).save(place / name)
+        (place / name).write_bytes((place / name).read_bytes()[:3000])
+        before = (place / "bundle" / "bundle.json").read_bytes()
+        with pytest.raises(UserError, match=r"1 images cannot be read \(.*cut\.png: truncated"):
+            evaluate_model(asked, ood=None if several else ood, calibrate=True)
+        assert (place / "bundle" / "bundle.json").read_bytes() == before
+        (place / name).unlink()

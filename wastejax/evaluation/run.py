@@ -19,7 +19,7 @@ from wastejax.data.prepare.kept import load_kept
 from wastejax.data.sources import Source, open_data, open_images
 from wastejax.errors import ConfigError, UserError
 from wastejax.evaluation.by_source import answers_to, score_meant, score_members
-from wastejax.evaluation.evaluate import evaluate, evaluate_several, match_classes, predict_logits
+from wastejax.evaluation.evaluate import Evaluation, evaluate, evaluate_several, match_classes, predict_logits
 from wastejax.evaluation.images import (
     Asked,
     asked_images,
@@ -70,38 +70,54 @@ def evaluate_model(
         return _evaluate_several(bundle, asked, calibrate, say, review)
     source, indices = asked_images(replace(asked, partial=True), bundle.config, say)
     match_classes(bundle.classes, source.classes)
-    if (ood or review) and 0 == len(one_class(source, indices)) < len(indices):
+    indices = readable(source, indices, asked, bundle, say)
+    if not len(indices):
+        raise UserError("there are no images to evaluate: the split or the folder is empty")
+    if (ood or review) and not len(one_class(source, indices)):
         raise UserError(
             f"--{'ood' if ood else 'review'}: needs images whose label means one class; none does"
         )
     foreign, origin = _foreign(asked, ood, bundle.config, say)
+    if foreign is not None:
+        foreign = foreign.select(readable(foreign, np.arange(len(foreign)), asked, bundle, say))
     calibration = Calibration(bundle.temperature, bundle.thresholds)
     if calibrate:
         calibration, indices = _calibrate(asked, bundle, source, indices, say)
-    indices = readable(source, indices, asked, bundle, say)
-    batch_size, drawn = bundle.config["eval"]["batch_size"], bundle.config["eval"]["bootstrap"]
-    single = one_class(source, indices)
-    if 0 == len(single) < len(indices):
-        per_source = score_members(bundle, source, indices, None, calibration)
-        return bundle, {"num_images": 0, "per_source": per_source}
-    batches = EvalBatches(source, single, bundle.preprocessing, batch_size)
-    result = evaluate(bundle.logits, batches, source, bundle.classes, single, bundle.bins, drawn)
-    outside = None
-    if foreign is not None:
-        chosen = readable(foreign, np.arange(len(foreign)), asked, bundle, say)
-        batches = EvalBatches(foreign, chosen, bundle.preprocessing, batch_size)
-        outside, _ = predict_logits(bundle.logits, batches)
-    trust = score_trust(result.logits, result.labels, calibration, outside, bundle.bins_or_own, drawn)
-    scores = result.scores | trust
-    if outside is not None:
+    result, scores = _score(bundle, source, one_class(source, indices), calibration, foreign)
+    if "ood" in scores:
         scores["ood"]["pictures"] = origin
     if source.members is not None:
         scores["per_source"] = score_members(bundle, source, indices, result, calibration)
-    if review is not None:
+    if review is not None and result is not None:
         logits = result.logits / calibration.temperature
         doubts = mistakes(logits, result.labels, result.indices, bundle.classes)
         _review(Path(review), asked, bundle, source, doubts, say)
     return bundle, scores
+
+
+def _score(
+    bundle: Bundle, source: Source, single: np.ndarray, calibration: Calibration, foreign: Source | None
+) -> tuple[Evaluation | None, dict[str, Any]]:
+    """Returns a model's answers to images whose label means one class, and all scores of these.
+
+    Args:
+        bundle: the model.
+        source: the images.
+        single: int64 [N], those whose label means one class; where there are none, there are neither.
+        calibration: of the model.
+        foreign: images that show none of the classes.
+    """
+    if not len(single):
+        return None, {"num_images": 0}
+    batch_size, drawn = bundle.config["eval"]["batch_size"], bundle.config["eval"]["bootstrap"]
+    batches = EvalBatches(source, single, bundle.preprocessing, batch_size)
+    result = evaluate(bundle.logits, batches, source, bundle.classes, single, bundle.bins, drawn)
+    outside = None
+    if foreign is not None:
+        batches = EvalBatches(foreign, np.arange(len(foreign)), bundle.preprocessing, batch_size)
+        outside, _ = predict_logits(bundle.logits, batches)
+    trust = score_trust(result.logits, result.labels, calibration, outside, bundle.bins_or_own, drawn)
+    return result, result.scores | trust
 
 
 def _review(
@@ -125,12 +141,12 @@ def _evaluate_several(
     """Scores a multi-label model as `evaluate_model` does."""
     source, indices = asked_images(asked, bundle.config, say)
     match_classes(bundle.classes, source.classes)
+    indices = readable(source, indices, asked, bundle, say)
     if calibrate:
         own, chosen = _validation_images(asked, bundle, say)
         indices = _not_among(own, chosen, source, indices, asked, say)
         bundle = choose_thresholds_of(bundle, own, chosen)
         say(f"thresholds chosen on {len(chosen):,} validation images; kept in {bundle.path}")
-    indices = readable(source, indices, asked, bundle, say)
     batch_size, drawn = bundle.config["eval"]["batch_size"], bundle.config["eval"]["bootstrap"]
     batches = EvalBatches(source, indices, bundle.preprocessing, batch_size)
     scores, logits, truth = evaluate_several(bundle, batches, source, indices, bootstrap=drawn)
