@@ -68,7 +68,7 @@ class Box(NamedTuple):
 
 
 class Tag(NamedTuple):
-    """A label ('' as of boxes) without a place in its photograph: of what cannot be cut out; `whole`, of all of it."""
+    """A label, or '', without a place in its photograph: of a box that is not cut out; `whole`, of all of it."""
 
     path: str
     label: str
