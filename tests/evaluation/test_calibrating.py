@@ -62,3 +62,10 @@ def test_what_cannot_be_read_is_told_before_the_bundle_is_changed_and_images_are
             evaluate_model(asked, ood=None if several else ood, calibrate=True)
         assert (place / "bundle" / "bundle.json").read_bytes() == before
         (place / name).unlink()
+
+
+def test_a_folder_without_val_images_is_told_what_makes_some(place):
+    draw_images(place / "plain", 10)
+    with pytest.raises(UserError, match=r"^--calibrate: .*plain has no val images.*plain/val/") as error:
+        evaluate_model(Asked(place / "bundle", place / "plain"), calibrate=True)
+    assert "--split" not in str(error.value)

@@ -238,11 +238,18 @@ def _calibrate(
 
 def _validation_images(asked: Asked, bundle: Bundle, say: Say) -> tuple[Source, np.ndarray]:
     """Returns the validation images of the run, or of the folder that is given, to calibrate the bundle on."""
-    source, indices = asked_images(replace(asked, split="val"), bundle.config)
+    none = UserError(
+        f"--calibrate: {asked.data or asked.model} has no val images; put some in a folder val/ beside test/, or "
+        "in a CSV file with a column split"
+    )
+    try:
+        source, indices = asked_images(replace(asked, split="val"), bundle.config)
+    except UserError:  # as the images could be opened, it is that nothing says which are val
+        raise none from None
     match_classes(bundle.classes, source.classes)
     indices = readable(source, indices, asked, bundle, say)
     if not len(indices):
-        raise UserError(f"--calibrate: {asked.data} has no validation images to do it on")
+        raise none
     return source, indices
 
 
