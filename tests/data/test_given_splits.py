@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from wastejax.data.description import open_description
 from wastejax.data.formats.any import open_path
 from wastejax.errors import ConfigError
 
@@ -220,3 +221,32 @@ def test_files_in_the_folder_of_one_split_are_undivided_and_that_is_told(tmp_pat
     source = open_path(table(tmp_path, *names))
     assert source.splits is None
     assert source.notes == ("no other split beside 'train': its images are taken as undivided",)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "note"),
+    [
+        ("classes.txt", "can\njar\n", ()),
+        (
+            "data.yaml",
+            "names: [can, jar]\ntrain: images\n",
+            ("no other split beside 'train': its images are taken as undivided",),
+        ),
+    ],
+)
+def test_a_yolo_set_of_one_split_is_undivided_and_described_beside_others_that_are(
+    tmp_path, name, said, note
+):
+    (tmp_path / "boxes" / "labels").mkdir(parents=True)
+    for i in range(2):
+        save(tmp_path / "boxes" / "images" / f"{i}.png")
+        (tmp_path / "boxes" / "labels" / f"{i}.txt").write_text(f"{i} .5 .5 .5 .5\n")
+        save(tmp_path / "home" / ("can", "jar")[i] / "0.png")
+    (tmp_path / "boxes" / name).write_text(said)
+    source = open_path(tmp_path / "boxes")
+    assert source.splits is None and source.notes[1:] == note
+    (tmp_path / "data.toml").write_text(
+        'classes = "home"\n[sources.home]\npath = "home"\n[sources.boxes]\npath = "boxes"\n'
+    )
+    both = open_description(tmp_path / "data.toml").source
+    assert len(both) == 4 and both.splits is None
