@@ -322,9 +322,9 @@ def test_labels_that_mean_several_classes_become_one(tmp_path):
     assert (tmp_path / "street" / "bottle" / "22.png").is_file()  # nothing of the user's is changed
 
 
-@pytest.mark.parametrize("label", ["bottle", "can"])
-def test_corrections_of_another_label_are_refused_in_a_description_too(tmp_path, label):
-    """Of images whose label means one class, and several: they are then called by the first of these."""
+@pytest.mark.parametrize(("label", "called"), [("bottle", "glass"), ("can", "glass;metal")])
+def test_corrections_of_another_label_are_refused_in_a_description_too(tmp_path, label, called):
+    """Of images whose label means one class, and several, of which earlier versions wrote the first."""
     for name, first in (("bottle", 0), ("can", 10)):
         write_class(tmp_path / "street" / name, 4, first)
     (tmp_path / "d.toml").write_text(
@@ -333,11 +333,14 @@ def test_corrections_of_another_label_are_refused_in_a_description_too(tmp_path,
     )
     source = open_data(tmp_path / "d.toml")
     name = f"street/{label}/00.png"
-    for new, old in (("metal", "glass"), ("glass", "paper")):  # of data that are corrected meanwhile, too
+    # Of data that are corrected meanwhile, too, and by what the source itself calls it.
+    for new, old in (("metal", called), ("metal", "glass"), ("glass", "paper"), ("metal", label)):
         file = write(tmp_path / "c.csv", (name, new, old))
         assert load_corrections(file).of(source).confirmed == {name}
     file = write(tmp_path / "c.csv", (name, "metal", "paper"))
-    with pytest.raises(UserError, match="was labeled 'paper' when it was corrected, and is labeled 'glass'"):
+    with pytest.raises(
+        UserError, match=f"was labeled 'paper' when it was corrected, and is labeled '{called}'"
+    ):
         load_corrections(file).of(source)
 
 

@@ -13,7 +13,7 @@ from wastejax.data.description.label_map import load_label_map
 from wastejax.data.duplicates import joined_groups
 from wastejax.data.formats.boxes import Reading
 from wastejax.data.prepare import prepare
-from wastejax.data.split import deal_missing
+from wastejax.data.split import deal_missing, load_manifest, recognize, save_manifest
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
 from wastejax.errors import ConfigError, UserError
 
@@ -288,6 +288,44 @@ def test_a_split_without_an_image_that_can_be_scored_is_refused_before_training(
     path = write_mixture(tmp_path, '"home"', 'glass = ["can", "jar"]')
     with pytest.raises(ConfigError, match=f"no image whose label means one class is left for {empty};"):
         prepared(path)
+
+
+def test_a_manifest_names_all_that_a_label_can_mean_and_takes_that_of_an_earlier_version(tmp_path):
+    draw(tmp_path / "home", {"bottle": 4, "can": 4, "jar": 4}, 1)
+    draw(tmp_path / "street", {"glass": 4, "ground": 4}, 2)
+    path = write_mixture(tmp_path, '"home"', 'glass = ["bottle", "jar"], ground = []')
+    dataset = prepared(path)
+    manifest = tmp_path / "manifest.csv"
+    save_manifest(manifest, dataset.source, dataset.groups, dataset.splits, dataset.phash)
+    text = manifest.read_text()
+    labels = dict(line.split(",")[:2] for line in text.splitlines())
+    assert labels["street/glass/00.png"] == "bottle;jar" and labels["street/ground/00.png"] == ""
+    assert labels["home/jar/00.png"] == "jar"
+    for changed in (text, text.replace(",bottle;jar,", ",bottle,").replace(",,", ",bottle,")):
+        manifest.write_text(changed)
+        assert load_manifest(manifest, dataset.source).splits.tolist() == dataset.splits.tolist()
+        known = recognize(manifest, dataset.source, dataset.phash)
+        assert known.tolist() == dataset.splits.tolist()
+    manifest.write_text(text.replace(",bottle;jar,", ",can,"))
+    with pytest.raises(ConfigError, match=r"00\.png is labeled 'can', in the data 'bottle;jar'"):
+        load_manifest(manifest, dataset.source)
+
+
+def test_near_duplicates_are_at_odds_only_if_no_class_fits_them_all(tmp_path):
+    draw(tmp_path / "home", {"bottle": 5, "can": 5, "jar": 5}, 1)
+    for copy, of in (
+        ("glass/0", "jar/00"),
+        ("glass/1", "bottle/01"),
+        ("glass/2", "can/02"),
+        ("ground/3", "can/03"),
+    ):
+        (tmp_path / "street" / copy).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"street/{copy}.png").write_bytes((tmp_path / f"home/{of}.png").read_bytes())
+    (tmp_path / "street/ground/4.png").write_bytes((tmp_path / "street/ground/3.png").read_bytes())
+    path = write_mixture(tmp_path, '"home"', 'glass = ["bottle", "jar"], ground = []')
+    notes = prepared(path).notes
+    assert "9 of 20 images are near-duplicates of others, in 4 groups" in notes
+    assert "groups of near-duplicates that span several classes (label errors?): 2" in notes
 
 
 def test_training_refuses_what_needs_one_class_for_each_image(description):

@@ -78,16 +78,13 @@ class Corrections:
         names = {name: i for i, name in enumerate(source.names)}
         gone = [row.file for row in given.rows.values() if row.file not in names and row.label == DROP]
         given._refuse_unknown(source, names)
-        changes, current = given._known(source), source.label_names
         for name, row in given.rows.items():
-            actual = current[names[name]] if name in names else ""
-            old, new = (_cell(cell, source) for cell in (row.old_label, row.label))
-            if name in names and row.old_label and actual not in (old, new):
+            if name in names and row.old_label and not _fits(row, source, names[name]):
                 raise self.wrong(
-                    f"{name}: was labeled {row.old_label!r} when it was corrected, and is labeled {actual!r} in "
-                    "the data; review it again, or remove its row"
+                    f"{name}: was labeled {row.old_label!r} when it was corrected, and is labeled "
+                    f"{source.label_name(names[name]) or NONE!r} in the data; review it again, or remove its row"
                 )
-        return replace(changes, gone=len(gone))
+        return replace(given._known(source), gone=len(gone))
 
     def known(self, source: Source) -> "Changes":
         """Returns what those rows change whose image and class a source has; the others are passed over."""
@@ -239,6 +236,14 @@ def _cell(cell: str, source: Source) -> str:
     if source.shown is None or cell == DROP:
         return cell
     return SEPARATOR.join(sorted(set(_classes(cell, source))))
+
+
+def _fits(row: Row, source: Source, index: int) -> bool:
+    """Returns whether an image has the label that a row says it had, or the one that the row gives it."""
+    if {_cell(cell, source) for cell in (row.old_label, row.label)} & {*source.called(index)}:
+        return True
+    # What a source of a data description calls its labels is not known here, only what they mean.
+    return source.allowed is not None and not {*row.old_label.split(SEPARATOR)} <= {*source.classes}
 
 
 def load_corrections(path: str | Path, key: str = KEY) -> Corrections:

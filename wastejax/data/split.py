@@ -195,7 +195,7 @@ def load_manifest(path: str | Path, source: Source, also: Mapping[str, str] | No
             or labels it differently; the files are named.
     """
     rows = _read_rows(user_path(path))
-    index, labels = {name: i for i, name in enumerate(source.names)}, source.label_names
+    index = {name: i for i, name in enumerate(source.names)}
     found: dict[int, dict[str, str]] = {}
     problems = []
     also, spelled = also or {}, Spelling(index)
@@ -206,8 +206,10 @@ def load_manifest(path: str | Path, source: Source, also: Mapping[str, str] | No
             problems.append(f"{row['file']} is not in the data")
         elif i in found:
             problems.append(f"{row['file']} is listed twice")
-        elif row["label"] not in (labels[i], also.get(name)):
-            problems.append(f"{row['file']} is labeled {row['label']!r}, in the data {labels[i]!r}")
+        elif row["label"] not in (*source.called(i), also.get(name)):
+            problems.append(
+                f"{row['file']} is labeled {row['label']!r}, in the data {source.label_name(i)!r}"
+            )
         elif row["split"] not in SPLITS:
             problems.append(f"{row['file']} has split {row['split']!r}; must be train, val or test")
         else:
@@ -236,7 +238,7 @@ def recognize(path: str | Path, source: Source, phash: np.ndarray, by_label: boo
 
     An image is that of a row where both have the same label and content; the content is enough where the manifest
     has hashes, and the name where it has none. Of rows of the same content the one in train counts, then in val.
-    The labels are not compared where those of the source are no classes of the run.
+    The labels are not compared where those of the source are no classes of the run, or can mean several.
 
     Args:
         path: the manifest of a run.
@@ -250,7 +252,7 @@ def recognize(path: str | Path, source: Source, phash: np.ndarray, by_label: boo
     spelled = Spelling({*source.names})
     rows = [row | {"file": spelled(row["file"])} for row in _read_rows(user_path(path))]
     labels: Sequence[str] = source.label_names
-    if not by_label:
+    if not by_label or source.allowed is not None:
         rows, labels = [row | {"label": ""} for row in rows], [""] * len(source)
     hashes = _hashes(rows)
     if hashes is None:

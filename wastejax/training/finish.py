@@ -135,13 +135,14 @@ def _class_distribution(run: Run) -> None:
 
 def _sample_grid(run: Run) -> None:
     """Draws images as the network saw them in training, augmentation included."""
-    names = run.dataset.source.label_names
+    source = run.dataset.source
+    names, joint = source.label_names, " + " if source.allowed is None else " or "
     shown: list[np.ndarray] = []
     titles: list[str] = []
     with closing(run.batches(0, 0)) as batches:
         for batch in batches:
             shown += list(batch["image"])
-            titles += [names[i].replace(SEPARATOR, " + ") for i in batch["index"]]
+            titles += [names[i].replace(SEPARATOR, joint) for i in batch["index"]]
             if len(shown) >= SAMPLES:
                 break
     plots.sample_grid(shown[:SAMPLES], titles[:SAMPLES], run.workdir / "figures" / "samples.png")

@@ -141,10 +141,16 @@ class Source:
         return [self.label_name(i) for i in range(len(self))]
 
     def label_name(self, index: int) -> str:
-        """Returns the class of an image; those that it shows between semicolons, where it has several labels."""
-        if self.shown is None:
+        """Returns the class of an image; all it shows or its label can mean between semicolons, '' for none."""
+        several = self.allowed if self.shown is None else self.shown
+        if several is None:
             return self.classes[self.labels[index]]
-        return SEPARATOR.join(self.classes[i] for i in np.flatnonzero(self.shown[index]))
+        return SEPARATOR.join(self.classes[i] for i in np.flatnonzero(several[index]))
+
+    def called(self, index: int) -> tuple[str, ...]:
+        """Returns the `label_name` of an image, and what earlier versions called it: the first of several."""
+        earlier = () if self.allowed is None else (self.classes[self.labels[index]],)
+        return (self.label_name(index), *earlier)
 
     def with_several(self, sets: Sequence[Collection[str]] | None = None) -> "Source":
         """Returns the images with any number of labels each.

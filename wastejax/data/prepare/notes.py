@@ -6,7 +6,7 @@ import numpy as np
 
 from wastejax.data.duplicates import exact_copies, group_duplicates, scene_groups
 from wastejax.data.sources import Source
-from wastejax.data.split import SPLITS, shorten
+from wastejax.data.split import SPLITS, members_of, shorten
 
 LARGE_GROUP = 0.05  # share of the set above which a group of near-duplicates is reported
 _FINE = 2  # Hamming distance that is advised where a scene makes all images alike
@@ -67,7 +67,7 @@ def notes_on_twins(source: Source, twins: np.ndarray, splits: np.ndarray) -> lis
     notes = [
         f"{count:,} of {len(source):,} images are near-duplicates of others, in {len(repeated):,} groups"
     ]
-    across_classes = _groups_with_several(twins, np.unique(source.label_names, return_inverse=True)[1])
+    across_classes = _groups_at_odds(source, twins)
     if across_classes:
         notes.append(
             f"groups of near-duplicates that span several classes (label errors?): {across_classes:,}"
@@ -89,6 +89,14 @@ def notes_on_twins(source: Source, twins: np.ndarray, splits: np.ndarray) -> lis
             f"{sizes[top]:,} images ({sizes[top] / len(source):.0%}), {member} among them"
         )
     return notes
+
+
+def _groups_at_odds(source: Source, twins: np.ndarray) -> int:
+    """Counts the groups (int [N]) of images whose labels cannot all be right."""
+    if source.allowed is None:
+        return _groups_with_several(twins, np.unique(source.label_names, return_inverse=True)[1])
+    may_be = np.column_stack([source.allowed, ~source.allowed.any(axis=1)])
+    return sum(not may_be[group].all(axis=0).any() for group in members_of(twins))
 
 
 def notes_on_given(given: np.ndarray, splits: np.ndarray, by_manifest: bool) -> list[str]:
