@@ -1,5 +1,7 @@
 """Calibrating a model on the images of a folder, and scoring it on others."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,6 +11,7 @@ from wastejax.bundle import Bundle, load_bundle
 from wastejax.errors import UserError
 from wastejax.evaluation.images import Asked
 from wastejax.evaluation.run import evaluate_model
+from wastejax.evaluation.trust import calibrate
 
 
 @pytest.fixture
@@ -66,6 +69,19 @@ def test_what_cannot_be_read_is_told_before_the_bundle_is_changed_and_images_are
 
 def test_a_folder_without_val_images_is_told_what_makes_some(place):
     draw_images(place / "plain", 10)
-    with pytest.raises(UserError, match=r"^--calibrate: .*plain has no val images.*plain/val/") as error:
+    with pytest.raises(UserError, match=r"^--calibrate: .*plain has no val images.*folder val/") as error:
         evaluate_model(Asked(place / "bundle", place / "plain"), calibrate=True)
     assert "--split" not in str(error.value)
+
+
+def test_thresholds_are_of_the_rules_of_the_bundle_whatever_rules_it_is_scored_by(place, monkeypatch):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(200, 5)), np.arange(200) % 5
+    logits[np.arange(200), labels] += 2
+    found = SimpleNamespace(logits=logits, labels=labels, scores={"confusion": np.eye(5, dtype=int).tolist()})
+    monkeypatch.setattr("wastejax.evaluation.trust.evaluate", lambda *given: found)
+    own, japanese = calibrate(logits, labels, [*"abcad"]), calibrate(logits, labels, [*"abaac"])
+    assert own != japanese
+    for taxonomy in (None, "japan"):
+        evaluate_model(Asked(place / "bundle", place / "images"), taxonomy, calibrate=True)
+        assert load_bundle(place / "bundle").thresholds == own.thresholds

@@ -74,15 +74,16 @@ def evaluate_model(
     if not len(indices):
         raise UserError("there are no images to evaluate: the split or the folder is empty")
     if (ood or review) and not len(one_class(source, indices)):
-        raise UserError(
-            f"--{'ood' if ood else 'review'}: needs images whose label means one class; none does"
-        )
+        raise UserError(f"--{'ood' if ood else 'review'}: needs images whose label means one class")
     foreign, origin = _foreign(asked, ood, bundle.config, say)
     if foreign is not None:
         foreign = foreign.select(readable(foreign, np.arange(len(foreign)), asked, bundle, say))
     calibration = Calibration(bundle.temperature, bundle.thresholds)
     if calibrate:
-        calibration, indices = _calibrate(asked, bundle, source, indices, say)
+        own = (
+            bundle if taxonomy is None else load_bundle(bundle.path)
+        )  # it keeps the rules that it was made with
+        calibration, indices = _calibrate(asked, own, source, indices, say)
     result, scores = _score(bundle, source, one_class(source, indices), calibration, foreign)
     if "ood" in scores:
         scores["ood"]["pictures"] = origin
