@@ -344,6 +344,19 @@ def test_corrections_of_another_label_are_refused_in_a_description_too(tmp_path,
         load_corrections(file).of(source)
 
 
+def test_a_label_that_is_confirmed_is_relabeled_only_where_a_description_leaves_it_open(tmp_path):
+    for name, first in (("bottle", 0), ("can", 10), ("ground", 20)):
+        write_class(tmp_path / "street" / name, 4, first)
+    (tmp_path / "d.toml").write_text(
+        'classes = ["glass", "metal"]\n[sources.street]\npath = "street"\n'
+        'meanings = { bottle = ["glass"], can = ["glass", "metal"], ground = [] }\n'
+    )
+    rows = [(f"street/{name}/0{i}.png", "glass") for name in ("bottle", "can", "ground") for i in range(2)]
+    changes = load_corrections(write(tmp_path / "c.csv", *rows)).of(open_data(tmp_path / "d.toml"))
+    assert changes.counts == {"relabeled": 4, "dropped": 0, "confirmed": 2}
+    assert changes.confirmed == {name for name, _ in rows}
+
+
 @pytest.fixture
 def table(folder) -> Path:  # noqa: F811
     """The images with several labels each, one of them misspelled."""

@@ -117,7 +117,7 @@ class Corrections:
             if row.label == DROP:
                 dropped.add(name)
             elif set(_classes(row.label, source)) <= set(source.classes):
-                said = source.allowed is None and (source.unsaid is None or not source.unsaid[i].any())
+                said = source.unsaid is None or not source.unsaid[i].any()
                 label = _cell(row.label, source)
                 confirmed.add(name)
                 labels |= {} if said and current[i] == label else {name: label}
