@@ -127,6 +127,19 @@ def test_a_name_in_a_label_map_that_is_not_there_is_refused(folder):
         described(folder, few='labels = "few"')
 
 
+@pytest.mark.parametrize("labels", ["", 'labels = "others"'])
+def test_the_only_rows_of_a_label_map_are_not_taken_for_two_sources(folder, labels):
+    name = "others" if labels else "few"
+    (folder / "map.csv").write_text(f"source,label,classes\n{name},can,bottle\n{name},jar,lid\n")
+    text = 'classes = ["bottle", "lid"]\nlabels = "map.csv"\n[sources.many]\npath = "many"\n'
+    path = folder / "data.toml"
+    path.write_text(f'{text}[sources.few]\npath = "few"\n{labels}\n')
+    with pytest.raises(ConfigError, match=r"map\.csv: has no rows of a source 'many'"):
+        open_description(path)
+    path.write_text(f'{text}labels = "{name}"\n[sources.few]\npath = "few"\n{labels}\n')
+    assert open_description(path).source.label_names == ["bottle"] * 10 + ["lid"] * 10 + ["bottle", "lid"]
+
+
 @pytest.mark.parametrize("labels", ["", 'labels = "fwe"'])
 def test_the_rows_of_another_source_are_not_taken_for_a_name_that_is_asked_for(folder, labels):
     (folder / "map.csv").write_text("source,label,classes\nothers,can,jar\n")

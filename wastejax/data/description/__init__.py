@@ -135,7 +135,7 @@ def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS)
         }
         classes = _classes(path, content["classes"], opened)
         meant = [
-            _meant(path, name, source, content["sources"][name], classes, label_map)
+            _meant(path, name, source, content["sources"], classes, label_map)
             for name, source in opened.items()
         ]
     except ConfigError:
@@ -219,12 +219,12 @@ def _meant(
     path: Path,
     name: str,
     source: Source,
-    entry: Mapping[str, Any],
+    entries: Mapping[str, Mapping[str, Any]],
     classes: tuple[str, ...],
     label_map: LabelMap | None,
 ) -> np.ndarray:
-    """Returns bool [L, C], the classes that each of a source's L labels can mean."""
-    where = f"{path}: sources.{name}"
+    """Returns bool [L, C], the classes that each of the L labels of a source can mean, by all `entries`."""
+    where, entry = f"{path}: sources.{name}", entries[name]
     if "meanings" in entry:
         if "labels" in entry:
             problem = "`labels` and `meanings` both say what its labels mean; give one of them"
@@ -235,7 +235,7 @@ def _meant(
         }
     else:
         are_classes = set(source.classes) <= set(classes)
-        rows = _rows(where, name, entry, label_map, are_classes)
+        rows = _rows(where, name, entries, label_map, are_classes)
         own = source.classes if are_classes else ()
         meanings = {composed(label): Meaning((label,)) for label in own} | dict(rows)
         where = str(label_map.path) if rows and label_map else where
@@ -256,10 +256,14 @@ def _unknown_meanings(opened: Mapping[str, Source], entries: Mapping[str, Mappin
 
 
 def _rows(
-    where: str, name: str, entry: Mapping[str, Any], label_map: LabelMap | None, are_classes: bool
+    where: str,
+    name: str,
+    entries: Mapping[str, Mapping[str, Any]],
+    label_map: LabelMap | None,
+    are_classes: bool,
 ) -> Mapping[str, Meaning]:
     """Returns what the label map says of a source; nothing where it need not, as its labels `are_classes`."""
-    asked = "labels" in entry
+    asked = "labels" in entries[name]
     if label_map is None:
         if asked:
             problem = "there is no label map; name its file in `labels` above the sources, or leave this out"
@@ -271,7 +275,10 @@ def _rows(
         return {}
     if are_classes and not asked and composed(name) not in label_map.sources:
         return {}
-    return label_map.named(str(entry["labels"])) if asked else label_map.of(name)
+    named = {source: str(entry.get("labels", source)) for source, entry in entries.items()}
+    # Rows that are of another source here are not of this one too, even where there are no others.
+    theirs = any(composed(other) in label_map.sources for other in named.values())
+    return label_map.named(named[name]) if asked or theirs else label_map.of(name)
 
 
 def _together(path: Path, name: str, source: Source, entry: Mapping[str, Any], notes: list[str]) -> list[str]:
