@@ -161,9 +161,7 @@ def test_columns_of_parquet_give_splits_and_groups(tmp_path):
     refused(file, r"row 1 has split 'east'; must be train, val or test")
 
 
-@pytest.mark.parametrize(
-    "loose", ["glass/cover.png", "metal/more/1.png", "paper/1.png", "glass/train/in/1.png"]
-)
+@pytest.mark.parametrize("loose", ["glass/cover.png", "metal/more/1.png", "paper/1.png"])
 def test_an_image_beside_the_splits_of_its_class_is_refused_by_name(tmp_path, loose):
     for name in ("glass", "metal"):
         for split in ("train", "test"):

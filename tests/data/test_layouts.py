@@ -65,13 +65,13 @@ def trees(draw):
     labels, given_splits = {}, {}
     for name in classes:
         for split in splits:
-            below = "" if kind == "split in class" else draw(st.sampled_from(["", "default/", "deep/er/"]))
+            below = draw(st.sampled_from(["", "default/", "deep/er/"]))
             for i in range(draw(st.integers(1, 3))):
                 ending = draw(st.sampled_from([".png", ".JPG", ".webp"]))
                 if kind == "plain":
                     file = f"{wrapper}{name}/{below}{i}{ending}"
                 elif kind == "split in class":
-                    file = f"{wrapper}{name}/{split[0]}/{i}{ending}"
+                    file = f"{wrapper}{name}/{split[0]}/{below}{i}{ending}"
                 else:
                     inner = f"{split[0]}/" if "wrapped" in kind else ""
                     file = f"{wrapper}{split[0]}/{inner}{name}/{below}{i}{ending}"
@@ -146,7 +146,21 @@ def test_splits_copied_beside_themselves_are_refused(tmp_path):
             for c in ("glass", "metal")
         ),
     )
-    assert "'a' and 'a (1)' hold folders of the same names (test, train)" in refused(tmp_path)
+    assert "'a' and 'a (1)' hold folders of the same names (glass, metal)" in refused(tmp_path)
+    (tmp_path / "a" / "test").rename(tmp_path / "a" / "val")
+    assert "'a' and 'a (1)' hold folders of the same names (glass, metal)" in refused(tmp_path)
+
+
+def test_folders_in_the_splits_of_a_class_are_fine_and_name_its_domains(tmp_path):
+    fill(tmp_path, *(f"{c}/{s}/1.png" for c in ("glass", "metal") for s in ("train", "test")))
+    fill(tmp_path, "glass/train/kitchen/2.png", "metal/test/real_world/2.png", "metal/train/default/2.png")
+    source = open_folder(tmp_path)
+    assert source.classes == ("glass", "metal") and "real_world" in source.domains
+    for name, split, domain in zip(source.names, source.splits, source.domains, strict=True):
+        assert split == name.split("/")[1]
+        assert domain == next((d for d in ("default", "real_world") if f"/{d}/" in name), "")
+    fill(tmp_path, "glass/3.png")
+    assert "'glass/test' is a split and 'glass/3.png' lies in none" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("inner", [("default", "real_world"), ("images",)])

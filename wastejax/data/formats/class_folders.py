@@ -31,6 +31,7 @@ class _Layout(NamedTuple):
     class_depth: dict[str, int]  # by topmost folder: the index of the part that names the class
     splits: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    within: bool = False  # the splits are folders in those of the classes
 
 
 def open_folder(root: str | Path, key: str = "config.data.dir") -> Source:
@@ -85,7 +86,8 @@ def from_walk(
     layout = _layout(paths, key)
     depths = [layout.class_depth[path[0]] for path in paths]
     classes, labels = numbered([readable(path[at]) for path, at in zip(paths, depths, strict=True)])
-    below = [path[at + 1 : -1] for path, at in zip(paths, depths, strict=True)]  # the class folder
+    # Below the class folder, and the split in it.
+    below = [path[at + 1 + layout.within : -1] for path, at in zip(paths, depths, strict=True)]
     raw = tuple("/".join(path) for path in paths)
     wrapper = found.images[inside[0]][:depth]
     alone = [readable(part) for part in wrapper if role_of(part)]
@@ -133,10 +135,11 @@ def _layout(paths: list[Parts], key: str) -> _Layout:
     flat = [head for head, below in heads.items() if any(len(path) == 1 for path in below)]
     if not flat and len(heads) > 1:
         if _split_within(heads):
+            _refuse_copies({head: _inside(below, 1) for head, below in heads.items()}, key)
             splits = tuple(role_of(path[1]) or "" for path in paths)
             said = _said(set(zip((path[1] for path in paths), splits, strict=True)))
-            return _Layout(dict.fromkeys(heads, 0), splits, said)
-        _refuse_copies(heads, key)
+            return _Layout(dict.fromkeys(heads, 0), splits, said, within=True)
+        _refuse_copies({head: _inside(below, _wrapper_depth(below)) for head, below in heads.items()}, key)
     _refuse_partly_split(paths, key)
     _refuse_nested_copy(heads, flat, key)
     return _Layout(dict.fromkeys(heads, 0))
@@ -182,12 +185,10 @@ def _class_depths(heads: Mapping[str, list[Parts]]) -> dict[str, int]:
 
 
 def _split_within(heads: Mapping[str, list[Parts]]) -> bool:
-    """Whether every class folder holds split folders and nothing else: `<class>/train/*.jpg`."""
+    """Whether every class folder holds split folders and nothing else: `<class>/train/…`."""
     within = {path[0] for below in heads.values() for path in below}
     roles = {role_of(name) for name in within}
-    return (
-        None not in roles and len(roles) > 1 and all(len(p) == 2 for below in heads.values() for p in below)
-    )
+    return None not in roles and len(roles) > 1
 
 
 def _refuse_partly_split(paths: Sequence[Parts], key: str) -> None:
@@ -201,7 +202,7 @@ def _refuse_partly_split(paths: Sequence[Parts], key: str) -> None:
         None in map(role_of, every) or len(set().union(*roles.values())) < 2
     ):
         return
-    outside = next((path for path in paths if len(path) != 3 or not role_of(path[1])), None)
+    outside = next((path for path in paths if len(path) < 3 or not role_of(path[1])), None)
     if outside:
         split = next(path for path in paths if len(path) > 2 and role_of(path[1]))
         raise ConfigError(
@@ -211,12 +212,18 @@ def _refuse_partly_split(paths: Sequence[Parts], key: str) -> None:
         )
 
 
-def _refuse_copies(heads: Mapping[str, list[Parts]], key: str) -> None:
-    """Raises where all of the topmost folders hold folders of the same names, whatever is above these."""
-    inner = {}
-    for head, below in heads.items():
-        depth = _wrapper_depth(below)
-        inner[head] = {readable(path[depth]).casefold() for path in below if len(path) > depth + 1}
+def _inside(paths: Iterable[Parts], depth: int) -> set[str]:
+    """Returns what the folders at a depth of paths are called, whatever the case."""
+    return {readable(path[depth]).casefold() for path in paths if len(path) > depth + 1}
+
+
+def _refuse_copies(inner: Mapping[str, set[str]], key: str) -> None:
+    """Raises where all of the topmost folders hold folders of the same names, whatever is above these.
+
+    Args:
+        inner: topmost folder -> names of the folders in it.
+        key: what to call the option in error messages.
+    """
     names = sorted(inner, key=readable)
     first = inner[names[0]]
     for other in (inner[name] for name in names[1:]):
