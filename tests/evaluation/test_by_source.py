@@ -14,8 +14,9 @@ from wastejax.bundle import load_bundle
 from wastejax.cli import evaluate
 from wastejax.cli.compare import lines
 from wastejax.data import images
+from wastejax.data.description.meant import Meant
 from wastejax.errors import UserError
-from wastejax.evaluation.by_source import score_by_source
+from wastejax.evaluation.by_source import score_by_source, score_meant
 from wastejax.evaluation.compare import compare_models
 from wastejax.evaluation.images import Asked
 from wastejax.evaluation.report.sources import source_table
@@ -45,6 +46,26 @@ def test_no_threshold_keeps_nothing():
     logits, allowed = np.array([[9.0, 0], [0, 9.0]]), np.array([[True, False], [False, False]])
     scores = score_by_source(logits, allowed, ["a", "a"])["a"]
     assert scores["kept"] == 0 and scores["right_of_kept"] is None and scores["outliers_kept"] == 0
+
+
+def test_a_model_that_was_never_calibrated_keeps_from_one_half_on_as_predict_does(tmp_path):
+    logits = np.log([[0.6, 0.4], [0.45, 0.55], [0.8, 0.2]])
+    meant = Meant(np.array([[1, 0], [1, 0], [0, 0]], bool), ("a",) * 3, (frozenset(),) * 2)
+    never = score_meant(logits, meant, 1.0, {}, None)["a"]
+    assert (never["kept"], never["right_of_kept"], never["outliers_kept"]) == (1, 0.5, 1)
+    out_of_reach = score_meant(logits, meant, 1.0, {"0.95": None}, None)["a"]
+    assert (out_of_reach["kept"], out_of_reach["right_of_kept"], out_of_reach["outliers_kept"]) == (
+        0,
+        None,
+        0,
+    )
+    (tmp_path / "map.csv").write_text("label,classes\n" + "".join(f"{c},{c}\n" for c in CLASSES))
+    model, data = str(write_bundle(tmp_path / "bundle")), draw_images(tmp_path / "street", 5)
+    said: list[str] = []
+    evaluate_labels(Asked(model, data), tmp_path / "map.csv", say=said.append)
+    compare_models(model, model, Asked(None, data), said.append, tmp_path / "map.csv")
+    note = f"note: {model} was never calibrated: by source, answers from 50 % on count as kept"
+    assert said == [note] * 3
 
 
 def test_a_threshold_of_few_answers_is_not_lowered_by_luck():
@@ -171,9 +192,10 @@ def test_a_description_whose_labels_all_mean_several_classes_or_none_is_scored_b
     expected = evaluate_labels(Asked(model, tmp_path / "street"), tmp_path / "map.csv")
     command = ["eval", f"--model={model}", f"--data={mixture}"]
     said: list[str] = []
+    note = f"note: {model} was never calibrated: by source, answers from 50 % on count as kept"
     evaluate.run(main.parser("eval").parse_args([*command, f"--out={out}"]), said.append)
     assert json.loads(out.read_text()) == {"num_images": 0, "per_source": expected}
-    assert said[1:] == [*source_table(expected), f"written: {out}"]
+    assert said[0] == note and said[2:] == [*source_table(expected), f"written: {out}"]
     assert "per_source" in compare_models(str(model), str(model), Asked(None, mixture))
     before = (model / "bundle.json").read_bytes()
     for option in (f"--ood={tmp_path / 'home'}", f"--review={tmp_path / 'r.html'}"):

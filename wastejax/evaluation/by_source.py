@@ -1,6 +1,7 @@
 """Scores by source, where labels can mean several classes or none: does a model carry over to another camera?"""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +11,10 @@ from wastejax.data.pipeline import EvalBatches
 from wastejax.data.taxonomy import all_known
 from wastejax.evaluation.evaluate import Evaluation, predict_logits
 from wastejax.evaluation.metrics import bootstrap_interval
+from wastejax.evaluation.metrics.multilabel import UNCALIBRATED
 from wastejax.evaluation.ood import bin_probability
 from wastejax.evaluation.trust import Calibration
+from wastejax.progress import Say
 
 if TYPE_CHECKING:
     from wastejax.bundle import Bundle
@@ -58,10 +61,20 @@ def score_meant(
     thresholds: Mapping[str, float | None],
     bins: Sequence[str] | None,
 ) -> dict[str, dict[str, Any]]:
-    """Does what `score_by_source` does, at the threshold for 95 %."""
+    """Does what `score_by_source` does, at the threshold for 95 %, or as `predict` where none was ever chosen."""
+    threshold = thresholds.get("0.95") if thresholds else UNCALIBRATED
     return score_by_source(
-        logits, meant.allowed, meant.members, temperature, thresholds.get("0.95"), bins, meant.materials
+        logits, meant.allowed, meant.members, temperature, threshold, bins, meant.materials
     )
+
+
+def tell_uncalibrated(path: Path, thresholds: Mapping[str, float | None], say: Say) -> None:
+    """Says by what answers are kept, where no thresholds were ever chosen for the bundle at `path`."""
+    if not thresholds:
+        say(
+            f"note: {path} was never calibrated: by source, answers from {100 * UNCALIBRATED:g} % on "
+            "count as kept"
+        )
 
 
 def score_members(

@@ -17,7 +17,7 @@ from wastejax.data.prepare import one_class
 from wastejax.data.sources import Source
 from wastejax.data.split import load_manifest
 from wastejax.errors import UserError
-from wastejax.evaluation.by_source import answers_to, right_of, score_meant
+from wastejax.evaluation.by_source import answers_to, right_of, score_meant, tell_uncalibrated
 from wastejax.evaluation.evaluate import Evaluation, evaluate
 from wastejax.evaluation.images import (
     Asked,
@@ -128,6 +128,8 @@ def compare_models(
         compared = _compare_single(bundles, answers)
         result |= compared | {key: result[key] | compared[key] for key in ("a", "b")}
     if labels is not None or source.members is not None:
+        for bundle in bundles:
+            tell_uncalibrated(bundle.path, bundle.thresholds, say)
         result["per_source"] = _compare_sources(bundles, answers)
     return result
 

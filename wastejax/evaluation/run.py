@@ -18,7 +18,7 @@ from wastejax.data.prepare.corrected import held_out
 from wastejax.data.prepare.kept import load_kept
 from wastejax.data.sources import Source, open_data, open_images
 from wastejax.errors import ConfigError, UserError
-from wastejax.evaluation.by_source import answers_to, score_meant, score_members
+from wastejax.evaluation.by_source import answers_to, score_meant, score_members, tell_uncalibrated
 from wastejax.evaluation.evaluate import Evaluation, evaluate, evaluate_several, match_classes, predict_logits
 from wastejax.evaluation.images import (
     Asked,
@@ -88,6 +88,7 @@ def evaluate_model(
     if "ood" in scores:
         scores["ood"]["pictures"] = origin
     if source.members is not None:
+        tell_uncalibrated(bundle.path, calibration.thresholds, say)
         scores["per_source"] = score_members(bundle, source, indices, result, calibration)
     if review is not None and result is not None:
         logits = result.logits / calibration.temperature
@@ -186,6 +187,7 @@ def evaluate_labels(
     indices = readable(source, unseen, asked, bundle, say)
     source = source.select(indices)
     meant = meant_by(source, bundle.classes, asked.data, labels)
+    tell_uncalibrated(bundle.path, bundle.thresholds, say)
     logits = answers_to(bundle, source, np.arange(len(source)))
     return score_meant(logits, meant, bundle.temperature, bundle.thresholds, bundle.bins_or_own)
 
