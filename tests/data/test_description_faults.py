@@ -117,6 +117,20 @@ def test_what_the_label_map_says_of_a_source_counts_also_where_its_labels_are_cl
     assert meant["few/jar/0.png"] == ["jar"]  # of which the map says nothing, and which is a class
 
 
+def test_files_of_a_description_may_be_in_the_home_folder(folder, tmp_path_factory, monkeypatch):
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    (home / "map.csv").write_text("source,label,classes\nfew,can,jar\n")
+    (home / "groups.csv").write_text("file,group\ncan/0.png,one\n")
+    path = folder / "data.toml"
+    path.write_text(
+        'classes = "many"\nlabels = "~/map.csv"\n[sources.many]\npath = "many"\n'
+        '[sources.few]\npath = "few"\ngroups = "~/groups.csv"\n'
+    )
+    source = open_description(path).source
+    assert source.groups[-2:] == ("few/one", "") and source.label_names[-2:] == ["jar", "jar"]
+
+
 def test_a_name_in_a_label_map_that_is_not_there_is_refused(folder):
     (folder / "map.csv").write_text("source,label,classes\nfew,can,jar\nmany,can,can\n")
     with pytest.raises(ConfigError, match="has no rows of a source 'fwe'; did you mean 'few'"):

@@ -128,7 +128,7 @@ def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS)
     label_map = None
     try:
         if "labels" in content:
-            label_map = load_label_map(path.parent / str(content["labels"]), f"{path}: labels")
+            label_map = load_label_map(path.parent / user_path(str(content["labels"])), f"{path}: labels")
         opened = {
             name: open_path(_where(path, entry), f"{path}: sources.{name}.path", reading)
             for name, entry in content["sources"].items()
@@ -285,7 +285,7 @@ def _together(path: Path, name: str, source: Source, entry: Mapping[str, Any], n
     """Returns the given group of each image of a source, '' for none; notes say which rows name no image."""
     if "groups" not in entry:
         return [group and f"{name}/{group}" for group in source.groups or [""] * len(source)]
-    file = path.parent / str(entry["groups"])
+    file = path.parent / user_path(str(entry["groups"]))
     try:
         rows = csv_reader(file.read_bytes(), ("file", "group"))
         spelled = Spelling({*source.names})
