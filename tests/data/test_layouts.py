@@ -154,6 +154,7 @@ def test_splits_copied_beside_themselves_are_refused(tmp_path):
 def test_folders_in_the_splits_of_a_class_are_fine_and_name_its_domains(tmp_path):
     fill(tmp_path, *(f"{c}/{s}/1.png" for c in ("glass", "metal") for s in ("train", "test")))
     fill(tmp_path, "glass/train/kitchen/2.png", "metal/test/real_world/2.png", "metal/train/default/2.png")
+    fill(tmp_path, "glass/train/default/2.png", "metal/train/kitchen/2.png")
     source = open_folder(tmp_path)
     assert source.classes == ("glass", "metal") and "real_world" in source.domains
     for name, split, domain in zip(source.names, source.splits, source.domains, strict=True):

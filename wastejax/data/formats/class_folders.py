@@ -213,8 +213,8 @@ def _refuse_partly_split(paths: Sequence[Parts], key: str) -> None:
 
 
 def _inside(paths: Iterable[Parts], depth: int) -> set[str]:
-    """Returns what the folders at a depth of paths are called, whatever the case."""
-    return {readable(path[depth]).casefold() for path in paths if len(path) > depth + 1}
+    """Returns what the folders at a depth of paths are called, whatever the case, if they are no domains."""
+    return {readable(path[depth]).casefold() for path in paths if len(path) > depth + 1} - {*DOMAINS}
 
 
 def _refuse_copies(inner: Mapping[str, set[str]], key: str) -> None:
@@ -228,7 +228,7 @@ def _refuse_copies(inner: Mapping[str, set[str]], key: str) -> None:
     first = inner[names[0]]
     for other in (inner[name] for name in names[1:]):
         shared = first & other
-        if len(shared) < 2 or len(shared) < _ALIKE * len(first | other) or shared <= set(DOMAINS):
+        if len(shared) < 2 or len(shared) < _ALIKE * len(first | other):
             return
     tops = " and ".join(repr(readable(name)) for name in names[:2])
     more = f" and {len(names) - 2:,} more" if len(names) > 2 else ""
