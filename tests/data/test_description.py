@@ -89,6 +89,18 @@ def test_given_groups_stay_on_one_side_and_only_images_of_one_class_are_scored(d
     assert dataset.weights == {"home": 3.0, "street": 1.0}
 
 
+def test_a_source_of_a_few_images_a_class_is_tested_too(tmp_path):
+    draw(tmp_path / "big", dict.fromkeys("abcde", 12), 1)
+    draw(tmp_path / "own", dict.fromkeys("abcde", 2), 2)
+    (tmp_path / "m.toml").write_text('classes="big"\n[sources.big]\npath="big"\n[sources.own]\npath="own"\n')
+    config = get_config().data
+    config.dir = str(tmp_path / "m.toml")
+    dataset = prepare(config, 17, None)
+    members = np.array(dataset.source.members)
+    split = [int(np.sum(members[dataset.indices(split)] == "own")) for split in ("train", "val", "test")]
+    assert split == [6, 2, 2]
+
+
 def test_a_blank_group_is_none(description):
     (description.parent / "groups.csv").write_text(
         "file,group\nmetal/00.png,one\nmetal/01.png,one\nmetal/02.png,\nmetal/03.png, \n"

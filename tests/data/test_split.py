@@ -62,6 +62,34 @@ def test_small_classes_reach_every_split(seed):
     assert counts(splits, labels == 2) == [8, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("classes", "images", "domains"),
+    [(10, 20, 7), (30, 100, 40), (10, 20, 200), (3, 40, 120)],  # the last two: a domain for each image
+)
+def test_small_domains_leave_every_class_and_all_at_three_to_one_to_one(classes, images, domains):
+    labels, total = np.repeat(np.arange(classes), images), classes * images
+    splits = stratified_group_split(labels, [str(i % domains) for i in range(total)], np.arange(total))
+    for label in range(classes):
+        assert counts(splits, labels == label) == [images * 3 // 5, images // 5, images // 5]
+
+
+def test_small_classes_of_several_domains_are_dealt_by_class():
+    labels = np.repeat(np.arange(30), 6)
+    splits = stratified_group_split(labels, [str(i % 3) for i in range(180)], np.arange(180))
+    for label in range(30):  # 3.6, 1.2 and 1.2
+        assert counts(splits, labels == label) == [4, 1, 1]
+
+
+@pytest.mark.parametrize("each", [1, 2, 3, 4])
+def test_a_small_domain_of_large_classes_has_its_share_of_each_split(each):
+    labels = np.concatenate([np.repeat(np.arange(10), 30), np.repeat(np.arange(10), each)])
+    small = np.arange(len(labels)) >= 300
+    splits = stratified_group_split(labels, np.where(small, "own", "big"), np.arange(len(labels)))
+    assert counts(splits, small) == [6 * each, 2 * each, 2 * each]
+    for label in range(10):
+        assert counts(splits, (labels == label) & ~small) == [18, 6, 6]
+
+
 def test_a_large_group_goes_to_train_and_the_rest_fills_up():
     labels, groups = np.zeros(100, int), np.concatenate([np.zeros(60, int), np.arange(1, 41)])
     splits = stratified_group_split(labels, [""] * 100, groups)

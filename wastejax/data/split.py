@@ -16,6 +16,7 @@ from wastejax.files import user_path
 SPLITS = ("train", "val", "test")
 _COLUMNS = ("file", "label", "domain", "group", "split")
 SAME_CONTENT = 8  # of 64 bits of two perceptual hashes may differ after an image was encoded anew
+_ENOUGH = 10  # images from which a class in a domain is dealt by itself; rounding would leave test too few
 _LONG_NUMBER = 8  # digits of a group's number from which it is a name
 _MANIFEST_KEY = "config.data.split.manifest"
 
@@ -51,7 +52,7 @@ def stratified_group_split(
     splits: Sequence[str] = SPLITS,
     shown: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Splits images by the given ratios within every class and domain, whole groups to one side.
+    """Splits images by the given ratios within every class and large domain, whole groups to one side.
 
     Groups are dealt largest first, in seeded random order among equals, each to the split that lacks most
     images of the group's classes and domains: that way the sum of squared differences from the ideal counts
@@ -72,9 +73,7 @@ def stratified_group_split(
     labels, groups = np.asarray(labels), np.asarray(groups)
     if shown is None:
         shown = labels[:, None] == np.arange(int(labels.max()) + 1)
-    _, strata = np.unique(
-        [f"{label}/{domain}" for label, domain in zip(labels, domains, strict=True)], return_inverse=True
-    )
+    strata = _strata(labels, domains)
     share = np.asarray(ratios, np.float64) / np.sum(ratios)
     lacking = share[:, None] * np.bincount(strata)  # float [splits, strata]: still to be dealt
     members = members_of(groups)
@@ -88,6 +87,24 @@ def stratified_group_split(
         result[members[g]] = to
     _fill_missing(result, shown, [members[g] for g in order], len(splits))
     return np.asarray(splits)[result]
+
+
+def _strata(labels: np.ndarray, domains: Sequence[str]) -> np.ndarray:
+    """Returns int [N], what is dealt by the ratios: each class in each domain that has enough images of it.
+
+    Where these are few, the class is, over all such domains; where they are few even so, the domain; at last all
+    that is left. A class that has few in all is dealt by itself.
+    """
+    names, domain = np.unique(domains, return_inverse=True)
+    classes = int(labels.max()) + 1
+    by_class = len(names) * classes + labels
+    by_domain = len(names) * classes + classes + domain
+    small = np.bincount(labels)[labels] < _ENOUGH
+    strata = np.where(small, by_class, domain * classes + labels)
+    for wider in (by_class, by_domain, by_domain.max() + 1):
+        _, at, count = np.unique(strata, return_inverse=True, return_counts=True)
+        strata = np.where(small | (count[at] >= _ENOUGH), strata, wider)
+    return np.unique(strata, return_inverse=True)[1]
 
 
 def members_of(groups: np.ndarray) -> list[np.ndarray]:
