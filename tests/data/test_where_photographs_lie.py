@@ -163,3 +163,16 @@ def test_a_size_that_is_written_as_a_fraction_is_a_size(tmp_path):
     file.write_text(file.read_text().replace("50.0", "50.5"))
     with pytest.raises(ConfigError, match="has no width and height"):
         open_path(file, "--data")
+
+
+@pytest.mark.parametrize("folders", [("images",), ("images/Monday", "images/Tuesday")])
+def test_frames_of_a_video_that_cvat_names_without_an_ending_are_found(tmp_path, folders):
+    names = []
+    for folder in folders:
+        names += [path.with_suffix("") for path in photographs(tmp_path / folder, 2)]
+    called = [path.relative_to(tmp_path / "images").as_posix() for path in names]
+    cvat(tmp_path / "annotations.xml", called)
+    assert open_path(tmp_path).groups == tuple(f"images/{name}.jpg" for name in called)
+    (names[1].with_suffix(".png")).write_bytes(names[1].with_suffix(".jpg").read_bytes())
+    with pytest.raises(ConfigError, match=f"its image '{called[1]}' is there 2 times"):
+        open_path(tmp_path)

@@ -99,10 +99,11 @@ def place_of(name: str, folder: Path) -> Path:
     return folder / name.replace("\\", "/") if "\\" in name and not place.is_file() else place
 
 
-def ending_with(name: str, paths: Iterable[AnyPath]) -> list[AnyPath]:
-    """Returns those paths that end with a whole name: with its folders too."""
+def ending_with(name: str, paths: Sequence[AnyPath]) -> list[AnyPath]:
+    """Returns those paths that end with a whole name: with its folders too. An ending may be missing."""
     parts = PurePosixPath(name).parts
-    return [path for path in paths if path.parts[-len(parts) :] == parts]
+    whole = [path for path in paths if path.parts[-len(parts) :] == parts]
+    return whole or [path for path in paths if path.with_suffix("").parts[-len(parts) :] == parts]
 
 
 def placed(names: Iterable[str], below: Mapping[str, Sequence[Path]]) -> dict[str, Path] | None:
@@ -192,5 +193,7 @@ class Finder:
         folder = self.file.parent
         found: dict[str, list[Path]] = {}
         for parts in walk(folder, self.key).images:
-            found.setdefault(parts[-1], []).append(folder.joinpath(*parts))
+            path = folder.joinpath(*parts)
+            for name in (path.name, path.stem):  # CVAT names frames of videos without an ending
+                found.setdefault(name, []).append(path)
         return found
