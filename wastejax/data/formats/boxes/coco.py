@@ -158,7 +158,7 @@ def _by_name(file: Path, names: list[str], key: str) -> dict[str, Path]:
         for parts in walk(folder, key).images:
             below.setdefault(parts[-1], []).append(folder.joinpath(*parts))
         spelled = {name: name if Path(name).name in below else name.replace("\\", "/") for name in names}
-        if place := placed(spelled.values(), below):
+        if (place := placed(spelled.values(), below)) is not None:
             return {name: place[spelled[name]] for name in names}
         missing = missing or [
             name for name, said in spelled.items() if not ending_with(said, below.get(Path(said).name, ()))
