@@ -9,11 +9,11 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from experiments.browser import asked_hosts
 
 
-def open_page(driver: Any, address: str, language: str) -> None:
-    """Opens the page and waits until it can answer."""
+def open_page(driver: Any, address: str, language: str = "") -> None:
+    """Opens the page, in a language or in the one that it remembers, and waits until it can answer."""
     asked_hosts(driver)
-    driver.get(f"{address}?lang={language}")
-    wait(driver, lambda d: status(d) in ("Ready.", "준비되었습니다."))
+    driver.get(f"{address}?lang={language}" if language else address)
+    wait(driver, lambda d: status(d) in ("Ready.", "Prêt.", "준비되었습니다."))
 
 
 def wait(driver: Any, condition: Callable[[Any], Any]) -> Any:

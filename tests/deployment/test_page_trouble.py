@@ -237,5 +237,5 @@ def test_the_language_of_a_link_is_for_one_visit(driver, served):
     choose(driver, "fr")
     open_page(driver, served, "ko")
     assert language() == "ko"
-    driver.get(served)
+    open_page(driver, served)
     assert language() == "fr"

@@ -65,7 +65,7 @@ def test_an_image_in_both_languages(driver, served, dark):
     assert driver.title == "어디에 버릴까요?" and text(driver, ".percent").endswith("%")
     assert not driver.find_element(By.CSS_SELECTOR, ".heatmap").is_displayed()
     assert asked_hosts(driver) == {urlsplit(served).netloc}
-    driver.get(served)  # the language is remembered
+    open_page(driver, served)  # the language is remembered
     assert driver.execute_script("return document.documentElement.lang") == "ko"
 
 
