@@ -248,6 +248,16 @@ def test_coco_files_in_split_folders_are_read_and_not_the_folders_of_images_and_
     assert one.notes == open_path(root / "train/labels.json", "--data").notes + source.notes[-1:]
 
 
+def test_a_split_whose_coco_file_lists_no_image_is_an_empty_one(tmp_path):
+    for split, names in (("train", ("a.png", "b.png")), ("valid", ("c.png", "d.png")), ("test", ())):
+        photographs(tmp_path / split, *names)
+        coco(tmp_path / split / "_annotations.coco.json", *names)
+    source = open_path(tmp_path, "--data")
+    assert source.groups == ("train/a.png", "train/b.png", "valid/c.png", "valid/d.png")
+    assert source.splits == ("train", "train", "val", "val")
+    refused(tmp_path / "test", "holds no box that can be used")
+
+
 def test_a_split_folder_without_a_coco_file_is_told_and_one_with_two_refused(tmp_path):
     root = zerowaste(tmp_path, "train", "val", "test")
     (root / "test/labels.json").unlink()
