@@ -143,8 +143,8 @@ def test_answers_are_predicts_answers(tmp_path):
             assert other["rejected"] == row["rejected"]
             assert [g["class"] for g in other["top"]] == [g["class"] for g in row["top"]]
             assert [g["bin"] for g in other["top"]] == [g["bin"] for g in row["top"]]
-            # Programs of one, two and four images round apart. Moving every variable of this network by a unit in the
-            # last place moves a probability by up to 1.7e-6, and each of two is given to six digits.
+            # Programs of one, two and four images round apart. Moving every variable of this network by a unit in
+            # the last place moves a probability by up to 1.7e-6, and each of two is given to six digits.
             np.testing.assert_allclose(
                 [g["probability"] for g in other["top"]], [g["probability"] for g in row["top"]], atol=1e-5
             )
