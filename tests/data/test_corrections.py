@@ -357,6 +357,27 @@ def test_a_label_that_is_confirmed_is_relabeled_only_where_a_description_leaves_
     assert changes.confirmed == {name for name, _ in rows}
 
 
+@pytest.mark.parametrize("divided", [True, False])
+def test_what_corrections_say_of_labels_that_mean_several_classes_is_scored_by(tmp_path, divided):
+    for k, split in enumerate(("train", "val", "test") if divided else ("",)):
+        write_class(tmp_path / "home" / split / "can", 0 if split == "test" else 4, 10 * k)
+        write_class(tmp_path / "street" / split / "glass", 4 if divided else 12, 100 + 20 * k)
+    (tmp_path / "d.toml").write_text(
+        'classes = ["bottle", "can"]\n[sources.home]\npath = "home"\n'
+        '[sources.street]\npath = "street"\nmeanings = { glass = ["bottle", "can"] }\n'
+    )
+    with pytest.raises(
+        ConfigError, match="means one class is left for test" if divided else r"'bottle' \(0\)"
+    ):
+        ready(tmp_path / "d.toml")
+    names = open_data(tmp_path / "d.toml").names
+    rows = [(name, "bottle") for name in names if "street" in name]
+    dataset = ready(tmp_path / "d.toml", corrections=str(write(tmp_path / "c.csv", *rows)))
+    for split in ("val", "test"):
+        bottles = dataset.source.labels[dataset.indices(split)] == 0
+        assert bottles.any()
+
+
 @pytest.fixture
 def table(folder) -> Path:  # noqa: F811
     """The images with several labels each, one of them misspelled."""

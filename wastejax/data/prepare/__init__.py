@@ -15,7 +15,7 @@ from wastejax.data.description import Mixture, is_description, open_description
 from wastejax.data.duplicates import Scan, group_duplicates, joined_groups, scan
 from wastejax.data.formats.boxes import MARGIN, Reading
 from wastejax.data.prepare.checks import check_all_left, check_content, check_made, check_opened, check_splits
-from wastejax.data.prepare.corrected import notes_on_changes, select_held_out, trained_on
+from wastejax.data.prepare.corrected import asked_of, notes_on_changes, select_held_out, trained_on
 from wastejax.data.prepare.kept import Kept, check_described, digest_of, weights_for
 from wastejax.data.prepare.notes import describe_scene, notes_on_given, notes_on_split, notes_on_twins
 from wastejax.data.sources import Source, open_source
@@ -131,7 +131,7 @@ def prepare(
     source, manifest, left_out = _choose(source, data_config, notes, changes, kept)
     after, _ = trained_on(source, changes, leave_out)
     check_described(mixture, after, kept)
-    notes += check_opened(source, after, manifest is not None)
+    notes += check_opened(asked_of(source, changes), after, manifest is not None)
     good, seen, skipped = _read(source, data_config, changes, cache_dir, say)
     notes += [f"{len(skipped):,} unreadable images are left out"] if skipped else []
     source, phash = source.select(good), seen.phash[good]
@@ -140,13 +140,13 @@ def prepare(
     compared = _asks_for_groups(source, manifest, data_config.split)
     if manifest is not None:
         groups, splits = _listed(source, manifest, good, phash, notes, after.classes)
-        given = joined_groups(groups, source.groups)
     else:
         groups, scene = _groups(phash, seen.gray[good], data_config.split.hamming if compared else None)
         groups = joined_groups(groups, source.groups)
-        splits = _deal(source, groups, data_config.split.ratios, seed, scene, notes, after.classes)
-        given = joined_groups(np.arange(len(source)), source.groups)
+        splits, dealt = deal_missing(source, source.splits, groups, data_config.split.ratios, seed)
+        notes += _check_dealt(asked_of(source, changes), groups, splits, dealt, scene, after.classes)
     if kept is None:  # or it is told
+        given = joined_groups(np.arange(len(source)) if manifest is None else groups, source.groups)
         notes += notes_on_given(given, splits, by_manifest=manifest is not None)
     if corrections is not None:
         source, stay = trained_on(source, changes, leave_out)
@@ -156,9 +156,9 @@ def prepare(
     if manifest is None or manifest.phash is None:  # or it is a run's, which has told
         notes += notes_on_twins(source, groups, splits) if compared else [NOT_COMPARED]
     left_out, unreadable = _held_out(left_out, data_config, cache_dir, say, notes)
-    dealt = Dataset(source, groups, splits, skipped | unreadable, notes, left_out, phash)
-    dealt = replace(dealt, corrections=corrections, corrected=changes.counts)
-    return _as_begun(_weighed(dealt, mixture, kept), opened, kept)
+    dataset = Dataset(source, groups, splits, skipped | unreadable, notes, left_out, phash)
+    dataset = replace(dataset, corrections=corrections, corrected=changes.counts)
+    return _as_begun(_weighed(dataset, mixture, kept), opened, kept)
 
 
 def _weighed(dataset: Dataset, mixture: Mixture | None, kept: Kept | None) -> Dataset:
@@ -354,18 +354,15 @@ def _listed(
     return groups, splits
 
 
-def _deal(
+def _check_dealt(
     source: Source,
     groups: np.ndarray,
-    ratios: Sequence[float],
-    seed: int,
+    splits: np.ndarray,
+    dealt: Sequence[str],
     scene: str,
-    notes: list[str],
     lasting: Sequence[str],
-) -> np.ndarray:
-    """Returns the splits dealt to groups, str [N]; takes notes. `lasting` is as for `_listed`."""
-    splits, dealt = deal_missing(source, source.splits, groups, ratios, seed)
+) -> list[str]:
+    """Checks splits of which some were `dealt` to groups, and returns notes. `lasting` is as for `_listed`."""
     check_splits(source, groups, splits, dealt, "config.data.dir", scene, lasting)
-    notes += notes_on_split(source, splits, dealt, lasting)
-    notes += [f"{scene}. They stay on one side of the split"] if scene else []
-    return splits
+    notes = notes_on_split(source, splits, dealt, lasting)
+    return [*notes, f"{scene}. They stay on one side of the split"] if scene else notes

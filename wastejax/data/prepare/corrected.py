@@ -27,6 +27,14 @@ def trained_on(source: Source, changes: Changes, leave_out: Sequence[str]) -> tu
     return changes.relabeled(source).select(stay).with_shown_classes(), stay
 
 
+def asked_of(source: Source, changes: Changes) -> Source:
+    """Returns images as they are asked whether every class can be learned and scored: before corrections.
+
+    In a data description a correction may be all that tells the class of an image, and counts at once.
+    """
+    return source if source.allowed is None else changes.relabeled(source)
+
+
 def notes_on_changes(changes: Changes, leave_out: Sequence[str]) -> list[str]:
     """Tells what corrections change, as `trained_on` does it."""
     said = ", ".join(f"{count:,} {what}" for what, count in changes.counts.items())
