@@ -64,6 +64,13 @@ def test_a_source_of_very_few_images_is_drawn_at_the_least_share_and_that_is_sai
     assert mixture.weights_of(["many", "few"]) == ({"many": 1, "few": 1}, ())  # of two that are trained on
 
 
+def test_a_description_may_begin_with_a_byte_order_mark(folder):
+    plain = described(folder).source
+    path = folder / "data.toml"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert open_description(path).source.names == plain.names
+
+
 @pytest.fixture
 def ground(tmp_path):
     """Returns a function: classes -> config of ten images each of a can, a jar, and of no class."""

@@ -226,6 +226,17 @@ def test_listed_images_of_yolo_that_are_not_there_are_counted_by_name(tmp_path):
     refused(root, r"train\.txt: of 2 images that it lists none is there, such as .*elsewhere/0\.png")
 
 
+def test_files_of_yolo_may_begin_with_a_byte_order_mark(tmp_path):
+    """As Windows' Notepad and PowerShell write them."""
+    root = yolo(tmp_path, "train: train.txt")
+    (root / "train.txt").write_text("images/train/0.png\nimages/train/1.png\n")
+    for file in root.rglob("*.[ty]*"):
+        file.write_text(file.read_text(), encoding="utf-8-sig")
+    source = open_path(root, "--data")
+    assert source.groups == ("images/train/0.png", "images/train/1.png")
+    assert not any("not there" in note for note in source.notes)
+
+
 def zerowaste(root: Path, *splits: str) -> Path:
     """Writes photographs, masks and a COCO file into a folder for each split."""
     for split in splits:

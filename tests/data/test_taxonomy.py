@@ -141,6 +141,12 @@ def test_a_wrong_file_is_named_with_the_place(tmp_path, old, new, problem):
     assert str(error.value).startswith("config.data.taxonomy: ") and "\n" not in str(error.value)
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path, korea):
+    path = tmp_path / "town.toml"
+    path.write_text(KOREA.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert load_taxonomy(path).to_dict() == korea.to_dict()
+
+
 def test_a_missing_file_is_named():
     with pytest.raises(
         ConfigError,

@@ -166,7 +166,7 @@ def load_taxonomy(name: str | Path = "", key: str = _KEY) -> Taxonomy:
     file = _FOLDER / f"{shipped}.toml" if shipped in COUNTRIES else user_path(name)
     advice = f"give a country or a changed copy of {KOREA}"
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(key, f"{name}: no such taxonomy{nearest(shipped, COUNTRIES)}; {advice}") from None
     except (OSError, ValueError) as error:  # ValueError: neither UTF-8 nor TOML

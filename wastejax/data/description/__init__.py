@@ -160,7 +160,7 @@ def open_description(path: str | Path, key: str = KEY, reading: Reading = CROPS)
 
 def _read(path: Path, key: str) -> dict[str, Any]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(key, f"cannot read {path}: {error}") from None
     _known(path, content, _TOP, "")

@@ -109,7 +109,7 @@ def _read_yaml(path: Path, key: str) -> dict[str, Any]:
     except ImportError:
         raise MissingPackage(f"{path}", "PyYAML", None) from None
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(key, f"cannot read {path}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -173,7 +173,7 @@ def _images(where: Path, key: str, passed_over: _PassedOver) -> list[Path]:
         found = walk(where, key)
         passed_over.others.update(found.left_out())
         return [where.joinpath(*parts) for parts in found.images]
-    lines = [line.strip() for line in where.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.strip() for line in where.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     images, absent = [], []
     for line in lines:
         # CVAT writes data/images and means images.
@@ -237,7 +237,7 @@ def _rows(
     if not file.is_file():
         return []
     rows: list[tuple[str, Sequence[float] | None]] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
         if not line.strip():
             continue
         try:
