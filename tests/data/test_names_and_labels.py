@@ -205,6 +205,27 @@ def test_a_cell_of_several_labels_is_no_class_of_its_own(tmp_path, between):
     assert open_path(file, reading=SEVERAL).label_names == ["can;jar", "can", "jar"]
 
 
+@pytest.mark.parametrize("form", ["json lines", "parquet with images", "boxes"])
+@pytest.mark.parametrize("reading", [CROPS, SEVERAL])
+def test_which_of_several_columns_of_labels_is_read_is_told(tmp_path, form, reading):
+    rows = [{"label": "0", "category": "can"}, {"label": "1", "category": "jar"}]
+    if form == "json lines":
+        file = jsonl(tmp_path, *rows)
+    elif form == "parquet with images":
+        file = tmp_path / "rows.parquet"
+        parquet.write_table(pyarrow.Table.from_pylist([row | {"image": b"x"} for row in rows]), file)
+    else:
+        photo(tmp_path / "a.png")
+        head = "filename,width,height,label,category,xmin,ymin,xmax,ymax"
+        file = tmp_path / "boxes.csv"
+        file.write_text(
+            "\n".join([head, *(f"a.png,50,40,{row['label']},{row['category']},1,1,9,9" for row in rows)])
+        )
+    source = open_path(file, reading=reading)
+    assert source.classes == ("0", "1")
+    assert source.notes[-1] == "labels are those of the column 'label'; not read: 'category'"
+
+
 def test_a_label_of_which_a_part_is_another_is_told(tmp_path):
     rows = [{"label": label} for label in ("can;lid", "can", "a;b")]
     source = open_path(jsonl(tmp_path, *rows))

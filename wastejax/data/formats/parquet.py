@@ -80,9 +80,9 @@ def columns_of_bytes(schema: "pyarrow.Schema") -> dict[str, bool]:
     return found
 
 
-def notes_on_columns(column: str, others: Sequence[str]) -> list[str]:
-    """Returns a note on which column the images are taken from, where there are others that might be meant."""
-    which = f"images are those of the column {column!r}"
+def notes_on_columns(column: str, others: Sequence[str], what: str = "images") -> list[str]:
+    """Returns a note on which column the images, or labels, are of, where there are others that might be meant."""
+    which = f"{what} are those of the column {column!r}"
     return [f"{which}; not read: {listed(map(repr, others))}"] if others else []
 
 
@@ -149,6 +149,7 @@ def open_parquet(paths: Sequence[Path], key: str, several: bool = False) -> Sour
             *said,
             *([] if several else notes_on_lists(texts, key)),
             *(f"{what}: {n:,}" for what, n in counts.items() if n),
+            *_notes_on_labels(paths[0], key),
         ),
     )
     return source.with_several(labels) if several else source
@@ -185,6 +186,12 @@ def _column_named(columns: Sequence[str], names: Sequence[str]) -> str:
     plain = {column.strip().lower(): column for column in reversed(columns)}
     spelled = {column: column for column in columns}
     return next((known[name] for known in (spelled, plain) for name in names if name in known), "")
+
+
+def _notes_on_labels(path: Path, key: str) -> list[str]:
+    names = [name for name in read_schema(path, key).names if _column_named([name], LABEL)]
+    label = _column_named(names, LABEL)
+    return notes_on_columns(label, [name for name in names if name != label], "labels")
 
 
 def _labels_in(

@@ -13,6 +13,7 @@ from wastejax.data.formats.boxes.find import content_of, folder_of_all
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.csv_file import composed, csv_reader
 from wastejax.data.formats.labels import labels_of, notes_on_lists
+from wastejax.data.formats.parquet import notes_on_columns, read_table
 from wastejax.data.formats.source import GROUP, ReadFiles, Source, numbered
 from wastejax.data.formats.splits import splits_of_folders
 from wastejax.data.formats.walk import stamp_of
@@ -109,7 +110,7 @@ def open_tables(paths: Sequence[Path], key: str, several: bool = False) -> Sourc
     notes = [
         *(f"{what}: {count:,}" for what, count in counts.items() if count),
         *lists,
-        *_unread(cells),
+        *_unread(cells, label, LABELS if several else LABEL),
     ]
     source = _source(root, found, [*notes, *_complete_splits(found, paths[0], key)])
     return source.with_several([found[name].labels for name in source.names]) if several else source
@@ -219,8 +220,6 @@ def read_rows(path: Path, key: str) -> list[Row]:
     ending = path.suffix.lower()
     try:
         if ending == ".parquet":
-            from wastejax.data.formats.parquet import read_table
-
             return [_with_plain_names(row) for row in read_table(path, key).to_pylist()]
         if ending in (".jsonl", ".ndjson"):
             lines = path.read_text(encoding="utf-8-sig").split("\n")  # JSON may hold other ends of lines
@@ -243,13 +242,16 @@ def _with_plain_names(row: Row) -> Row:
     }
 
 
-def _unread(row: Mapping[str, Any]) -> list[str]:
-    """Returns a note for each column that other tools read and this one does not."""
-    return [
+def _unread(row: Mapping[str, Any], label: str, names: Sequence[str]) -> list[str]:
+    """Returns notes on columns that are not read: for labels, of those names, and what other tools read."""
+    folds = [
         f"column {name!r} is not read: 'split' (train, val, test) says who is where, 'group' what stays together"
         for name in FOLD
         if name in row
     ]
+    return folds + notes_on_columns(
+        label, [name for name in names if name in row and name != label], "labels"
+    )
 
 
 def column_named(path: Path, rows: Sequence[tuple[Path, Row]], names: Sequence[str], key: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from wastejax.data.formats.boxes import Box, Reading, Tag
 from wastejax.data.formats.boxes.find import Finder, Found, content_of, folder_of_all
 from wastejax.data.formats.class_folders import role_of
+from wastejax.data.formats.parquet import notes_on_columns
 from wastejax.data.formats.source import GROUP, Source
 from wastejax.data.formats.splits import keep_split, splits_of_folders
 from wastejax.data.formats.table import FILE, FOLD, LABELS, column_named, read_rows, split_of, text_of
@@ -54,10 +55,12 @@ def _read(path: Path, split: str, found: Found, key: str) -> None:
     if missing := [name for name in _SIZE if not any(name in row for row in rows)]:
         problem = f"has boxes, but no column {missing[0]!r} of its photographs, in pixels"
         raise ConfigError(key, f"{path}: {problem}; add it, or export as COCO")
+    others = [name for name in LABELS if name != label and any(name in row for row in rows)]
+    notes_on_labels = notes_on_columns(label, others, "labels")
     names = [text_of(row, file).replace("\\", "/") for row in rows]
     said = [split_of(row, path, name, key) or split for name, row in zip(names, rows, strict=True)]
     of_folder, notes = splits_of_folders({*names} - {""}, str(path), key) if not any(said) else ({}, ())
-    found.notes += notes
+    found.notes += [note for note in (*notes, *notes_on_labels) if note not in found.notes]
     find = Finder(path, key)
     place: dict[str, Path] = {}
     for number, (name, row) in enumerate(zip(names, rows, strict=True), 1):
