@@ -72,7 +72,7 @@ def measure(folder: Path, count: int) -> dict[str, int]:
     found["group near-duplicates"], _ = peak(lambda: group_duplicates(phash, gray))
     found["audit, all of it"], _ = peak(lambda: audit(source, folder / "cache"))
     splits = np.array(SPLITS)[np.arange(count) // 10 % 5 % 3]
-    rows = Rows(source, np.arange(count), splits)
+    rows = Rows(source, np.arange(count), splits, phash)
     found["shard, without looking for near-duplicates"], _ = peak(
         lambda: write_shards(folder / "shards", rows)
     )

@@ -53,8 +53,9 @@ def write(folder: Path, count: int) -> dict[str, Any]:
         stamps=("",) * count,
     )
     splits = np.array(SPLITS)[np.where(numbers // CLASSES % 5 < 3, 0, numbers // CLASSES % 5 - 2)]
+    hashes = np.random.default_rng(1).integers(2**64, size=count, dtype=np.uint64)
     start = time.perf_counter()
-    write_shards(folder, Rows(source, numbers, splits))
+    write_shards(folder, Rows(source, numbers, splits, hashes))
     size = sum(file.stat().st_size for file in folder.iterdir())
     return {
         "seconds": round(time.perf_counter() - start, 1),
@@ -71,7 +72,8 @@ def start_up(folder: Path) -> dict[str, Any]:
     found = prepare(config.data, config.seed, None)
     opened = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
-        save_manifest(Path(scratch) / "manifest.csv", found.source, found.groups, found.splits)
+        manifest = Path(scratch) / "manifest.csv"
+        save_manifest(manifest, found.source, found.groups, found.splits, found.phash)
     listed = time.perf_counter()
     train = pipeline.compact(found.indices("train"))
     validation = pipeline.EvalBatches(found.source, found.indices("val"), Preprocessing(64), 64)

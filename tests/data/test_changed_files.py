@@ -71,8 +71,8 @@ def test_shards_that_are_written_anew_have_their_new_names_and_images(tmp_path):
             for i in range(count):
                 photo(tmp_path / day / label / f"{day}{i}.png", i)
         plain = open_path(tmp_path / day)
-        groups = np.arange(len(plain))
-        write_shards(tmp_path / "shards", Rows(plain, groups, np.array(["train"] * len(plain))))
+        splits, hashes = np.array(["train"] * len(plain)), scan(plain).phash
+        write_shards(tmp_path / "shards", Rows(plain, np.arange(len(plain)), splits, hashes))
         found = open_shards(tmp_path / "shards").source
         assert list(found.names) == list(plain.names) and found.names[2] == plain.names[2]
         assert [found.read(i) for i in range(len(found))] == [plain.read(i) for i in range(len(plain))]
@@ -83,7 +83,8 @@ def test_a_shard_that_is_put_in_the_place_of_another_is_opened_anew(tmp_path):
         for label in ("can", "jar"):
             photo(tmp_path / f"{day}" / label / "0.png", day)
         plain = open_path(tmp_path / f"{day}")
-        write_shards(tmp_path / f"shards{day}", Rows(plain, np.arange(2), np.array(["train"] * 2)))
+        rows = Rows(plain, np.arange(2), np.array(["train"] * 2), scan(plain).phash)
+        write_shards(tmp_path / f"shards{day}", rows)
     (old,), (new,) = ((tmp_path / f"shards{day}").glob("*.array_record") for day in (1, 2))
     before = open_shards(tmp_path / "shards1").source.read(0)
     new.replace(old)

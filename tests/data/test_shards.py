@@ -14,10 +14,12 @@ from wastejax.cli.many.shard import run
 from wastejax.config import apply_overrides, load_recipe
 from wastejax.data import pipeline
 from wastejax.data.collections.shards import Coded, Rows, open_shards, write_shards
+from wastejax.data.duplicates import scan
 from wastejax.data.formats.source import Source, numbered
 from wastejax.data.prepare import Dataset, prepare
 from wastejax.data.prepare.checks import made_with
-from wastejax.data.split import SPLITS, load_manifest, save_manifest
+from wastejax.data.sources import open_folder
+from wastejax.data.split import SPLITS, load_manifest, recognize, save_manifest
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
 from wastejax.errors import ConfigError, UserError
 from wastejax.main import parser
@@ -150,10 +152,30 @@ def test_a_shard_that_is_cut_is_told_before_anything_is_read_from_it(folder, sha
 def test_the_manifest_of_shards_is_that_of_the_folder(folder):
     shard("--out=shards", "--skip-bad")
     plain, found = data_of(dir="data", on_bad_image="skip"), data_of(source="shards:shards")
-    save_manifest("plain.csv", plain.source, plain.groups, plain.splits)
-    save_manifest("found.csv", found.source, found.groups, found.splits)
+    save_manifest("plain.csv", plain.source, plain.groups, plain.splits, plain.phash)
+    save_manifest("found.csv", found.source, found.groups, found.splits, found.phash)
     assert Path("plain.csv").read_bytes() == Path("found.csv").read_bytes()
     assert load_manifest("found.csv", found.source).splits.tolist() == plain.splits.tolist()
+
+
+def test_images_of_a_run_from_shards_are_known_again_by_their_content(folder):
+    shard("--out=shards", "--skip-bad")
+    found = data_of(source="shards:shards")
+    save_manifest("run.csv", found.source, found.groups, found.splits, found.phash)
+    rng = np.random.default_rng(2)
+    for label in ("can", "jar"):
+        for i in range(10):
+            file = Path(label, "default" if i % 2 else "real_world", f"{i} 장.png")
+            for root, name in (("moved", f"my {file.name}"), ("foreign", file.name)):
+                (root / file.parent).mkdir(parents=True, exist_ok=True)
+                (root / file.parent / name).write_bytes(("data" / file).read_bytes())
+            other = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+            other.resize((40, 30)).save("foreign" / file)
+    moved, foreign = open_folder("moved"), open_folder("foreign")
+    expected = {name: str(split) for name, split in zip(found.source.names, found.splits, strict=True)}
+    known = recognize("run.csv", moved, scan(moved).phash)
+    assert known.tolist() == [expected[name.replace("my ", "")] for name in moved.names]
+    assert recognize("run.csv", foreign, scan(foreign).phash).tolist() == [""] * 20
 
 
 @pytest.mark.parametrize(
@@ -263,7 +285,8 @@ def in_memory(labels: Sequence[str], domains: Sequence[str]) -> Rows:
     count = len(labels)
     names = tuple(f"{i}.png" for i in range(count))
     source = Source(names, numbers, classes, tuple(domains), None, lambda index: b"x", ("",) * count)
-    return Rows(source, np.arange(count), np.array(SPLITS)[np.arange(count) % 3])
+    splits, hashes = np.array(SPLITS)[np.arange(count) % 3], np.zeros(count, np.uint64)
+    return Rows(source, np.arange(count), splits, hashes)
 
 
 def test_any_number_of_domains_is_kept(tmp_path):
@@ -298,7 +321,7 @@ def test_opening_takes_at_most_40_bytes_an_image(tmp_path):
         stamps=("",) * count,
     )
     splits = np.array(SPLITS)[np.arange(count) % 5 % 3]
-    write_shards(tmp_path / "shards", Rows(source, np.arange(count), splits))
+    write_shards(tmp_path / "shards", Rows(source, np.arange(count), splits, np.zeros(count, np.uint64)))
     open_shards(tmp_path / "shards")  # imports are no part of it
     config = load_recipe("mobilevit_ir")
     apply_overrides(config, [f"--config.data.source=shards:{tmp_path / 'shards'}"])

@@ -213,5 +213,5 @@ def test_names_that_are_not_utf_8_are_written_as_escapes(tmp_path, monkeypatch):
     assert source.names == (r"\xba\xb4/\xba\xb40.png", r"\xba\xb4/\xba\xb41.png")
     save_manifest("manifest.csv", source, np.arange(2), ["train", "test"])
     assert load_manifest("manifest.csv", source).splits.tolist() == ["train", "test"]
-    write_shards("shards", Rows(source, np.arange(2), np.array(["train", "test"])))
+    write_shards("shards", Rows(source, np.arange(2), np.array(["train", "test"]), np.zeros(2, np.uint64)))
     assert list(open_shards("shards").source.names) == list(source.names)

@@ -12,6 +12,7 @@ from small_models import draw_images
 
 from wastejax import config as configs
 from wastejax.data.collections.shards import Rows, write_shards
+from wastejax.data.duplicates import scan
 from wastejax.data.sources import open_folder
 from wastejax.errors import UserError
 from wastejax.training.claim import claim, is_longer, lengthen, unused
@@ -200,13 +201,13 @@ def test_the_full_ablations_go_to_folders_of_their_own():
 
 def test_a_run_does_not_resume_on_shards_that_were_written_anew(tmp_path):
     source = open_folder(draw_images(tmp_path / "images", 20))
-    splits = np.array(["train", "val", "test"])[np.arange(20) // 5 % 3]
-    write_shards(tmp_path / "shards", Rows(source, np.arange(20), splits))
+    splits, hashes = np.array(["train", "val", "test"])[np.arange(20) // 5 % 3], scan(source).phash
+    write_shards(tmp_path / "shards", Rows(source, np.arange(20), splits, hashes))
     config = recipe()
     config.data.source = f"shards:{tmp_path / 'shards'}"
     dataset = _data(config, tmp_path, False, lambda line: None)
     _take(tmp_path / "run", config, dataset)
     assert _data(config, tmp_path / "run", True, lambda line: None).digest == dataset.digest
-    write_shards(tmp_path / "shards", Rows(source, np.arange(20), splits[::-1]))
+    write_shards(tmp_path / "shards", Rows(source, np.arange(20), splits[::-1], hashes))
     with pytest.raises(UserError, match=r"whose images are not those of shards:.*were written anew"):
         _data(config, tmp_path / "run", True, lambda line: None)

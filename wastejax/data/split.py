@@ -1,7 +1,8 @@
 """Seeded train/val/test splits with near-duplicates on one side, and the manifest that records them."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -174,7 +175,7 @@ def save_manifest(
     source: Source,
     groups: np.ndarray,
     splits: np.ndarray | Sequence[str],
-    phash: np.ndarray | None = None,
+    phash: Iterable[int] | None = None,
 ) -> None:
     """Writes `file,label,domain,group,split` for every image of the source as UTF-8 CSV.
 
@@ -183,17 +184,17 @@ def save_manifest(
         source: N images.
         groups: int [N].
         splits: str [N].
-        phash: uint64 [N], perceptual hashes, which become another column; by them the images are known again
-            under other names.
+        phash: N perceptual hashes, which become another column; by them the images are known again under other
+            names.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("w", newline="", encoding="utf-8") as text:  # row by row: there may be millions
         writer = csv.writer(text)
         writer.writerow(_COLUMNS if phash is None else (*_COLUMNS, "phash"))
-        for i, name in enumerate(source.names):
-            row = (name, source.label_name(i), source.domains[i], int(groups[i]), splits[i])
-            writer.writerow(row if phash is None else (*row, f"{int(phash[i]):016x}"))
+        looks = repeat(()) if phash is None else ((f"{int(look):016x}",) for look in phash)
+        for i, (name, look) in enumerate(zip(source.names, looks, strict=False)):
+            writer.writerow((name, source.label_name(i), source.domains[i], int(groups[i]), splits[i], *look))
     partial.replace(path)
 
 

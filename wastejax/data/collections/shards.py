@@ -4,7 +4,7 @@ DIR/
   images-00000-<digest>.array_record …   the encoded images as they were, in the order of the source
   index.parquet                          file, label, domain, group, split and phash of each, in the same order
 
-Opening reads a few bytes an image, however large the images are; names are looked up as they are needed.
+Opening reads a few bytes an image, however large the images are; names and hashes are looked up as they are needed.
 """
 
 import hashlib
@@ -74,13 +74,13 @@ class Rows(NamedTuple):
         source: N images.
         groups: int [N], near-duplicate groups.
         splits: str [N].
-        phash: uint64 [N], perceptual hashes; None for none.
+        phash: uint64 [N], perceptual hashes.
     """
 
     source: Source
     groups: np.ndarray
     splits: np.ndarray
-    phash: np.ndarray | None = None
+    phash: np.ndarray
 
 
 class Opened(NamedTuple):
@@ -94,6 +94,7 @@ class Opened(NamedTuple):
         notes: what was noted as they were written.
         skipped: name -> reason, of unreadable files that were left out then.
         made: what `config.data` said of crops and the split then; empty where an earlier version wrote them.
+        phash: the perceptual hash of each image.
     """
 
     source: Source
@@ -103,6 +104,7 @@ class Opened(NamedTuple):
     notes: list[str]
     skipped: dict[str, str]
     made: dict[str, Any]
+    phash: Sequence[int]
 
 
 def write_shards(
@@ -183,10 +185,10 @@ def open_shards(root: str | Path, key: str = "config.data.source") -> Opened:
     cut = [file.name for file, count in files if _number_of_images(str(file)) != count]
     if cut:
         raise ConfigError(key, f"{folder}: {cut[0]} is damaged; copy or write it again")
-    coded = Coded(splits, about["splits"])
+    coded, stamp = Coded(splits, about["splits"]), stamp_of(path)
     ends = np.cumsum([count for _, count in files])
     source = Source(
-        names=_Names(path, stamp_of(path), len(labels)),  # type: ignore[arg-type]  # a sequence, of more than a tuple should hold
+        names=_Column(path, stamp, "file", len(labels)),  # type: ignore[arg-type]  # a sequence, of more than a tuple should hold
         labels=labels,
         classes=tuple(about["classes"]),
         domains=Coded(domains, about["domains"]),  # type: ignore[arg-type]
@@ -197,8 +199,8 @@ def open_shards(root: str | Path, key: str = "config.data.source") -> Opened:
         stamps=_Stamps(about["digest"], len(labels)),  # type: ignore[arg-type]
         origin=str(folder.resolve()),
     )
-    made = about.get("made", {})
-    return Opened(source, groups, coded, about["digest"], about["notes"], about["skipped"], made)
+    said = (about["digest"], about["notes"], about["skipped"], about.get("made", {}))
+    return Opened(source, groups, coded, *said, _Column(path, stamp, "phash", len(labels)))
 
 
 def _columns(index: Any, dtypes: dict[str, type[np.integer]]) -> list[np.ndarray]:
@@ -239,11 +241,11 @@ class ReadShards:
             raise OSError(f"{self.paths[at]}: {str(error).partition(chr(10))[0]}") from None
 
 
-class _Names(Sequence[str]):
-    """The names of all images, of which one group of rows is in memory at a time."""
+class _Column(Sequence[Any]):
+    """The names or hashes of all images, of which one group of rows is in memory at a time."""
 
-    def __init__(self, path: Path, stamp: str, count: int):
-        self._file, self._count = (str(path), stamp), count
+    def __init__(self, path: Path, stamp: str, column: str, count: int):
+        self._file, self._column, self._count = (str(path), stamp), column, count
 
     def __len__(self) -> int:
         return self._count
@@ -255,11 +257,11 @@ class _Names(Sequence[str]):
         if not 0 <= at < self._count:
             raise IndexError(at)
         group, place = group_of(*self._file, at)
-        return _names_of(*self._file, group)[place]
+        return _cells_of(*self._file, self._column, group)[place]
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Any]:
         for group in range(len(rows_of_groups(*self._file))):
-            yield from _names_of(*self._file, group)
+            yield from _cells_of(*self._file, self._column, group)
 
 
 class _Stamps(Sequence[str]):
@@ -316,14 +318,13 @@ def _write_index(folder: Path, rows: Rows, about: dict[str, Any]) -> None:
     with parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
         for start in range(0, len(source), SHARD_SIZE):
             part = slice(start, min(start + SHARD_SIZE, len(source)))
-            count = part.stop - start
             columns: dict[str, Any] = {
                 "file": [source.names[i] for i in range(start, part.stop)],
                 "label": source.labels[part],
                 "domain": [domains[source.domains[i]] for i in range(start, part.stop)],
                 "group": groups[part].astype(np.int32),
                 "split": [dealt[str(split)] for split in splits[part]],
-                "phash": np.zeros(count, np.uint64) if phash is None else phash[part],
+                "phash": phash[part],
             }
             table = pa.table(columns, schema)
             said = [columns[name] for name in ("file", "domain", "split")]
@@ -362,10 +363,9 @@ def _number_of_images(path: str) -> int:
 
 
 @lru_cache(maxsize=4)
-def _names_of(path: str, stamp: str, group: int) -> list[str]:
-    return list(
-        parquet_for(path).ParquetFile(path).read_row_group(group, columns=["file"])["file"].to_pylist()
-    )
+def _cells_of(path: str, stamp: str, column: str, group: int) -> list[Any]:
+    table = parquet_for(path).ParquetFile(path).read_row_group(group, columns=[column])
+    return list(table[column].to_pylist())
 
 
 def _array_record(what: str) -> Any:

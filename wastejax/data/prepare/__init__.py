@@ -41,7 +41,7 @@ class Dataset:
         skipped: name -> reason, of unreadable files that were left out.
         notes: what the user should know about the data, one line each.
         left_out: the images of `config.data.leave_out`, the readable ones; None where it is empty.
-        phash: uint64 [N], perceptual hashes.
+        phash: N perceptual hashes; those of shards are read as they are needed.
         weights: source of a data description -> its share of the training batches; empty where there is none.
         corrections: what `config.data.corrections` names; None where it is empty.
         corrected: how many images these relabel, drop and confirm.
@@ -56,7 +56,7 @@ class Dataset:
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     left_out: Source | None = None
-    phash: np.ndarray | None = None
+    phash: Sequence[int] | np.ndarray | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     corrections: Corrections | None = None
     corrected: Mapping[str, int] = field(default_factory=dict)
@@ -200,7 +200,8 @@ def _from_shards(config: Any, several: bool) -> Dataset:
     for split in SPLITS:
         if split not in found.splits:
             raise ConfigError("config.data.source", f"the shards hold no image for {split}; write them again")
-    return Dataset(found.source, found.groups, found.splits, found.skipped, notes, digest=found.digest)
+    dataset = Dataset(found.source, found.groups, found.splits, found.skipped, notes, phash=found.phash)
+    return replace(dataset, digest=found.digest)
 
 
 def _corrections(source: Source, config: Any) -> tuple[Corrections | None, Changes]:
