@@ -141,6 +141,17 @@ def test_a_wrong_file_is_named_with_the_place(tmp_path, old, new, problem):
     assert str(error.value).startswith("config.data.taxonomy: ") and "\n" not in str(error.value)
 
 
+def test_two_rules_of_one_class_are_refused_where_they_differ(tmp_path, korea):
+    path = tmp_path / "town.toml"
+    rule = '\n[classes."Tea Bags"]\nbin = "food"\nsources = []\n'
+    path.write_text(KOREA.read_text() + rule)
+    with pytest.raises(ConfigError, match=r"\[classes\.Tea Bags\] and \[classes\.tea_bags\] are one class"):
+        load_taxonomy(path)
+    # A bundle may have been trained on both spellings.
+    kept = korea.only(["Tea Bags", "tea_bags"])
+    assert parse_taxonomy(json.loads(json.dumps(kept.to_dict())), "bundle.json") == kept
+
+
 def test_a_file_may_begin_with_a_byte_order_mark(tmp_path, korea):
     path = tmp_path / "town.toml"
     path.write_text(KOREA.read_text(encoding="utf-8"), encoding="utf-8-sig")

@@ -211,6 +211,7 @@ def parse_taxonomy(content: Mapping[str, Any], where: str, key: str = _KEY) -> T
         rest = {key_: value for key_, value in values.items() if key_ not in look}
         bins[name] = Bin(texts(f"bins.{name}", rest, needed), **look)
     classes: dict[str, Item] = {}
+    _refuse_contradictions(section("classes"), where, key)
     for name, values in section("classes").items():
         table = f"classes.{name}"
         own = texts(table, values, (), ("bin", "sources"))
@@ -227,6 +228,17 @@ def parse_taxonomy(content: Mapping[str, Any], where: str, key: str = _KEY) -> T
         given = {"en": name.replace("_", " ")} | _class_names().get(_folded(name), {})
         classes[name] = Item(given | own, bin_, tuple(cited))
     return Taxonomy(str(content.get("name", where)), bins, classes, sources)
+
+
+def _refuse_contradictions(rules: Mapping[str, Any], where: str, key: str) -> None:
+    """Raises a ConfigError where two spellings of one class have different rules: either would be found by both."""
+    first: dict[str, str] = {}
+    for name, values in rules.items():
+        before = first.setdefault(_folded(name), name)
+        if rules[before] != values:
+            raise ConfigError(
+                key, f"{where}: [classes.{name}] and [classes.{before}] are one class; remove one"
+            )
 
 
 def _look(values: Mapping[str, Any], where: str, key: str) -> dict[str, str]:
