@@ -5,6 +5,7 @@ import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -154,6 +155,34 @@ def test_data_sets_that_are_not_there(tmp_path, name, words):
         open_source(f"tfds:{name}", str(tmp_path))
     assert error.value.key == "config.data.source"
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """Returns a function: names of splits -> images of a set that TFDS has prepared with these, two in each."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=["can", "jar"])}
+
+    def of(*splits: str):
+        info = SimpleNamespace(features=features, splits=splits)
+        records = [{"image": b"can", "label": 0}, {"image": b"jar", "label": 1}]
+        builder = SimpleNamespace(info=info, data_path="/set", as_data_source=lambda split, decoders: records)
+        monkeypatch.setattr("wastejax.data.formats.tfds._tfds_builder", lambda *_: builder)
+        return open_source("tfds:set", "")
+
+    return of
+
+
+def test_splits_of_tfds_are_known_by_the_words_that_those_of_folders_are(prepared):
+    source = prepared("training", "dev", "testing", "unlabeled")
+    assert source.splits == ("train",) * 2 + ("val",) * 2 + ("test",) * 2
+    assert source.notes == ("TFDS split 'unlabeled' is left out (2 images)",)
+    assert prepared("everything").splits is None
+
+
+def test_a_set_of_tfds_whose_splits_have_other_names_is_refused_with_these(prepared):
+    with pytest.raises(ConfigError, match=r"'set' has no split train, val or test; it has day, night$"):
+        prepared("day", "night")
 
 
 def test_another_version_than_the_one_there(data_dir):

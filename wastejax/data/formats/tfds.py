@@ -7,18 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.source import DOMAINS, Source
+from wastejax.data.formats.walk import listed
 from wastejax.errors import ConfigError
 from wastejax.files import user_path
-
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 def open_tfds(name: str, data_dir: str, key: str = "config.data.source") -> Source:
     """Opens a prepared TFDS data set that has an `image` and a `label`, without TensorFlow.
 
-    Images stay encoded and are read at random from ArrayRecord files. The splits train, validation and test are
-    kept where there are several; the features `domain` and `file_name` are used where there are any.
+    Images stay encoded and are read at random from ArrayRecord files. The splits train, validation and test, in
+    the usual words, are kept where there are several; the features `domain` and `file_name` are used where there
+    are any.
 
     Args:
         name: as TFDS writes it, `household_waste` or `household_waste:1.0.0`.
@@ -42,12 +43,16 @@ def open_tfds(name: str, data_dir: str, key: str = "config.data.source") -> Sour
     parts, records, notes = [], [], []
     for split in builder.info.splits:
         part = builder.as_data_source(split, decoders=undecoded)
-        known = _SPLITS.get(split)
+        known = role_of(split)
         if len(builder.info.splits) > 1 and known is None:
             notes.append(f"TFDS split {split!r} is left out ({len(part):,} images)")
             continue
         parts.append(part)
         records += [_tfds_record(part[i], f"{split}/{i:06d}", known) for i in range(len(part))]
+    if not parts:
+        raise ConfigError(
+            key, f"{name!r} has no split train, val or test; it has {listed(builder.info.splits)}"
+        )
     if not records:
         raise ConfigError(key, f"{name!r} has no images")
     names, numbers, domains, splits, stamps = zip(*records, strict=True)
@@ -58,7 +63,7 @@ def open_tfds(name: str, data_dir: str, key: str = "config.data.source") -> Sour
         labels=position[list(numbers)].astype(np.int32),
         classes=tuple(classes),
         domains=domains,
-        splits=splits if len(parts) > 1 else None,
+        splits=splits if len(set(splits)) > 1 else None,
         read=_ReadRecords(tuple(parts)),
         stamps=stamps,
         origin=f"{builder.data_path}",
