@@ -13,6 +13,7 @@ from wastejax.deployment import engines, export, formats
 from wastejax.deployment.engines import choose, load_engine
 from wastejax.deployment.formats import load_predictor
 from wastejax.errors import UserError
+from wastejax.evaluation.images import Asked
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,26 @@ def test_a_file_is_derived_once_and_answers_as_its_bundle_does(bundle):
     plain = load_predictor(bundle)
     assert np.abs(derived.probabilities(images) - plain.probabilities(images)).max() < 1e-4
     assert (derived.classes, derived.taxonomy) == (plain.classes, plain.taxonomy)
+
+
+def test_of_a_model_trained_in_bfloat16_a_file_is_derived_once_and_computes_in_float32(bundle, tmp_path):
+    pytest.importorskip("jax2onnx")
+    pytest.importorskip("onnxruntime")
+    half = shutil.copytree(bundle, tmp_path / "half")
+    about = json.loads((half / "bundle.json").read_text())
+    about["config"]["model"] |= {"dtype": "bfloat16"}
+    (half / "bundle.json").write_text(json.dumps(about))
+    said = []
+    found = [load_engine(half, "auto", say=said.append) for _ in range(2)]
+    assert said == ["preparing the model for onnxruntime, once …"]
+    images = np.random.default_rng(1).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    expected = load_predictor(bundle).probabilities(images)
+    for predictor in found:
+        assert np.abs(predictor.probabilities(images) - expected).max() < 1e-4
+    assert (
+        np.abs(load_predictor(half).probabilities(images) - expected).max() > 1e-3
+    )  # its own type of numbers
+    export.export_model(Asked(half), export.Form("stablehlo"), tmp_path / "m.stablehlo", export.Check(8))
 
 
 def no_export(monkeypatch):

@@ -200,7 +200,7 @@ def _derive(bundle: Path, engine: str, say: Say) -> Path:
             fresh = Path(scratch) / kept.name
             export.write_export(loaded, fresh, class_map=True)
             images = drawn(loaded, _CHECKED_IMAGES)
-            comparison = export.compare(load_jax(bundle), load_predictor(fresh), images)
+            comparison = export.compare(load_jax(bundle, export.DTYPE), load_predictor(fresh), images)
             export.check(comparison, "none", images.origin)
             put_in_place(fresh, kept)
     except ImportError as error:

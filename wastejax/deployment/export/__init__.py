@@ -12,7 +12,7 @@ import numpy as np
 
 from wastejax.bundle import Bundle, default_bundle, digests, load_bundle, save_bundle
 from wastejax.bundled import model_path
-from wastejax.deployment.export.checking import Comparison, check, compare
+from wastejax.deployment.export.checking import DTYPE, Comparison, check, compare
 from wastejax.deployment.export.images import (
     Chosen,
     Sample,
@@ -50,7 +50,7 @@ def forward_function(
     """Returns the network as a function of images [B, S, S, 3], batch normalization folded, weights inside.
 
     Args:
-        bundle: the model; it is computed in float32 whatever it was trained in.
+        bundle: the model; it is computed in `DTYPE` whatever it was trained in.
         entry: 'uint8', RGB bytes of a resized image, or 'float32', normalized by the caller.
         lowering: of the convolutions.
         class_map: also give the logits at every position, see `Model.dense`.
@@ -68,7 +68,7 @@ def forward_function(
     from wastejax.models.layers.blocks import pool
     from wastejax.models.layers.plain import plain_forms
 
-    config = {**bundle.config["model"], "lowering": lowering, "dtype": "float32"}
+    config = {**bundle.config["model"], "lowering": lowering, "dtype": DTYPE}
     model, preprocessing = create_model(config, len(bundle.classes)), bundle.preprocessing
     variables = fold_batch_norm(model, bundle.variables, preprocessing.image_size)
     if entry == "uint8":
@@ -257,7 +257,7 @@ def export_model(
     with tempfile.TemporaryDirectory(prefix=".export.", dir=target.parent) as scratch:
         fresh = Path(scratch) / f"model{target.suffix}"
         _convert(bundle, fresh, form, calibration)
-        pair = (load_jax(bundle.path), load_predictor(fresh))
+        pair = (load_jax(bundle.path, DTYPE), load_predictor(fresh))
         if isinstance(sample, Chosen):
             comparison, sample = compare_on_ray(pair, bundle, fresh, sample, checked.address)
         else:

@@ -10,6 +10,7 @@ from wastejax.deployment.export.images import Sample
 from wastejax.deployment.predictor import Predictor
 from wastejax.errors import UserError
 
+DTYPE = "float32"  # what files compute in, and the model that they are checked against, whatever it was trained in
 BATCH = 8
 LATENCY_RUNS = 15
 # At least this share of images must get the same class, and no probability may differ by more.

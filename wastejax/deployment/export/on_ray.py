@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from wastejax.bundle import Bundle
-from wastejax.deployment.export.checking import Comparison, judge, probabilities
+from wastejax.deployment.export.checking import DTYPE, Comparison, judge, probabilities
 from wastejax.deployment.export.images import Chosen, Sample, readable
 from wastejax.deployment.formats import load_jax, load_predictor
 from wastejax.deployment.predictor import Predictor
@@ -24,7 +24,7 @@ class Checker:
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / name
             file.write_bytes(content)
-            self._pair = (load_jax(model), load_predictor(file))
+            self._pair = (load_jax(model, DTYPE), load_predictor(file))
         self._read = read
 
     def ready(self) -> bool:

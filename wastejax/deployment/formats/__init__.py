@@ -71,12 +71,15 @@ def load_predictor(
     return load_jax(path)
 
 
-def load_jax(path: Path) -> Predictor:
-    """Returns a run or bundle, computed by jax as it was when it was evaluated."""
+def load_jax(path: Path, dtype: str | None = None) -> Predictor:
+    """Returns a run or bundle, computed by jax as it was when it was evaluated, or in another `model.dtype`."""
     if importlib.util.find_spec("jax") is None:
         advice = "; an exported file needs less: --model=FILE.onnx"
         raise MissingPackage(f"{path}, a run or bundle,", "jax", advice=advice)
     bundle = load_bundle(path)
+    if dtype is not None:
+        network = bundle.config.get("model", {}) | {"dtype": dtype}
+        bundle = replace(bundle, config=bundle.config | {"model": network})
     forward = bundle.logits  # also where its network and its weights are not of each other, that is told here
 
     def probabilities(images: np.ndarray) -> np.ndarray:
