@@ -132,7 +132,7 @@ def prepare(
     after, _ = trained_on(source, changes, leave_out)
     check_described(mixture, after, kept)
     notes += check_opened(asked_of(source, changes), after, manifest is not None)
-    good, seen, skipped = _read(source, data_config, changes, cache_dir, say)
+    good, seen, skipped = _read(source, data_config, changes, cache_dir, say, kept)
     notes += [f"{len(skipped):,} unreadable images are left out"] if skipped else []
     source, phash = source.select(good), seen.phash[good]
     check_all_left(after, source)
@@ -285,9 +285,14 @@ def _progress(say: Say) -> Count:
 
 
 def _read(
-    source: Source, config: Any, changes: Changes, cache_dir: Path | None, say: Say
+    source: Source,
+    config: Any,
+    changes: Changes,
+    cache_dir: Path | None,
+    say: Say,
+    kept: Kept | None = None,
 ) -> tuple[np.ndarray, Scan, dict[str, str]]:
-    """Reads every file once.
+    """Reads every file once; those that the manifest of a run lists, which is kept, have to be readable.
 
     Returns int64 [M], the readable images; what was seen of all; name -> reason, of the others that nobody dropped.
     """
@@ -295,11 +300,13 @@ def _read(
     bad = {
         source.names[i]: why for i, why in sorted(seen.bad.items()) if source.names[i] not in changes.dropped
     }
+    lines = "; ".join(shorten([f"{name}: {why}" for name, why in bad.items()]))
+    if bad and kept is not None:  # without them the run would go on with other batches and scores
+        raise ConfigError("config.data.split.manifest", f"{len(bad):,} can no longer be read ({lines})")
     if bad and config.on_bad_image == "raise":
-        lines = [f"{name}: {why}" for name, why in bad.items()]
         raise ConfigError(
             "config.data.on_bad_image",
-            f"{len(bad):,} of {len(source):,} images cannot be read ({'; '.join(shorten(lines))}); fix or "
+            f"{len(bad):,} of {len(source):,} images cannot be read ({lines}); fix or "
             "remove them, or leave them out with --config.data.on_bad_image=skip",
         )
     return seen.good, seen, bad
