@@ -40,6 +40,8 @@ eval --labels=l.csv: --labels: only with --data, the folder whose labels it expl
 eval --labels=l.csv --data=d --split=test: --labels and --split: give one of them
 eval --labels=l.csv --data=d --review=r.html: --labels and --review: give one of them
 compare a b --split=test: --split: only with --data
+compare a b --corrections=c.csv: --corrections: only with --data
+compare a b --labels=l.csv --data=d --corrections=c.csv: --corrections: only without --labels
 compare a b --labels=l.csv: --labels: only with --data
 compare a b --labels=l.csv --data=d --split=test: --split: only without --labels
 audit --collected=c --out=o --write-manifest: --write-manifest: not with --collected

@@ -12,7 +12,9 @@ import pytest
 from corrections_file import to_csv
 from small_models import CLASSES, draw_images, write_bundle
 
+from wastejax import main
 from wastejax.bundle import Bundle
+from wastejax.cli import robustness
 from wastejax.cli.compare import run
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import open_folder
@@ -111,7 +113,7 @@ def set_data(path: Path, **data: str) -> None:
 
 def asked(place: Path, **options) -> SimpleNamespace:
     given = {"a": str(place / "a"), "b": str(place / "b"), "data": None, "split": None, "out": None}
-    given["labels"] = None
+    given |= {"labels": None, "corrections": None}
     return SimpleNamespace(**given | {"skip_bad": False} | options)
 
 
@@ -186,3 +188,24 @@ def test_corrections_of_either_run_hold_for_both(place, tmp_path, monkeypatch):
         f"note: scored by the corrected labels of {paths[0]} (1) and {paths[1]} (1); images that the runs' "
         "corrections label differently, left out: 2"
     )
+
+
+def test_given_corrections_are_what_given_images_are_scored_by(place, tmp_path, monkeypatch):
+    """As the note of a run that was trained with corrections advises, for `compare` and `robustness` alike."""
+    monkeypatch.setenv("WASTEJAX_CACHE", str(place / "cache"))
+    monkeypatch.setattr(
+        Bundle, "logits", property(lambda self: lambda images: np.tile(np.eye(5)[0], (len(images), 1)))
+    )
+    model, out = tmp_path / "b", tmp_path / "out"
+    shutil.copytree(place / "b", model)
+    source = open_folder(place / "images")
+    i = next(i for i in range(4, 18) if source.label_names[i] != CLASSES[0])  # of its test images
+    (model / "corrections.csv").write_text(to_csv([(source.names[i], CLASSES[0])]))
+    right = np.mean([j == i or source.label_names[j] == CLASSES[0] for j in range(4, 18)])
+    given = [f"--data={place / 'images'}", "--split=test", f"--corrections={model / 'corrections.csv'}"]
+    command = ["compare", str(model), str(model), *given, f"--out={tmp_path / 'c.json'}"]
+    run(main.parser("compare").parse_args(command), print)
+    assert json.loads((tmp_path / "c.json").read_text())["a"]["top1"] == pytest.approx(right)
+    command = ["robustness", f"--model={model}", *given, f"--out={out}"]
+    robustness.run(main.parser("robustness").parse_args(command), print)
+    assert json.loads((out / "robustness.json").read_text())["clean"]["top1"] == pytest.approx(right)

@@ -227,6 +227,7 @@ def arguments(data, out, **changed):
         "out": str(out),
         "limit": None,
         "skip_bad": False,
+        "corrections": None,
     }
     return SimpleNamespace(**(values | changed))
 

@@ -13,6 +13,10 @@ from wastejax.progress import Say
 WORKERS = ("local", "ray")
 # Options that several commands have.
 SHARED: dict[str, dict[str, Any]] = {
+    "--corrections": {
+        "metavar": "CSV",
+        "help": "corrected labels, as the review page saves them (default: those the run was trained with)",
+    },
     "--labels": {
         "metavar": "CSV",
         "help": "what the folders of --data mean in the model's classes: columns label, classes (separated by ;)",

@@ -24,11 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labeled images, in any layout of config.data.dir (default: the test images that the two runs share)",
     )
     add("--split", choices=SPLITS, help="of DATA (default: all that neither run has learned from)")
-    add(
-        "--labels",
-        metavar="CSV",
-        help="what the folders of --data mean in the models' classes: columns label, classes (separated by ;)",
-    )
+    add("--labels", **SHARED["--labels"])
+    add("--corrections", metavar="CSV", help="corrected labels of DATA, as the review page saves them")
     add("--out", metavar="JSON", help="also write the comparison to this file")
     add("--skip-bad", **SHARED["--skip-bad"])
 
@@ -41,10 +38,11 @@ def run(args: argparse.Namespace, say: Say) -> None:
     """
     if args.out:
         check_file(args.out, "--out")
-        check_unread(args.out, "--out", {"--data": args.data, "--labels": args.labels})
-    only(args, bool(args.data), "with --data", split=None, labels=None)
-    only(args, not args.labels, "without --labels", split=None)
-    asked = Asked(None, args.data, args.split, args.skip_bad)
+        read = {f"--{name}": getattr(args, name) for name in ("data", "labels", "corrections")}
+        check_unread(args.out, "--out", read)
+    only(args, bool(args.data), "with --data", split=None, labels=None, corrections=None)
+    only(args, not args.labels, "without --labels", split=None, corrections=None)
+    asked = Asked(None, args.data, args.split, args.skip_bad, args.corrections)
     answer = compare_models(args.a, args.b, asked, say, args.labels)
     for line in lines(answer):
         say(line)

@@ -29,11 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ood", metavar="DIR", help="out-of-distribution images: how well does the model detect them?")
     add("--calibrate", action="store_true", help="first calibrate the model on the validation images")
     add("--labels", **SHARED["--labels"])
-    add(
-        "--corrections",
-        metavar="CSV",
-        help="corrected labels, as the review page saves them (default: those the run was trained with)",
-    )
+    add("--corrections", **SHARED["--corrections"])
     add("--review", metavar="HTML", help="write a page with the mistakes, for correcting labels in a browser")
     add("--out", metavar="JSON", help="also write the scores to this file")
     add("--skip-bad", **SHARED["--skip-bad"])

@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labeled images, in any layout of config.data.dir (default: the run's test images)",
     )
     add("--split", **SHARED["--split"])
+    add("--corrections", **SHARED["--corrections"])
     add("--out", required=True, metavar="DIR", help="folder for robustness.json, .md and .png")
     add("--limit", type=int, metavar="N", help="only N images, evenly spread over all (default: all)")
     add("--skip-bad", **SHARED["--skip-bad"])
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
     Raises:
         UserError: model or data are not there, unreadable, or do not fit each other.
     """
-    asked = Asked(args.model, args.data, args.split, args.skip_bad)
+    asked = Asked(args.model, args.data, args.split, args.skip_bad, args.corrections)
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit={args.limit}: must be at least 1")
     out = Path(args.out)
