@@ -260,6 +260,7 @@ def test_shards_say_what_they_were_written_with(folder):
         "split.ratios": [2, 1, 1],
         "split.group": "phash",
         "split.hamming": 6,
+        "seed": 17,
     }
     said = {"split.ratios": "2,1,1", "split.hamming": 6}
     notes = data_of(source="shards:shards", **said).notes
@@ -270,6 +271,25 @@ def test_shards_say_what_they_were_written_with(folder):
     ]
     with pytest.raises(ConfigError, match="is 8,1,1, and the shards were written with 2,1,1"):
         data_of(source="shards:shards", **{"split.ratios": "8,1,1"})
+
+
+def test_another_seed_than_dealt_the_split_of_shards_is_told(folder):
+    shard("--out=shards", "--skip-bad", "--seed=5")
+    dataset = data_of(dir="data", on_bad_image="skip")
+    save_manifest("given.csv", dataset.source, dataset.groups, dataset.splits)
+    shard("--out=given", "--skip-bad", "--manifest=given.csv")
+    of_split = Path("of_split")
+    for name, split in zip(dataset.source.names, dataset.splits, strict=True):
+        (of_split / split / name).parent.mkdir(parents=True, exist_ok=True)
+        (of_split / split / name).write_bytes((Path("data") / name).read_bytes())
+    shard("--out=divided", "--data=of_split")
+    data = load_recipe("mobilevit_ir").data
+    told = {}
+    for name in ("shards", "given", "divided"):
+        data.source = f"shards:{name}"
+        told[name] = [note for seed in (5, 6) for note in prepare(data, seed, None).notes if "seed" in note]
+    note = "config.seed=6 changes nothing in the split of the shards, which was dealt with seed 5"
+    assert told == {"shards": [note], "given": [], "divided": []}
 
 
 def test_a_byte_an_image_compares_as_an_array_of_strings():

@@ -15,6 +15,7 @@ from wastejax.data.description import is_description
 from wastejax.data.prepare import Dataset, prepare
 from wastejax.data.prepare.checks import made_with
 from wastejax.data.sources import check_outside
+from wastejax.data.split import SPLITS
 from wastejax.errors import ConfigError, UserError
 from wastejax.files import check_folder
 from wastejax.progress import Bars, Say
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
 
 
 def _prepare(args: argparse.Namespace, say: Say) -> tuple[Dataset, dict[str, Any]]:
-    """Returns the images, checked, grouped and split, and what `made_with` says of that.
+    """Returns the images, checked, grouped and split, and what `made_with` says of that, with the seed that dealt.
 
     Raises:
         UserError: they or an option are wrong; the message names options where `prepare` names keys.
@@ -107,9 +108,11 @@ def _prepare(args: argparse.Namespace, say: Say) -> tuple[Dataset, dict[str, Any
     try:
         configs.apply_overrides(config, [f"--config.{key}={value}" for key, value in given.items()])
         configs.check(config)
-        return prepare(config.data, config.seed, cache_dir(), say), made_with(config.data)
+        found = prepare(config.data, config.seed, cache_dir(), say)
     except ConfigError as error:
         raise UserError(_by_options(str(error))) from None
+    is_given = args.manifest or set(SPLITS) <= set(found.source.splits or ())
+    return found, made_with(config.data) | ({} if is_given else {"seed": config.seed})
 
 
 def _by_options(text: str) -> str:

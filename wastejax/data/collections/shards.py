@@ -93,7 +93,8 @@ class Opened(NamedTuple):
         digest: changes with any file, label, name of a class, domain, group or split.
         notes: what was noted as they were written.
         skipped: name -> reason, of unreadable files that were left out then.
-        made: what `config.data` said of crops and the split then; empty where an earlier version wrote them.
+        made: what `config.data` said of crops and the split then, and the seed that dealt it; empty where an
+            earlier version wrote them.
         phash: the perceptual hash of each image.
     """
 

@@ -124,7 +124,7 @@ def prepare(
         UserError: the corrections do not fit the data.
     """
     if data_config.source.startswith(PREFIX):
-        return _from_shards(data_config, several)
+        return _from_shards(data_config, seed, several)
     mixture, source = _open(data_config, several)
     notes, opened, leave_out = list(source.notes), source.names, data_config.get("leave_out", ())
     corrections, changes = _corrections(source, data_config)
@@ -182,7 +182,7 @@ def _as_begun(dataset: Dataset, opened: Sequence[str], kept: Kept | None) -> Dat
     return replace(dataset, notes=notes, skipped=kept.skipped | dataset.skipped)
 
 
-def _from_shards(config: Any, several: bool) -> Dataset:
+def _from_shards(config: Any, seed: int, several: bool) -> Dataset:
     """Returns what shards hold, which was checked, grouped and split as they were written."""
     for key, given in (
         ("data.dir", config.dir),
@@ -196,7 +196,7 @@ def _from_shards(config: Any, several: bool) -> Dataset:
                 f"config.{key}", "does not work with shards, whose labels and split are as they were written"
             )
     found = open_shards(config.source.removeprefix(PREFIX))
-    notes = [*found.notes, *check_made(config, found.made)]
+    notes = [*found.notes, *check_made(config, found.made, seed)]
     for split in SPLITS:
         if split not in found.splits:
             raise ConfigError("config.data.source", f"the shards hold no image for {split}; write them again")

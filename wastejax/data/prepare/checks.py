@@ -25,12 +25,14 @@ def made_with(config: Any) -> dict[str, Any]:
     return dict(zip(_PLAIN, said, strict=True))
 
 
-def check_made(config: Any, made: Mapping[str, Any]) -> list[str]:
+def check_made(config: Any, made: Mapping[str, Any], seed: int) -> list[str]:
     """Checks that a config asks for the crops and the split that shards have, in which nothing can change any more.
 
     Args:
         config: `config.data`.
-        made: what it said as the shards were written, see `made_with`; empty where they do not say.
+        made: what it said as the shards were written, see `made_with`, and the seed that dealt their split, if
+            any did; empty where they do not say.
+        seed: of the config.
 
     Returns:
         Notes on what is not as the config has it, where it need not have been asked for or the shards do not say.
@@ -54,6 +56,11 @@ def check_made(config: Any, made: Mapping[str, Any]) -> list[str]:
                 "write them again",
             )
         notes.append(f"config.data.{key} {what}")
+    dealt = made.get("seed", seed)
+    if dealt != seed:
+        notes.append(
+            f"config.seed={seed} changes nothing in the split of the shards, which was dealt with seed {dealt}"
+        )
     return notes
 
 
