@@ -435,6 +435,19 @@ def test_an_audit_with_corrections_is_of_the_data_as_they_then_are(tmp_path):
     assert corrected["corrections"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+def test_an_audit_that_leaves_nothing_to_review_leaves_no_earlier_page_of_it(tmp_path):
+    for name in ("a/1.png", "b/2.png", "b/copy.png"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        photo(2 if name == "b/2.png" else 1).save(tmp_path / "data" / name)
+    out, file = tmp_path / "out", tmp_path / "corrections.csv"
+    audit_folder(tmp_path / "data", out)
+    assert (out / "review.html").is_file()
+    file.write_text(to_csv([("b/copy.png", "a")]), encoding="utf-8")
+    lines: list[str] = []
+    audit_folder(tmp_path / "data", out, Options(corrections=file), Listener(lines.append))
+    assert lines[-1].startswith("nothing to review") and not (out / "review.html").exists()
+
+
 @pytest.mark.slow
 def test_ray_finds_what_one_process_finds(tmp_path, monkeypatch):
     pytest.importorskip("ray")

@@ -99,11 +99,11 @@ def audit_folder(
     say(f"written: {folder / FACTS}, {folder / PAGE}, {folder / TABLE}")
     doubts = _doubts(found, errors or [])
     if doubts:
-        title = f"Review of {facts['data']}"
         rows, old = {} if given is None else given.rows, _old_labels(original, changes)
-        write_review(folder / NAME, title, source, doubts, original.classes, rows, old)
+        write_review(folder / NAME, f"Review of {facts['data']}", source, doubts, original.classes, rows, old)
         say(f"written: {folder / NAME}, to correct labels in a browser")
     else:
+        (folder / NAME).unlink(missing_ok=True)  # an earlier audit's doubts, which are settled
         say(f"nothing to review, so no {NAME} was written")
     if options.write_manifest:
         _write_manifest(folder / MANIFEST, found, splits, corrections, say)
