@@ -113,7 +113,8 @@ def as_source(found: Annotations, reading: Reading, key: str) -> Source:
     # Tools keep the spaces that people type: they are no other class.
     boxes = [box._replace(label=composed(box.label).strip()) for box in found.boxes]
     tags = [tag._replace(label=composed(tag.label).strip()) for tag in found.tags]
-    unnamed = [thing.path for thing in (*boxes, *tags) if not thing.label]
+    things: list[Box | Tag] = [*boxes, *tags]
+    unnamed = [thing.path for thing in things if not thing.label]
     found = replace(
         found,
         boxes=[box for box in boxes if box.label],
@@ -183,7 +184,7 @@ def _whole(found: Annotations, unnamed: Collection[str], key: str) -> Source:
 
     What a photograph shows that has nothing but `unnamed` things in it nobody knows.
     """
-    unknown = {*unnamed} - {thing.path for thing in (*found.boxes, *found.tags)}
+    unknown = {*unnamed} - {box.path for box in found.boxes} - {tag.path for tag in found.tags}
     sets: dict[str, set[str]] = {path: set() for path in sorted({*found.photographs} - unknown)}
     counts = Counter({_UNNAMED: len(unnamed)})
     for box in found.boxes:
