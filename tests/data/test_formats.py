@@ -481,11 +481,20 @@ def test_several_labels_an_image_are_the_same_in_every_format(photographs, form)
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("file,label\na.png,can\na.png,glass\n", "config.loss.kind=multilabel"),
+        (
+            "file,label\na.png,can\na.png,glass\n",
+            "; only models trained with --config.loss.kind=multilabel take",
+        ),
+        (
+            'file,label\na.png,"can;glass"\nb.png,can\nc.png,glass\n',
+            "; only models trained with --config.loss",
+        ),
         ("file,label\na.png,can\na.png,can\n", ""),
     ],
 )
-def test_two_labels_of_one_image_say_which_key_takes_them(tmp_path, content, problem):
+def test_two_labels_of_one_image_say_which_models_take_them_whatever_command_reads(
+    tmp_path, content, problem
+):
     photo(1).save(tmp_path / "a.png")
     (tmp_path / "list.csv").write_text(content)
     if not problem:

@@ -10,7 +10,8 @@ from wastejax.data.formats.walk import listed
 from wastejax.errors import ConfigError
 
 BETWEEN = re.compile("[;|]")  # the labels of one cell
-SEVERAL = "several an image: --config.loss.kind=multilabel"  # what to do
+# Every command reads labels, and only `train` has the key.
+SEVERAL = "only models trained with --config.loss.kind=multilabel take several labels per image"
 
 
 def parts_of(text: str) -> list[str]:

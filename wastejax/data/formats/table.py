@@ -12,7 +12,7 @@ from wastejax.data.collections.places import is_url
 from wastejax.data.formats.boxes.find import content_of, folder_of_all
 from wastejax.data.formats.class_folders import role_of
 from wastejax.data.formats.csv_file import composed, csv_reader
-from wastejax.data.formats.labels import labels_of, notes_on_lists
+from wastejax.data.formats.labels import SEVERAL, labels_of, notes_on_lists
 from wastejax.data.formats.parquet import notes_on_columns, read_table
 from wastejax.data.formats.source import GROUP, ReadFiles, Source, numbered
 from wastejax.data.formats.splits import splits_of_folders
@@ -120,7 +120,7 @@ def _differing(*entries: _Entry) -> str:
     """Returns what two rows say of one file, for a message."""
     two = " and ".join(f"{', '.join(sorted(e.labels))} {e.split}".strip() for e in entries)
     by_label = len({entry[1:] for entry in entries}) == 1
-    hint = "; several labels per image: --config.loss.kind=multilabel" if by_label else ""
+    hint = f"; {SEVERAL}" if by_label else ""
     return f"with label or split {two}{hint}"
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from wastejax.data.formats.csv_file import composed
+from wastejax.data.formats.labels import SEVERAL
 from wastejax.data.formats.source import ReadFiles, Source, numbered
 from wastejax.data.formats.splits import all_or_none
 from wastejax.data.formats.walk import readable, stamp_of
@@ -140,8 +141,7 @@ def _tagged(found: Annotations, tags: Sequence[Tag], key: str) -> Source:
         if labels.setdefault(tag.path, tag.label) != tag.label:
             raise ConfigError(
                 key,
-                f"{tag.path}: is labeled {labels[tag.path]!r} and {tag.label!r}; several labels per image: "
-                "--config.loss.kind=multilabel",
+                f"{tag.path}: is labeled {labels[tag.path]!r} and {tag.label!r}; {SEVERAL}",
             )
     paths = tuple(sorted(labels))
     bare = len(found.photographs) - len(paths)

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from wastejax.data.formats.boxes import Box, Corners, Reading, Tag
 from wastejax.data.formats.boxes.find import Finder, Found, content_of
+from wastejax.data.formats.labels import SEVERAL
 from wastejax.data.formats.source import Source
 from wastejax.errors import ConfigError
 
@@ -209,7 +210,7 @@ def _joined(results: list[_Result], labeled: bool, several: bool, counts: Counte
             counts["choices of regions beside their labels, not read"] += len(chosen)
         elif len(set(chosen)) > 1 and not several:
             two = " and ".join(map(repr, sorted(set(chosen))[:2]))
-            raise ValueError(f"a region has the choices {two}; several labels: --config.loss.kind=multilabel")
+            raise ValueError(f"a region has the choices {two}; {SEVERAL}")
         kind = _kind(entries)
         value = {name: part for entry in reversed(entries) for name, part in entry.value.items()}
         joined.append(_Result(kind, value | {kind: labels if labeled else chosen}))
