@@ -25,6 +25,7 @@ _OF_RUN = (
     "metrics.csv",
     "manifest.csv",
     "data.json",
+    "taxonomy.json",
     "corrections.csv",
 )
 

@@ -10,14 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
+from small_models import draw_images
 
+from wastejax.bundle import load_bundle
 from wastejax.config import load_recipe
+from wastejax.data.taxonomy import KOREA
 from wastejax.errors import UserError
 from wastejax.runtime.stop import Stop
 from wastejax.training import loop
 from wastejax.training.display import Display
 from wastejax.training.loop import announced
 from wastejax.training.run import Record, Run
+from wastejax.training.train import train
 
 
 def ended(accuracies, patience=3, measure="top1"):
@@ -95,3 +99,36 @@ def test_the_learning_rate_that_is_shown_is_what_the_plateau_left_of_it(monkeypa
     sums = dict.fromkeys(("loss", "top1", "seconds", "waited", "steps"), 1.0)
     display.step(1, run, sums, 0.5)
     assert "lr 0.05 " in display._bar.tasks[0].fields["text"]
+
+
+def test_a_run_ends_with_the_rules_that_it_began_with(tmp_path, monkeypatch):
+    """Their file is edited while it is stopped, and is broken once it goes on."""
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+    rules, begun = tmp_path / "mine.toml", KOREA.read_text(encoding="utf-8")
+    rules.write_text(begun.replace('name = "', 'name = "Begun ', 1), encoding="utf-8")
+    keys = [
+        *(
+            "model.size=tiny",
+            "data.image_size=32",
+            "data.workers=0",
+            f"data.taxonomy={rules}",
+            "eval.bootstrap=10",
+        ),
+        *("train.epochs=1", "train.batch_size=16", "optim.warmup_epochs=0", "optim.sharpness.name=none"),
+        f"data.dir={draw_images(tmp_path / 'images', 40)}",
+    ]
+
+    def until(what: str):
+        def say(line: str):
+            if line.startswith("compiling the training step"):
+                rules.write_text(what, encoding="utf-8")
+                if what:
+                    raise InterruptedError
+
+        train("pyramidnet_asam", [f"--config.{key}" for key in keys], tmp_path / "run", say)
+
+    with pytest.raises(InterruptedError):
+        until(begun.replace('name = "', 'name = "Edited ', 1))
+    until("")
+    assert load_bundle(tmp_path / "run").taxonomy.name.startswith("Begun ")
+    assert (tmp_path / "run" / "report.json").is_file()

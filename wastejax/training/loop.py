@@ -15,7 +15,6 @@ import jax
 import numpy as np
 
 from wastejax.bundle import Bundle, save_bundle
-from wastejax.data.taxonomy import load_taxonomy
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import predict_logits
 from wastejax.evaluation.metrics import score
@@ -267,7 +266,7 @@ def _write(run: Run, variables: Any, record: Record, display: Display) -> None:
             run.dataset.source.classes,
             run.preprocessing,
             {key: row[key] for key in ("epoch", "val_top1", "val_ap", "val_loss") if key in row},
-            taxonomy=load_taxonomy(run.config.data.taxonomy),
+            taxonomy=run.taxonomy,
         )
         save_bundle(run.workdir / "bundle", bundle)
     write_metrics(run.workdir / "metrics.csv", record.history)

@@ -3,12 +3,14 @@
 WORKDIR/
   config.json  manifest.csv      what was asked for, and which image is in which split
   data.json                      which images are held out of training, and what was told of all as it began
+  taxonomy.json                  the sorting rules for its classes as it began
   checkpoints/                   Orbax: newest and best
   metrics.csv  tensorboard/      one row an epoch
   bundle/                        the best model so far
   report.md  report.json  figures/
 """
 
+import json
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -22,12 +24,15 @@ from ml_collections import ConfigDict
 
 from wastejax.data import pipeline
 from wastejax.data.prepare import Dataset
+from wastejax.data.taxonomy import Taxonomy, load_taxonomy, parse_taxonomy
 from wastejax.data.transforms import AUGMENTATIONS, Augmentation, Preprocessing
+from wastejax.errors import UserError
 from wastejax.models import Model, create_model
 from wastejax.models.structure import layer_index
 from wastejax.progress import Count, Say
 from wastejax.runtime.jit import jit
 from wastejax.training.checkpoint import is_saved
+from wastejax.training.claim import RULES
 from wastejax.training.devices import Devices
 from wastejax.training.init import initial_variables, random_variables
 from wastejax.training.step import TrainStep, losses, make_train_step, optim
@@ -68,6 +73,7 @@ class Run:
     config: ConfigDict
     workdir: Path
     dataset: Dataset
+    taxonomy: Taxonomy
     preprocessing: Preprocessing
     train_step: TrainStep
     predict: Callable[[Any, jax.Array], jax.Array]
@@ -104,6 +110,7 @@ def set_up(
         config=config,
         workdir=workdir,
         dataset=dataset,
+        taxonomy=_rules(config, workdir),
         preprocessing=preprocessing,
         train_step=_train_step(config, model, tx, dataset, devices),
         predict=jit(
@@ -126,6 +133,19 @@ def set_up(
         say=say,
     )
     return run, devices.replicate(create_train_state(variables, tx, config.optim))
+
+
+def _rules(config: ConfigDict, workdir: Path) -> Taxonomy:
+    """Returns the rules that a run began with; those of the config where it is of an earlier version."""
+    path = workdir / RULES
+    try:
+        return parse_taxonomy(json.loads(path.read_text(encoding="utf-8")), str(path))
+    except FileNotFoundError:
+        return load_taxonomy(config.data.taxonomy)
+    except (ValueError, AttributeError):
+        raise UserError(
+            f"{path}: damaged; put back what the run wrote there, or begin a run in another folder"
+        ) from None
 
 
 def _before_the_first_step(

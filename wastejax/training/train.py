@@ -23,9 +23,9 @@ from wastejax.data.prepare.kept import load_kept, save_kept
 from wastejax.data.sources import check_outside
 from wastejax.data.taxonomy import COUNTRIES, load_taxonomy
 from wastejax.errors import ConfigError, UserError
-from wastejax.files import check_folder, user_path, write_bytes, write_text
+from wastejax.files import check_folder, user_path, write_bytes, write_json, write_text
 from wastejax.progress import Say
-from wastejax.training.claim import BEGUN, IDENTITY, SHARDS, begun, claim, is_longer, lengthen, unused
+from wastejax.training.claim import BEGUN, IDENTITY, RULES, SHARDS, begun, claim, is_longer, lengthen, unused
 
 if TYPE_CHECKING:
     from wastejax.runtime.stop import Stop
@@ -314,6 +314,8 @@ def _take(folder: Path, config: ConfigDict, dataset: Dataset) -> None:
     write_text(folder / BEGUN, configs.to_json(config))
     save_manifest(folder / "manifest.csv", dataset.source, dataset.groups, dataset.splits, dataset.phash)
     save_kept(folder, dataset.kept)
+    rules = load_taxonomy(config.data.taxonomy).only(dataset.source.classes)
+    write_json(folder / RULES, rules.to_dict())
     if dataset.digest:
         write_text(folder / SHARDS, dataset.digest)
     if dataset.corrections is not None:
