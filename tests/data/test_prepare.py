@@ -267,6 +267,13 @@ def test_sets_that_cannot_be_split(folder, tmp_path):
     assert "no images in cans" in fails(folder, "config.data.dir")
 
 
+def test_of_many_classes_that_are_too_small_the_first_are_named(tmp_path):
+    for k in range(23):
+        write_class(tmp_path / "images" / f"class{k:02}", 1, k)
+    said = fails(tmp_path, "config.data.dir")
+    assert "'class18' (1), 'class19' (1) and 3 more; each class needs" in said
+
+
 def test_a_class_without_a_readable_image(folder):
     (folder / "paper").mkdir()
     for i in range(4):

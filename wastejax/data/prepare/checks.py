@@ -1,7 +1,7 @@
 """What makes a set of images one that cannot be trained on or judged by: said before anything slow starts."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,13 @@ import numpy as np
 from wastejax.data.corrections import KEY as CORRECTIONS
 from wastejax.data.formats.boxes import MARGIN
 from wastejax.data.formats.class_folders import same_name
+from wastejax.data.formats.walk import listed
 from wastejax.data.prepare.notes import LARGE_GROUP
 from wastejax.data.sources import Source
 from wastejax.data.split import SAME_CONTENT, SPLITS, shorten
 from wastejax.errors import ConfigError
 
+_MOST = 20  # names of classes in one message
 # What a recipe says of crops and the split that says nothing of its own.
 _PLAIN = {"box_margin": MARGIN, "split.ratios": [3, 1, 1], "split.group": "phash", "split.hamming": 8}
 
@@ -84,7 +86,7 @@ def check_opened(source: Source, after: Source, by_manifest: bool) -> list[str]:
     """
     if source.empty_folders and not by_manifest:
         raise ConfigError(
-            "config.data.dir", f"no images in {listed(source.empty_folders)}; add some or remove it"
+            "config.data.dir", f"no images in {listed(source.empty_folders, _MOST)}; add some or remove it"
         )
     least = 1 if by_manifest or source.splits is not None else len(SPLITS)
     if len(after.classes) < 2:
@@ -101,7 +103,7 @@ def check_opened(source: Source, after: Source, by_manifest: bool) -> list[str]:
     if few:
         raise ConfigError(
             "config.data.dir",
-            f"too few images to split: class {listed(few)}; each class needs at least {least}",
+            f"too few images to split: class {listed(few, _MOST)}; each class needs at least {least}",
         )
     return [] if by_manifest or source.splits is None else _check_given(after)
 
@@ -112,7 +114,7 @@ def check_all_left(after: Source, readable: Source) -> None:
     good = np.array([name in names for name in after.names], bool)
     lost = np.flatnonzero(~after.meanings[good].any(axis=0))
     if len(lost):
-        classes = listed(after.classes[label] for label in lost)
+        classes = listed((after.classes[label] for label in lost), _MOST)
         raise ConfigError("config.data.dir", f"no readable image in {classes}; add some or remove the folder")
 
 
@@ -131,7 +133,7 @@ def _check_given(source: Source) -> list[str]:
             f"class {name!r} is in {where}, and not in train{_near_class(name, has['train'])}",
         )
     return [
-        f"{split} has no images of {listed(lacking)}: they are learned, and not scored there"
+        f"{split} has no images of {listed(lacking, _MOST)}: they are learned, and not scored there"
         for split in SPLITS[1:]
         if has[split] and (lacking := has["train"] - _classes_of(source, source.contents[splits == split]))
     ]
@@ -222,8 +224,3 @@ def _near_class(name: str, classes: set[str]) -> str:
 def _classes_of(source: Source, shown: np.ndarray) -> set[str]:
     """Returns the names of the classes that some images show, bool [M, C]."""
     return {source.classes[i] for i in np.flatnonzero(shown.any(axis=0))}
-
-
-def listed(names: Iterable[str]) -> str:
-    """Returns names in one line, the first few of many."""
-    return ", ".join(shorten(sorted(names)))
