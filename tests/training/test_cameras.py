@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.special import softmax
 
-from tests.small_models import CLASSES, write_bundle
+from tests.small_models import CLASSES, draw_images, write_bundle
 from wastejax.bundle import load_bundle
 from wastejax.errors import UserError
 from wastejax.main import dispatch
@@ -178,6 +178,24 @@ def test_the_commands(bundle, tmp_path, capsys):
         dispatch(["adapt", f"--data={tmp_path}/one", model, f"--out={tmp_path}/one/new"])
     with pytest.raises(UserError, match=r"exists; give a new folder"):
         dispatch(["adapt", f"--data={tmp_path}/one", model, f"--out={tmp_path}/one"])
+
+
+def test_too_few_images_or_sources_are_told_before_the_network_sees_any(bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("wastejax.training.cameras.compute_features", lambda *args: pytest.fail("was slow"))
+    draw_images(tmp_path / "one", 6)
+    draw_images(tmp_path / "same", 6)
+    classes = f"classes = {json.dumps(list(CLASSES))}\n"
+    for name, sources, problem in (
+        ("alone", ("one",), "needs images of two sources"),
+        ("twice", ("one", "same"), "without one and its near-duplicates nothing is left"),
+    ):
+        described = "".join(f'[sources.{source}]\npath = "{source}"\n' for source in sources)
+        (tmp_path / f"{name}.toml").write_text(classes + described, encoding="utf-8")
+        with pytest.raises(UserError, match=problem):
+            dispatch(["crossval", f"--data={tmp_path}/{name}.toml", f"--model={bundle.path}"])
+    with pytest.raises(UserError, match="needs 10 different labeled images or more, has 6"):
+        dispatch(["adapt", f"--data={tmp_path}/one", f"--model={bundle.path}", f"--out={tmp_path}/out"])
 
 
 @pytest.mark.parametrize("described", [False, True])

@@ -3,7 +3,7 @@
 Both fit only the last layer, on features that the frozen network computes once, so that they take minutes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,13 @@ class Seen:
         return np.array([self.weights[name] / (self.members == name).sum() for name in self.members])
 
 
-def look(bundle: Bundle, data: str | Path, labels: str | Path | None, say: Say) -> Seen:
+# Of allowed, members and groups as of `Seen`: raises a UserError where they are too few.
+Check = Callable[[np.ndarray, np.ndarray, np.ndarray], object]
+
+
+def look(
+    bundle: Bundle, data: str | Path, labels: str | Path | None, say: Say, check: Check = lambda *of: None
+) -> Seen:
     """Computes what a bundle's network sees of images.
 
     Args:
@@ -79,6 +85,7 @@ def look(bundle: Bundle, data: str | Path, labels: str | Path | None, say: Say) 
         labels: a CSV file of what the labels mean in the model's classes, see `load_label_map`; None where they are
             its classes, or the data description says it.
         say: is told what is left out.
+        check: is asked before the network sees the images, which takes minutes or more.
 
     Raises:
         UserError: the images are not there, or a label has no meaning.
@@ -94,13 +101,41 @@ def look(bundle: Bundle, data: str | Path, labels: str | Path | None, say: Say) 
     source = source.select(found.good)
     groups = joined_groups(group_duplicates(found.phash[found.good], found.gray[found.good]), source.groups)
     meant = meant_by(source, bundle.classes, data, labels)
+    members = np.array(meant.members)
+    check(meant.allowed, members, groups)
     say(f"looking at {len(source):,} images")
     batches = EvalBatches(
         source, np.arange(len(source)), bundle.preprocessing, bundle.config["eval"]["batch_size"]
     )
     features = compute_features(bundle, batches)
     weights = mixture.weights if mixture else {}
-    return Seen(features, meant.allowed, np.array(meant.members), groups, weights, meant.materials)
+    return Seen(features, meant.allowed, members, groups, weights, meant.materials)
+
+
+def sources_in_turn(allowed: np.ndarray, members: np.ndarray, groups: np.ndarray) -> list[str]:
+    """Returns the sources that can be left out in turn; takes what `Seen` holds.
+
+    Raises:
+        UserError: there are not two, or nothing is left to learn from without one.
+    """
+    shown = allowed.any(axis=1)
+    names: list[str] = list(dict.fromkeys(members[shown].tolist()))
+    if len(names) < 2:
+        raise UserError(
+            "--by=source: needs images of two sources that show classes, or more; a .toml description names them"
+        )
+    for name in names:
+        if not (_without(name, members, groups) & shown).any():
+            raise UserError(
+                f"--by=source: without {name} and its near-duplicates nothing is left to learn from"
+            )
+    return names
+
+
+def _without(name: str, members: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Returns which images are neither of a source nor near-duplicates of its images, bool [N]."""
+    mine = members == name
+    return ~mine & ~np.isin(groups, groups[mine])
 
 
 def crossval_by_source(bundle: Bundle, seen: Seen) -> dict[str, dict[str, Any]]:
@@ -120,20 +155,8 @@ def crossval_by_source(bundle: Bundle, seen: Seen) -> dict[str, dict[str, Any]]:
         UserError: there are not two sources to learn from in turn.
     """
     shown = np.asarray(seen.allowed.any(axis=1))
-    names = list(dict.fromkeys(seen.members[shown].tolist()))
-    if len(names) < 2:
-        raise UserError(
-            "--by=source: needs images of two sources that show classes, or more; a .toml description names them"
-        )
-    out: dict[str, np.ndarray] = {}
-    for name in names:
-        mine = seen.members == name
-        others = ~mine & ~np.isin(seen.groups, seen.groups[mine])
-        if not (others & shown).any():
-            raise UserError(
-                f"--by=source: without {name} and its near-duplicates nothing is left to learn from"
-            )
-        out[name] = _fitted(bundle, seen, others, None)
+    names = sources_in_turn(seen.allowed, seen.members, seen.groups)
+    out = {name: _fitted(bundle, seen, _without(name, seen.members, seen.groups), None) for name in names}
     scores: dict[str, dict[str, Any]] = {}
     for name in names:
         mine = seen.members == name
@@ -152,6 +175,16 @@ def crossval_by_source(bundle: Bundle, seen: Seen) -> dict[str, dict[str, Any]]:
             seen.materials,
         )
     return scores
+
+
+def check_enough(allowed: np.ndarray, members: np.ndarray, groups: np.ndarray) -> None:
+    """Raises a UserError where images are too few to adapt to; takes what `Seen` holds."""
+    count = len(np.unique(groups[allowed.any(axis=1)]))
+    if count < FEWEST:
+        raise UserError(
+            f"adapt: needs {FEWEST} different labeled images or more, has {count}: near-duplicates, and images of "
+            "one group, count as one"
+        )
 
 
 def adapt(bundle: Bundle, seen: Seen, out: Path) -> dict[str, Any]:
@@ -188,12 +221,8 @@ def taught_by(bundle: Bundle, seen: Seen) -> tuple[Bundle | None, dict[str, Any]
         UserError: there are too few images.
     """
     rows = np.asarray(seen.allowed.any(axis=1))
-    groups, group_of, sizes = np.unique(seen.groups[rows], return_inverse=True, return_counts=True)
-    if len(groups) < FEWEST:
-        raise UserError(
-            f"adapt: needs {FEWEST} different labeled images or more, has {len(groups)}: near-duplicates, and "
-            "images of one group, count as one"
-        )
+    check_enough(seen.allowed, seen.members, seen.groups)
+    _, group_of, sizes = np.unique(seen.groups[rows], return_inverse=True, return_counts=True)
     folds = _folds(seen.groups, rows)
     before = logits_of(bundle, seen.features)
     after = before.copy()

@@ -9,7 +9,7 @@ from wastejax.data.sources import check_outside
 from wastejax.errors import Unlabeled, UserError
 from wastejax.files import check_folder
 from wastejax.progress import Say
-from wastejax.training.cameras import adapt, look
+from wastejax.training.cameras import adapt, check_enough, look
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
     bundle = load_bundle(args.model or default_bundle())
     bundle.needs_one_label("adapt")
     try:
-        seen = look(bundle, args.data, args.labels, say)
+        seen = look(bundle, args.data, args.labels, say, check_enough)
     except Unlabeled as error:
         raise UserError(
             f"{error}: without labels a model does not get better (docs/guides/another-camera.md says what was "

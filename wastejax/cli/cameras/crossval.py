@@ -11,7 +11,7 @@ from wastejax.errors import UserError
 from wastejax.evaluation.report.sources import source_table
 from wastejax.files import check_file, check_unread
 from wastejax.progress import Say
-from wastejax.training.cameras import crossval_by_source, look
+from wastejax.training.cameras import crossval_by_source, look, sources_in_turn
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
         )
     bundle = load_bundle(args.model or default_bundle())
     bundle.needs_one_label("crossval")
-    scores = crossval_by_source(bundle, look(bundle, args.data, None, say))
+    scores = crossval_by_source(bundle, look(bundle, args.data, None, say, sources_in_turn))
     say("Each source by a classifier that was fitted to the others, on the network as it is:")
     for line in source_table(scores):
         say(line)
