@@ -80,7 +80,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
     with Bars() as progress:
         write_shards(
             folder,
-            Rows(found.source, found.groups, np.asarray(found.splits), found.phash),
+            Rows(found.source, found.groups, np.asarray(found.splits), np.asarray(found.phash)),
             {"notes": found.notes, "skipped": found.skipped, "made": made},
             args.shard_size,
             lambda done, total: progress("writing", done, total),
