@@ -10,8 +10,9 @@ from PIL import Image
 from scipy.special import softmax
 
 from tests.small_models import CLASSES, draw_images, write_bundle
-from wastejax.bundle import load_bundle
+from wastejax.bundle import keep_calibration, load_bundle
 from wastejax.errors import UserError
+from wastejax.evaluation.composition import stored_confusion
 from wastejax.main import dispatch
 from wastejax.training.cameras import (
     Seen,
@@ -83,6 +84,13 @@ def test_a_model_learns_ones_own_camera_only_where_that_helps(bundle, tmp_path):
     few = Seen(mine.features[:5], mine.allowed[:5], mine.members[:5], mine.groups[:5], {})
     with pytest.raises(UserError, match="needs 10 different labeled images or more, has 5"):
         adapt(bundle, few, tmp_path / "few")
+
+
+def test_an_adapted_model_no_longer_expects_all_classes_equally_often(bundle, tmp_path):
+    balanced = bundle.config | {"data": {"balanced_sampling": True}, "loss": {"class_weights": True}}
+    assert adapt(replace(bundle, config=balanced), seen(bundle, 1.0), tmp_path / "mine")["written"]
+    keep_calibration(tmp_path / "mine", 1.0, {}, np.eye(len(CLASSES), dtype=int).tolist())
+    assert not stored_confusion(tmp_path / "mine", len(CLASSES)).explains
 
 
 def test_copies_of_an_image_do_not_make_a_gain_surer(bundle, monkeypatch):

@@ -203,7 +203,11 @@ def adapt(bundle: Bundle, seen: Seen, out: Path) -> dict[str, Any]:
     """
     taught, result = taught_by(bundle, seen)
     if taught is not None:
-        save_bundle(out, replace(taught, path=out, metrics={}, confusion=None, prior=()))
+        # Its last layer has seen classes as often as they come here, whatever the recipe weighed.
+        data = bundle.config["data"] | {"balanced_sampling": False}
+        loss = bundle.config.get("loss", {}) | {"class_weights": False}
+        config = bundle.config | {"data": data, "loss": loss}
+        save_bundle(out, replace(taught, config=config, path=out, metrics={}, confusion=None, prior=()))
         load_bundle(out)  # it can be read again
     return result | {"written": taught is not None}
 
