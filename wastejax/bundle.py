@@ -237,6 +237,11 @@ def keep_class_thresholds(path: Path, thresholds: Sequence[float]) -> None:
     _keep(path, class_thresholds=list(thresholds))
 
 
+def keep_config(path: Path, config: dict[str, Any]) -> None:
+    """Replaces the config of the bundle in `path`, as where its images have moved, and nothing else."""
+    _keep(path, config=config)
+
+
 def _keep(path: Path, **changed: Any) -> None:
     about = json.loads((path / "bundle.json").read_bytes())
     about.pop(_ORIGIN, None)  # another export would not bring it back

@@ -15,7 +15,7 @@ from wastejax.data.collections.shards import Rows, write_shards
 from wastejax.data.duplicates import scan
 from wastejax.data.sources import open_folder
 from wastejax.errors import UserError
-from wastejax.training.claim import claim, is_longer, lengthen, unused
+from wastejax.training.claim import claim, is_longer, renew, unused
 from wastejax.training.train import _data, _take, command_line, default_folder, train
 
 
@@ -174,7 +174,7 @@ def test_where_epochs_may_not_grow_the_way_is_named(held, keys):
 def test_a_lengthened_run_is_no_longer_finished(held):
     (held / "report.json").write_text("{}")
     config = recipe(*TEN, "train.epochs=20")
-    lengthen(held, config)
+    renew(held, config)
     assert not (held / "report.json").exists()
     assert json.loads((held / "config.json").read_text())["train"]["epochs"] == 20
     assert claim(held, config) and not is_longer(held, config)

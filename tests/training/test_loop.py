@@ -16,6 +16,7 @@ from wastejax.bundle import load_bundle
 from wastejax.config import load_recipe
 from wastejax.data.taxonomy import KOREA
 from wastejax.errors import UserError
+from wastejax.evaluation.images import Asked, asked_images
 from wastejax.runtime.stop import Stop
 from wastejax.training import loop
 from wastejax.training.display import Display
@@ -101,22 +102,28 @@ def test_the_learning_rate_that_is_shown_is_what_the_plateau_left_of_it(monkeypa
     assert "lr 0.05 " in display._bar.tasks[0].fields["text"]
 
 
-def test_a_run_ends_with_the_rules_that_it_began_with(tmp_path, monkeypatch):
-    """Their file is edited while it is stopped, and is broken once it goes on."""
-    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
-    rules, begun = tmp_path / "mine.toml", KOREA.read_text(encoding="utf-8")
-    rules.write_text(begun.replace('name = "', 'name = "Begun ', 1), encoding="utf-8")
+def trained(run, images, say, *keys):
+    """Trains a tiny network on 32 pixels."""
     keys = [
         *(
             "model.size=tiny",
             "data.image_size=32",
             "data.workers=0",
-            f"data.taxonomy={rules}",
             "eval.bootstrap=10",
+            f"data.dir={images}",
         ),
         *("train.epochs=1", "train.batch_size=16", "optim.warmup_epochs=0", "optim.sharpness.name=none"),
-        f"data.dir={draw_images(tmp_path / 'images', 40)}",
+        *keys,
     ]
+    train("pyramidnet_asam", [f"--config.{key}" for key in keys], run, say)
+
+
+def test_a_run_ends_with_the_rules_that_it_began_with(tmp_path, monkeypatch):
+    """Their file is edited while it is stopped, and is broken once it goes on."""
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+    rules, begun = tmp_path / "mine.toml", KOREA.read_text(encoding="utf-8")
+    rules.write_text(begun.replace('name = "', 'name = "Begun ', 1), encoding="utf-8")
+    images = draw_images(tmp_path / "images", 40)
 
     def until(what: str):
         def say(line: str):
@@ -125,10 +132,36 @@ def test_a_run_ends_with_the_rules_that_it_began_with(tmp_path, monkeypatch):
                 if what:
                     raise InterruptedError
 
-        train("pyramidnet_asam", [f"--config.{key}" for key in keys], tmp_path / "run", say)
+        trained(tmp_path / "run", images, say, f"data.taxonomy={rules}")
 
     with pytest.raises(InterruptedError):
         until(begun.replace('name = "', 'name = "Edited ', 1))
     until("")
     assert load_bundle(tmp_path / "run").taxonomy.name.startswith("Begun ")
     assert (tmp_path / "run" / "report.json").is_file()
+
+
+def test_a_run_that_went_on_with_moved_images_is_finished_and_scored_where_they_are_now(
+    tmp_path, monkeypatch
+):
+    """Also where its best epoch was before that."""
+    monkeypatch.setenv("WASTEJAX_CACHE", str(tmp_path / "cache"))
+    accuracies = iter([1.0, 0.0])
+    monkeypatch.setattr(loop, "evaluate", lambda run, variables: {"top1": next(accuracies), "loss": 1.0})
+    images, run, said = draw_images(tmp_path / "images", 40), tmp_path / "run", []
+    two_epochs = ("train.epochs=2", "data.progressive=32,32")
+
+    def say(line: str):
+        said.append(line)
+        if line.startswith("epoch 2: training at") and images.is_dir():
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        trained(run, images, say, *two_epochs)
+    moved = images.rename(tmp_path / "moved")
+    for _ in range(2):
+        trained(run, moved, say, *two_epochs)
+    assert said[-1].startswith("this run is finished")
+    assert json.loads((run / "report.json").read_text())["facts"]["best_epoch"] == 1
+    source, test = asked_images(Asked(run), load_bundle(run).config)
+    assert len(test) == 5 and source.read(0)  # eight images a class are dealt 5, 2 and 1

@@ -78,8 +78,11 @@ def is_longer(workdir: Path, config: ConfigDict) -> bool:
     )
 
 
-def lengthen(workdir: Path, config: ConfigDict) -> None:
-    """Makes a run that may be finished one that has more epochs to go; a kill in between leaves either."""
+def renew(workdir: Path, config: ConfigDict) -> None:
+    """Gives a run the config that it goes on with: it may have more epochs to go, or its images elsewhere.
+
+    A kill in between leaves the run that it was, or one that is not finished.
+    """
     (workdir / "report.json").unlink(missing_ok=True)
     write_text(workdir / "config.json", configs.to_json(config))
 

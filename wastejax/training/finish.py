@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from wastejax.bundle import Bundle, load_bundle
+from wastejax.bundle import Bundle, keep_config, load_bundle
 from wastejax.data import pipeline
 from wastejax.data.formats.source import SEPARATOR
 from wastejax.data.split import SPLITS
@@ -37,6 +37,9 @@ def finish(run: Run, record: Record, facts: dict[str, Any]) -> dict[str, Any]:
     Returns:
         The test scores. report.json is written last: it marks the run as finished.
     """
+    keep_config(
+        run.workdir / "bundle", run.config.to_dict()
+    )  # the best epoch may lie before a move of the images
     bundle = load_bundle(run.workdir)
     several = bundle.multilabel
     scores = _score_several(run, bundle) if several else _score(run, bundle)

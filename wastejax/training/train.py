@@ -25,7 +25,7 @@ from wastejax.data.taxonomy import COUNTRIES, load_taxonomy
 from wastejax.errors import ConfigError, UserError
 from wastejax.files import check_folder, user_path, write_bytes, write_json, write_text
 from wastejax.progress import Say
-from wastejax.training.claim import BEGUN, IDENTITY, RULES, SHARDS, begun, claim, is_longer, lengthen, unused
+from wastejax.training.claim import BEGUN, IDENTITY, RULES, SHARDS, begun, claim, is_longer, renew, unused
 
 if TYPE_CHECKING:
     from wastejax.runtime.stop import Stop
@@ -219,8 +219,8 @@ def _train(
     dataset = _data(config, folder, known, say)
     for line in advice(config, dataset):
         say(f"note: {line}")
-    if longer and mesh.first:
-        lengthen(folder, config)
+    if known and mesh.first:
+        renew(folder, config)
     with _taken(folder, config, dataset) if not known and mesh.first else nullcontext():
         run, state = set_up(config, folder, dataset, mesh, say)
     record = fit(run, state, stop)
