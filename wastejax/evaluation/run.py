@@ -132,7 +132,7 @@ def _review(
         given = corrections_of_run(manifest.parent)
     rows = {} if given is None else given.named_as(source.names).rows
     doubts = [doubt for doubt in doubts if source.names[doubt.index] not in rows]
-    title = f"Mistakes of {path.stem if asked.model is None else Path(asked.model).resolve().name}"
+    title = f"Mistakes of {Path(asked.model).resolve().name if asked.model else 'the bundled model'}"
     count = write_review(path, title, source, doubts, bundle.classes, rows)
     say(f"written: {path}, {count:,} of {len(doubts):,} mistakes, to correct labels in a browser")
 
