@@ -44,7 +44,9 @@ compare a b --corrections=c.csv: --corrections: only with --data
 compare a b --labels=l.csv --data=d --corrections=c.csv: --corrections: only without --labels
 compare a b --labels=l.csv: --labels: only with --data
 compare a b --labels=l.csv --data=d --split=test: --split: only without --labels
-audit --collected=c --out=o --write-manifest: --write-manifest: not with --collected
+audit --collected=c --out=o --write-manifest: --write-manifest: only with --data
+audit --collected=c --out=o --split=m.csv: --split: only with --data
+audit --collected=c --out=o --workers=ray: --workers: only with --data
 shard --data=d --out=o --manifest=m.csv --ratios=8,1,1: --ratios: only without --manifest
 shard --data=d --out=o --manifest=m.csv --group=none: --group: only without --manifest
 shard --data=d --out=o --manifest=m.csv --hamming=2: --hamming: only without --manifest

@@ -5,7 +5,6 @@ import argparse
 from wastejax.auditing.collected import review_collected
 from wastejax.auditing.run import Options, audit_folder
 from wastejax.cli import add_ray_arguments, only
-from wastejax.errors import UserError
 from wastejax.progress import Bars, Listener, Say
 
 
@@ -52,11 +51,9 @@ def run(args: argparse.Namespace, say: Say) -> None:
         UserError: the data, the manifest or the model is not there, or `out` lies in the data.
     """
     only(args, args.workers == "ray", "with --workers=ray", address=None)
+    of_data = {"split": None, "model": None, "write_manifest": False, "workers": "local"}
+    only(args, not args.collected, "with --data", **of_data)
     if args.collected:
-        only(args, False, "with --data", workers="local")
-        for name in ("split", "model", "write_manifest"):
-            if getattr(args, name):
-                raise UserError(f"--{name.replace('_', '-')}: not with --collected")
         review_collected(args.collected, args.out, args.corrections, say)
         return
     with Bars() as progress:
