@@ -12,9 +12,17 @@ from wastejax.files import write_text
 
 EPOCHS = "train.epochs"
 SHARDS = "shards.txt"  # in a run: the digest of the shards that it began with
+TEACHER = "teacher.txt"  # in a run: the digest of the weights of the teacher that it began with
 RULES = "taxonomy.json"  # in a run: the rules for its classes as it began, whatever becomes of their file
 BEGUN = "config.json.partial"  # is there while a run takes its folder, and stays if it is killed then
-IDENTITY = ("manifest.csv", DATA, RULES, SHARDS, CORRECTIONS)  # what it takes it with, before config.json
+IDENTITY = (
+    "manifest.csv",
+    DATA,
+    RULES,
+    SHARDS,
+    TEACHER,
+    CORRECTIONS,
+)  # what it takes it with, before config.json
 _REPLACED = ("report.md", "report.json", "metrics.csv", "bundle", "checkpoints", "figures")
 
 

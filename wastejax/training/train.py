@@ -25,7 +25,18 @@ from wastejax.data.taxonomy import COUNTRIES, load_taxonomy
 from wastejax.errors import ConfigError, UserError
 from wastejax.files import check_folder, user_path, write_bytes, write_json, write_text
 from wastejax.progress import Say
-from wastejax.training.claim import BEGUN, IDENTITY, RULES, SHARDS, begun, claim, is_longer, renew, unused
+from wastejax.training.claim import (
+    BEGUN,
+    IDENTITY,
+    RULES,
+    SHARDS,
+    TEACHER,
+    begun,
+    claim,
+    is_longer,
+    renew,
+    unused,
+)
 
 if TYPE_CHECKING:
     from wastejax.runtime.stop import Stop
@@ -216,6 +227,8 @@ def _train(
     if known and not longer and (folder / "report.json").is_file():
         say(f"this run is finished: see {folder / 'report.md'}; to train again: {anew}")
         return folder
+    if known:
+        _check_teacher(folder, config, anew)
     dataset = _data(config, folder, known, say)
     for line in advice(config, dataset):
         say(f"note: {line}")
@@ -306,6 +319,24 @@ def _check_corrections(folder: Path, config: ConfigDict, anew: str) -> None:
     raise UserError(f"{CORRECTIONS}: {problem}; give those it began with, or train again: {anew}")
 
 
+def _check_teacher(folder: Path, config: ConfigDict, anew: str) -> None:
+    """Raises a UserError where a run is to be resumed with another teacher than it began with."""
+    kept = folder / TEACHER  # a run of an earlier version has none
+    if config.distill.teacher and kept.is_file() and kept.read_text() != _digest_of_teacher(config):
+        raise UserError(
+            f"config.distill.teacher: {config.distill.teacher} has changed since the run began; give the one "
+            f"it began with, or train again: {anew}"
+        )
+
+
+def _digest_of_teacher(config: ConfigDict) -> str:
+    """Returns the SHA-256 of the weights of a run's teacher."""
+    from wastejax.bundle import digests
+    from wastejax.training.step.teacher import open_teacher
+
+    return digests(open_teacher(config.distill).path)[0]
+
+
 def _take(folder: Path, config: ConfigDict, dataset: Dataset) -> None:
     """Writes what identifies a run; config.json has its name last, since it is what makes the folder a run."""
     from wastejax.data.split import save_manifest
@@ -318,6 +349,8 @@ def _take(folder: Path, config: ConfigDict, dataset: Dataset) -> None:
     write_json(folder / RULES, rules.to_dict())
     if dataset.digest:
         write_text(folder / SHARDS, dataset.digest)
+    if config.distill.teacher:
+        write_text(folder / TEACHER, _digest_of_teacher(config))
     if dataset.corrections is not None:
         write_bytes(folder / NAME, dataset.corrections.content)
     (folder / BEGUN).replace(folder / "config.json")
