@@ -130,7 +130,7 @@ def test_boxes_are_cut_with_the_margin_of_the_run(boxes, tmp_path, monkeypatch, 
         ("compare", lambda: compare_models("x", "x", Asked(None, boxes), labels="map.csv")),
     ):
         monkeypatch.setattr(f"wastejax.evaluation.{module}.load_bundle", lambda *args: model)
-        monkeypatch.setattr(f"wastejax.evaluation.{module}.meant_by", meant_by)
+        monkeypatch.setattr("wastejax.evaluation.images.meant_by", meant_by)
         with pytest.raises(InterruptedError):
             score()
     foreign, _ = _foreign(Asked("x", boxes), None, model.config, lambda line: None)

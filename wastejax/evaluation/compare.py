@@ -9,9 +9,8 @@ import numpy as np
 
 from wastejax.bundle import Bundle, load_bundle
 from wastejax.data.corrections import Changes
-from wastejax.data.description.meant import Meant, meant_by, open_labeled
+from wastejax.data.description.meant import Meant, meant_by
 from wastejax.data.drawing.dataset import embedded
-from wastejax.data.formats.boxes import Reading
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.prepare import one_class
 from wastejax.data.sources import Source
@@ -21,11 +20,11 @@ from wastejax.evaluation.by_source import answers_to, right_of, score_meant, tel
 from wastejax.evaluation.evaluate import Evaluation, evaluate
 from wastejax.evaluation.images import (
     Asked,
+    explained_images,
     given_images,
     own_source,
     readable,
     run_changes,
-    unseen_images,
 )
 from wastejax.evaluation.metrics import LEVEL, bin_answers, log_softmax, score
 from wastejax.progress import Say
@@ -139,13 +138,7 @@ def _images(
 ) -> tuple[Source, np.ndarray]:
     """Returns the images that both are scored on, and their indices."""
     if labels is not None:
-        if not asked.data or asked.split:
-            raise UserError("--labels: needs --data, the folder whose labels it explains, and no --split")
-        source = open_labeled(asked.data, labels, Reading.of(bundles[0].config))
-        source.tell_notes(say)
-        for bundle in bundles:
-            meant_by(source, bundle.classes, asked.data, labels)  # before images are compared
-        return source, unseen_images(source, paths, say)
+        return explained_images(asked, labels, paths, bundles, say)
     if not asked.data:
         return _shared(paths, bundles, say)
     source, indices = given_images(asked, paths, bundles[0].config, say)

@@ -10,6 +10,7 @@ import numpy as np
 from wastejax.bundle import Bundle
 from wastejax.data.cache import cache_dir
 from wastejax.data.corrections import Changes, corrections_of_run, load_corrections
+from wastejax.data.description.meant import meant_by, open_labeled
 from wastejax.data.drawing.dataset import embedded
 from wastejax.data.duplicates import scan
 from wastejax.data.formats.boxes import Reading
@@ -186,17 +187,30 @@ def _of_classes(source: Source, names: Sequence[str], changes: Changes) -> np.nd
     return np.flatnonzero([label in names or now.get(name) in names for name, label in labels])
 
 
-def unseen_images(source: Source, models: Sequence[str | Path], say: Say) -> np.ndarray:
-    """Returns the images that no run learned from, int64, where labels are not classes of the models.
+def explained_images(
+    asked: Asked, labels: str | Path, models: Sequence[str | Path], bundles: Sequence[Bundle], say: Say
+) -> tuple[Source, np.ndarray]:
+    """Returns images whose labels are explained, and those that no run learned from, int64.
 
     They are known again by their content alone; where there are no others, all of them are scored, which is said.
 
     Args:
-        source: the images, all of `--data`.
+        asked: the images; its `model` is not read.
+        labels: what their labels mean, see `meant_by`.
         models: runs or bundles.
+        bundles: loaded bundles; boxes are cut as for the first.
         say: is told what is left out, and why.
+
+    Raises:
+        UserError: the images cannot be read, or a label has no meaning.
     """
-    return _unseen(_known(source, models, by_label=False), say, "")
+    if not asked.data or asked.split:
+        raise UserError("--labels: needs --data, the folder whose labels it explains, and no --split")
+    source = open_labeled(asked.data, labels, Reading.of(bundles[0].config))
+    source.tell_notes(say)
+    for bundle in bundles:
+        meant_by(source, bundle.classes, asked.data, labels)  # before images are compared
+    return source, _unseen(_known(source, models, by_label=False), say, "")
 
 
 def _known(source: Source, models: Sequence[str | Path], by_label: bool = True) -> np.ndarray:

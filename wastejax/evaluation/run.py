@@ -10,7 +10,7 @@ import numpy as np
 from wastejax.bundle import Bundle, default_bundle, load_bundle
 from wastejax.bundled import FOLDER
 from wastejax.data.corrections import corrections_of_run, load_corrections
-from wastejax.data.description.meant import meant_by, open_labeled
+from wastejax.data.description.meant import meant_by
 from wastejax.data.formats.boxes import Reading
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.prepare import images_of, one_class
@@ -24,10 +24,10 @@ from wastejax.evaluation.images import (
     Asked,
     asked_images,
     changes_asked,
+    explained_images,
     manifest_of,
     own_source,
     readable,
-    unseen_images,
 )
 from wastejax.evaluation.report.review import Doubt, mistakes, mistakes_of_several, write_review
 from wastejax.evaluation.trust import Calibration, calibrate_bundle, choose_thresholds_of, score_trust
@@ -176,17 +176,13 @@ def evaluate_labels(
     Raises:
         UserError: something is not there, unreadable, or a label has no meaning.
     """
-    if not asked.data or asked.split:
-        raise UserError("--labels: needs --data, the folder whose labels it explains, and no --split")
     bundle = load_bundle(asked.model or default_bundle(), taxonomy)
     bundle.needs_one_label("--labels")
-    source = open_labeled(asked.data, labels, Reading.of(bundle.config))
-    source.tell_notes(say)
-    meant_by(source, bundle.classes, asked.data, labels)  # before anything slow
-    unseen = unseen_images(source, [asked.model] if asked.model else [], say)
+    models = [asked.model] if asked.model else []
+    source, unseen = explained_images(asked, labels, models, [bundle], say)
     indices = readable(source, unseen, asked, bundle, say)
     source = source.select(indices)
-    meant = meant_by(source, bundle.classes, asked.data, labels)
+    meant = meant_by(source, bundle.classes, str(asked.data), labels)
     tell_uncalibrated(bundle.path, bundle.thresholds, say)
     logits = answers_to(bundle, source, np.arange(len(source)))
     return score_meant(logits, meant, bundle.temperature, bundle.thresholds, bundle.bins_or_own)
