@@ -103,7 +103,7 @@ def place(tmp_path_factory) -> Path:
     return root
 
 
-def set_data(path: Path, **data: str) -> None:
+def set_data(path: Path, **data: str | float) -> None:
     """Changes the `data` section of a bundle's config."""
     file = path / "bundle" / "bundle.json"
     about = json.loads(file.read_text())
@@ -188,6 +188,21 @@ def test_corrections_of_either_run_hold_for_both(place, tmp_path, monkeypatch):
         f"note: scored by the corrected labels of {paths[0]} (1) and {paths[1]} (1); images that the runs' "
         "corrections label differently, left out: 2"
     )
+
+
+def test_margins_of_boxes_that_differ_are_said(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("WASTEJAX_CACHE", str(place / "cache"))
+    for name, margin in (("a", 0.25), ("b", 0.1), ("c", 0.1)):
+        shutil.copytree(place / "b", tmp_path / name)
+        set_data(tmp_path / name, box_margin=margin)
+    a, b, c = (str(tmp_path / name) for name in "abc")
+    said: list[str] = []
+    compare_models(a, b, Asked(), said.append)
+    assert said == [
+        f"note: boxes, if there are any, are cut with the margin of {a}, 0.25, for both; {b} has another, 0.1"
+    ]
+    compare_models(b, c, Asked(), said.append)
+    assert len(said) == 1
 
 
 def test_given_corrections_are_what_given_images_are_scored_by(place, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from wastejax.bundle import Bundle, load_bundle
 from wastejax.data.corrections import Changes
 from wastejax.data.description.meant import Meant, meant_by
 from wastejax.data.drawing.dataset import embedded
+from wastejax.data.formats.boxes import Reading
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.prepare import one_class
 from wastejax.data.sources import Source
@@ -115,6 +116,12 @@ def compare_models(
     bundles = [load_bundle(path) for path in (a, b)]
     for bundle in bundles:
         bundle.needs_one_label("compare")
+    margins = [Reading.of(bundle.config).margin for bundle in bundles]
+    if margins[0] != margins[1]:
+        say(
+            f"note: boxes, if there are any, are cut with the margin of {a}, {margins[0]:g}, for both; {b} has "
+            f"another, {margins[1]:g}"
+        )
     asked = replace(asked, partial=True)
     source, indices = _images((a, b), bundles, asked, labels, say)
     where = asked.data or source.origin
