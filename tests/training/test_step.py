@@ -304,5 +304,18 @@ def test_a_batch_with_allowed_classes_takes_the_step_of_their_losses():
     np.testing.assert_allclose(
         state.params["kernel"], start["params"]["kernel"] - 0.1 * x.T @ slope, rtol=1e-4, atol=1e-6
     )
-    right = data["allowed"][np.arange(8), logits.argmax(1)].mean()
+    right = data["allowed"][np.arange(8), logits.argmax(1)][~none].mean()
     np.testing.assert_allclose(metrics["top1"], right, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("shows", "accuracy"), [(5, 1.0), (0, 0.0)])
+def test_accuracy_in_training_is_of_the_images_that_show_a_class(shows, accuracy):
+    """The first part of the batch has none of them, or all of it."""
+    config, data, start = recipe("train.accumulate=4"), batch(), variables()
+    answers = ((data["image"] / 255).mean((1, 2)) @ start["params"]["kernel"]).argmax(1)
+    data["allowed"] = np.eye(CLASSES, dtype=bool)[answers]
+    data["allowed"][: 8 - shows] = False
+    tx = optim.make_optimizer(config.optim, lambda step: 0.1, None)
+    step = make_train_step(linear_model(), tx, config, Preprocessing(SIZE))
+    _, metrics = step(create_train_state(jax.tree.map(jnp.array, start), tx, config.optim), data)
+    np.testing.assert_allclose(metrics["top1"], accuracy)

@@ -62,7 +62,7 @@ def make_train_step(
         batch_stats, grads = state.batch_stats, jax.tree.map(jnp.zeros_like, state.params)
         loss = top1 = jnp.zeros(())
         # Unrolled: convolutions inside lax.scan are many times slower on a CPU.
-        right = _right(batch, model.num_classes)
+        right, counted = _right(batch, model.num_classes)
         for i, (x, t, meant) in enumerate(
             zip(*(jnp.split(a, parts) for a in (images, targets, right)), strict=True)
         ):
@@ -77,7 +77,7 @@ def make_train_step(
             batch_stats = new_stats
             grads = jax.tree.map(lambda a, b: a + b / parts, grads, g)
             loss += part / parts
-            top1 += jnp.mean(meant[jnp.arange(len(meant)), jnp.argmax(logits, -1)]) / parts
+            top1 += jnp.sum(meant[jnp.arange(len(meant)), jnp.argmax(logits, -1)]) / counted
         new_state = _update(tx, config.optim.ema_decay, state, grads, batch_stats)
         return new_state, {"loss": loss, "top1": top1, "grad_norm": optax.tree.norm(grads)}
 
@@ -121,10 +121,15 @@ def _loss(
     return loss_fn
 
 
-def _right(batch: dict[str, jax.Array], num_classes: int) -> jax.Array:
-    """Returns bool [B, C], the classes of which the likeliest counts as right."""
-    one = jax.nn.one_hot(batch["label"], num_classes, dtype=bool)
-    return batch.get("allowed", batch.get("shown", one))
+def _right(batch: dict[str, jax.Array], num_classes: int) -> tuple[jax.Array, Any]:
+    """Returns bool [B, C], the classes of which the likeliest counts as right, and for how many images it counts.
+
+    An image of none of the classes has no right answer, and validation leaves it out as well.
+    """
+    if "allowed" in batch:
+        return batch["allowed"], jnp.maximum(batch["allowed"].any(axis=1).sum(), 1)
+    right = batch.get("shown", jax.nn.one_hot(batch["label"], num_classes, dtype=bool))
+    return right, len(right)
 
 
 def _inputs(
