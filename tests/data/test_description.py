@@ -1,12 +1,14 @@
 """Several sources whose labels do not agree, as one set of images."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from configs.common import get_config
+from wastejax.config import apply_overrides, load_recipe
 from wastejax.data import pipeline
 from wastejax.data.description import open_description
 from wastejax.data.description.label_map import load_label_map
@@ -346,6 +348,14 @@ def test_training_refuses_what_needs_one_class_for_each_image(description):
     data = f"--config.data.dir={description}"
     with pytest.raises(ConfigError, match=r"config\.loss\.mixup: does not work with a data description"):
         resolve("mobilevit_ir", [data, "--config.loss.mixup=0.2"], lambda line: None)
+    with pytest.raises(ConfigError) as told:  # of a recipe that mixes images by itself
+        resolve("efficientnet_lite2", [data, "--config.data.leave_out=glass"], lambda line: None)
+    arguments = [word for word in shlex.split(str(told.value)) if word.startswith("--")]
+    given = [argument.partition("=")[0].removeprefix("--config.") for argument in arguments]
+    assert given == ["loss.mixup", "loss.cutmix", "data.leave_out"]
+    config = load_recipe("efficientnet_lite2")
+    apply_overrides(config, arguments)
+    assert (config.loss.mixup, config.loss.cutmix, config.data.leave_out) == (0, 0, ())
 
 
 def test_several_labels_leave_open_what_a_source_does_not_tell(tmp_path):

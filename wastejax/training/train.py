@@ -138,11 +138,12 @@ def _check_labels(config: ConfigDict) -> None:
 
 
 def _refuse(config: ConfigDict, keys: Sequence[str], what: str) -> None:
-    """Raises a ConfigError for the first of the keys that is set."""
-    for key in keys:
-        section, name = key.split(".")
-        if config[section][name]:
-            raise ConfigError(f"config.{key}", f"does not work with {what}; leave it off")
+    """Raises a ConfigError for those of the keys that are set, by the user or the recipe; none is by default."""
+    known, values = configs.keys(config), configs.flatten(config)
+    off = {key: known[key].default for key in keys if values[key]}
+    if off:
+        arguments = shlex.join(configs.as_arguments(off))
+        raise ConfigError(f"config.{next(iter(off))}", f"does not work with {what}; set {arguments}")
 
 
 def _check_fine_tuning(config: ConfigDict, begins: bool) -> None:
