@@ -15,11 +15,13 @@ from wastejax.cli import evaluate
 from wastejax.cli.compare import lines
 from wastejax.data import images
 from wastejax.data.description.meant import Meant
+from wastejax.deployment.export.images import chosen_images
 from wastejax.errors import UserError
 from wastejax.evaluation.by_source import score_by_source, score_meant
 from wastejax.evaluation.compare import compare_models
 from wastejax.evaluation.images import Asked
 from wastejax.evaluation.report.sources import source_table
+from wastejax.evaluation.robustness import measure_model
 from wastejax.evaluation.run import evaluate_labels, evaluate_model
 from wastejax.evaluation.selective import choose_threshold_surely
 
@@ -202,3 +204,11 @@ def test_a_description_whose_labels_all_mean_several_classes_or_none_is_scored_b
         with pytest.raises(UserError, match=f"^{option[:5]}.*means one class"):
             evaluate.run(main.parser("eval").parse_args([*command, "--calibrate", option]), said.append)
     assert (model / "bundle.json").read_bytes() == before
+    # What needs one class per image tells that there is none.
+    asked = Asked(model, mixture)
+    for needs_one in (
+        lambda: measure_model(asked),
+        lambda: chosen_images(asked, load_bundle(model), "test", 9),
+    ):
+        with pytest.raises(UserError, match=r"mix\.toml: no label there means exactly one class"):
+            needs_one()

@@ -162,6 +162,8 @@ def given_images(
     source, known = source.select(kept).with_shown_classes(), known[:, kept]
     single = one_class(source, np.arange(len(source)))
     if len(single) < len(source) and not asked.partial:
+        if not len(single):
+            raise UserError(f"--data: {folder}: no label there means exactly one class, which this needs")
         say(
             f"note: images whose label means several classes or none, left out: {len(source) - len(single):,}"
         )
