@@ -122,8 +122,7 @@ class Bundle:
     @cached_property
     def features(self) -> Callable[[Any], Any]:
         """The jitted network without its classifier: uint8 [B, S, S, 3] -> what that sees, float32 [B, D]."""
-        forward = self._forward("features")
-        return lambda images: forward(images).mean((1, 2))
+        return self._forward("pooled")
 
     @cached_property
     def _folded(self) -> tuple[Any, Any]:

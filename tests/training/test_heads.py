@@ -19,6 +19,7 @@ from wastejax.training.heads import (
     compute_features,
     fit_head,
     head_of,
+    logits_of,
     loss_and_slope,
     with_familiarity,
     with_head,
@@ -91,6 +92,16 @@ def test_features_and_head_of_a_bundle_give_its_logits(tmp_path):
     np.testing.assert_allclose(
         np.asarray(changed.logits(next(iter(batches))["image"]))[0], np.arange(5), atol=1e-6
     )
+
+
+def test_features_and_head_of_a_model_in_bfloat16_give_its_logits(tmp_path):
+    """Also where it is less sure of unfamiliar images."""
+    bundle = load_bundle(write_bundle(tmp_path / "bundle"))
+    bundle.config["model"] |= {"dtype": "bfloat16"}
+    images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    features = np.asarray(bundle.features(images))
+    for model in (bundle, with_familiarity(bundle, features[:4], slope=3.0, most=2)):
+        np.testing.assert_allclose(logits_of(model, features), np.asarray(model.logits(images)), atol=1e-4)
 
 
 def test_an_unfamiliar_image_is_answered_alike_but_less_surely(tmp_path):

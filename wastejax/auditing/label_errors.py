@@ -182,7 +182,5 @@ def _network(weights: str | Path) -> tuple[Callable, Preprocessing]:
         preprocessing, variables = bundle.preprocessing, bundle.variables
         model = create_model(bundle.config["model"], len(bundle.classes))
     variables = jax.device_put(variables)
-    forward = jit(
-        lambda v, images: model.features(v, preprocessing.normalize(images)).astype("float32").mean((1, 2))
-    )
+    forward = jit(lambda v, images: model.pooled(v, preprocessing.normalize(images)))
     return lambda images: forward(variables, images), preprocessing

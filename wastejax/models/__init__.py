@@ -22,6 +22,7 @@ from wastejax.config import family_keys
 from wastejax.errors import ConfigError, UserError, nearest
 from wastejax.models import efficientnetv2, mobilevit, pyramidnet, swin
 from wastejax.models.familiarity import COLLECTION, familiarity
+from wastejax.models.layers.blocks import pool
 from wastejax.models.layers.init import on_host
 
 Variables = dict[str, Any]
@@ -139,7 +140,7 @@ class Model:
             Logits [B, num_classes], float32; while training a pair of them and the new `batch_stats`.
         """
         if not train and COLLECTION in variables:
-            seen = self.features(variables, images).astype(jnp.float32).mean((1, 2))
+            seen = self.pooled(variables, images)
             head = variables["params"]["classifier"]
             return (seen @ head["kernel"] + head["bias"]) * familiarity(variables[COLLECTION], seen)
         if not train:
@@ -163,6 +164,13 @@ class Model:
     def features(self, variables: Variables, images: Array) -> Array:
         """Computes what the classifier averages over positions, [B, h, w, C], in the dtype of the config."""
         return cast(Array, self.module.apply(variables, images, features_only=True))
+
+    def pooled(self, variables: Variables, images: Array) -> Array:
+        """Computes what the classifier sees of each image, float32 [B, D]: to be jitted as a whole, as `apply` is.
+
+        XLA rounds what leaves a program to the dtype of the config, and need not before a mean within it.
+        """
+        return pool(self.features(variables, images))
 
     def dense(self, variables: Variables, images: Array) -> Array:
         """Computes logits at every position: the class activation maps (Zhou et al. 2016, eq. 2) of all classes.

@@ -51,7 +51,7 @@ def fold_batch_norm(model: Model, variables: Variables, image_size: int) -> Vari
 
 
 def apply_folded(model: Model, variables: Variables, images: Array, form: str = "apply") -> Any:
-    """Computes what `model.apply`, `dense` or `features` (`form`) does, from what `fold_batch_norm` made."""
+    """Computes what a method of the model (`form`) does, with the variables that `fold_batch_norm` made."""
 
     def only_shift(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if not _is_foldable(context.module):
