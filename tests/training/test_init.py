@@ -1,5 +1,6 @@
 """What a run starts from: weights of its own network, looked at before the images."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ from wastejax import config as configs
 from wastejax.bundle import Bundle, save_bundle
 from wastejax.config import load_recipe
 from wastejax.data.transforms import Preprocessing
-from wastejax.errors import UserError
+from wastejax.errors import ConfigError, UserError
 from wastejax.models import MODELS
 from wastejax.training.claim import claim
 from wastejax.training.init import initial_variables
@@ -41,7 +42,7 @@ def write_bundle(path, image_size=64):
 
 def arguments(weights):
     """Returns the overrides of a small network that starts from weights."""
-    keys = {"model.size": "tiny", "init.weights": weights, "data.dir": "."}
+    keys = {"model.size": "tiny", "init.weights": str(weights), "data.dir": "."}
     return configs.as_arguments(keys)
 
 
@@ -126,3 +127,20 @@ def test_a_recipe_decides_on_images_where_the_weights_do_not_say(tmp_path, monke
     (tmp_path / "run" / "config.json").write_text(configs.to_json(stored))
     with pytest.raises(UserError, match=r"another config: config\.data\.crop \(0\.5 -> "):
         claim(tmp_path / "run", resolve("swin", overrides, lambda line: None, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("said", "key"),
+    [
+        ({"interpolation": "random"}, "interpolation"),
+        ({"crop_pct": 1.5}, "crop"),
+        ({"input_size": [3, 8, 8]}, "image_size"),
+    ],
+)
+def test_what_weights_say_of_images_is_checked_as_the_keys_are(tmp_path, said, key):
+    timm = {"input_size": [3, 224, 224], "crop_pct": 0.9, "interpolation": "bicubic"}
+    timm |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": timm | said}))
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ConfigError, match=rf"^config\.data\.{key}: "):
+        resolve("swin", arguments(tmp_path / "model.safetensors"), lambda line: None)

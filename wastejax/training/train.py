@@ -106,6 +106,7 @@ def resolve(recipe: str, overrides: Sequence[str], say: Say, workdir: str | Path
     _check_labels(config)
     stored = begun(Path(workdir) if workdir else default_folder(recipe, config), config)
     follow_preprocessing(config, given, say, stored)
+    configs.check(config)  # also what the weights say of images
     models.check(config.model, config.data.image_size)
     for size in config.data.progressive:
         try:
