@@ -32,6 +32,13 @@ def test_of_the_bundles_there_are_an_export_replaces_only_one_of_the_same_model(
         assert {path: path.read_bytes() for path in (tmp_path / held).iterdir()} == before
 
 
+def test_an_exported_bundle_has_the_license_that_lies_beside_its_weights(tmp_path):
+    model = write_bundle(tmp_path / "model")
+    (model / "LICENSE-MODEL").write_text("for research")
+    export_model(Asked(model), Form("bundle"), tmp_path / "out")
+    assert (tmp_path / "out" / "LICENSE-MODEL").read_text() == "for research"
+
+
 def test_a_chunk_without_a_readable_image_is_checked_like_any_other(tmp_path):
     predictor = load_jax(write_bundle(tmp_path / "model"))
     side = predictor.preprocessing.image_size

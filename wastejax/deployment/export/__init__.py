@@ -1,6 +1,7 @@
 """A trained model as one file that other programs run, checked against the model itself."""
 
 import importlib.util
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -245,6 +246,9 @@ def export_model(
     bundle = load_bundle(asked.model or default_bundle(), taxonomy)
     if form.name == "bundle":
         save_bundle(target, bundle, STORED[form.precision], digests(bundle.path)[0])
+        licence = bundle.path / "LICENSE-MODEL"
+        if licence.is_file():  # bundle.json may name it
+            shutil.copyfile(licence, target / licence.name)
         return Exported(target, sum(file.stat().st_size for file in target.iterdir()))
     eight = form.precision in ("int8", "integer")
     calibration = calibration_images(asked, bundle, calibrate) if eight else None
