@@ -1,7 +1,11 @@
 """`predict --out` by models of several labels, by those that name nothing, and of Parquet files that name files."""
 
+import contextlib
+import errno
 import io
+import os
 import re
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +18,12 @@ from small_models import write_bundle
 from test_many import mean_colors, rows_of
 
 from wastejax.cli.many import predict as command
+from wastejax.data.collections import parts
 from wastejax.data.collections.parts import parts_of
 from wastejax.deployment.images import find
 from wastejax.deployment.many import job
 from wastejax.deployment.many.job import Asked, predict_parts
+from wastejax.deployment.many.part_file import Counts
 from wastejax.errors import UserError
 from wastejax.main import dispatch, parser
 
@@ -192,3 +198,60 @@ def test_only_what_a_killed_job_left_is_removed(tmp_path, monkeypatch):
             path.touch()
         predict_parts([str(tmp_path / "a.png")], tmp_path / "out", asked)
         assert own.exists() and left.exists() is not removed
+
+
+def cut_off(after: int, number: int, file) -> io.RawIOBase:
+    """A file whose connection breaks, or whose disk fails, after so many bytes."""
+
+    class Broken(io.RawIOBase):
+        left = after
+
+        def read(self, size: int = -1) -> bytes:
+            self.left -= size
+            if self.left < 0:
+                raise OSError(number, os.strerror(number))
+            return file.read(size)
+
+    return Broken()
+
+
+@pytest.mark.parametrize("number", [errno.ECONNRESET, errno.ETIMEDOUT, errno.ESTALE, errno.EIO])
+def test_a_connection_that_breaks_leaves_its_part_to_the_next_run(folder, monkeypatch, number):
+    monkeypatch.setattr(job, "load_engine", lambda *arguments: mean_colors())
+    with tarfile.open("s.tar", "w") as archive:
+        for i in range(20):
+            Image.new("RGB", (20, 20), (250, i, 0)).save("one.png")
+            archive.add("one.png", f"{i:02}.png")
+
+    @contextlib.contextmanager
+    def broken(place):
+        with Path(place).open("rb") as file:
+            yield cut_off(15_000, number, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "opened", broken)
+        with pytest.raises(UserError, match=r"s\.tar: cannot be read now .*the same command"):
+            predict_parts(["s.tar"], "out", Asked("model.onnx"))
+    assert not list(Path("out").glob("part-*.parquet"))
+    assert predict_parts(["s.tar"], "out", Asked("model.onnx")).now == Counts(20, 0)
+
+
+def test_an_image_whose_server_is_away_stops_the_job_and_one_that_is_gone_does_not(folder, monkeypatch):
+    monkeypatch.setattr(job, "load_engine", lambda *arguments: mean_colors())
+
+    def read(failure: Exception):
+        def one(path):
+            if Path(path).name == "b.png":
+                raise failure
+            return Path(path).read_bytes()
+
+        return one
+
+    busy = OSError("503, message='Service Unavailable'")
+    busy.__cause__ = RuntimeError()  # as `places` has what a protocol raises
+    for failure in (TimeoutError(), busy):
+        monkeypatch.setattr(parts, "read_file", read(failure))
+        with pytest.raises(UserError, match=r"images/b\.png: cannot be read now"):
+            predict_parts(["images"], "out", Asked("model.onnx"))
+    monkeypatch.setattr(parts, "read_file", read(FileNotFoundError(errno.ENOENT, "No such file")))
+    assert predict_parts(["images"], "out", Asked("model.onnx")).counts == Counts(4, 2)

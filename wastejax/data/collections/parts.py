@@ -4,6 +4,7 @@ A part is so many images of a folder, a tar shard (as WebDataset writes them) or
 (as Hugging Face's data sets do). It is names and no images, to be sent to another process or machine.
 """
 
+import errno
 import glob
 import hashlib
 import tarfile
@@ -34,6 +35,18 @@ TAR = (".tar", ".tar.gz", ".tgz")
 PARQUET = (".parquet",)
 _ENDINGS = EXTENSIONS | {".tar", ".gz", ".tgz", ".parquet"}  # as `each_image` sees them
 _ROWS = 64  # of a Parquet file in memory at once
+# Of a connection, a server or a share that fails for a while, which is no damage of an image.
+_PASSING = frozenset(
+    (
+        errno.EIO,
+        errno.ESTALE,
+        errno.EBUSY,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+    )
+)
 
 Load = Callable[[], bytes]  # raises OSError
 
@@ -149,10 +162,13 @@ def images(part: Part) -> Iterator[tuple[str, Load]]:
     """Yields the name of each image of a part with what reads it, which may be called in a thread.
 
     Where a shard cannot be read to its end, the last one is named like the shard and says why, as it is read.
+
+    Raises:
+        UserError: a connection or disk fails, also as an image is read: what it holds may be had another time.
     """
     if part.kind == "files":
         for place in part.places:
-            yield place, partial(read_place, place) if is_url(place) else partial(read_file, place)
+            yield place, partial(_had, place, partial(read_place if is_url(place) else read_file, place))
         return
     (place,) = part.places
     members = _members if part.kind == "tar" else _rows
@@ -161,8 +177,37 @@ def images(part: Part) -> Iterator[tuple[str, Load]]:
     except MissingPackage:
         raise
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+        _check_passing(place, error)
         why = reason(error) if isinstance(error, OSError | ValueError) else str(error)
         yield place, partial(_fail, f"cannot be read to its end ({why})")
+
+
+def _had(place: str, load: Load) -> bytes:
+    """Returns what `load` reads; raises a UserError where that may be had another time."""
+    try:
+        return load()
+    except OSError as error:
+        _check_passing(place, error)
+        raise
+
+
+def _check_passing(place: str, error: Exception) -> None:
+    """Raises a UserError for an error that says nothing of what a place holds: answers would be lost for good."""
+    if (
+        isinstance(error, ConnectionError | TimeoutError)
+        or (isinstance(error, OSError) and error.errno in _PASSING)
+        or (type(error) is OSError and _of_server(error.__cause__))
+    ):
+        why = reason(error) or type(error).__name__
+        raise UserError(
+            f"{place}: cannot be read now ({why}); give the same command again to go on, or leave it out"
+        ) from None
+
+
+def _of_server(cause: BaseException | None) -> bool:
+    """Returns whether a protocol failed (see `places`), other than by a wrong request, as HTTP's 4xx."""
+    status = getattr(cause, "status", 500)
+    return cause is not None and (status >= 500 or status in (408, 429))
 
 
 def _kind(place: str) -> str:
@@ -268,7 +313,11 @@ def _loader(place: str, value: Any) -> Load:
     path = value.get("path") if isinstance(value, dict) else None
     if data is not None:
         return partial(bytes, data)
-    return partial(_named, place, path) if path else partial(_fail, "the row holds no image")
+    return (
+        partial(_had, place, partial(_named, place, path))
+        if path
+        else partial(_fail, "the row holds no image")
+    )
 
 
 def _named(place: str, path: str) -> bytes:
