@@ -90,6 +90,16 @@ def test_a_small_domain_of_large_classes_has_its_share_of_each_split(each):
         assert counts(splits, (labels == label) & ~small) == [18, 6, 6]
 
 
+@pytest.mark.parametrize(("each", "expected"), [(5, [3, 1, 1]), (9, [5, 2, 2])])
+def test_a_few_images_of_each_class_in_a_domain_are_dealt_in_every_class(each, expected):
+    labels = np.r_[np.repeat(np.arange(5), 40), np.repeat(np.arange(5), each)]
+    domains = np.repeat(["theirs", "own"], [200, 5 * each])
+    splits = stratified_group_split(labels, domains, np.arange(len(labels)))
+    own = domains == "own"
+    for label in range(5):
+        assert counts(splits, own & (labels == label)) == expected
+
+
 def test_a_large_group_goes_to_train_and_the_rest_fills_up():
     labels, groups = np.zeros(100, int), np.concatenate([np.zeros(60, int), np.arange(1, 41)])
     splits = stratified_group_split(labels, [""] * 100, groups)

@@ -17,7 +17,7 @@ from wastejax.files import user_path
 SPLITS = ("train", "val", "test")
 _COLUMNS = ("file", "label", "domain", "group", "split")
 SAME_CONTENT = 8  # of 64 bits of two perceptual hashes may differ after an image was encoded anew
-_ENOUGH = 10  # images from which a class in a domain is dealt by itself; rounding would leave test too few
+_ENOUGH = 5  # images that are dealt 3:1:1 by themselves; of fewer, rounding would leave a split without any
 _LONG_NUMBER = 8  # digits of a group's number from which it is a name
 _MANIFEST_KEY = "config.data.split.manifest"
 
