@@ -91,7 +91,9 @@ def ground(tmp_path):
 
 
 def test_images_of_no_class_are_not_counted_as_images_of_the_first(ground):
-    with pytest.raises(ConfigError, match=r"too few images to split: class 'apple' \(0\)"):
+    with pytest.raises(
+        ConfigError, match=r"too few images whose label means one class to split: class 'apple' \(0\)"
+    ):
         prepare(ground('["apple", "can", "jar"]'), 17, None)
 
 

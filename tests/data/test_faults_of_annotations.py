@@ -180,7 +180,7 @@ def test_photographs_of_voc_without_a_file_are_counted_and_masks_are_not(tmp_pat
     voc(tmp_path / "Annotations/a.xml", "a.png")
     (tmp_path / "Annotations/.a.xml").write_text("of a Mac")
     (tmp_path / "ImageSets/Main").mkdir(parents=True)
-    (tmp_path / "ImageSets/Main/train.txt").write_text("a\nb\n")
+    (tmp_path / "ImageSets/Main/train.txt").write_text("a 1\nb -1\n")
     source = open_path(tmp_path, "--data", Reading(several=several))
     bare = "photographs without an XML file, left out: 2 (JPEGImages/b.png, JPEGImages/c.png)"
     assert len(source) == 1 and bare in source.notes

@@ -248,3 +248,13 @@ def test_a_yolo_set_of_one_split_is_undivided_and_described_beside_others_that_a
     )
     both = open_description(tmp_path / "data.toml").source
     assert len(both) == 4 and both.splits is None
+
+
+@pytest.mark.parametrize("role", ["val", "test"])
+def test_a_yolo_set_of_val_or_test_alone_stays_that(tmp_path, role):
+    (tmp_path / "labels").mkdir()
+    for i in range(2):
+        save(tmp_path / "images" / f"{i}.png")
+        (tmp_path / "labels" / f"{i}.txt").write_text(f"{i} .5 .5 .5 .5\n")
+    (tmp_path / "data.yaml").write_text(f"names: [can, jar]\n{role}: images\n")
+    assert open_path(tmp_path).splits == (role, role)

@@ -157,6 +157,7 @@ def test_folders_in_the_splits_of_a_class_are_fine_and_name_its_domains(tmp_path
     fill(tmp_path, "glass/train/default/2.png", "metal/train/kitchen/2.png")
     source = open_folder(tmp_path)
     assert source.classes == ("glass", "metal") and "real_world" in source.domains
+    assert source.notes == ("folders in the splits of classes, taken as no classes: kitchen",)
     for name, split, domain in zip(source.names, source.splits, source.domains, strict=True):
         assert split == name.split("/")[1]
         assert domain == next((d for d in ("default", "real_world") if f"/{d}/" in name), "")

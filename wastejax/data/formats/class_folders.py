@@ -138,6 +138,13 @@ def _layout(paths: list[Parts], key: str) -> _Layout:
             _refuse_copies({head: _inside(below, 1) for head, below in heads.items()}, key)
             splits = tuple(role_of(path[1]) or "" for path in paths)
             said = _said(set(zip((path[1] for path in paths), splits, strict=True)))
+            # They may be the real classes, of several data sets side by side.
+            deeper = {readable(path[2]) for path in paths if len(path) > 3} - {*DOMAINS}
+            said += (
+                (f"folders in the splits of classes, taken as no classes: {listed(deeper)}",)
+                if deeper
+                else ()
+            )
             return _Layout(dict.fromkeys(heads, 0), splits, said, within=True)
         _refuse_copies({head: _inside(below, _wrapper_depth(below)) for head, below in heads.items()}, key)
     _refuse_partly_split(paths, key)

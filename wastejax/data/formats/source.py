@@ -138,7 +138,12 @@ class Source:
     @property
     def label_names(self) -> list[str]:
         """N names: the `label_name` of each image."""
-        return [self.label_name(i) for i in range(len(self))]
+        several = self.allowed if self.shown is None else self.shown
+        if several is None:
+            return [self.classes[label] for label in self.labels]
+        rows, of = np.unique(several, axis=0, return_inverse=True)  # a few sets of classes, for many images
+        names = [SEPARATOR.join(self.classes[i] for i in np.flatnonzero(row)) for row in rows]
+        return [names[i] for i in of]
 
     def label_name(self, index: int) -> str:
         """Returns the class of an image; all it shows or its label can mean between semicolons, '' for none."""

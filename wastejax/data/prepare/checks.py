@@ -101,9 +101,10 @@ def check_opened(source: Source, after: Source, by_manifest: bool) -> list[str]:
     counts = zip(source.classes, shown.sum(axis=0), strict=True)
     few = [f"{name!r} ({count})" for name, count in counts if count < least and name in after.classes]
     if few:
+        which = "" if shown is source.meanings or source.allowed is None else " whose label means one class"
         raise ConfigError(
             "config.data.dir",
-            f"too few images to split: class {listed(few, _MOST)}; each class needs at least {least}",
+            f"too few images{which} to split: class {listed(few, _MOST)}; each class needs at least {least}",
         )
     return [] if by_manifest or source.splits is None else _check_given(after)
 
@@ -121,7 +122,8 @@ def check_all_left(after: Source, readable: Source) -> None:
 def _check_given(source: Source) -> list[str]:
     """Checks the splits that the data come in, and returns notes on classes that val or test lack."""
     splits = np.array(source.splits)
-    has = {split: _classes_of(source, source.meanings[splits == split]) for split in SPLITS}
+    contents, meanings = source.contents, source.meanings
+    has = {split: _classes_of(source, meanings[splits == split]) for split in SPLITS}
     if not has["train"]:
         raise ConfigError(
             "config.data.dir", f"has {' and '.join(s for s in SPLITS if has[s])}, and no train to learn from"
@@ -135,7 +137,11 @@ def _check_given(source: Source) -> list[str]:
     return [
         f"{split} has no images of {listed(lacking, _MOST)}: they are learned, and not scored there"
         for split in SPLITS[1:]
-        if has[split] and (lacking := has["train"] - _classes_of(source, source.contents[splits == split]))
+        # What is not given is taken from train.
+        if (
+            lacking := has["train"]
+            - _classes_of(source, contents[splits == (split if has[split] else "train")])
+        )
     ]
 
 
@@ -188,6 +194,8 @@ def check_splits(
         pool = mine & np.isin(splits, dealt)
         if not missing or (lasting is not None and name not in lasting):
             continue
+        if source.splits is not None and not np.any(mine) and np.any(meanings[:, label]):
+            continue  # it is learned, and not scored: `check_opened` has a note on it
         count, distinct = int(np.sum(pool)), len(np.unique(groups[pool]))
         lacking = f"class {name!r} has no image in {' and '.join(missing)}"
         if not count:

@@ -6,7 +6,7 @@ import numpy as np
 
 from wastejax.data.duplicates import exact_copies, group_duplicates, scene_groups
 from wastejax.data.sources import Source
-from wastejax.data.split import SPLITS, members_of, shorten
+from wastejax.data.split import SPLITS, shorten
 
 LARGE_GROUP = 0.05  # share of the set above which a group of near-duplicates is reported
 _FINE = 2  # Hamming distance that is advised where a scene makes all images alike
@@ -96,7 +96,9 @@ def _groups_at_odds(source: Source, twins: np.ndarray) -> int:
     if source.allowed is None:
         return _groups_with_several(twins, np.unique(source.label_names, return_inverse=True)[1])
     may_be = np.column_stack([source.allowed, ~source.allowed.any(axis=1)])
-    return sum(not may_be[group].all(axis=0).any() for group in members_of(twins))
+    order = np.argsort(twins, kind="stable")
+    starts = np.flatnonzero(np.diff(twins[order], prepend=-1))
+    return int(np.sum(~np.logical_and.reduceat(may_be[order], starts).any(axis=1)))
 
 
 def notes_on_given(given: np.ndarray, splits: np.ndarray, by_manifest: bool) -> list[str]:

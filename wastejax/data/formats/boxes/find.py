@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from wastejax.data.formats.boxes import Annotations, Box, Reading, Tag, as_source
 from wastejax.data.formats.source import Source
-from wastejax.data.formats.walk import not_read, walk
+from wastejax.data.formats.walk import is_image, not_read, walk
 from wastejax.errors import ConfigError
 
 AnyPath = TypeVar("AnyPath", bound=PurePath)
@@ -103,7 +103,9 @@ def ending_with(name: str, paths: Sequence[AnyPath]) -> list[AnyPath]:
     """Returns those paths that end with a whole name: with its folders too. An ending may be missing."""
     parts = PurePosixPath(name).parts
     whole = [path for path in paths if path.parts[-len(parts) :] == parts]
-    return whole or [path for path in paths if path.with_suffix("").parts[-len(parts) :] == parts]
+    if whole or is_image(name):
+        return whole
+    return [path for path in paths if path.with_suffix("").parts[-len(parts) :] == parts]
 
 
 def placed(names: Iterable[str], below: Mapping[str, Sequence[Path]]) -> dict[str, Path] | None:

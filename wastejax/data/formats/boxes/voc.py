@@ -1,5 +1,6 @@
 """Pascal VOC: an XML file of boxes for each image."""
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -182,7 +183,7 @@ def _listed(path: Path, files: Sequence[Path], key: str) -> tuple[dict[Path, str
             # Names may hold spaces, and may be followed by whether their images show a class.
             names = [_plain(part) for part in (line, line.rsplit(maxsplit=1)[0], line.split()[0])]
             named = next((called[part] for part in names if part in called), [])
-            unknown |= {} if named else {names[0]: None}
+            unknown |= {} if named else {re.sub(r"\s+-?[01]$", "", names[0]): None}
             for file in named:
                 keep_split(into, file, split, file.stem, listing, key)
     for file, split in both.items():

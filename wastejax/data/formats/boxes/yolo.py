@@ -63,9 +63,9 @@ def open_yolo(path: Path, key: str, reading: Reading) -> Source:
     found, passed_over = Found(), _PassedOver()
     found.photographs = _listed(path, content, key, passed_over)
     found.notes = passed_over.notes()
-    if len(roles := {*found.photographs.values()}) == 1:  # the format has no images without a split
+    if {*found.photographs.values()} == {"train"}:  # the format has no images without a split
         found.photographs = dict.fromkeys(found.photographs, "")
-        alone = f"no other split beside {roles.pop()!r}: its images are taken as undivided"
+        alone = "no other split beside 'train': its images are taken as undivided"
         found.notes += [] if path.name == CLASSES else [alone]
     labels = _label_files(found.photographs)
     for image in found.photographs:
