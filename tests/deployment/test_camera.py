@@ -222,8 +222,9 @@ def test_mistakes_are_one_line(camera_extra, monkeypatch, tmp_path):
 
     with pytest.raises(UserError, match="--heatmap: only with images"):
         predict("a.mp4", "--heatmap=d")
-    with pytest.raises(UserError, match="--every must be >= 0"):
-        predict("a.mp4", "--every=-1")
+    for every in ("-1", "nan", "inf"):
+        with pytest.raises(UserError, match="--every must be >= 0"):
+            predict("a.mp4", f"--every={every}")
     for name in ("a.mp4", "camera:0", "-"):
         with pytest.raises(UserError, match=f"--out: answers files of images, and {name} is .*; leave --out"):
             predict(name, f"--out={tmp_path / 'out'}", *(["--every=2"] if name != "-" else []))

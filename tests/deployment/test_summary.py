@@ -203,9 +203,17 @@ def test_the_command(tmp_path, capsys):
         (["--from=2026-11-02", "--to=2026-11-01"], "the end is not after the start"),
         (["--from=2036-01-01"], "none of 1 image was taken then"),
         ([f"--summary={tmp_path / '0.png'}"], "is a file"),
+        (["--from=2026-11-02", "-"], "nothing tells when an image on standard input was taken"),
     ):
         with pytest.raises(UserError, match=message):
             dispatch([*ask, *options, str(tmp_path / "0.png")])
+
+
+@pytest.mark.parametrize("place", ["mine", "mine/bundle", "mine.onnx"])
+def test_a_summary_names_the_run_and_not_the_bundle_in_it(tmp_path, place):
+    about = {"source": "a", "unit": "images", "from": None, "to": None}
+    found = summarize(model(tmp_path / place), answered(CLASSES[0]), about)
+    assert found["model"] == place.removesuffix("/bundle")
 
 
 @pytest.mark.parametrize("text", ["2026-W48", "2026W48", "2026-W48-2", "2026-w48", "48"])

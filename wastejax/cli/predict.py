@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -22,7 +23,7 @@ from wastejax.deployment.answers import WRITERS, Answer, answers, interpret, pri
 from wastejax.deployment.camera import only_stream, stream
 from wastejax.deployment.engines import ENGINES, load_engine
 from wastejax.deployment.heatmaps import dense_of, heat_map, save_drawn
-from wastejax.deployment.images import among, beside, find, read
+from wastejax.deployment.images import STDIN, among, beside, find, read
 from wastejax.deployment.predictor import Predictor, check_probability, nothing_named
 from wastejax.errors import MissingPackage, UserError
 from wastejax.files import check_folder
@@ -142,6 +143,8 @@ def run(args: argparse.Namespace, say: Say) -> int:
         raise UserError("--accuracy and --reject-below: give one of them")
     if args.reject_below is not None:
         check_probability(args.reject_below)
+    if not (0 <= (args.every or 0) < math.inf and 0 <= args.smoothing < 1):
+        raise UserError("--every must be >= 0, and --smoothing from 0 to below 1")
     if args.draw and not args.regions:
         raise UserError("--draw: only with --regions")
     if args.heatmap and args.regions:
@@ -196,6 +199,10 @@ def _span(args: argparse.Namespace, video: str | None) -> tuple[datetime | None,
     end = summary.parse_time(args.end, "--to", end=True)
     if (start or end) and video:
         raise UserError(f"--from, --to: are for images, and {video} is none")
+    if (start or end) and STDIN in args.images:
+        raise UserError(
+            "--from, --to: are for files; nothing tells when an image on standard input was taken"
+        )
     if start and end and start >= end:
         raise UserError(f"--from={args.start} --to={args.end}: the end is not after the start")
     return start, end
@@ -302,8 +309,6 @@ def _naming(args: argparse.Namespace, predictor: Predictor) -> tuple[Predictor, 
 def _frames(args: argparse.Namespace, predictor: Predictor, video: str) -> tuple[Any, Any]:
     """Returns the answers to come for the frames of a camera or video, and their writer."""
     every = args.every if args.every is not None else EVERY_OBJECT if args.regions else EVERY
-    if every < 0 or not 0 <= args.smoothing < 1:
-        raise UserError("--every must be >= 0, and --smoothing from 0 to below 1")
     if args.regions:
         answers, least = _region_answers(args, predictor)
         return answers.object_answers(predictor, video, every, least), answers.WRITERS[args.format]

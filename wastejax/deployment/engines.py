@@ -76,7 +76,7 @@ def load_engine(
         model: see `choose`.
         engine: see `choose`; where 'auto' fails to derive a file, or to read it, jax computes.
         taxonomy: see `load_predictor`.
-        threads: see `load_predictor`.
+        threads: see `load_predictor`; where 'auto' goes over to jax, which takes none, they are left out.
         say: is told what takes long; None for standard error.
         any_side: whether class maps of images of any sides are needed, see `Predictor`; where 'auto' derived a file
             that has none, jax computes.
@@ -101,11 +101,11 @@ def load_engine(
         if not auto:
             raise error from None
         # Where the bundle is at fault, that is said.
-        predictor = load_predictor(path, None, taxonomy, threads)
+        predictor = load_predictor(path, None, taxonomy)
         say(f"note: {chosen} cannot be used, jax computes instead: {error}")
         return predictor
     if any_side and not predictor.any_side and auto and _installed("jax"):
-        return load_predictor(path, None, taxonomy, threads)
+        return load_predictor(path, None, taxonomy)
     return replace(predictor, path=path)
 
 

@@ -48,6 +48,12 @@ class Predictor:
     class_thresholds: tuple[float, ...] | None = None
 
     @property
+    def name(self) -> str:
+        """The name of the run, of the folder of a bundle, or of a file."""
+        path = self.path.resolve()
+        return path.parent.name if path.name == "bundle" else path.name
+
+    @property
     def multilabel(self) -> bool:
         """Whether an image shows any number of classes."""
         return self.class_thresholds is not None

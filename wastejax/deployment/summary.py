@@ -98,7 +98,7 @@ def summarize(predictor: Predictor, counted: Counted, about: dict[str, Any]) -> 
     corrected = shares[0].corrected is not None
     weight = shares[0].weight if corrected else None
     return about | {
-        "model": predictor.path.resolve().name,
+        "model": predictor.name,
         "counted": int(counts.sum()),
         "rejected": counted.rejected,
         "unreadable": counted.unreadable,
