@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -331,3 +332,12 @@ def test_the_wanted_accuracy_decides_which_answers_are_marked(place):
     assert all(marked("--reject-below=1"))
     with pytest.raises(UserError, match="give one of them"):
         marked("--accuracy=0.9", "--reject-below=0.1")
+
+
+def test_objects_by_a_file_for_one_size_are_refused_before_any_output(tmp_path, monkeypatch, capsys):
+    images, bundle = draw_images(tmp_path / "images", 1), write_bundle(tmp_path / "bundle")
+    fixed = replace(load_predictor(bundle), any_side=False)
+    monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_, **__: fixed)
+    with pytest.raises(UserError, match=r"of one size alone, .* objects does not; leave --engine out"):
+        main.dispatch(["predict", f"--model={bundle}", "--regions", "--format=json", str(images)])
+    assert capsys.readouterr().out == ""

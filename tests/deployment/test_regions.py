@@ -58,6 +58,7 @@ FAKE = Predictor(
     load_taxonomy(),
     lambda images: softmax(by_color(images).mean((1, 2))),
     dense=by_color,
+    any_side=True,
 )
 SETTINGS = Settings((3.0,), (0.3, 0.45, 0.6, 0.75), 0.4, 0.1, growth=0.2, overlap=0.5, least=0.5)
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
