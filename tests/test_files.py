@@ -231,7 +231,7 @@ def test_what_is_being_built_is_not_taken_for_what_a_killed_build_has_left(tmp_p
     def make(item: int) -> np.ndarray:
         (partial,) = tmp_path.glob("outer.*.partial")
         os.utime(partial, (0, 0))
-        build_store(tmp_path / "inner.bin", [1], lambda item: np.zeros((2, 2, 3), np.uint8))
+        build_store(tmp_path / f"inner{item}.bin", [1], lambda item: np.zeros((2, 2, 3), np.uint8))
         return np.ones((2, 2, 3), np.uint8)
 
     store = build_store(tmp_path / "outer.bin", [1, 2], make)
