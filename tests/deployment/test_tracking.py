@@ -91,9 +91,8 @@ def test_predict_says_each_object_of_a_video_once(tmp_path, monkeypatch, capsys)
     module.__spec__ = ModuleSpec("cv2", None)
     monkeypatch.setitem(sys.modules, "cv2", module)
     rules = load_taxonomy().only(("glass", "tea_bags"))
-    fake = Predictor(
-        tmp_path, "numpy", ("glass", "tea_bags"), Preprocessing(8), rules, np.asarray, dense=np.asarray
-    )
+    computing = {"probabilities": np.asarray, "dense": np.asarray, "any_side": True}
+    fake = Predictor(tmp_path, "numpy", ("glass", "tea_bags"), Preprocessing(8), rules, **computing)
     asked = []
     frames = list(belt([("glass", 0, 40), ("tea_bags", 1, 200)], 150, 30))
     monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_, **__: fake)
