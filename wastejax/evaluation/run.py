@@ -80,9 +80,8 @@ def evaluate_model(
         foreign = foreign.select(readable(foreign, np.arange(len(foreign)), asked, bundle, say))
     calibration = Calibration(bundle.temperature, bundle.thresholds)
     if calibrate:
-        own = (
-            bundle if taxonomy is None else load_bundle(bundle.path)
-        )  # it keeps the rules that it was made with
+        # Its thresholds are for its own sorting rules, whichever the scores are by.
+        own = bundle if taxonomy is None else load_bundle(bundle.path)
         calibration, indices = _calibrate(asked, own, source, indices, say)
     result, scores = _score(bundle, source, one_class(source, indices), calibration, foreign)
     if "ood" in scores:

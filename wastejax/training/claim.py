@@ -15,14 +15,8 @@ SHARDS = "shards.txt"  # in a run: the digest of the shards that it began with
 TEACHER = "teacher.txt"  # in a run: the digest of the weights of the teacher that it began with
 RULES = "taxonomy.json"  # in a run: the rules for its classes as it began, whatever becomes of their file
 BEGUN = "config.json.partial"  # is there while a run takes its folder, and stays if it is killed then
-IDENTITY = (
-    "manifest.csv",
-    DATA,
-    RULES,
-    SHARDS,
-    TEACHER,
-    CORRECTIONS,
-)  # what it takes it with, before config.json
+# What a run takes its folder with, before config.json.
+IDENTITY = ("manifest.csv", DATA, RULES, SHARDS, TEACHER, CORRECTIONS)
 _REPLACED = ("report.md", "report.json", "metrics.csv", "bundle", "checkpoints", "figures")
 
 
@@ -87,7 +81,7 @@ def is_longer(workdir: Path, config: ConfigDict) -> bool:
 
 
 def renew(workdir: Path, config: ConfigDict) -> None:
-    """Gives a run the config that it goes on with: it may have more epochs to go, or its images elsewhere.
+    """Replaces the stored config of a run that resumes, with more epochs or with its images in another place.
 
     A kill in between leaves the run that it was, or one that is not finished.
     """

@@ -37,9 +37,8 @@ def finish(run: Run, record: Record, facts: dict[str, Any]) -> dict[str, Any]:
     Returns:
         The test scores. report.json is written last: it marks the run as finished.
     """
-    keep_config(
-        run.workdir / "bundle", run.config.to_dict()
-    )  # the best epoch may lie before a move of the images
+    # The best epoch may be older than a move of the images.
+    keep_config(run.workdir / "bundle", run.config.to_dict())
     bundle = load_bundle(run.workdir)
     several = bundle.multilabel
     scores = _score_several(run, bundle) if several else _score(run, bundle)

@@ -142,7 +142,7 @@ class Source:
         if several is None:
             return [self.classes[label] for label in self.labels]
         rows, of = np.unique(several, axis=0, return_inverse=True)  # a few sets of classes, for many images
-        names = [SEPARATOR.join(self.classes[i] for i in np.flatnonzero(row)) for row in rows]
+        names = [self._joined(row) for row in rows]
         return [names[i] for i in of]
 
     def label_name(self, index: int) -> str:
@@ -150,7 +150,10 @@ class Source:
         several = self.allowed if self.shown is None else self.shown
         if several is None:
             return self.classes[self.labels[index]]
-        return SEPARATOR.join(self.classes[i] for i in np.flatnonzero(several[index]))
+        return self._joined(several[index])
+
+    def _joined(self, shown: np.ndarray) -> str:
+        return SEPARATOR.join(self.classes[i] for i in np.flatnonzero(shown))
 
     def called(self, index: int) -> tuple[str, ...]:
         """Returns the `label_name` of an image, and what earlier versions called it: the first of several."""
