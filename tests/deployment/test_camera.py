@@ -215,7 +215,9 @@ def test_folders_and_globs_that_end_like_videos_are_none(camera_extra, tmp_path,
 
 
 def test_mistakes_are_one_line(camera_extra, monkeypatch, tmp_path):
-    monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_, **__: FAKE)
+    monkeypatch.setattr(
+        "wastejax.cli.predict.load_engine", lambda *_, **__: pytest.fail("loads a model first")
+    )
 
     def predict(*options: str) -> int:
         return run(parser("predict").parse_args(["predict", *options]), print)
@@ -225,6 +227,9 @@ def test_mistakes_are_one_line(camera_extra, monkeypatch, tmp_path):
     for every in ("-1", "nan", "inf"):
         with pytest.raises(UserError, match="--every must be >= 0"):
             predict("a.mp4", f"--every={every}")
+    for name, message in (("no.mp4", "no such file"), ("camera:x", "a camera has a number")):
+        with pytest.raises(UserError, match=f"{name}: {message}"):
+            predict(name)
     for name in ("a.mp4", "camera:0", "-"):
         with pytest.raises(UserError, match=f"--out: answers files of images, and {name} is .*; leave --out"):
             predict(name, f"--out={tmp_path / 'out'}", *(["--every=2"] if name != "-" else []))
@@ -254,7 +259,7 @@ def test_predict_reads_a_video(monkeypatch, tmp_path, capsys):
         ("t=1.000", "blue"),
         ("t=1.500", "blue"),
     ]
-    assert "4 images in" in capsys.readouterr().err
+    assert "4 frames in" in capsys.readouterr().err
     for name, message in (
         ("camera:99", "not one frame"),
         ("camera:x", "has a number"),

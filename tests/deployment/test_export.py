@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -20,7 +21,7 @@ from wastejax.bundle import load_bundle
 from wastejax.cli import export as command
 from wastejax.deployment import export
 from wastejax.deployment.export import Check, Form, Sample, export_model, write_export
-from wastejax.deployment.export.checking import Comparison, check, compare
+from wastejax.deployment.export.checking import Comparison, check, compare, judge
 from wastejax.deployment.formats import load_jax, load_predictor
 from wastejax.deployment.formats.about import ABOUT
 from wastejax.deployment.formats.onnx import tidy
@@ -390,6 +391,22 @@ def test_what_counts_as_the_same_model(agreement, difference, precision, good):
     else:
         with pytest.raises(UserError, match="not the model it was made from"):
             check(comparison, precision, "images")
+
+
+def test_two_classes_within_rounding_are_no_disagreement(place):
+    predictor = load_jax(place / "bundle")
+    image = np.zeros((1, predictor.preprocessing.image_size, predictor.preprocessing.image_size, 3), np.uint8)
+    tied, other, far = (np.eye(1, len(CLASSES), dtype=np.float32) for _ in range(3))
+    for rows, first in ((tied, 0.500001), (other, 0.499999), (far, 0.4)):
+        rows[0, :2] = first, 1 - first
+    found = judge((predictor, predictor), (np.repeat(tied, 1000, 0), np.repeat(other, 1000, 0)), None, image)
+    check(found, "none", "images")
+    found = judge((predictor, predictor), (tied, far), None, image)
+    assert (found.agreement, found.measure) == (0, "top-1")
+    several = replace(predictor, class_thresholds=(0.5,) * len(CLASSES))
+    assert (
+        several.multilabel and judge((several, several), (far, far), None, image).measure == "exactly right"
+    )
 
 
 def test_damaged_and_foreign_files_are_refused(onnx_file, stablehlo_file, litert_file, tmp_path):

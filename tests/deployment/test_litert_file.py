@@ -4,6 +4,7 @@ import json
 import subprocess
 import venv
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from small_models import CLASSES, write_bundle
 from wastejax.bundle import load_bundle
 from wastejax.cli import export as command
 from wastejax.data.taxonomy import LANGUAGES
-from wastejax.deployment.export import Form, check_request, describe, write_export
+from wastejax.deployment.export import Form, check_request, describe, export_model, write_export
 from wastejax.deployment.export.images import Sample, calibration_images, drawn
 from wastejax.deployment.formats import litert, litert_quantize, load_jax, load_predictor
 from wastejax.errors import UserError
@@ -97,7 +98,10 @@ def metadata(file: Path) -> Table:
 
 
 def test_the_metadata_say_what_the_schema_of_tensorflow_lite_asks_for(bundle, plain, tmp_path):
-    write_export(bundle, tmp_path / "float.tflite", "float32", class_map=True)
+    with pytest.raises(UserError, match=r"LiteRT's metadata knows RGB only, and this model takes BGR"):
+        export_model(Asked(bundle.path), Form("litert", entry="float32"), tmp_path / "float.tflite")
+    rgb = replace(bundle, preprocessing=replace(bundle.preprocessing, channels="rgb"))
+    write_export(rgb, tmp_path / "float.tflite", "float32", class_map=True)
     for file, mean, std, outputs in (
         (plain, [0, 0, 0], [1, 1, 1], ["probabilities"]),
         (tmp_path / "float.tflite", [127.5, 102, 76.5], [76.5, 63.75, 51], ["probabilities", "class_map"]),

@@ -93,6 +93,8 @@ def test_predict_says_each_object_of_a_video_once(tmp_path, monkeypatch, capsys)
     rules = load_taxonomy().only(("glass", "tea_bags"))
     computing = {"probabilities": np.asarray, "dense": np.asarray, "any_side": True}
     fake = Predictor(tmp_path, "numpy", ("glass", "tea_bags"), Preprocessing(8), rules, **computing)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.avi").touch()
     asked = []
     frames = list(belt([("glass", 0, 40), ("tea_bags", 1, 200)], 150, 30))
     monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_, **__: fake)
@@ -103,10 +105,14 @@ def test_predict_says_each_object_of_a_video_once(tmp_path, monkeypatch, capsys)
     assert run(parser("predict").parse_args(options), lines.append) == 0
     rows = [line.split(",") for line in lines[1:]]
     assert [row[3] for row in rows] == ["glass", "tea_bags"] and asked == [0.2]
-    assert rows[0][0].startswith('"x.avi#t=0.') and "note: no correction" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert (
+        rows[0][0].startswith('"x.avi#t=0.') and "note: no correction" in errors and "2 objects in" in errors
+    )
     found = json.loads((tmp_path / "sum" / "summary.json").read_text())
     assert (found["counted"], found["unit"], found["source"]) == (2, "objects", "x.avi")
     frames[10] = (2.0, BadImage("the frames up to second 2.2 cannot be read"))
     assert run(parser("predict").parse_args(options), lines.append) == 1
+    assert "2 objects in" in capsys.readouterr().err  # the missing frame is none
     assert lines[-1] == "x.avi#t=2.000,,,,,,,,,the frames up to second 2.2 cannot be read"
     assert json.loads((tmp_path / "sum" / "summary.json").read_text())["unreadable"] == 1

@@ -115,7 +115,7 @@ def _tell(comparison: Comparison, origin: str, say: Say) -> None:
         f"probabilities differ by at most {comparison.difference:.1g}"
     )
     if comparison.accuracy:
-        say("top-1 {:.1%} before, {:.1%} after".format(*comparison.accuracy))
+        say(f"{comparison.measure} " + "{:.1%} before, {:.1%} after".format(*comparison.accuracy))
     before, after = (1000 * seconds for seconds in comparison.latency)
     say(f"one image takes {before:.1f} ms before (jax), {after:.1f} ms after")
 

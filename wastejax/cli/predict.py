@@ -20,7 +20,7 @@ from wastejax.data.formats.source import Source
 from wastejax.data.images import MAX_PIXELS, BadImage
 from wastejax.deployment import summary
 from wastejax.deployment.answers import WRITERS, Answer, answers, interpret, printable
-from wastejax.deployment.camera import only_stream, stream
+from wastejax.deployment.camera import check_stream, only_stream, stream
 from wastejax.deployment.engines import ENGINES, load_engine
 from wastejax.deployment.heatmaps import dense_of, heat_map, save_drawn
 from wastejax.deployment.images import STDIN, among, beside, find, read
@@ -166,11 +166,12 @@ def run(args: argparse.Namespace, say: Say) -> int:
     rows, writer, names = _rows(args, predictor, video, names)
     if args.format != "table":
         print_utf8()
+    unit = "object" if video and args.regions else "frame" if video else "image"
     if not args.summary:
-        return _report(rows, writer, names, predictor.runtime, say)
+        return _report(rows, writer, names, (unit, predictor.runtime), say)
     counted = summary.Counted()
-    code = _report(counted.watch(rows), writer, names, predictor.runtime, say)
-    unit = "objects" if args.regions else "frames" if video else "images"
+    code = _report(counted.watch(rows), writer, names, (unit, predictor.runtime), say)
+    unit = "objects" if args.regions else f"{unit}s"
     about = {"source": ", ".join(args.images), "unit": unit, "from": args.start, "to": args.end}
     found = summary.summarize(predictor, counted, about)
     summary.write_summary(Path(args.summary), found)
@@ -183,6 +184,8 @@ def run(args: argparse.Namespace, say: Say) -> int:
 def _names(args: argparse.Namespace, video: str | None) -> list[str]:
     """Returns the images to answer, of the span of time that is asked for; none of a stream or data set."""
     start, end = _span(args, video)
+    if video:
+        check_stream(video)
     if video or args.data:
         return []
     names = find(args.images, _warn)
@@ -350,9 +353,18 @@ def _region_answers(args: argparse.Namespace, predictor: Predictor) -> tuple[Any
 
 
 def _report(
-    rows: Iterator[Any], writer: Callable[..., Any], names: Sequence[str], runtime: str, say: Callable
+    rows: Iterator[Any], writer: Callable[..., Any], names: Sequence[str], how: tuple[str, str], say: Callable
 ) -> int:
-    """Says the rows as they come, then what failed and how fast it was; returns the exit code."""
+    """Says the rows as they come, then what failed and how fast it was; returns the exit code.
+
+    Args:
+        rows: answers to come.
+        writer: of `WRITERS`.
+        names: the images, empty for a stream.
+        how: what a row is about, such as 'image', and the runtime.
+        say: takes lines.
+    """
+    unit, runtime = how
     start, count = time.perf_counter(), 0
     failures: list[Any] = []
 
@@ -369,8 +381,9 @@ def _report(
     seconds = time.perf_counter() - start
     for failure in failures:
         print(f"unreadable: {printable(failure.file)}: {failure.error}", file=sys.stderr)
-    rate = f"{count / seconds:.1f} images/s ({runtime})"
-    print(f"{number_of(count, 'image')} in {seconds:.1f} s, {rate}", file=sys.stderr)
+    answered = count - len(failures) if unit == "object" else count  # what cannot be read is no object
+    rate = "" if unit == "object" else f", {count / seconds:.1f} {unit}s/s"
+    print(f"{number_of(answered, unit)} in {seconds:.1f} s{rate} ({runtime})", file=sys.stderr)
     return 1 if failures else 0
 
 

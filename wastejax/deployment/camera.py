@@ -60,13 +60,9 @@ def frames(name: str, every: float) -> Iterator[Frame]:
         import cv2
     except ImportError:
         raise MissingPackage(name, "opencv-python-headless", None) from None
+    check_stream(name)
     live = name.startswith(CAMERA)
-    number = name.removeprefix(CAMERA)
-    if live and not (number.isascii() and number.isdigit()):
-        raise UserError(f"{name}: a camera has a number, as camera:0")
-    if not live and not Path(name).is_file():
-        raise UserError(f"{name}: no such file")
-    capture = cv2.VideoCapture(int(number) if live else name)
+    capture = cv2.VideoCapture(int(name.removeprefix(CAMERA)) if live else name)
     try:
         with _interrupted() if live else nullcontext(threading.Event()) as interrupted:
             yield from _read(capture, name, every, live, interrupted)
@@ -189,6 +185,15 @@ def stream(
         row = predictor.probabilities(predictor.preprocessing(image)[None])[0]
         average = row if average is None else smoothing * average + (1 - smoothing) * row
         yield frame, average
+
+
+def check_stream(name: str) -> None:
+    """Raises a UserError where a name is no camera's, or of no file."""
+    number = name.removeprefix(CAMERA)
+    if name.startswith(CAMERA) and not (number.isascii() and number.isdigit()):
+        raise UserError(f"{name}: a camera has a number, as camera:0")
+    if not name.startswith(CAMERA) and not Path(name).is_file():
+        raise UserError(f"{name}: no such file")
 
 
 def only_stream(names: Sequence[str]) -> str | None:

@@ -246,10 +246,14 @@ def export_model(
     bundle = load_bundle(asked.model or default_bundle(), taxonomy)
     if form.name == "bundle":
         save_bundle(target, bundle, STORED[form.precision], digests(bundle.path)[0])
-        licence = bundle.path / "LICENSE-MODEL"
-        if licence.is_file():  # bundle.json may name it
+        for licence in bundle.path.glob("LICENSE-MODEL"):  # bundle.json may name it
             shutil.copyfile(licence, target / licence.name)
         return Exported(target, sum(file.stat().st_size for file in target.iterdir()))
+    if (form.name, form.entry, bundle.preprocessing.channels) == ("litert", "float32", "bgr"):
+        # The network's input would be BGR, and the file's metadata, which phones go by, can only say RGB.
+        raise UserError(
+            "--input=float32: LiteRT's metadata knows RGB only, and this model takes BGR; leave it out"
+        )
     eight = form.precision in ("int8", "integer")
     calibration = calibration_images(asked, bundle, calibrate) if eight else None
     # Images first: where there are none, nothing is exported.
