@@ -31,13 +31,12 @@ def left_out() -> str:
         key = (row["network"], row["trial"])
         drawn = [o["mean"] for o in found if o["seed"] is not None and (o["network"], o["trial"]) == key]
         spread = f" (± {100 * statistics.stdev(drawn):.1f})" if len(drawn) > 1 else ""
-        shares = (row["sources"][source] for source in LEFT_OUT)
+        shares = (row["sources"].get(source) for source in LEFT_OUT)
         rows.append(
             (
                 *key,
-                percent(row["mean"]) + spread,
-                percent(row["worst"]),
-                *(_spread(share["right"], share["ci95"]) for share in shares),
+                *((percent(row["mean"]) + spread, percent(row["worst"])) if row["mean"] else ("–", "–")),
+                *(_spread(share["right"], share["ci95"]) if share else "–" for share in shares),
                 percent(row["household"]),
             )
         )

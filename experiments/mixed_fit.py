@@ -1,6 +1,6 @@
 """Fine-tunes a bundle on several sources whose labels do not agree, before `another_camera.py` fits its classifier.
 
-Command: python experiments/mixed_fit.py --bundle=BUNDLE --data=DIR --data2=DIR2 --state=STATE
+Command: python experiments/mixed_fit.py --bundle=BUNDLE --data=DIR --data2=DIR2 --state=STATE [KEY=VALUE ...]
 BUNDLE is what `another_camera.py` made of a run; DIR and DIR2 are as there, and so are the images kept aside. The
 training images of sources with a stated license are linked into STATE/mix, described by STATE/mix/mix.toml, and
 trained on for two epochs with the stem and the first ten blocks frozen. STATE/blended is then between the bundle
@@ -46,11 +46,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("bundle", "data", "data2", "state"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("keys", nargs="*", help="config keys other than the recipe's, such as seed=18")
     args = parser.parse_args()
     mix = args.state / "mix"
     if not mix.exists():
         describe(catalog(args.data, args.data2), mix, SHARES)
-    fine_tune(args.bundle, mix, args.state / "run")
+    fine_tune(args.bundle, mix, args.state / "run", *args.keys)
     blend(args.bundle, args.state / "run", args.state / "blended")
 
 
