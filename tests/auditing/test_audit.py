@@ -446,6 +446,11 @@ def test_an_audit_that_leaves_nothing_to_review_leaves_no_earlier_page_of_it(tmp
     lines: list[str] = []
     audit_folder(tmp_path / "data", out, Options(corrections=file), Listener(lines.append))
     assert lines[-1].startswith("nothing to review") and not (out / "review.html").exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "review.html").write_text("of `eval --review`")
+    audit_folder(tmp_path / "data", other, Options(corrections=file))
+    assert (other / "review.html").read_text() == "of `eval --review`"
 
 
 @pytest.mark.slow

@@ -90,24 +90,32 @@ def audit_folder(
     facts: dict[str, Any] = {"data": user_path(data).resolve().name, "model": _public(model)}
     facts |= summary(found, splits, errors)
     facts["corrections"] = None if given is None else {"sha256": given.sha256, **changes.counts}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / FACTS, facts)
-    write_html(folder / PAGE, found, facts, errors)
-    write_table(folder / TABLE, found)
-    for line in headlines(facts):
-        say(line)
-    say(f"written: {folder / FACTS}, {folder / PAGE}, {folder / TABLE}")
+    _write(folder, found, facts, errors, say)
     doubts = _doubts(found, errors or [])
     if doubts:
         rows, old = {} if given is None else given.rows, _old_labels(original, changes)
         write_review(folder / NAME, f"Review of {facts['data']}", source, doubts, original.classes, rows, old)
         say(f"written: {folder / NAME}, to correct labels in a browser")
     else:
-        (folder / NAME).unlink(missing_ok=True)  # an earlier audit's doubts, which are settled
         say(f"nothing to review, so no {NAME} was written")
     if options.write_manifest:
         _write_manifest(folder / MANIFEST, found, splits, corrections, say)
     return facts
+
+
+def _write(
+    folder: Path, found: Audit, facts: dict[str, Any], errors: Sequence[LabelError] | None, say: Say
+) -> None:
+    """Writes what was found, and says the main points."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / FACTS).is_file():  # of an earlier audit, whose doubts may be settled
+        (folder / NAME).unlink(missing_ok=True)
+    write_json(folder / FACTS, facts)
+    write_html(folder / PAGE, found, facts, errors)
+    write_table(folder / TABLE, found)
+    for line in headlines(facts):
+        say(line)
+    say(f"written: {folder / FACTS}, {folder / PAGE}, {folder / TABLE}")
 
 
 def _check_out(folder: Path, data: str | Path, options: Options) -> None:

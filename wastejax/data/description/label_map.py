@@ -59,7 +59,8 @@ class LabelMap:
         if set(self.sources) == {""}:
             return self.sources[""]
         hint = nearest(source, self.sources)
-        raise UserError(f"{self.path}: has no rows of a source {source!r}{hint}")
+        advice = "give it rows; a description's section may name in `labels` the source whose it shares"
+        raise UserError(f"{self.path}: has no rows of a source {source!r}{hint}; {advice}")
 
     def materials(self, classes: Sequence[str]) -> tuple[frozenset[str], ...] | None:
         """Returns the materials of each class, as far as the labels tell; None where they tell none.
