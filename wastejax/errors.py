@@ -1,12 +1,14 @@
 """What a user did wrong, in one line: what, where, and what to do."""
 
 import difflib
+import importlib
 import re
 import shlex
 import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 class UserError(Exception):
@@ -66,6 +68,24 @@ class MissingPackage(UserError):  # noqa: N818 - named after what is wrong, like
         options = "--no-deps " if alone else ""
         command = f"{_python()} -m pip install {options}{package}" if extra is None else install(extra)
         super().__init__(f"{what}: needs {package}, which is not installed: {command}{advice}")
+
+
+def imported(module: str, what: str, package: str = "", extra: str | None = None) -> Any:
+    """Returns a module of a package that not every installation has.
+
+    Args:
+        module: its name.
+        what: needs it, see `MissingPackage`.
+        package: its name, as pip knows it; '' where the module is named like it.
+        extra: of ours that holds it; None where the package alone will do.
+
+    Raises:
+        MissingPackage: it is not there.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise MissingPackage(what, package or module, extra) from None
 
 
 def install(extra: str = "") -> str:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from wastejax.data.images import BadImage
 from wastejax.deployment.predictor import Predictor
-from wastejax.errors import MissingPackage, UserError
+from wastejax.errors import MissingPackage, UserError, imported
 
 CAMERA = "camera:"
 FAILURES = 5  # frames in a row that a camera may fail to give: some take a moment, or lose one now and then
@@ -56,10 +56,7 @@ def frames(name: str, every: float) -> Iterator[Frame]:
     Raises:
         UserError: OpenCV is not installed, there is no such camera or file, or not one frame can be read.
     """
-    try:
-        import cv2
-    except ImportError:
-        raise MissingPackage(name, "opencv-python-headless", None) from None
+    cv2 = imported("cv2", name, "opencv-python-headless")
     check_stream(name)
     live = name.startswith(CAMERA)
     capture = cv2.VideoCapture(int(name.removeprefix(CAMERA)) if live else name)

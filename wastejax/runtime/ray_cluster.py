@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from wastejax import machine
-from wastejax.errors import MissingPackage, UserError
+from wastejax.errors import UserError, imported
 
 AHEAD = 2  # tasks that an actor has, the next one included
 _STORE = 256 << 20  # bytes of Ray's store on this machine, which holds answers and no images
@@ -19,11 +19,7 @@ Item = TypeVar("Item")
 
 def ray_module() -> Any:
     """Returns the package; raises MissingPackage, a UserError."""
-    try:
-        import ray
-    except ImportError:
-        raise MissingPackage("--workers=ray", "ray", "ray") from None
-    return ray
+    return imported("ray", "--workers=ray", extra="ray")
 
 
 @contextmanager

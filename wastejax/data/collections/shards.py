@@ -22,7 +22,7 @@ import numpy as np
 from wastejax.data.formats.parquet import group_of, parquet_for, rows_of_groups
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.walk import stamp_of
-from wastejax.errors import ConfigError, MissingPackage, UserError
+from wastejax.errors import ConfigError, UserError, imported
 from wastejax.files import reason, user_path
 from wastejax.progress import Count
 
@@ -370,8 +370,4 @@ def _cells_of(path: str, stamp: str, column: str, group: int) -> list[Any]:
 
 
 def _array_record(what: str) -> Any:
-    try:
-        from array_record.python import array_record_module
-    except ImportError:
-        raise MissingPackage(what, "array-record", None) from None
-    return array_record_module
+    return imported("array_record.python.array_record_module", what, "array-record")

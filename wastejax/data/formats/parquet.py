@@ -17,7 +17,7 @@ from wastejax.data.formats.source import GROUP, Source, numbered
 from wastejax.data.formats.splits import all_or_none, splits_of_shards
 from wastejax.data.formats.walk import listed, stamp_of
 from wastejax.data.images import read_file
-from wastejax.errors import ConfigError, MissingPackage
+from wastejax.errors import ConfigError, imported
 
 if TYPE_CHECKING:
     import pyarrow
@@ -28,11 +28,7 @@ IMAGE = ("image", "img", "picture", "photo")  # what the column of images is cal
 
 def parquet_for(what: str | Path) -> Any:
     """Returns pyarrow's module for Parquet files; raises MissingPackage, naming what needs it."""
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingPackage(str(what), "pyarrow", None) from None
-    return pyarrow.parquet
+    return imported("pyarrow.parquet", str(what), "pyarrow")
 
 
 def parquet_files(folder: Path) -> list[Path]:

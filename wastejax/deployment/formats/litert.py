@@ -18,7 +18,7 @@ from wastejax.deployment.formats.litert_metadata import CLASS_MAP, DISPLAY_FILE,
 from wastejax.deployment.formats.litert_sides import takes_any_side
 from wastejax.deployment.formats.stablehlo import ABOUT_FILE
 from wastejax.deployment.predictor import Predictor
-from wastejax.errors import MissingPackage
+from wastejax.errors import imported
 from wastejax.files import write_bytes
 
 SIGNATURE = "serving_default"  # where TensorFlow Lite's own tools look for the function
@@ -94,14 +94,11 @@ def with_files(network: bytes, about: str) -> bytes:
 
 def load_litert(path: Path, threads: int | None = None) -> Predictor:
     """Returns a .tflite file that `export` wrote, computed by LiteRT on the CPU, one image after the other."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        raise MissingPackage(str(path), "ai-edge-litert", None) from None
+    litert = imported("ai_edge_litert.interpreter", str(path), "ai-edge-litert")
     try:
         with zipfile.ZipFile(path) as archive:  # at the end of the file
             about = parse_about(path, archive.read(ABOUT_FILE))
-        interpreter = Interpreter(model_path=str(path), num_threads=threads or machine.cores())
+        interpreter = litert.Interpreter(model_path=str(path), num_threads=threads or machine.cores())
         interpreter.allocate_tensors()
     except (zipfile.BadZipFile, KeyError, OSError, ValueError, RuntimeError) as error:
         raise damaged(path, "LiteRT", error) from None

@@ -15,7 +15,7 @@ from wastejax.deployment.formats import onnx_graph
 from wastejax.deployment.formats.about import ABOUT, STRIDE, check_fit, damaged, exported, parse_about
 from wastejax.deployment.formats.onnx_sides import open_sides
 from wastejax.deployment.predictor import Predictor
-from wastejax.errors import MissingPackage
+from wastejax.errors import imported
 from wastejax.files import write_bytes
 
 # As old as the operators allow: layer normalization came with 17, and with it files of version 8 (ONNX 1.12, 2022).
@@ -189,10 +189,7 @@ def _write(model: Any, path: Path, about: str) -> None:
 
 def load_onnx(path: Path, threads: int | None = None) -> Predictor:
     """Returns an .onnx file that `export` wrote, computed by ONNX Runtime on the CPU."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingPackage(str(path), "onnxruntime", None) from None
+    onnxruntime = imported("onnxruntime", str(path))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; they are raised as well
     options.intra_op_num_threads = threads or machine.cores()
@@ -219,10 +216,7 @@ def load_openvino(path: Path, threads: int | None = None) -> Predictor:
     """Returns an .onnx file that `export` wrote, computed by OpenVINO on the CPU in float32."""
     # OpenVINO reports over the network, from a forked process, that it reads an ONNX file; ours tells nobody.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    try:
-        import openvino
-    except ImportError:
-        raise MissingPackage(str(path), "openvino", None) from None
+    openvino = imported("openvino", str(path))
     try:
         core = openvino.Core()
         model = core.read_model(path)

@@ -11,7 +11,7 @@ from wastejax.data.formats.boxes.find import Found, content_of, place_of
 from wastejax.data.formats.source import Source
 from wastejax.data.formats.splits import keep_split
 from wastejax.data.formats.walk import absolute, by_ending, is_image, listed, walk
-from wastejax.errors import ConfigError, MissingPackage
+from wastejax.errors import ConfigError, imported
 
 SPLITS = ("train", "val", "test")
 DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml")
@@ -104,10 +104,7 @@ def _read_classes(path: Path, key: str) -> dict[str, Any]:
 
 
 def _read_yaml(path: Path, key: str) -> dict[str, Any]:
-    try:
-        import yaml
-    except ImportError:
-        raise MissingPackage(f"{path}", "PyYAML", None) from None
+    yaml = imported("yaml", str(path), "PyYAML")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
