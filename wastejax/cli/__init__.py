@@ -3,6 +3,7 @@
 import argparse
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +12,42 @@ from wastejax.files import write_json
 from wastejax.progress import Say
 
 WORKERS = ("local", "ray")
-# Options that several commands have.
-SHARED: dict[str, dict[str, Any]] = {
-    "--corrections": {
-        "metavar": "CSV",
-        "help": "corrected labels, as the review page saves them (default: those the run was trained with)",
-    },
-    "--labels": {
-        "metavar": "CSV",
-        "help": "what the folders of --data mean in the model's classes: columns label, classes (separated by ;)",
-    },
-    "--skip-bad": {"action": "store_true", "help": "leave unreadable images out"},
-    "--split": {
-        "metavar": "SPLIT",
-        "help": "train, val or test (default: of DATA all that the run has not learned from, else test)",
-    },
-    "--taxonomy": {
-        "metavar": "RULES",
-        "help": "sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
-    },
-    "--threads": {
-        "type": int,
-        "metavar": "N",
-        "help": "threads for an exported file (default: all available cores)",
-    },
+# Options that several commands have: what their value is called, and their help; see `options`.
+SHARED: dict[str, tuple[str | None, str]] = {
+    "--corrections": (
+        "CSV",
+        "corrected labels, as the review page saves them (default: those the run was trained with)",
+    ),
+    "--labels": (
+        "CSV",
+        "what the folders of --data mean in the model's classes: columns label, classes (separated by ;)",
+    ),
+    "--skip-bad": (None, "leave unreadable images out"),
+    "--split": (
+        "SPLIT",
+        "train, val or test (default: of DATA all that the run has not learned from, else test)",
+    ),
+    "--taxonomy": (
+        "RULES",
+        "sorting rules: korea, england, germany, japan, france, or a file (default: the model's)",
+    ),
+    "--threads": ("N", "threads for an exported file (default: all available cores)"),
 }
+
+
+def options(parser: argparse.ArgumentParser) -> Callable[..., None]:
+    """Returns what adds an option to a parser, so that a command's options read as a table.
+
+    It takes the option's name, what its value is called (None for a flag, or where its name or choices say it), its
+    help, and by name what else `add_argument` takes.
+    """
+
+    def add(name: str, value: str | None, text: str, **more: Any) -> None:
+        if value is not None:
+            more["metavar"] = value
+        parser.add_argument(name, help=text, **more)
+
+    return add
 
 
 def only(args: argparse.Namespace, holds: bool, where: str, **unused: Any) -> None:
@@ -76,14 +88,12 @@ def add_ray_arguments(parser: argparse.ArgumentParser, where: str, work: str) ->
         where: begins the help where they need another option, as 'with --out: '.
         work: what is done there.
     """
-    parser.add_argument(
+    add = options(parser)
+    add(
         "--workers",
+        None,
+        f"{where}{work} in this process, or with Ray (extra `ray`)",
         choices=WORKERS,
         default="local",
-        help=f"{where}{work} in this process, or with Ray (extra `ray`)",
     )
-    parser.add_argument(
-        "--address",
-        metavar="ADDRESS",
-        help="with --workers=ray: address of a running cluster, auto or HOST:PORT",
-    )
+    add("--address", "ADDRESS", "with --workers=ray: address of a running cluster, auto or HOST:PORT")

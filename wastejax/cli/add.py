@@ -3,20 +3,16 @@
 import argparse
 
 from wastejax.auditing.collected import add_collected
+from wastejax.cli import options
 from wastejax.progress import Say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    add = parser.add_argument
-    add("--collected", required=True, metavar="DIR", help="the folder given to `serve --collect`")
-    add(
-        "--corrections",
-        required=True,
-        metavar="CSV",
-        help="corrections saved by the review page of `audit --collected`",
-    )
-    add("--data", required=True, metavar="DIR", help="class folders, to which the reviewed images are copied")
+    add = options(parser)
+    add("--collected", "DIR", "the folder given to `serve --collect`", required=True)
+    add("--corrections", "CSV", "corrections saved by the review page of `audit --collected`", required=True)
+    add("--data", "DIR", "class folders, to which the reviewed images are copied", required=True)
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

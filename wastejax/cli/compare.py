@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from wastejax.cli import SHARED, only, write_out
+from wastejax.cli import SHARED, only, options, write_out
 from wastejax.data.split import SPLITS
 from wastejax.evaluation.compare import SCORES, compare_models
 from wastejax.evaluation.images import Asked
@@ -15,19 +15,19 @@ from wastejax.progress import Say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    add = parser.add_argument
-    add("a", metavar="RUN_A", help="a run, or with --data a bundle")
-    add("b", metavar="RUN_B", help="another one")
+    add = options(parser)
+    add("a", "RUN_A", "a run, or with --data a bundle")
+    add("b", "RUN_B", "another one")
     add(
         "--data",
-        metavar="DATA",
-        help="labeled images, in any layout of config.data.dir (default: the test images that the two runs share)",
+        "DATA",
+        "labeled images, in any layout of config.data.dir (default: the test images that the two runs share)",
     )
-    add("--split", choices=SPLITS, help="of DATA (default: all that neither run has learned from)")
-    add("--labels", **SHARED["--labels"])
-    add("--corrections", metavar="CSV", help="corrected labels of DATA, as the review page saves them")
-    add("--out", metavar="JSON", help="also write the comparison to this file")
-    add("--skip-bad", **SHARED["--skip-bad"])
+    add("--split", None, "of DATA (default: all that neither run has learned from)", choices=SPLITS)
+    add("--labels", *SHARED["--labels"])
+    add("--corrections", "CSV", "corrected labels of DATA, as the review page saves them")
+    add("--out", "JSON", "also write the comparison to this file")
+    add("--skip-bad", *SHARED["--skip-bad"], action="store_true")
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from wastejax.bundle import Bundle
-from wastejax.cli import SHARED, only, write_out
+from wastejax.cli import SHARED, only, options, write_out
 from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.split import shorten
 from wastejax.errors import UserError
@@ -17,22 +17,18 @@ from wastejax.progress import Say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    add = parser.add_argument
-    add("--model", metavar="RUN_OR_BUNDLE", help="(default: the bundled model)")
-    add("--taxonomy", **SHARED["--taxonomy"])
-    add(
-        "--data",
-        metavar="DATA",
-        help="labeled images, in any layout of config.data.dir (default: the run's own images)",
-    )
-    add("--split", **SHARED["--split"])
-    add("--ood", metavar="DIR", help="out-of-distribution images: how well does the model detect them?")
-    add("--calibrate", action="store_true", help="first calibrate the model on the validation images")
-    add("--labels", **SHARED["--labels"])
-    add("--corrections", **SHARED["--corrections"])
-    add("--review", metavar="HTML", help="write a page with the mistakes, for correcting labels in a browser")
-    add("--out", metavar="JSON", help="also write the scores to this file")
-    add("--skip-bad", **SHARED["--skip-bad"])
+    add = options(parser)
+    add("--model", "RUN_OR_BUNDLE", "(default: the bundled model)")
+    add("--taxonomy", *SHARED["--taxonomy"])
+    add("--data", "DATA", "labeled images, in any layout of config.data.dir (default: the run's own images)")
+    add("--split", *SHARED["--split"])
+    add("--ood", "DIR", "out-of-distribution images: how well does the model detect them?")
+    add("--calibrate", None, "first calibrate the model on the validation images", action="store_true")
+    add("--labels", *SHARED["--labels"])
+    add("--corrections", *SHARED["--corrections"])
+    add("--review", "HTML", "write a page with the mistakes, for correcting labels in a browser")
+    add("--out", "JSON", "also write the scores to this file")
+    add("--skip-bad", *SHARED["--skip-bad"], action="store_true")
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

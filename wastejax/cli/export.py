@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from wastejax import machine
-from wastejax.cli import SHARED, add_ray_arguments, only
+from wastejax.cli import SHARED, add_ray_arguments, only, options
 from wastejax.deployment.export import (
     ENTRIES,
     NEEDS,
@@ -23,48 +23,45 @@ from wastejax.progress import Say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    add = parser.add_argument
-    add("--taxonomy", **SHARED["--taxonomy"])
-    add("--model", metavar="MODEL", help="run or bundle (default: the bundled model)")
-    add("--format", required=True, choices=NEEDS, help="file format")
+    add = options(parser)
+    add("--taxonomy", *SHARED["--taxonomy"])
+    add("--model", "MODEL", "run or bundle (default: the bundled model)")
+    add("--format", None, "file format", required=True, choices=NEEDS)
     add(
-        "--out",
-        metavar="FILE",
-        help="file to write (default: wastejax.onnx, .tflite or .stablehlo, or the folder bundle)",
+        "--out", "FILE", "file to write (default: wastejax.onnx, .tflite or .stablehlo, or the folder bundle)"
     )
     add(
         "--quantize",
+        None,
+        "fp16 or int8 kernels, for onnx, litert and bundles; integer: int8 throughout, for litert"
+        " (default: float32)",
         choices=PRECISIONS,
         default="none",
-        help="fp16 or int8 kernels, for onnx, litert and bundles; integer: int8 throughout, for litert"
-        " (default: float32)",
     )
     add(
         "--input",
+        None,
+        "uint8 pixels, or float32 images normalized by the caller (uint8)",
         choices=ENTRIES,
         default="uint8",
-        help="uint8 pixels, or float32 images normalized by the caller (uint8)",
     )
     add(
         "--class-map",
-        action=argparse.BooleanOptionalAction,
-        help="add an output with the logits at each position, for predict --heatmap and --regions (default: up to"
+        None,
+        "add an output with the logits at each position, for predict --heatmap and --regions (default: up to"
         " 100 classes, but not for litert, because ML Kit supports only a single output)",
+        action=argparse.BooleanOptionalAction,
     )
-    add(
-        "--data",
-        metavar="DATA",
-        help="labeled images for checking and calibration, as for eval (default: the run's own)",
-    )
+    add("--data", "DATA", "labeled images for checking and calibration, as for eval (default: the run's own)")
     add(
         "--calibrate",
-        metavar="DIR",
-        help="folder of images (no classes needed) to calibrate the 8-bit ranges with (default: validation images)",
+        "DIR",
+        "folder of images (no classes needed) to calibrate the 8-bit ranges with (default: validation images)",
     )
-    add("--images", type=int, default=Check.count, metavar="N", help="number of images to check with (200)")
+    add("--images", "N", "number of images to check with (200)", type=int, default=Check.count)
     add_ray_arguments(parser, "", "check the file")
-    add("--report", metavar="JSON", help="also write the comparison to this file")
-    add("--profile", action="store_true", help="onnx: also show which operators take the time, in percent")
+    add("--report", "JSON", "also write the comparison to this file")
+    add("--profile", None, "onnx: also show which operators take the time, in percent", action="store_true")
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

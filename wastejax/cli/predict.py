@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from wastejax.cli import SHARED, only, print_utf8
+from wastejax.cli import SHARED, only, options, print_utf8
 from wastejax.cli.many import predict as predict_parts
 from wastejax.data.formats.boxes import Reading
 from wastejax.data.formats.source import Source
@@ -35,48 +35,48 @@ TOP, BATCH, SMOOTHING = 3, 32, 0.5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    add = parser.add_argument
+    add = options(parser)
     add(
         "images",
+        "IMAGE",
+        "file, folder, glob, or - for stdin; or one video file, or camera:0 (extra `camera`)",
         nargs="*",
-        metavar="IMAGE",
-        help="file, folder, glob, or - for stdin; or one video file, or camera:0 (extra `camera`)",
     )
     add(
         "--data",
-        metavar="DATA",
-        help="instead of IMAGE: a data set in any layout of config.data.dir; each box (COCO, …) is an image",
+        "DATA",
+        "instead of IMAGE: a data set in any layout of config.data.dir; each box (COCO, …) is an image",
     )
-    add("--model", metavar="MODEL", help="run, bundle or exported file (default: the bundled model)")
-    add("--taxonomy", **SHARED["--taxonomy"])
-    add(
+    add("--model", "MODEL", "run, bundle or exported file (default: the bundled model)")
+    add("--taxonomy", *SHARED["--taxonomy"])
+    parser.add_argument(
         "--engine",
         "--runtime",
         choices=ENGINES,
         help="what runs the network (auto: the fastest that is installed)",
     )
-    add("--threads", **SHARED["--threads"])
-    add("--top", type=int, default=TOP, metavar="N", help="classes per image (3)")
-    add("--format", choices=WRITERS, default="table", help="output format (table); json and csv are UTF-8")
-    add("--batch-size", type=int, default=BATCH, metavar="N", help="images per batch (32)")
+    add("--threads", *SHARED["--threads"], type=int)
+    add("--top", "N", "classes per image (3)", type=int, default=TOP)
+    add("--format", None, "output format (table); json and csv are UTF-8", choices=WRITERS, default="table")
+    add("--batch-size", "N", "images per batch (32)", type=int, default=BATCH)
     add(
         "--max-pixels",
+        "N",
+        f"refuse larger images; JPEGs up to eight times as large are read at reduced size ({MAX_PIXELS:,})",
         type=int,
         default=MAX_PIXELS,
-        metavar="N",
-        help=f"refuse larger images; JPEGs up to eight times as large are read at reduced size ({MAX_PIXELS:,})",
     )
     add(
         "--accuracy",
+        "A",
+        'mark answers as "not sure" so that the others are right this often: 0.9, 0.95 or 0.99 (0.95)',
         type=float,
-        metavar="A",
-        help='mark answers as "not sure" so that the others are right this often: 0.9, 0.95 or 0.99 (0.95)',
     )
     add(
         "--reject-below",
+        "P",
+        "name no bin or class that is less likely than this; with --regions, report no such object (0.65)",
         type=float,
-        metavar="P",
-        help="name no bin or class that is less likely than this; with --regions, report no such object (0.65)",
     )
     _add_views(parser)
     predict_parts.add_arguments(parser)
@@ -84,47 +84,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_views(parser: argparse.ArgumentParser) -> None:
     """Adds the options of what is looked at beside the answers."""
-    add = parser.add_argument
-    add("--heatmap", metavar="DIR", help="write each image with a heat map of its class to this folder")
+    add = options(parser)
+    add("--heatmap", "DIR", "write each image with a heat map of its class to this folder")
     add(
         "--regions",
-        action="store_true",
-        help="find several objects in each image, with boxes, each of a probability of at least 0.65 unless "
+        None,
+        "find several objects in each image, with boxes, each of a probability of at least 0.65 unless "
         "--reject-below or --accuracy is given; in a video, each object counts once, and the limit holds in each "
         "frame: what is reported is the mean over frames, which may be lower",
+        action="store_true",
     )
-    add("--draw", metavar="DIR", help="with --regions: write each image with its boxes to this folder")
+    add("--draw", "DIR", "with --regions: write each image with its boxes to this folder")
     add(
         "--summary",
-        metavar="DIR",
-        help="also write a summary to this folder: shares of classes, bins and materials, with intervals, "
+        "DIR",
+        "also write a summary to this folder: shares of classes, bins and materials, with intervals, "
         "corrected for the model's known confusions",
     )
-    add(
-        "--from",
-        dest="start",
-        metavar="TIME",
-        help="only images taken at this time or later (EXIF or file time)",
-    )
-    add(
-        "--to",
-        dest="end",
-        metavar="TIME",
-        help="and before this time, e.g. 2026-11-29T14:30; a day is included",
-    )
-    add(
-        "--every",
-        type=float,
-        metavar="S",
-        help="camera, video: seconds between frames (1; with --regions 0.2)",
-    )
-    add(
-        "--smoothing",
-        type=float,
-        default=SMOOTHING,
-        metavar="W",
-        help="camera, video: weight of earlier frames (0.5)",
-    )
+    add("--from", "TIME", "only images taken at this time or later (EXIF or file time)", dest="start")
+    add("--to", "TIME", "and before this time, e.g. 2026-11-29T14:30; a day is included", dest="end")
+    add("--every", "S", "camera, video: seconds between frames (1; with --regions 0.2)", type=float)
+    add("--smoothing", "W", "camera, video: weight of earlier frames (0.5)", type=float, default=SMOOTHING)
 
 
 def run(args: argparse.Namespace, say: Say) -> int:

@@ -4,7 +4,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from wastejax.cli import SHARED
+from wastejax.cli import SHARED, options
 from wastejax.data.sources import check_outside
 from wastejax.errors import UserError
 from wastejax.evaluation.images import Asked
@@ -16,20 +16,14 @@ from wastejax.progress import Bars, Say
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    add = parser.add_argument
-    add(
-        "--model", metavar="RUN_OR_BUNDLE", help="a run, or with --data a bundle (default: the bundled model)"
-    )
-    add(
-        "--data",
-        metavar="DATA",
-        help="labeled images, in any layout of config.data.dir (default: the run's test images)",
-    )
-    add("--split", **SHARED["--split"])
-    add("--corrections", **SHARED["--corrections"])
-    add("--out", required=True, metavar="DIR", help="folder for robustness.json, .md and .png")
-    add("--limit", type=int, metavar="N", help="only N images, evenly spread over all (default: all)")
-    add("--skip-bad", **SHARED["--skip-bad"])
+    add = options(parser)
+    add("--model", "RUN_OR_BUNDLE", "a run, or with --data a bundle (default: the bundled model)")
+    add("--data", "DATA", "labeled images, in any layout of config.data.dir (default: the run's test images)")
+    add("--split", *SHARED["--split"])
+    add("--corrections", *SHARED["--corrections"])
+    add("--out", "DIR", "folder for robustness.json, .md and .png", required=True)
+    add("--limit", "N", "only N images, evenly spread over all (default: all)", type=int)
+    add("--skip-bad", *SHARED["--skip-bad"], action="store_true")
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wastejax.cli import SHARED, only
+from wastejax.cli import SHARED, only, options
 from wastejax.deployment.engines import ENGINES, load_engine
 from wastejax.deployment.predictor import nothing_named
 from wastejax.errors import MissingPackage, UserError
@@ -26,57 +26,37 @@ _LARGEST_BODY = 2**20  # MiB: a request is kept in memory
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    add = parser.add_argument
-    add("--model", metavar="MODEL", help="run, bundle or exported file (default: the bundled model)")
-    add("--engine", choices=ENGINES, help="what runs the network (auto: the fastest that is installed)")
-    add("--taxonomy", **SHARED["--taxonomy"])
-    add("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
-    add("--port", type=int, default=8000, metavar="N", help="port to listen on; 0 picks a free one (8000)")
-    add("--max-body", type=float, default=16, metavar="MIB", help="largest request (16)")
+    add = options(parser)
+    add("--model", "MODEL", "run, bundle or exported file (default: the bundled model)")
+    add("--engine", None, "what runs the network (auto: the fastest that is installed)", choices=ENGINES)
+    add("--taxonomy", *SHARED["--taxonomy"])
+    add("--host", None, "address to listen on (127.0.0.1: this machine only)", default="127.0.0.1")
+    add("--port", "N", "port to listen on; 0 picks a free one (8000)", type=int, default=8000)
+    add("--max-body", "MIB", "largest request (16)", type=float, default=16)
     add(
         "--max-pixels",
+        "N",
+        "refuse larger images; JPEGs up to eight times as large are read at reduced size (50 million)",
         type=int,
         default=50_000_000,
-        metavar="N",
-        help="refuse larger images; JPEGs up to eight times as large are read at reduced size (50 million)",
     )
-    add(
-        "--max-waiting",
-        type=int,
-        default=32,
-        metavar="N",
-        help="images that may wait; more are refused with 503 (32)",
-    )
-    add("--max-batch", type=int, default=8, metavar="N", help="images per batch (8)")
-    add(
-        "--timeout",
-        type=float,
-        default=30,
-        metavar="S",
-        help="seconds to receive a request, and to answer it (30)",
-    )
-    add("--threads", **SHARED["--threads"])
+    add("--max-waiting", "N", "images that may wait; more are refused with 503 (32)", type=int, default=32)
+    add("--max-batch", "N", "images per batch (8)", type=int, default=8)
+    add("--timeout", "S", "seconds to receive a request, and to answer it (30)", type=float, default=30)
+    add("--threads", *SHARED["--threads"], type=int)
     add(
         "--allow-origin",
+        "ORIGIN",
+        "another site whose pages may send requests, e.g. https://example.org, or * for all; may be repeated",
         action="append",
         default=[],
-        metavar="ORIGIN",
-        help="another site whose pages may send requests, e.g. https://example.org, or * for all; may be repeated",
     )
-    add(
-        "--collect",
-        metavar="DIR",
-        help="keep images that the model is not sure of in this folder, for review (off)",
-    )
-    add("--collect-sample", type=float, metavar="SHARE", help="keep this share of the others too (0)")
-    add(
-        "--collect-most",
-        metavar="SIZE",
-        help="total size to keep, e.g. 500MB or 2GB; the oldest images go first (1GB)",
-    )
-    add("--collect-days", type=float, metavar="N", help="days after which an image is removed (30)")
-    add("--accuracy", type=float, metavar="A", help="mark uncertain answers, see predict (0.95)")
-    add("--reject-below", type=float, metavar="P", help="name no bin or class that is less likely than this")
+    add("--collect", "DIR", "keep images that the model is not sure of in this folder, for review (off)")
+    add("--collect-sample", "SHARE", "keep this share of the others too (0)", type=float)
+    add("--collect-most", "SIZE", "total size to keep, e.g. 500MB or 2GB; the oldest images go first (1GB)")
+    add("--collect-days", "N", "days after which an image is removed (30)", type=float)
+    add("--accuracy", "A", "mark uncertain answers, see predict (0.95)", type=float)
+    add("--reject-below", "P", "name no bin or class that is less likely than this", type=float)
 
 
 def run(args: argparse.Namespace, say: Say) -> int:

@@ -3,7 +3,7 @@
 import argparse
 import ast
 
-from wastejax.cli import only
+from wastejax.cli import only, options
 from wastejax.config import recipe_names, recipes_dir
 from wastejax.progress import Say
 from wastejax.runtime.stop import Stop
@@ -20,16 +20,14 @@ same command resumes a stopped run; other settings need another --workdir.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command; `--config.key=value` arguments are left to the recipe."""
-    add = parser.add_argument
-    add("--config", required=True, metavar="RECIPE", help="a recipe's file or name")
+    add = options(parser)
+    add("--config", "RECIPE", "a recipe's file or name", required=True)
     add(
-        "--workdir",
-        metavar="DIR",
-        help="the run's folder (default: runs/<recipe>, and runs/<recipe>-demo without images)",
+        "--workdir", "DIR", "the run's folder (default: runs/<recipe>, and runs/<recipe>-demo without images)"
     )
-    add("--coordinator", metavar="HOST:PORT", help="several machines: address of process 0, or auto")
-    add("--processes", type=int, metavar="N", help="several machines: number of processes")
-    add("--process", type=int, metavar="K", help="several machines: number of this process, from 0")
+    add("--coordinator", "HOST:PORT", "several machines: address of process 0, or auto")
+    add("--processes", "N", "several machines: number of processes", type=int)
+    add("--process", "K", "several machines: number of this process, from 0", type=int)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _recipes() + OVERRIDES
 

@@ -2,23 +2,23 @@
 
 import argparse
 
-from wastejax.cli import SHARED
+from wastejax.cli import SHARED, options
 from wastejax.deployment.website import write_site
 from wastejax.progress import Say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    add = parser.add_argument
-    add("--model", metavar="MODEL", help="run, bundle or exported .onnx (default: the bundled model)")
-    add("--taxonomy", **SHARED["--taxonomy"])
-    add("--out", required=True, metavar="DIR", help="folder to write; files of the same name are replaced")
-    add("--runtime", metavar="DIR", help="onnxruntime-web's dist folder (default: where `make web` puts it)")
+    add = options(parser)
+    add("--model", "MODEL", "run, bundle or exported .onnx (default: the bundled model)")
+    add("--taxonomy", *SHARED["--taxonomy"])
+    add("--out", "DIR", "folder to write; files of the same name are replaced", required=True)
+    add("--runtime", "DIR", "onnxruntime-web's dist folder (default: where `make web` puts it)")
     add(
         "--reject-below",
+        "P",
+        "name no bin or class, and box no object, that is less likely than this",
         type=float,
-        metavar="P",
-        help="name no bin or class, and box no object, that is less likely than this",
     )
 
 

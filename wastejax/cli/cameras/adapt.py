@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from wastejax.bundle import default_bundle, load_bundle
-from wastejax.cli import SHARED
+from wastejax.cli import SHARED, options
 from wastejax.data.sources import check_outside
 from wastejax.errors import Unlabeled, UserError
 from wastejax.files import check_folder
@@ -14,13 +14,11 @@ from wastejax.training.cameras import adapt, check_enough, look
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    add = parser.add_argument
-    add(
-        "--data", metavar="DIR", required=True, help="labeled images from your own camera, a folder per class"
-    )
-    add("--out", metavar="DIR", required=True, help="folder for the new bundle; must not exist")
-    add("--model", metavar="RUN_OR_BUNDLE", help="model to adapt (default: the bundled model)")
-    add("--labels", **SHARED["--labels"])
+    add = options(parser)
+    add("--data", "DIR", "labeled images from your own camera, a folder per class", required=True)
+    add("--out", "DIR", "folder for the new bundle; must not exist", required=True)
+    add("--model", "RUN_OR_BUNDLE", "model to adapt (default: the bundled model)")
+    add("--labels", *SHARED["--labels"])
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

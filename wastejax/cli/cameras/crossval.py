@@ -5,7 +5,7 @@ import argparse
 import numpy as np
 
 from wastejax.bundle import default_bundle, load_bundle
-from wastejax.cli import write_out
+from wastejax.cli import options, write_out
 from wastejax.data.description import is_description
 from wastejax.errors import UserError
 from wastejax.evaluation.report.sources import source_table
@@ -16,15 +16,15 @@ from wastejax.training.cameras import crossval_by_source, look, sources_in_turn
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    add = parser.add_argument
-    add("--data", metavar="TOML", required=True, help="a data description with at least two sources")
+    add = options(parser)
+    add("--data", "TOML", "a data description with at least two sources", required=True)
     add(
         "--model",
-        metavar="RUN_OR_BUNDLE",
-        help="model whose network is scored; its classifier is refitted (default: the bundled model)",
+        "RUN_OR_BUNDLE",
+        "model whose network is scored; its classifier is refitted (default: the bundled model)",
     )
-    add("--by", choices=("source",), default="source", help="what is left out in turn (source)")
-    add("--out", metavar="JSON", help="also write the scores to this file")
+    add("--by", None, "what is left out in turn (source)", choices=("source",), default="source")
+    add("--out", "JSON", "also write the scores to this file")
 
 
 def run(args: argparse.Namespace, say: Say) -> None:

@@ -7,7 +7,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from wastejax.cli import add_ray_arguments, only
+from wastejax.cli import add_ray_arguments, only, options
 from wastejax.deployment.answers import printable
 from wastejax.deployment.camera import is_stream
 from wastejax.deployment.images import STDIN, among, beside
@@ -22,27 +22,16 @@ NAMED = 20  # unreadable images that are named on standard error
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of answers in parts."""
-    add = parser.add_argument
+    add = options(parser)
     add(
         "--out",
-        metavar="DIR",
-        help="write answers to this folder as Parquet files; the same command continues a stopped job. IMAGE may "
+        "DIR",
+        "write answers to this folder as Parquet files; the same command continues a stopped job. IMAGE may "
         "then be a tar shard, a Parquet file with images, or a URL (extra `remote`)",
     )
-    add(
-        "--part-size",
-        type=int,
-        default=PART_SIZE,
-        metavar="N",
-        help=f"with --out: images per file ({PART_SIZE:,})",
-    )
+    add("--part-size", "N", f"with --out: images per file ({PART_SIZE:,})", type=int, default=PART_SIZE)
     add_ray_arguments(parser, "with --out: ", "compute")
-    add(
-        "--cores",
-        type=int,
-        metavar="N",
-        help="with --workers=ray: cores per worker (default: all cores of a machine)",
-    )
+    add("--cores", "N", "with --workers=ray: cores per worker (default: all cores of a machine)", type=int)
 
 
 def check(args: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wastejax import config as configs
-from wastejax.cli import only
+from wastejax.cli import only, options
 from wastejax.data.cache import cache_dir
 from wastejax.data.collections.shards import INDEX, PREFIX, SHARD_SIZE, Rows, write_shards
 from wastejax.data.description import is_description
@@ -34,26 +34,22 @@ OPTIONS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    add = parser.add_argument
-    add(
-        "--data",
-        required=True,
-        metavar="DIR",
-        help="images, in any layout of config.data.dir; they are not changed",
-    )
-    add("--out", required=True, metavar="DIR", help="folder for the shards and their index")
-    add("--seed", type=int, default=17, metavar="N", help="seed of the split (17, as in the recipes)")
-    add("--ratios", default="3,1,1", metavar="R", help="ratios of train, val and test (3,1,1)")
+    add = options(parser)
+    add("--data", "DIR", "images, in any layout of config.data.dir; they are not changed", required=True)
+    add("--out", "DIR", "folder for the shards and their index", required=True)
+    add("--seed", "N", "seed of the split (17, as in the recipes)", type=int, default=17)
+    add("--ratios", "R", "ratios of train, val and test (3,1,1)", default="3,1,1")
     add(
         "--group",
+        None,
+        "what keeps images on one side of the split: near-duplicates, or nothing (phash)",
         choices=("phash", "none"),
         default="phash",
-        help="what keeps images on one side of the split: near-duplicates, or nothing (phash)",
     )
-    add("--hamming", type=int, default=8, metavar="N", help="see config.data.split.hamming (8)")
-    add("--manifest", default="", metavar="CSV", help="a split of your own; see audit")
-    add("--skip-bad", action="store_true", help="leave unreadable images out and count them")
-    add("--shard-size", type=int, default=SHARD_SIZE, metavar="N", help=f"images per file ({SHARD_SIZE:,})")
+    add("--hamming", "N", "see config.data.split.hamming (8)", type=int, default=8)
+    add("--manifest", "CSV", "a split of your own; see audit", default="")
+    add("--skip-bad", None, "leave unreadable images out and count them", action="store_true")
+    add("--shard-size", "N", f"images per file ({SHARD_SIZE:,})", type=int, default=SHARD_SIZE)
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
