@@ -34,7 +34,7 @@ from wastejax.data.duplicates import joined_groups
 from wastejax.data.formats.any import open_path
 from wastejax.data.formats.boxes import CROPS, Reading
 from wastejax.data.formats.csv_file import Spelling, composed, csv_reader
-from wastejax.data.formats.source import Source, rarest
+from wastejax.data.formats.source import ReadJoined, Source, rarest
 from wastejax.data.formats.walk import listed
 from wastejax.errors import ConfigError, UserError, nearest
 from wastejax.files import user_path
@@ -313,18 +313,6 @@ def _together(path: Path, name: str, source: Source, entry: Mapping[str, Any], n
     return [f"{name}/{group}" for group in joined_groups(own, given)]
 
 
-@dataclass(frozen=True, eq=False)
-class _ReadParts:
-    parts: tuple[Source, ...]
-
-    def __call__(self, index: int) -> bytes:
-        for part in self.parts:
-            if index < len(part):
-                return part.read(index)
-            index -= len(part)
-        raise IndexError(index)
-
-
 def _joined(opened: Mapping[str, Source], classes: tuple[str, ...], path: Path) -> Source:
     """Returns the images of all sources as one, without what they show."""
     sources = list(opened.values())
@@ -345,7 +333,7 @@ def _joined(opened: Mapping[str, Source], classes: tuple[str, ...], path: Path) 
         # A source is a domain of its own, so that every split has its share of each.
         domains=tuple(f"{name}/{d}".rstrip("/") for name, source in opened.items() for d in source.domains),
         splits=tuple(split for source in sources for split in source.splits or ()) if has_splits else None,
-        read=_ReadParts(tuple(sources)),
+        read=ReadJoined(tuple((len(source), source.read) for source in sources)),
         stamps=tuple(stamp for source in sources for stamp in source.stamps),
         origin=str(path.resolve()),
         members=tuple(name for name, source in opened.items() for _ in source.names),

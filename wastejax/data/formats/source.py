@@ -205,6 +205,21 @@ class ReadSubset:
         return self.read(int(self.indices[index]))
 
 
+@dataclass(frozen=True, eq=False)
+class ReadJoined:
+    """Reads from parts that follow each other: how many images each has, and what reads them, by index."""
+
+    parts: tuple[tuple[int, Callable[[int], bytes]], ...]
+
+    def __call__(self, index: int) -> bytes:
+        """Returns the bytes of one image; raises OSError."""
+        for size, read in self.parts:
+            if index < size:
+                return read(index)
+            index -= size
+        raise IndexError(index)
+
+
 @dataclass(frozen=True)
 class ReadFiles:
     """Reads files below a folder, by index."""

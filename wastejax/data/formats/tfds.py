@@ -2,13 +2,13 @@
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from wastejax.data.formats.class_folders import role_of
-from wastejax.data.formats.source import DOMAINS, Source
+from wastejax.data.formats.source import DOMAINS, ReadJoined, Source
 from wastejax.data.formats.walk import listed
 from wastejax.errors import ConfigError
 from wastejax.files import user_path
@@ -64,7 +64,7 @@ def open_tfds(name: str, data_dir: str, key: str = "config.data.source") -> Sour
         classes=tuple(classes),
         domains=domains,
         splits=splits if len(set(splits)) > 1 else None,
-        read=_ReadRecords(tuple(parts)),
+        read=ReadJoined(tuple((len(part), partial(_image, part)) for part in parts)),
         stamps=stamps,
         origin=f"{builder.data_path}",
         notes=tuple(notes),
@@ -113,13 +113,5 @@ def _text(value: str | bytes) -> str:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
-@dataclass(frozen=True, eq=False)
-class _ReadRecords:
-    parts: tuple[Sequence[dict[str, Any]], ...]
-
-    def __call__(self, index: int) -> bytes:
-        for part in self.parts:
-            if index < len(part):
-                return part[index]["image"]
-            index -= len(part)
-        raise IndexError(index)
+def _image(part: Sequence[dict[str, Any]], index: int) -> bytes:
+    return part[index]["image"]
