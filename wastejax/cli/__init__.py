@@ -1,4 +1,8 @@
-"""The commands, each in a file of its own, and what their options have in common."""
+"""The commands, each in a file of its own, and what their options have in common.
+
+Each command has `add_arguments(parser)` and `run(args, say)`, which returns an exit code, or None for 0. It raises
+UserErrors, the library's and its own for options that make no sense together; `main` prints one as a line.
+"""
 
 import argparse
 import io

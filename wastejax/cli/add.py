@@ -16,9 +16,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
-    """Copies, and says how many.
-
-    Raises:
-        UserError: a folder or the corrections are not there, or do not fit each other.
-    """
+    """Copies, and says how many."""
     add_collected(args.collected, args.corrections, args.data, say)

@@ -37,11 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
-    """Audits and prints the findings.
-
-    Raises:
-        UserError: the data, the manifest or the model is not there, or `out` lies in the data.
-    """
+    """Audits and prints the findings."""
     only(args, args.workers == "ray", "with --workers=ray", address=None)
     of_data = {"split": None, "model": None, "write_manifest": False, "workers": "local"}
     only(args, not args.collected, "with --data", **of_data)

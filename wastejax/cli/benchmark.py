@@ -41,11 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
-    """Measures, prints and writes.
-
-    Raises:
-        UserError: an argument makes no sense.
-    """
+    """Measures, prints and writes."""
     if args.out:
         check_folder(args.out, "--out")
     if args.rounds < 1 or not 0 < args.seconds < float("inf"):

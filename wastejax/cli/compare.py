@@ -31,11 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
-    """Compares and prints.
-
-    Raises:
-        UserError: models or data are not there or do not fit each other, or the runs share no test images.
-    """
+    """Compares and prints."""
     if args.out:
         check_file(args.out, "--out")
         read = {f"--{name}": getattr(args, name) for name in ("data", "labels", "corrections")}

@@ -32,11 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
-    """Evaluates and prints.
-
-    Raises:
-        UserError: model or data are not there, unreadable, or do not fit each other.
-    """
+    """Evaluates and prints."""
     asked = Asked(args.model, args.data, args.split, args.skip_bad, args.corrections)
     read = {f"--{name}": getattr(args, name) for name in ("data", "labels", "corrections", "ood")}
     for option, file in (("--out", args.out), ("--review", args.review)):

@@ -65,11 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
-    """Exports, checks and says what came of it; where the check fails, nothing is written.
-
-    Raises:
-        UserError: no such model, a form that cannot be, a package that is missing, or a failed check.
-    """
+    """Exports, checks and says what came of it; where the check fails, nothing is written."""
     only(args, args.format == "onnx", "with --format=onnx", profile=False)
     only(args, args.format != "bundle", f"with --format={' or '.join(SUFFIXES)}", report=None)
     only(args, args.workers == "ray", "with --workers=ray", address=None)

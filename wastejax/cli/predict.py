@@ -110,11 +110,7 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, say: Say) -> int:
     """Answers on standard output; progress, unreadable files and speed go to standard error.
 
-    Returns:
-        The exit code: 1 where an image could not be read.
-
-    Raises:
-        UserError: no images, or no such model.
+    Returns the exit code, 1 where an image could not be read.
     """
     for name in ("top", "batch_size", "max_pixels"):
         if getattr(args, name) < 1:

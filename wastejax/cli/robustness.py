@@ -27,11 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
-    """Measures, prints, and writes figure, JSON and Markdown.
-
-    Raises:
-        UserError: model or data are not there, unreadable, or do not fit each other.
-    """
+    """Measures, prints, and writes figure, JSON and Markdown."""
     asked = Asked(args.model, args.data, args.split, args.skip_bad, args.corrections)
     if args.limit is not None and args.limit < 1:
         raise UserError(f"--limit={args.limit}: must be at least 1")

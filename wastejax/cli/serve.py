@@ -60,11 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, say: Say) -> int:
-    """Serves until SIGTERM or Ctrl-C; what was taken by then is answered.
-
-    Raises:
-        UserError: no such model, a limit that cannot be, a port in use, or packages that are missing.
-    """
+    """Serves until SIGTERM or Ctrl-C; what was taken by then is answered."""
     _check(args)
     try:
         import uvicorn

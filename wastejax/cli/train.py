@@ -42,11 +42,7 @@ def _recipes() -> str:
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
-    """Trains.
-
-    Raises:
-        UserError: the recipe, a key, a value or the data are wrong, or the work directory holds another run.
-    """
+    """Trains."""
     from wastejax.training.devices import Cluster
     from wastejax.training.train import train
 

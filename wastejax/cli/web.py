@@ -23,11 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
-    """Writes the folder.
-
-    Raises:
-        UserError: as of `write_site`.
-    """
+    """Writes the folder."""
     out = write_site(args.model, args.out, args.runtime, args.reject_below, args.taxonomy)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     say(f"written: {out}, {size / 1e6:.0f} MB; any web host can serve it: python -m http.server -d {out}")

@@ -22,11 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
-    """Adapts, says what it gained by cross-validation, and writes the bundle where it gained anything.
-
-    Raises:
-        UserError: model or data are not there or do not fit each other, or there are too few images.
-    """
+    """Adapts, says what it gained by cross-validation, and writes the bundle where it gained anything."""
     out = Path(args.out)
     if out.exists():
         raise UserError(f"--out={out}: exists; give a new folder")

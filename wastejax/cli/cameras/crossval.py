@@ -28,11 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
-    """Leaves each source out in turn and prints its scores.
-
-    Raises:
-        UserError: model or data are not there or do not fit each other.
-    """
+    """Leaves each source out in turn and prints its scores."""
     if args.out:
         check_file(args.out, "--out")
         check_unread(args.out, "--out", {"--data": args.data})

@@ -53,11 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, say: Say) -> None:
-    """Writes the shards.
-
-    Raises:
-        UserError: the data or an option are wrong, images are unreadable, or `out` lies in the data.
-    """
+    """Writes the shards."""
     folder = Path(args.out)
     if is_description(args.data):
         raise UserError(
