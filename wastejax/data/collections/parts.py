@@ -13,11 +13,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from wastejax.data.collections.places import below, is_url, opened, part_below, read_place, stamp_of
 from wastejax.data.collections.tars import is_link, links_in
-from wastejax.data.formats.parquet import column_of_images, columns_of_bytes, notes_on_columns, parquet_for
+from wastejax.data.formats.parquet import (
+    column_of_images,
+    columns_of_bytes,
+    file_named,
+    image_in,
+    notes_on_columns,
+    parquet_for,
+)
 from wastejax.data.formats.walk import (
     EXTENSIONS,
     by_ending,
@@ -289,43 +295,27 @@ def _rows(place: str) -> Iterator[tuple[str, Load]]:
         row = 0
         for batch in table.iter_batches(batch_size=_ROWS, columns=[column]):
             for value in batch.column(0).to_pylist():
-                yield f"{place}#{row}", _loader(place, value)
+                yield f"{place}#{row}", partial(_had, place, partial(image_in, value, partial(_named, place)))
                 row += 1
 
 
 def _tell_column(place: str, say: Callable[[str], None]) -> None:
     """Says which column of a Parquet file is taken, where several might hold images; `images` tells of damage."""
     try:
-        import pyarrow.parquet
-
         with opened(place) as file:
-            schema = pyarrow.parquet.read_schema(file)
-    except (ImportError, OSError, ValueError):
+            schema = parquet_for(place).read_schema(file)
+    except (MissingPackage, OSError, ValueError):
         return
     column = column_of_images(schema) or ""
     for note in notes_on_columns(column, [name for name in columns_of_bytes(schema) if name != column]):
         say(f"{place}: {note}")
 
 
-def _loader(place: str, value: Any) -> Load:
-    """Returns what reads the image of a row, which may hold only the path of a file."""
-    data = value.get("bytes") if isinstance(value, dict) else value
-    path = value.get("path") if isinstance(value, dict) else None
-    if data is not None:
-        return partial(bytes, data)
-    return (
-        partial(_had, place, partial(_named, place, path))
-        if path
-        else partial(_fail, "the row holds no image")
-    )
-
-
 def _named(place: str, path: str) -> bytes:
     """Returns the file that a Parquet file names: below it, or as it was where it was written, as `--data` does."""
     if is_url(place):
         return read_place(path if is_url(path) else f"{place.rpartition('/')[0]}/{path}")
-    beside = Path(place).parent / path
-    return read_file(beside if beside.is_file() else path)
+    return read_file(file_named(Path(place), path))
 
 
 def _fail(why: str) -> bytes:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -218,12 +218,10 @@ def _named_files(path: Path, column: str, key: str) -> dict[int, Path]:
         return {}
     with content_of(f"cannot read {path}", key):
         values = file.read([f"{column}.path"])[column].to_pylist()
-    return {
-        at: _file_named(path, value["path"]) for at, value in enumerate(values) if value and value["path"]
-    }
+    return {at: file_named(path, value["path"]) for at, value in enumerate(values) if value and value["path"]}
 
 
-def _file_named(parquet: Path, name: str) -> Path:
+def file_named(parquet: Path, name: str) -> Path:
     """Returns a file that a row names, as Hugging Face writes it: below the Parquet file, or as it was there."""
     beside = parquet.parent / name
     return beside if beside.is_file() else Path(name)
@@ -282,6 +280,18 @@ def _class_names(schema: "pyarrow.Schema", label: str) -> list[str]:
         return []
 
 
+def image_in(value: Any, read: Callable[[str], bytes]) -> bytes:
+    """Returns the bytes of the image that a row holds, or what `read` reads where it only names a file.
+
+    Raises:
+        OSError: it does neither, or as `read` does.
+    """
+    data, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    if data is None and not name:
+        raise OSError("the row holds no image")
+    return read(name) if data is None else bytes(data)
+
+
 @dataclass(frozen=True, eq=False)
 class ReadRows:
     """Reads images out of Parquet files, by index; a group of rows stays in memory for its neighbors."""
@@ -297,13 +307,7 @@ class ReadRows:
         path, stamp = self.paths[number], self.stamps[number]
         group, place = group_of(path, stamp, at)
         value = _row_group(path, stamp, self.column, group)[self.column][place].as_py()
-        data = value.get("bytes") if isinstance(value, dict) else value
-        name = value.get("path") if isinstance(value, dict) else None
-        if data is None and name:
-            return read_file(_file_named(Path(path), name))
-        if data is None:
-            raise OSError("the row holds no image")
-        return bytes(data)
+        return image_in(value, lambda name: read_file(file_named(Path(path), name)))
 
 
 def group_of(path: str, stamp: str, at: int) -> tuple[int, int]:
