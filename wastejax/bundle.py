@@ -248,11 +248,7 @@ def _keep(path: Path, **changed: Any) -> None:
 
 
 def parse_thresholds(stored: Any) -> dict[str, float | None]:
-    """Returns `Bundle.thresholds` from JSON.
-
-    Raises:
-        AttributeError, TypeError or ValueError: it is damaged.
-    """
+    """Returns `Bundle.thresholds` from JSON; raises AttributeError, TypeError or ValueError where it is damaged."""
     return {
         str(float(accuracy)): None if value is None else float(value) for accuracy, value in stored.items()
     }
@@ -265,11 +261,7 @@ def versions() -> dict[str, str]:
 
 
 def default_bundle() -> Path:
-    """Returns the folder of the bundled model.
-
-    Raises:
-        UserError: this copy has none.
-    """
+    """Returns the folder of the bundled model; raises a UserError where this copy has none."""
     if not (FOLDER / "bundle.json").is_file():
         raise UserError(
             "--model: this copy of wastejax comes without a trained model; give a run, a bundle or an exported file"

@@ -160,11 +160,7 @@ def collecting(args: argparse.Namespace) -> "Keep | None":
 
 
 def number_of_bytes(text: str) -> int:
-    """Returns how many bytes '500MB' or '1.5 GiB' are.
-
-    Raises:
-        UserError: it is no size.
-    """
+    """Returns how many bytes '500MB' or '1.5 GiB' are; raises a UserError for what is no size."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
     count = found and int(float(found[1]) * (1024 if found[3] else 1000) ** " kmgt".index(found[2] or " "))
     if not count:
@@ -173,11 +169,7 @@ def number_of_bytes(text: str) -> int:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens at an address.
-
-    Raises:
-        UserError: no such address, or somebody else listens there.
-    """
+    """Returns a socket that listens at an address; raises a UserError where there is none, or it is taken."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)

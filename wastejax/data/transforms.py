@@ -78,11 +78,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Returns what `to_dict` described.
-
-        Raises:
-            ValueError: a key is missing, unknown, or has an impossible value.
-        """
+        """Returns what `to_dict` described; raises ValueError for a key that is missing, unknown or impossible."""
         for name in values.keys() - cls.__dataclass_fields__.keys():
             raise ValueError(f"preprocessing has {name}{nearest(name, cls.__dataclass_fields__)}")
         if "image_size" not in values:

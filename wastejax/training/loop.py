@@ -175,11 +175,7 @@ class Meter:
         self._sums["seconds"] += self._now - before
 
     def settle(self, keep: int = 0) -> None:
-        """Reads all steps but the last few.
-
-        Raises:
-            UserError: a loss is not finite.
-        """
+        """Reads all steps but the last few; raises a UserError where a loss is not finite."""
         while len(self._pending) > keep:
             at, index, metrics = self._pending.popleft()
             loss = float(metrics["loss"])

@@ -152,11 +152,7 @@ def write_shards(
 
 
 def open_shards(root: str | Path, key: str = "config.data.source") -> Opened:
-    """Opens what `write_shards` wrote.
-
-    Raises:
-        ConfigError: there is none, it is damaged, or a shard is missing.
-    """
+    """Opens what `write_shards` wrote; raises a ConfigError where there is none, or it is damaged or incomplete."""
     folder = user_path(root)
     parquet = parquet_for(f"{key}={PREFIX}{folder}")
     path = folder / INDEX

@@ -37,11 +37,7 @@ def parquet_files(folder: Path) -> list[Path]:
 
 
 def read_table(path: Path, key: str, columns: list[str] | None = None) -> "pyarrow.Table":
-    """Returns the columns of a Parquet file.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
+    """Returns the columns of a Parquet file; raises a ConfigError where it cannot be read."""
     parquet = parquet_for(path)
     try:
         return parquet.read_table(path, columns=columns)

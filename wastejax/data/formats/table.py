@@ -212,11 +212,7 @@ def _source(root: Path, found: dict[str, _Entry], notes: list[str]) -> Source:
 
 
 def read_rows(path: Path, key: str) -> list[Row]:
-    """Returns the rows of a table as dictionaries.
-
-    Raises:
-        ConfigError: it cannot be read as what its ending says.
-    """
+    """Returns the rows of a table, read by its ending, as dictionaries; raises ConfigError where that fails."""
     ending = path.suffix.lower()
     try:
         if ending == ".parquet":

@@ -88,11 +88,7 @@ class Header(NamedTuple):
 
 
 def read_file(path: str | Path) -> bytes:
-    """Returns the bytes of a file.
-
-    Raises:
-        OSError: it cannot be read, or is larger than any image.
-    """
+    """Returns the bytes of a file; raises OSError where it cannot be read, or is larger than any image."""
     with Path(path).open("rb") as file:
         # Memory for all that is asked for is taken before anything is read, so no more than the file has.
         size = min(os.fstat(file.fileno()).st_size, _LARGEST_FILE)

@@ -63,11 +63,7 @@ def held_out(source: Source, foreign: np.ndarray, leave_out: Sequence[str], chan
 def select_held_out(
     source: Source, foreign: np.ndarray, leave_out: Sequence[str], changes: Changes, notes: list[str]
 ) -> Source:
-    """Returns the images of `held_out`; takes notes of the others.
-
-    Raises:
-        ConfigError: there are none.
-    """
+    """Returns the images of `held_out` and notes the others; raises a ConfigError where there are none."""
     stay = held_out(source, foreign, leave_out, changes)
     away = {source.names[i] for i in np.setdiff1d(foreign, stay)} - changes.dropped
     if away:

@@ -42,11 +42,7 @@ class Kept(NamedTuple):
     described: str = ""
 
     def held_out_in(self, source: Source) -> np.ndarray:
-        """Returns int64 [M], the out-of-distribution images in a source.
-
-        Raises:
-            ConfigError: the source lacks one.
-        """
+        """Returns int64 [M], the out-of-distribution images of a source; raises ConfigError where it lacks one."""
         index = {name: i for i, name in enumerate(source.names)}
         lost = [name for name in self.left_out if name not in index]
         if lost:
@@ -113,11 +109,7 @@ def save_kept(run: Path, kept: Kept) -> None:
 
 
 def load_kept(run: Path) -> Kept | None:
-    """Reads what `save_kept` wrote; None for a run of an earlier version.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """Reads what `save_kept` wrote, None for a run of an earlier version; raises UserError where it is damaged."""
     path = run / NAME
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
