@@ -61,14 +61,6 @@ class Limits:
     batch: int = 8
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not a mistake of the program
-    """A request that is answered with an error."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status, self.reason = status, reason
-
-
 class Upload(NamedTuple):
     """An image as it came: the name that the client gave ('' for none) and the encoded bytes."""
 
@@ -122,27 +114,29 @@ class Service:
                     found = await asyncio.gather(*(self._answer(upload, top, heatmap) for upload in uploads))
         except TimeoutError:
             if received:
-                raise Refused(503, f"no answer within {self.limits.seconds:g} s; try again later") from None
-            raise Refused(408, f"the request did not arrive within {self.limits.seconds:g} s") from None
+                raise HTTPException(
+                    503, f"no answer within {self.limits.seconds:g} s; try again later"
+                ) from None
+            raise HTTPException(408, f"the request did not arrive within {self.limits.seconds:g} s") from None
         answers = [answer for answer, _ in found]
         if all(status for _, status in found):
-            raise Refused(found[0][1], "; ".join(dict.fromkeys(answer["error"] for answer in answers)))
+            raise HTTPException(found[0][1], "; ".join(dict.fromkeys(answer["error"] for answer in answers)))
         self.metrics.duration(time.perf_counter() - start)
         return JSONResponse({"answers": answers})
 
     def _top(self, request: Request) -> int:
         text = request.query_params.get("top", "3")
         if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text)):
-            raise Refused(400, "top: must be a whole number from 1 on")
+            raise HTTPException(400, "top: must be a whole number from 1 on")
         return int(text)
 
     def _heatmap(self, request: Request) -> bool:
         text = request.query_params.get("heatmap", "0")
         if text not in ("0", "1"):
-            raise Refused(400, "heatmap: must be 0 or 1")
+            raise HTTPException(400, "heatmap: must be 0 or 1")
         wanted = text == "1"
         if wanted and self.predictor.dense is None:
-            raise Refused(400, "heatmap: this model is an exported file without a class map")
+            raise HTTPException(400, "heatmap: this model is an exported file without a class map")
         return wanted
 
     @contextlib.contextmanager
@@ -153,7 +147,9 @@ class Service:
         def take(count: int) -> None:
             nonlocal held
             if self.metrics.waiting + count > self.limits.waiting:
-                raise Refused(503, f"busy: {self.metrics.waiting} images are waiting; try again in a second")
+                raise HTTPException(
+                    503, f"busy: {self.metrics.waiting} images are waiting; try again in a second"
+                )
             held += count
             self.metrics.waiting += count
 
@@ -176,15 +172,15 @@ class Service:
         try:
             form = await parser.parse()
         except MultiPartException as error:
-            raise Refused(400, f"the form cannot be read: {error.message}") from None
+            raise HTTPException(400, f"the form cannot be read: {error.message}") from None
         except (ValueError, KeyError, AssertionError, UnicodeError, IndexError) as error:
-            raise Refused(400, f"the form cannot be read: {type(error).__name__}") from None
+            raise HTTPException(400, f"the form cannot be read: {type(error).__name__}") from None
         async with contextlib.AsyncExitStack() as opened:
             files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
             for file in files:
                 opened.push_async_callback(file.close)
             if not files:
-                raise Refused(400, f"no image among the form's fields; {HOW}")
+                raise HTTPException(400, f"no image among the form's fields; {HOW}")
             return [Upload(_name(file.filename), await file.read()) for file in files]
 
     async def _body(self, request: Request) -> AsyncGenerator[bytes, None]:
@@ -195,8 +191,8 @@ class Service:
                 raise self._too_long()
             yield chunk
 
-    def _too_long(self) -> Refused:
-        return Refused(
+    def _too_long(self) -> HTTPException:
+        return HTTPException(
             413,
             f"the request is too long: at most {self.limits.body / 2**20:g} MiB (--max-body of the server)",
         )
@@ -206,9 +202,9 @@ class Service:
         loop = asyncio.get_running_loop()
         try:
             square = await loop.run_in_executor(self.decoders, self._square, upload.data)
-        except Refused as refused:
+        except HTTPException as refused:
             self.metrics.image("unreadable")
-            return Answer(upload.name, error=refused.reason).to_dict(), refused.status
+            return Answer(upload.name, error=refused.detail).to_dict(), refused.status_code
         row = await self.batches.row(square)
         answer = interpret(self.predictor, upload.name, row, top, self.reject_below)
         self.metrics.image("rejected" if answer.rejected else "answered")
@@ -232,9 +228,9 @@ class Service:
             option = " (--max-pixels of the server)" if error.kind == "size" else ""
             status = {"format": 415, "size": 413, "damage": 400}[error.kind]
             instead = mistaken(data) if status != 413 else ""
-            raise Refused(415 if instead else status, instead or f"{error}{option}") from None
+            raise HTTPException(415 if instead else status, instead or f"{error}{option}") from None
         except MemoryError:
-            raise Refused(413, "too large") from None
+            raise HTTPException(413, "too large") from None
 
     async def labels(self, request: Request) -> Response:
         """Answers GET /labels."""
@@ -316,7 +312,6 @@ def create_app(
         *(Route(path, _constant(data, kind)) for path, data, kind in page_files()),
     ]
     handlers: dict[Any, Any] = {
-        Refused: lambda request, error: _error(error.status, error.reason),
         HTTPException: lambda request, error: _error(error.status_code, error.detail, error.headers),
         ClientDisconnect: lambda request, error: _error(400, "the connection was closed"),
         Exception: lambda request, error: _error(500, "the server failed; its log says more"),
