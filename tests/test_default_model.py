@@ -156,6 +156,7 @@ def test_the_wheel_carries_it(tmp_path):
         names = archive.namelist()
         for file in FOLDER.iterdir():
             assert archive.read(f"wastejax/default_model/{file.name}") == file.read_bytes()
+    assert "wastejax/deployment/server/openapi.json" in names
     licences = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license-files"]
     assert "wastejax/default_model/LICENSE-MODEL" in licences
     assert any(name.endswith("licenses/wastejax/default_model/LICENSE-MODEL") for name in names)

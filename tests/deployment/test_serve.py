@@ -24,6 +24,7 @@ import uvicorn
 from PIL import Image
 from small_models import CLASSES, draw_images, write_bundle
 
+from wastejax import __version__
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.answers import answers
@@ -243,6 +244,12 @@ def test_what_else_it_answers(port):
         "/healthz",
         "/metrics",
     }
+    assert described["info"]["version"] == __version__
+    predict = described["paths"]["/predict"]["post"]
+    form = predict["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["properties"]["file"]["maxItems"] == 4
+    too_large = "more than 200000 bytes, or an image of more than 100000 pixels"
+    assert predict["responses"]["413"]["description"] == too_large
 
 
 def sample(port: int, name: str) -> float:
