@@ -242,19 +242,12 @@ class TrainingImages:
 
 @dataclass(frozen=True)
 class _Rows:
-    """A source for grain whose elements are whole batches, since each element costs it as much as a crop does.
-
-    Attributes:
-        images: all of them.
-        order: position -> index in the source.
-        size: images per batch.
-        count: batches there are.
-    """
+    """A source for grain whose elements are whole batches, since each element costs it as much as a crop does."""
 
     images: TrainingImages
-    order: _Order
-    size: int
-    count: int
+    order: _Order  # position -> index in the source
+    size: int  # images per batch
+    count: int  # batches there are
 
     def __len__(self) -> int:
         return self.count

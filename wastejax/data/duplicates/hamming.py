@@ -126,19 +126,13 @@ def _by_parts(
 
 
 class _Sorted:
-    """Hashes sorted by one of their parts, and where that is the same, by their groups.
-
-    Attributes:
-        order: int64 [N], the order that sorts them.
-        parts: uint32 [N], ascending.
-        hashes: uint64 [N].
-        groups: int64 [N], or empty.
-    """
+    """Hashes, uint64 [N], sorted by one of their parts, and where that is the same, by their groups."""
 
     def __init__(self, hashes: np.ndarray, shift: int, width: int, groups: np.ndarray | None):
         parts = (hashes >> np.uint64(shift) & np.uint64(2**width - 1)).astype(np.uint32)
         self.order = np.argsort(parts, kind="stable") if groups is None else np.lexsort((groups, parts))
         self.parts, self.hashes = parts[self.order], hashes[self.order]
+        # Int64 [N], or empty.
         self.groups = np.empty(0, np.int64) if groups is None else groups[self.order].astype(np.int64)
 
     def without_own(

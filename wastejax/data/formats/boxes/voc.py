@@ -19,15 +19,10 @@ _FOLDER = "annotations"  # the devkit's name for the folder of XML files, in low
 
 
 class _Images:
-    """The images of a folder, and whose XML file each of them has.
-
-    Attributes:
-        root: the folder.
-        key: what to call it in error messages.
-    """
+    """The images of a folder, and whose XML file each of them has."""
 
     def __init__(self, root: Path, key: str) -> None:
-        self.root, self.key = root, key
+        self.root, self.key = root, key  # the folder, and what to call it in error messages
         self._by_name: dict[str, list[PurePosixPath]] = {}
         self._by_stem: dict[str, list[PurePosixPath]] = {}
         self._file_of: dict[PurePosixPath, Path] = {}

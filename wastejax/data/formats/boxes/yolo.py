@@ -21,19 +21,12 @@ _OWN = (".txt", ".yaml", ".yml", ".cache")  # endings of files that belong to th
 
 @dataclass
 class _PassedOver:
-    """What is said of what a description names and what lies there.
+    """What is said of what a description names and what lies there."""
 
-    Attributes:
-        others: ending -> count of files that are no images.
-        repeated: images listed again in their split.
-        absent: listed images that are not there.
-        tests: places of test images that are not there.
-    """
-
-    others: Counter[str] = field(default_factory=Counter)
-    repeated: int = 0
-    absent: list[str] = field(default_factory=list)
-    tests: list[str] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)  # ending -> count of files that are no images
+    repeated: int = 0  # images listed again in their split
+    absent: list[str] = field(default_factory=list)  # listed images that are not there
+    tests: list[str] = field(default_factory=list)  # places of test images that are not there
 
     def notes(self) -> list[str]:
         left_out = by_ending({ending: count for ending, count in self.others.items() if ending not in _OWN})
