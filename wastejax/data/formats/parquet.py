@@ -283,9 +283,11 @@ def image_in(value: Any, read: Callable[[str], bytes]) -> bytes:
         OSError: it does neither, or as `read` does.
     """
     data, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-    if data is None and not name:
+    if data is not None:
+        return bytes(data)
+    if not name:
         raise OSError("the row holds no image")
-    return read(name) if data is None else bytes(data)
+    return read(name)
 
 
 @dataclass(frozen=True, eq=False)

@@ -168,14 +168,9 @@ def _place(table: Path, name: str, key: str) -> str:
 
 
 def text_of(row: Row, column: str | None) -> str:
-    """Returns a cell as text, '' where there is none; 0 is a value."""
+    """Returns a cell as text, '' where there is none, or NaN, as pandas writes it; 0 is a value."""
     cell = row.get(column) if column else None
-    return "" if is_missing(cell) else str(cell).strip()
-
-
-def is_missing(cell: Any) -> bool:
-    """Whether a cell of JSON or Parquet says nothing: null, or NaN, as pandas writes it."""
-    return cell is None or cell != cell
+    return "" if cell is None or cell != cell else str(cell).strip()
 
 
 def _indicators(row: Row, file: str) -> list[str]:
