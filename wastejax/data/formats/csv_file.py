@@ -6,7 +6,7 @@ import io
 import unicodedata
 from collections import Counter
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 SEPARATORS = ",;\t|"  # a spreadsheet writes semicolons where the comma is in numbers
 
@@ -38,13 +38,7 @@ class Spelling:
         return self._of_composed.get(composed(plain), name)
 
 
-if TYPE_CHECKING:
-    _DictReader = csv.DictReader[str]
-else:
-    _DictReader = csv.DictReader  # which Python 3.11 cannot subscript
-
-
-class _Rows(_DictReader):
+class _Rows(csv.DictReader):
     """Rows that have no more cells than the head: what is in these would be lost."""
 
     def __next__(self) -> dict[str | Any, str | Any]:
