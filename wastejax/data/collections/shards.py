@@ -279,21 +279,17 @@ def _write_shard(path: Path, source: Source, start: int, stop: int) -> None:
     with ThreadPoolExecutor(_AHEAD // 8) as pool:
         for first in range(start, stop, _AHEAD):
             indices = range(first, min(first + _AHEAD, stop))
-            for index, data in zip(indices, pool.map(lambda i: _read(source, i), indices), strict=True):
-                if isinstance(data, OSError):
+            for index, read in [(i, pool.submit(source.read, i)) for i in indices]:
+                try:
+                    data = read.result()
+                except OSError as error:
                     writer.close()
                     partial.unlink(missing_ok=True)
-                    raise UserError(f"{source.names[index]}: cannot be read any more ({reason(data)})")
+                    why = f"cannot be read any more ({reason(error)})"
+                    raise UserError(f"{source.names[index]}: {why}") from None
                 writer.write(data)
     writer.close()
     partial.replace(path)
-
-
-def _read(source: Source, index: int) -> bytes | OSError:
-    try:
-        return source.read(index)
-    except OSError as error:
-        return error
 
 
 def _write_index(folder: Path, rows: Rows, about: dict[str, Any]) -> None:
