@@ -236,13 +236,8 @@ def _with_labels(
 def _walk(entries: Sequence[tuple[Parts, str]], others: Counter[tuple[Parts, str]]) -> Walk:
     """Returns the entries as if a folder had been walked through."""
     folders = {path[:depth] for path, _ in entries for depth in range(1, len(path))}
-    return Walk(
-        Path(),
-        tuple(path for path, _ in entries),
-        tuple(stamp for _, stamp in entries),
-        frozenset(folders),
-        others,
-    )
+    paths, stamps = zip(*entries, strict=True) if entries else ((), ())
+    return Walk(Path(), paths, stamps, frozenset(folders), others)
 
 
 def _reader(places: Sequence[str], members: Sequence[_Member]) -> "_ReadMembers":
