@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wastejax.errors import UserError
-from wastejax.files import write_json
+from wastejax.files import check_file, check_unread, write_json
 from wastejax.progress import Say
 
 WORKERS = ("local", "ray")
@@ -69,6 +69,13 @@ def only(args: argparse.Namespace, holds: bool, where: str, **unused: Any) -> No
     for name, value in unused.items():
         if not holds and getattr(args, name) != value:
             raise UserError(f"--{name.replace('_', '-')}: only {where}; leave it out")
+
+
+def check_written(args: argparse.Namespace, name: str, *read: str) -> None:
+    """Checks that a file that an option names, if any, can be written and is none that other options have read."""
+    if path := getattr(args, name):
+        check_file(path, f"--{name}")
+        check_unread(path, f"--{name}", {f"--{other}": getattr(args, other) for other in read})
 
 
 def write_out(args: argparse.Namespace, content: Any, say: Say) -> None:

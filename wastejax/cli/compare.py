@@ -3,13 +3,12 @@
 import argparse
 from typing import Any
 
-from wastejax.cli import SHARED, only, options, write_out
+from wastejax.cli import SHARED, check_written, only, options, write_out
 from wastejax.data.split import SPLITS
 from wastejax.evaluation.compare import SCORES, compare_models
 from wastejax.evaluation.images import Asked
 from wastejax.evaluation.report.markdown import table
 from wastejax.evaluation.report.sources import COLUMNS, FACTS, with_interval
-from wastejax.files import check_file, check_unread
 from wastejax.progress import Say
 
 
@@ -32,10 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, say: Say) -> None:
     """Compares and prints."""
-    if args.out:
-        check_file(args.out, "--out")
-        read = {f"--{name}": getattr(args, name) for name in ("data", "labels", "corrections")}
-        check_unread(args.out, "--out", read)
+    check_written(args, "out", "data", "labels", "corrections")
     only(args, bool(args.data), "with --data", split=None, labels=None, corrections=None)
     only(args, not args.labels, "without --labels", split=None, corrections=None)
     asked = Asked(None, args.data, args.split, args.skip_bad, args.corrections)

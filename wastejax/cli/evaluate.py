@@ -4,14 +4,13 @@ import argparse
 from typing import Any
 
 from wastejax.bundle import Bundle
-from wastejax.cli import SHARED, only, options, write_out
+from wastejax.cli import SHARED, check_written, only, options, write_out
 from wastejax.data.formats.boxes import MULTILABEL
 from wastejax.data.split import shorten
 from wastejax.errors import UserError
 from wastejax.evaluation.images import Asked
 from wastejax.evaluation.report.sources import source_table
 from wastejax.evaluation.run import evaluate_labels, evaluate_model
-from wastejax.files import check_file, check_unread
 from wastejax.progress import Say
 
 
@@ -34,12 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, say: Say) -> None:
     """Evaluates and prints."""
     asked = Asked(args.model, args.data, args.split, args.skip_bad, args.corrections)
-    read = {f"--{name}": getattr(args, name) for name in ("data", "labels", "corrections", "ood")}
-    for option, file in (("--out", args.out), ("--review", args.review)):
-        if file:
-            check_file(file, option)
-            check_unread(file, option, read)
-            read[option] = file
+    read = ("data", "labels", "corrections", "ood")
+    check_written(args, "out", *read)
+    check_written(args, "review", *read, "out")
     only(args, bool(args.data), "with --data, the folder whose labels it explains", labels=None)
     if args.labels:
         _run_labels(args, asked, say)

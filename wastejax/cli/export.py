@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from wastejax import machine
-from wastejax.cli import SHARED, add_ray_arguments, only, options
+from wastejax.cli import SHARED, add_ray_arguments, check_written, only, options
 from wastejax.deployment.export import (
     ENTRIES,
     NEEDS,
@@ -17,7 +17,7 @@ from wastejax.deployment.export import (
     export_model,
 )
 from wastejax.evaluation.images import Asked
-from wastejax.files import check_file, check_unread, write_json
+from wastejax.files import write_json
 from wastejax.progress import Say
 
 
@@ -69,10 +69,7 @@ def run(args: argparse.Namespace, say: Say) -> None:
     only(args, args.format == "onnx", "with --format=onnx", profile=False)
     only(args, args.format != "bundle", f"with --format={' or '.join(SUFFIXES)}", report=None)
     only(args, args.workers == "ray", "with --workers=ray", address=None)
-    if args.report:
-        check_file(args.report, "--report")
-        read = {"--data": args.data, "--calibrate": args.calibrate, "--out": args.out}
-        check_unread(args.report, "--report", read)
+    check_written(args, "report", "data", "calibrate", "out")
     asked = Asked(args.model, args.data)
     form = Form(args.format, args.quantize, args.input, args.class_map)
     how = Check(args.images, args.workers, args.address)

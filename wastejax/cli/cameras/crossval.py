@@ -5,11 +5,10 @@ import argparse
 import numpy as np
 
 from wastejax.bundle import default_bundle, load_bundle
-from wastejax.cli import options, write_out
+from wastejax.cli import check_written, options, write_out
 from wastejax.data.description import is_description
 from wastejax.errors import UserError
 from wastejax.evaluation.report.sources import source_table
-from wastejax.files import check_file, check_unread
 from wastejax.progress import Say
 from wastejax.training.cameras import crossval_by_source, look, sources_in_turn
 
@@ -29,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, say: Say) -> None:
     """Leaves each source out in turn and prints its scores."""
-    if args.out:
-        check_file(args.out, "--out")
-        check_unread(args.out, "--out", {"--data": args.data})
+    check_written(args, "out", "data")
     if not is_description(args.data):
         raise UserError(
             f"--data={args.data}: is no data description, a .toml file that names two sources or more"
