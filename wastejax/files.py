@@ -27,6 +27,8 @@ _OF_RUN = (
     "data.json",
     "taxonomy.json",
     "corrections.csv",
+    "shards.txt",
+    "teacher.txt",
 )
 
 

@@ -32,6 +32,15 @@ def test_a_run_is_checked_with_its_own_images_and_with_drawn_ones_where_these_ar
     assert has_images(asked)
     found = checking_images(asked, bundle, "test", 100)
     assert len(found.images) == 8 and found.origin == "images of the test split"
+    manifest = tmp_path / "run" / "manifest.csv"
+    kept = manifest.read_text()
+    manifest.write_text("damaged")
+    with pytest.raises(UserError, match=r"manifest\.csv"):  # not taken for images that are gone
+        checking_images(asked, bundle, "test", 5)
+    manifest.write_text(kept.replace(",test", ",train"))
+    with pytest.raises(UserError, match="the test split has no images to check or calibrate with; give some"):
+        checking_images(asked, bundle, "test", 5)
+    manifest.write_text(kept)
     shutil.rmtree(tmp_path / "images")
     assert checking_images(asked, bundle, "test", 5).origin == "drawn images"
     with pytest.raises(UserError, match="does not exist"):  # 8 bits calibrated on these would not hold

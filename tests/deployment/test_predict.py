@@ -338,6 +338,6 @@ def test_objects_by_a_file_for_one_size_are_refused_before_any_output(tmp_path, 
     images, bundle = draw_images(tmp_path / "images", 1), write_bundle(tmp_path / "bundle")
     fixed = replace(load_predictor(bundle), any_side=False)
     monkeypatch.setattr("wastejax.cli.predict.load_engine", lambda *_, **__: fixed)
-    with pytest.raises(UserError, match=r"of one size alone, .* objects does not; leave --engine out"):
+    with pytest.raises(UserError, match=r"of one size alone, .* objects does not; .* --engine=jax"):
         main.dispatch(["predict", f"--model={bundle}", "--regions", "--format=json", str(images)])
     assert capsys.readouterr().out == ""

@@ -123,4 +123,4 @@ def test_eval_shows_the_mistakes_that_are_not_reviewed_yet(source, tmp_path):
     _review(tmp_path / "r.html", Asked(run, data="elsewhere"), bundle, source, doubts, said.append)
     assert len(content(tmp_path / "r.html")["items"]) == 3
     _review(tmp_path / "r.html", Asked(data="elsewhere"), bundle, source, doubts, said.append)
-    assert content(tmp_path / "r.html")["title"] == "Mistakes of the bundled model"
+    assert content(tmp_path / "r.html")["title"] == "Mistakes of bundled"

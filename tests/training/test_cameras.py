@@ -67,7 +67,9 @@ def test_each_source_is_scored_by_what_the_others_teach(bundle):
 
 def test_a_model_learns_ones_own_camera_only_where_that_helps(bundle, tmp_path):
     mine = seen(bundle, 1.0)
+    (bundle.path / "LICENSE-MODEL").write_text("for research")  # bundle.json may name it
     found = adapt(bundle, mine, tmp_path / "mine")
+    assert (tmp_path / "mine" / "LICENSE-MODEL").read_text() == "for research"
     assert found["written"] and found["after"] > 0.6 > 0.4 > found["before"]
     low, high = found["gain_ci95"]
     assert low <= found["gain"] <= high

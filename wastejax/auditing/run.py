@@ -10,6 +10,7 @@ import numpy as np
 from wastejax.auditing.findings import Audit, LabelError, audit, clean, summary
 from wastejax.auditing.report import headlines, write_html
 from wastejax.auditing.table import write_table
+from wastejax.bundled import name_of
 from wastejax.data.cache import cache_dir
 from wastejax.data.corrections import Changes, load_corrections
 from wastejax.data.description import is_description
@@ -207,9 +208,7 @@ def _doubts(found: Audit, errors: Sequence[LabelError]) -> list[Doubt]:
 
 def _public(model: str | Path | None) -> str | None:
     """Returns a model's name without the folders above it."""
-    if model is None or ":" in str(model):
-        return None if model is None else str(model)
-    return Path(model).resolve().name
+    return str(model) if model and ":" in str(model) else name_of(model) if model else None
 
 
 def _write_manifest(

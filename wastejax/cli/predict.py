@@ -312,13 +312,7 @@ def _regions(args: argparse.Namespace, predictor: Predictor, names: Sequence[str
 def _region_answers(args: argparse.Namespace, predictor: Predictor) -> tuple[Any, float | None]:
     """Returns the module that finds objects, and the probability that they need; None for the usual one."""
     predictor.needs_one_label("--regions")
-    dense_of(predictor, "regions")
-    if not predictor.any_side:
-        advice = "leave --engine out" if predictor.path.is_dir() else "name the run or bundle"
-        raise UserError(
-            f"{predictor.path}: has class maps of images of one size alone, which a heat map takes, but finding "
-            f"several objects does not; {advice}"
-        )
+    dense_of(predictor, "regions", any_side=True)
     try:  # an installation for exported files need not have it
         import scipy  # noqa: F401
     except ImportError:

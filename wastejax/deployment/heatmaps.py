@@ -49,16 +49,26 @@ def heat_map(predictor: Predictor, image: Image.Image, label: str | None = None)
     return Image.fromarray(drawn)
 
 
-def dense_of(predictor: Predictor, wanted: str) -> Callable[[np.ndarray], Any]:
+def dense_of(predictor: Predictor, wanted: str, any_side: bool = False) -> Callable[[np.ndarray], Any]:
     """Returns the network at every position.
 
+    Args:
+        predictor: the model.
+        wanted: what comes from it, in the plural.
+        any_side: images of any sides are to be looked at.
+
     Raises:
-        UserError: the model is an exported file without a class map, which what is `wanted` comes from.
+        UserError: the model is an exported file without a class map, or one of images of its own size alone.
     """
     if predictor.dense is None:
         raise UserError(
             f"{predictor.path}: has no class map, which {wanted} come from; export it with --class-map, or name the"
             " run or bundle"
+        )
+    if any_side and not predictor.any_side:
+        raise UserError(
+            f"{predictor.path}: has class maps of images of one size alone, which a heat map takes, but finding "
+            "several objects does not; name the run or bundle, or with it --engine=jax"
         )
     return predictor.dense
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from wastejax.bundled import name_of
 from wastejax.data.taxonomy import Taxonomy
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError
@@ -49,9 +50,8 @@ class Predictor:
 
     @property
     def name(self) -> str:
-        """The name of the run, of the folder of a bundle, or of a file."""
-        path = self.path.resolve()
-        return path.parent.name if path.name == "bundle" else path.name
+        """See `name_of`."""
+        return name_of(self.path)
 
     @property
     def multilabel(self) -> bool:

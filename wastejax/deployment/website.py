@@ -4,14 +4,13 @@ import base64
 import gzip
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from wastejax.bundled import model_path
+from wastejax.bundled import copy_license, model_path
 from wastejax.data.taxonomy import load_taxonomy
 from wastejax.deployment import icons
 from wastejax.deployment.formats import load_predictor
@@ -125,9 +124,7 @@ def write_site(
     files[WORKER] = service_worker(files)
     for name, data in files.items():
         write_bytes(folder / name, data)
-    licence = source / "LICENSE-MODEL"
-    if licence.is_file():
-        shutil.copyfile(licence, folder / licence.name)
+    copy_license(source, folder)
     return folder
 
 

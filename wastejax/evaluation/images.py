@@ -102,6 +102,10 @@ def changes_asked(asked: Asked, source: Source) -> Changes:
     return Changes() if asked.data else run_changes(asked.model, source)
 
 
+class MovedError(UserError):
+    """The images of a run are no longer where they were."""
+
+
 def own_source(config: Mapping[str, Any]) -> Source:
     """Opens the images that a run was made with.
 
@@ -109,14 +113,14 @@ def own_source(config: Mapping[str, Any]) -> Source:
         config: of the run.
 
     Raises:
-        UserError: they are not there.
+        MovedError: they are not there, or cannot be read as they were.
     """
     data = config["data"]
     drawn = not data["dir"] and data["source"] == "folder"
     try:
         return open_source(data["source"], str(embedded()) if drawn else data["dir"], Reading.of(config))
     except ConfigError as error:
-        raise UserError(f"the images of this run: {error.problem}; were they moved? Give --data") from None
+        raise MovedError(f"the images of this run: {error.problem}; were they moved? Give --data") from None
 
 
 def manifest_of(model: str | Path | None) -> Path | None:

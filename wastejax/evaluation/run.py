@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wastejax.bundle import Bundle, default_bundle, load_bundle
-from wastejax.bundled import FOLDER
+from wastejax.bundled import FOLDER, name_of
 from wastejax.data.corrections import corrections_of_run, load_corrections
 from wastejax.data.description.meant import meant_by
 from wastejax.data.formats.boxes import Reading
@@ -131,7 +131,7 @@ def _review(
         given = corrections_of_run(manifest.parent)
     rows = {} if given is None else given.named_as(source.names).rows
     doubts = [doubt for doubt in doubts if source.names[doubt.index] not in rows]
-    title = f"Mistakes of {Path(asked.model).resolve().name if asked.model else 'the bundled model'}"
+    title = f"Mistakes of {name_of(asked.model)}"
     count = write_review(path, title, source, doubts, bundle.classes, rows)
     say(f"written: {path}, {count:,} of {len(doubts):,} mistakes, to correct labels in a browser")
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from wastejax.bundle import Bundle, load_bundle, save_bundle
+from wastejax.bundled import copy_license
 from wastejax.data.cache import cache_dir
 from wastejax.data.description import is_description, open_description
 from wastejax.data.description.meant import meant_by, open_labeled
@@ -208,6 +209,7 @@ def adapt(bundle: Bundle, seen: Seen, out: Path) -> dict[str, Any]:
         loss = bundle.config.get("loss", {}) | {"class_weights": False}
         config = bundle.config | {"data": data, "loss": loss}
         save_bundle(out, replace(taught, config=config, path=out, metrics={}, confusion=None, prior=()))
+        copy_license(bundle.path, out)
         load_bundle(out)  # it can be read again
     return result | {"written": taught is not None}
 

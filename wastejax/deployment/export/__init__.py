@@ -1,7 +1,6 @@
 """A trained model as one file that other programs run, checked against the model itself."""
 
 import importlib.util
-import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wastejax.bundle import Bundle, default_bundle, digests, load_bundle, save_bundle
-from wastejax.bundled import model_path
+from wastejax.bundled import copy_license, model_path
 from wastejax.deployment.export.checking import DTYPE, Comparison, check, compare
 from wastejax.deployment.export.images import (
     Chosen,
@@ -246,8 +245,7 @@ def export_model(
     bundle = load_bundle(asked.model or default_bundle(), taxonomy)
     if form.name == "bundle":
         save_bundle(target, bundle, STORED[form.precision], digests(bundle.path)[0])
-        for licence in bundle.path.glob("LICENSE-MODEL"):  # bundle.json may name it
-            shutil.copyfile(licence, target / licence.name)
+        copy_license(bundle.path, target)
         return Exported(target, sum(file.stat().st_size for file in target.iterdir()))
     if (form.name, form.entry, bundle.preprocessing.channels) == ("litert", "float32", "bgr"):
         # The network's input would be BGR, and the file's metadata, which phones go by, can only say RGB.

@@ -15,7 +15,7 @@ from wastejax.data.transforms import Preprocessing
 from wastejax.deployment.images import find
 from wastejax.errors import UserError
 from wastejax.evaluation.evaluate import match_classes
-from wastejax.evaluation.images import Asked, asked_images, manifest_of
+from wastejax.evaluation.images import Asked, MovedError, asked_images, manifest_of
 
 CALIBRATION_IMAGES = 256
 
@@ -53,13 +53,13 @@ def checking_images(asked: Asked, bundle: Bundle, split: str, count: int) -> Sam
         return drawn(bundle, min(count, 64))
     try:
         chosen = chosen_images(asked, bundle, split, count)
-    except UserError:  # a run may be exported where its images are not
-        if asked.data or split != "test":
+    except MovedError:  # a run may be exported where its images are not
+        if split != "test":
             raise
         return drawn(bundle, min(count, 64))
     squares, good = readable(chosen.source.read, chosen.indices, size)
     if not len(good):
-        raise UserError(f"--data: no readable images in the {split} split")
+        raise UserError(f"none of the {chosen.origin} can be read; give others with --data")
     return Sample(squares, chosen.labels[good], chosen.origin)
 
 
@@ -89,6 +89,8 @@ def chosen_images(asked: Asked, bundle: Bundle, split: str, count: int) -> Chose
             raise
         # Neither split nor the run's own: all will do.
         source, indices = asked_images(replace(asked, split=None), bundle.config)
+    if not len(indices):
+        raise UserError(f"the {split} split has no images to check or calibrate with; give some with --data")
     known = match_classes(bundle.classes, source.classes)
     chosen = np.random.default_rng(17).permutation(indices)[:count]
     shown = source.contents[chosen]

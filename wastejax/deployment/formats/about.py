@@ -114,7 +114,6 @@ def exported(
     """
     preprocessing = Preprocessing.from_dict(about["preprocessing"])
     classes, several = tuple(about["classes"]), about.get("kind") == MULTILABEL
-    side = preprocessing.image_size
 
     def call(images: np.ndarray) -> Sequence[Any]:
         return compute(images if about["input"] == "uint8" else preprocessing.normalize(images))
@@ -127,11 +126,6 @@ def exported(
         return rows
 
     def dense(images: np.ndarray) -> np.ndarray:
-        if not any_side and images.shape[1:3] != (side, side):
-            raise UserError(
-                f"{path}: has class maps of images of {side} x {side} pixels alone, which a heat map takes, but"
-                " finding several objects does not; name the run or bundle"
-            )
         return np.asarray(call(images)[1], np.float32)
 
     taxonomy = parse_taxonomy(about["taxonomy"], str(path), "taxonomy")

@@ -129,7 +129,7 @@ def _maps(predictor: Predictor, image: Image.Image, scale: float) -> np.ndarray:
     """Returns the logits at every position, float32 [h, w, C], of the image at a scale."""
     sides = shown_sides(image.width, image.height, scale, predictor.preprocessing.image_size)
     pixels = np.asarray(image.resize(sides, Image.Resampling.BICUBIC))
-    return np.asarray(dense_of(predictor, "regions")(pixels[None]))[0]
+    return np.asarray(dense_of(predictor, "regions", any_side=True)(pixels[None]))[0]
 
 
 def shown_sides(width: int, height: int, scale: float, image_size: int) -> tuple[int, int]:

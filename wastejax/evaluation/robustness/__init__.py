@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from wastejax.bundle import Bundle, default_bundle, load_bundle
+from wastejax.bundled import name_of
 from wastejax.data.pipeline import EvalBatches
 from wastejax.data.sources import Source
 from wastejax.evaluation.evaluate import evaluate, match_classes
@@ -47,7 +48,7 @@ def measure_model(
     available = len(indices)
     correct, labels = measure(bundle, source, spread(indices, limit), progress)
     return {
-        "model": Path(asked.model or bundle.path).resolve().name,
+        "model": name_of(asked.model),
         "data": _name(asked.data, bundle.config["data"]),
         "available_images": available,
         **summary(correct, labels, bundle.classes),
