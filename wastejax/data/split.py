@@ -280,7 +280,8 @@ def recognize(path: str | Path, source: Source, phash: np.ndarray, by_label: boo
     by_look: dict[tuple[int, str], str] = {}
     for key, row in zip(keys, rows, strict=True):
         # Of copies in several splits the run has learned from one, or chosen its epoch by one.
-        by_look[key] = min(by_look.get(key, row["split"]), row["split"], key=_first_split)
+        both = by_look.get(key, row["split"]), row["split"]
+        by_look[key] = min(both, key=lambda name: (*SPLITS, name).index(name))
     named = {(row["file"], row["label"]): (int(h), row["split"]) for row, h in zip(rows, hashes, strict=True)}
 
     def split(name: str, label: str, look: int) -> str:
@@ -290,11 +291,6 @@ def recognize(path: str | Path, source: Source, phash: np.ndarray, by_label: boo
 
     found = zip(source.names, labels, phash.tolist(), strict=True)
     return np.array([split(*image) for image in found], "U5")
-
-
-def _first_split(name: str) -> int:
-    """Returns the place of a split in `SPLITS`; anything else comes last."""
-    return SPLITS.index(name) if name in SPLITS else len(SPLITS)
 
 
 def _hashes(rows: Sequence[dict[str, str]]) -> np.ndarray | None:
