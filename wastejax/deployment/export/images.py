@@ -99,9 +99,9 @@ def chosen_images(asked: Asked, bundle: Bundle, split: str, count: int) -> Chose
 
 
 def readable(
-    read: Callable[[int], bytes], indices: Iterable[int], preprocessing: Preprocessing
+    read: Callable[[int], bytes], indices: Iterable[int], preprocessing: Preprocessing, most: float = np.inf
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads images; those that cannot be are left out, for `eval` and `predict` report them.
+    """Reads images, `most` at most; those that cannot be are left out, for `eval` and `predict` report them.
 
     Returns:
         uint8 [M, S, S, 3] and int64 [M], which of the indices these are, from 0.
@@ -113,6 +113,8 @@ def readable(
         except (images.BadImage, OSError):
             continue
         good.append(at)
+        if len(good) == most:
+            break
     side = preprocessing.image_size
     return np.array(squares, np.uint8).reshape(-1, side, side, 3), np.array(good, np.int64)
 
@@ -131,14 +133,10 @@ def calibration_images(asked: Asked, bundle: Bundle, folder: str | Path | None) 
     if folder is None:
         return checking_images(asked, bundle, "val", CALIBRATION_IMAGES)
     names = find([str(folder)], lambda _: None)
-    squares: list[np.ndarray] = []
-    for i in np.random.default_rng(17).permutation(len(names)):
-        try:
-            squares.append(bundle.preprocessing.of_file(images.read_file(names[i])))
-        except (images.BadImage, OSError):
-            continue  # any others will do
-        if len(squares) == CALIBRATION_IMAGES:
-            break
-    if not squares:
+    order = np.random.default_rng(17).permutation(len(names))
+    squares, _ = readable(
+        lambda i: images.read_file(names[i]), order, bundle.preprocessing, CALIBRATION_IMAGES
+    )
+    if not len(squares):
         raise UserError(f"--calibrate={folder}: no readable images")
-    return Sample(np.stack(squares), None, f"images of {folder}")
+    return Sample(squares, None, f"images of {folder}")
