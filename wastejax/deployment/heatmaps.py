@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from math import ceil, floor
 from pathlib import Path
@@ -98,12 +99,9 @@ def save_drawn(image: Image.Image, folder: str | Path, name: str, label: str) ->
         folder.mkdir(parents=True, exist_ok=True)
         for number in count(1):
             path = folder / (f"{base}.jpg" if number == 1 else f"{base}_{number}.jpg")
-            try:
-                with path.open("xb") as file:  # fails where a file is, so that none is lost
-                    file.write(encoded)
+            with suppress(FileExistsError), path.open("xb") as file:  # fails where a file is: none is lost
+                file.write(encoded)
                 break
-            except FileExistsError:
-                continue
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({(error.strerror or str(error)).lower()})") from None
     return path

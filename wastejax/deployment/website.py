@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ def write_site(
         _write_model(source, exported)
         predictor = load_predictor(exported, taxonomy=taxonomy)
         predictor, least = predictor.naming(None, reject_below)
-        settings = Settings() if reject_below is None else replace(Settings(), least=reject_below)
+        settings = Settings() if reject_below is None else Settings(least=reject_below)
         about: dict[str, Any] = {"file": MODEL + PACKED, "input": _entry(exported)}
         about |= {
             "any_side": predictor.dense is not None and predictor.any_side,

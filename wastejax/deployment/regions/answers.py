@@ -1,7 +1,6 @@
 """What `wastejax predict --regions` says: the objects of each image, as a table, JSON or CSV, or drawn."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +62,7 @@ def region_answers(
     Raises:
         UserError: the model is an exported file that has no such maps, or the folder cannot be written.
     """
-    settings = Settings() if least is None else replace(Settings(), least=least)
+    settings = Settings() if least is None else Settings(least=least)
     for name in names:
         try:
             image = read(name, max_pixels)
@@ -95,7 +94,7 @@ def object_answers(
     Raises:
         UserError: as of `region_answers` and `camera.frames`.
     """
-    settings = Settings() if least is None else replace(Settings(), least=least)
+    settings = Settings() if least is None else Settings(least=least)
     missing: list[RegionAnswer] = []
 
     def found() -> Iterator[tuple[float, list[Region]]]:
