@@ -208,7 +208,6 @@ Augmentation = Callable[[np.ndarray, random.Random], np.ndarray]
 
 def basic(preprocessing: Preprocessing, min_area: float, strength: float = 1.0) -> Augmentation:
     """Returns random resized crop and horizontal flip, at any strength."""
-    del strength
 
     def augment(pixels: np.ndarray, rng: random.Random) -> np.ndarray:
         size = preprocessing.image_size
@@ -238,7 +237,6 @@ def strong(preprocessing: Preprocessing, min_area: float, strength: float = 1.0)
 
 def none(preprocessing: Preprocessing, min_area: float, strength: float = 1.0) -> Augmentation:
     """Returns evaluation's preprocessing: no randomness at all."""
-    del min_area, strength
     return lambda pixels, rng: preprocessing(Image.fromarray(pixels))
 
 

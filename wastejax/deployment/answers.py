@@ -170,7 +170,6 @@ def _cells(answer: Answer) -> str:
 
 def json_lines(rows: Iterable[Any], names: Sequence[str]) -> Iterator[str]:
     """Yields a JSON list, one image a line, each as soon as it is answered."""
-    del names
     yield "["
     comma = ""  # before a row: behind it, a camera's answer would have to wait for the next
     for row in rows:
@@ -181,7 +180,6 @@ def json_lines(rows: Iterable[Any], names: Sequence[str]) -> Iterator[str]:
 
 def csv_lines(rows: Iterable[Answer], names: Sequence[str]) -> Iterator[str]:
     """Yields CSV: a header, and one line per guess; a multi-label model rejects those that it does not name."""
-    del names
     columns = ("file", "rank", "class", "bin", "probability", "rejected", "error")
     yield csv_line(*columns, "bin_probability", "class_sure")
     for answer in rows:

@@ -143,7 +143,6 @@ def table(rows: Iterable[RegionAnswer], names: Sequence[str]) -> Iterator[str]:
 
 def csv_lines(rows: Iterable[RegionAnswer], names: Sequence[str]) -> Iterator[str]:
     """Yields CSV: a header, and one line per object; one with empty cells for an image without any."""
-    del names
     yield csv_line("file", "object", "class", "bin", "probability", "left", "top", "right", "bottom", "error")
     for file, regions, error in rows:
         if error or not regions:
