@@ -184,7 +184,7 @@ def test_torchvision_that_dies_while_it_is_timed_is_not_measured_and_the_rest_is
         (tmp_path / "png" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "png" / name / "1.png")
     monkeypatch.setattr(data, "BATCH", 2)
-    monkeypatch.setattr(data, "timed", lambda call, calls: [0.5] * calls)
+    monkeypatch.setattr(data, "seconds_of", lambda call, calls: [0.5] * calls)
     lines: list[str] = []
     rows, missing = data.measure_pipeline(tmp_path / "png", Settings(1, rounds=3, seconds=0.1), lines.append)
     assert [row["what"] for row in rows] == ["files", "files, 1 processes", "decoded cache"]

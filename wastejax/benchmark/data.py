@@ -16,9 +16,10 @@ import numpy as np
 
 from wastejax.benchmark.about import facts
 from wastejax.benchmark.networks import Case, config_of, training
+from wastejax.benchmark.peer_worker import seconds_of
 from wastejax.benchmark.peers import Peer, PeerError
 from wastejax.benchmark.report import Rounds
-from wastejax.benchmark.timing import Runner, Settings, interleave, ratio, timed
+from wastejax.benchmark.timing import Runner, Settings, interleave, ratio
 from wastejax.data import images, pipeline
 from wastejax.data.sources import Source, open_data, open_folder
 from wastejax.data.transforms import AUGMENTATIONS, Preprocessing
@@ -161,7 +162,7 @@ def measure_pipeline(folder: Path, settings: Settings, say: Say) -> tuple[list[d
         def one() -> None:
             assert sum(1 for _ in batches(read, count, SIDE, BATCH, workers)) == count
 
-        return lambda calls: timed(one, calls)
+        return lambda calls: seconds_of(one, calls)
 
     runners: dict[str, Runner] = {
         "files": passes(False, 0),
@@ -257,13 +258,13 @@ def measure_feeding(
         times = []
         for _ in range(calls):
             run(fed, READY)
-            times += timed(lambda: run(fed, steps), 1)
+            times += seconds_of(lambda: run(fed, steps), 1)
         time.sleep(REFILL if fed else 0)
         return times
 
     run(False, 2)  # compiles
     least, seconds = stretch
-    (took,) = timed(lambda: run(False, least), 1)
+    (took,) = seconds_of(lambda: run(False, least), 1)
     steps = max(least, math.ceil(seconds / took * least))
     runners = {"data": partial(stretches, True), "fixed": partial(stretches, False)}
     with closing(feed):

@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from wastejax.benchmark.timing import Runner, timed
+from wastejax.benchmark.peer_worker import seconds_of
+from wastejax.benchmark.timing import Runner
 from wastejax.config import load_recipe
 from wastejax.data.transforms import Preprocessing
 from wastejax.errors import UserError, nearest
@@ -112,7 +113,7 @@ def prepare(case: Case) -> tuple[Runner, dict[str, Any]]:
         "weights_mib": sum(leaf.nbytes for leaf in jax.tree.leaves(variables)) / 2**20,
     }
     one = call(compiled)
-    return lambda calls: timed(one, calls), facts
+    return lambda calls: seconds_of(one, calls), facts
 
 
 Prepared = tuple[Any, tuple[Any, ...], Callable[[Any], Callable[[], Any]]]

@@ -93,7 +93,7 @@ def needs_compiler(device):
 
 
 def seconds_of(call, count):
-    """Returns the seconds that each of so many calls took."""
+    """Returns the seconds that each of so many calls took; `call` must return only when all is done."""
     times = []
     for _ in range(count):
         start = time.perf_counter()

@@ -55,16 +55,6 @@ class Ratio(NamedTuple):
     high: float
 
 
-def timed(call: Callable[[], object], calls: int) -> list[float]:
-    """Returns the seconds that each of so many calls took; `call` must return only when all is done."""
-    times = []
-    for _ in range(calls):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return times
-
-
 def interleave(
     runners: Mapping[str, Runner],
     rounds: int,
