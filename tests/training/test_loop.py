@@ -45,7 +45,7 @@ def ended(accuracies, patience=3, measure="top1"):
             # As read back from a checkpoint: a resumed run stops where one in a single go does.
             record = Record(**json.loads(json.dumps(asdict(record))))
             state.step += 1
-            record.sums = dict.fromkeys(("loss", "top1", "seconds", "waited", "steps"), 1.0)
+            record.sums = dict.fromkeys(("loss", "top1", "counted", "seconds", "waited", "steps"), 1.0)
             loop._end_epoch(run, state, record, None)
     return record
 
@@ -97,9 +97,22 @@ def test_the_learning_rate_that_is_shown_is_what_the_plateau_left_of_it(monkeypa
     terminal = Console(force_terminal=True, file=io.StringIO())
     monkeypatch.setattr("wastejax.training.display.Console", lambda **_: terminal)
     display = Display(lambda line: None)
-    sums = dict.fromkeys(("loss", "top1", "seconds", "waited", "steps"), 1.0)
+    sums = dict.fromkeys(("loss", "top1", "counted", "seconds", "waited", "steps"), 1.0)
     display.step(1, run, sums, 0.5)
     assert "lr 0.05 " in display._bar.tasks[0].fields["text"]
+
+
+def test_a_batch_weighs_as_much_in_the_training_accuracy_as_it_has_images_of_a_class():
+    run, record = SimpleNamespace(), Record()
+    meter = loop.Meter(run, record, 1.0)
+    for accuracy, counted in ((0.9, 1.0), (0.5, 0.25), (0.0, 0.0)):
+        metrics = {"loss": 1.0, "top1": accuracy, "counted": counted}
+        meter.add(0, np.array([0]), metrics)
+    meter.settle()
+    assert record.sums["top1"] / record.sums["counted"] == pytest.approx((0.9 + 0.125) / 1.25)
+    old = Record(sums={"loss": 2.0, "top1": 1.0, "seconds": 1.0, "waited": 0.0, "steps": 2.0})
+    loop.Meter(run, old, 1.0)
+    assert old.sums["counted"] == 2  # of a version that did not weigh them
 
 
 def trained(run, images, say, *keys):
@@ -125,8 +138,11 @@ def test_a_run_ends_with_the_rules_that_it_began_with(tmp_path, monkeypatch):
     rules.write_text(begun.replace('name = "', 'name = "Begun ', 1), encoding="utf-8")
     images = draw_images(tmp_path / "images", 40)
 
+    said: list[str] = []
+
     def until(what: str):
         def say(line: str):
+            said.append(line)
             if line.startswith("compiling the training step"):
                 rules.write_text(what, encoding="utf-8")
                 if what:
@@ -136,6 +152,10 @@ def test_a_run_ends_with_the_rules_that_it_began_with(tmp_path, monkeypatch):
 
     with pytest.raises(InterruptedError):
         until(begun.replace('name = "', 'name = "Edited ', 1))
+    with pytest.raises(InterruptedError):
+        until(begun.replace('name = "', 'name = "Edited again ', 1))
+    assert any(line.startswith("note: config.data.taxonomy has changed; the run keeps") for line in said)
+    rules.unlink()
     until("")
     assert load_bundle(tmp_path / "run").taxonomy.name.startswith("Begun ")
     assert (tmp_path / "run" / "report.json").is_file()

@@ -1,6 +1,7 @@
 """The end of a run: the best model scored once on the test images, figures and the report."""
 
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -38,8 +39,9 @@ def finish(run: Run, record: Record, facts: dict[str, Any]) -> dict[str, Any]:
         The test scores. report.json is written last: it marks the run as finished.
     """
     # The best epoch may be older than a move of the images.
-    keep_config(run.workdir / "bundle", run.config.to_dict())
-    bundle = load_bundle(run.workdir)
+    bundle = load_bundle(run.workdir)  # tells a damaged one
+    keep_config(bundle.path, run.config.to_dict())
+    bundle = replace(bundle, config=run.config.to_dict())
     several = bundle.multilabel
     scores = _score_several(run, bundle) if several else _score(run, bundle)
     facts = facts | _facts(run, bundle, record)

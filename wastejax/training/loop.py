@@ -152,8 +152,9 @@ class Meter:
     def __init__(self, run: Run, record: Record, scale: float):
         self._run, self._scale = run, scale
         self._sums = record.sums = record.sums or dict.fromkeys(
-            ("loss", "top1", "seconds", "waited", "steps"), 0.0
+            ("loss", "top1", "counted", "seconds", "waited", "steps"), 0.0
         )
+        self._sums.setdefault("counted", self._sums["steps"])  # earlier versions weighed all batches alike
         self._pending: deque[tuple[int, np.ndarray, dict[str, jax.Array]]] = deque()
         self._now = time.perf_counter()
 
@@ -182,7 +183,9 @@ class Meter:
             if not math.isfinite(loss):
                 raise UserError(_diverged(self._run, at, index, loss, self._scale))
             self._sums["loss"] += loss
-            self._sums["top1"] += float(metrics["top1"])
+            counted = float(metrics["counted"])
+            self._sums["top1"] += float(metrics["top1"]) * counted
+            self._sums["counted"] += counted
             self._sums["steps"] += 1
 
 
@@ -209,7 +212,7 @@ def _end_epoch(run: Run, state: TrainState, record: Record, display: Display) ->
         "step": step,
         "lr": float(run.schedule(step - 1)) * float(state.plateau.scale),
         "train_loss": sums["loss"] / sums["steps"],
-        "train_top1": sums["top1"] / sums["steps"],
+        "train_top1": sums["top1"] / (sums["counted"] or 1),
         "val_loss": scores["loss"],
         "val_top1": scores["top1"],
         **({"val_ap": scores["macro_ap"]} if "macro_ap" in scores else {}),

@@ -4,6 +4,7 @@ WORKDIR/
   config.json  manifest.csv      what was asked for, and which image is in which split
   data.json                      which images are held out of training, and what was told of all as it began
   taxonomy.json                  the sorting rules for its classes as it began
+  corrections.csv                of labels; shards.txt, teacher.txt: digests of these; each where there are any
   checkpoints/                   Orbax: newest and best
   metrics.csv  tensorboard/      one row an epoch
   bundle/                        the best model so far
@@ -11,8 +12,8 @@ WORKDIR/
 """
 
 import json
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class Record:
 
     Attributes:
         history: one row an epoch, the columns of metrics.csv.
-        sums: of the epoch under way: 'loss', 'top1', 'seconds', 'waited', 'steps'.
+        sums: of the epoch under way: 'loss', 'top1', 'counted', 'seconds', 'waited', 'steps'.
         best_score: of the best epoch; -inf before the first.
         best_epoch: counted from one; 0 before the first.
         stopped: why training ended, '' while it goes on.
@@ -110,7 +111,7 @@ def set_up(
         config=config,
         workdir=workdir,
         dataset=dataset,
-        taxonomy=_rules(config, workdir),
+        taxonomy=_rules(config, workdir, source.classes, say),
         preprocessing=preprocessing,
         train_step=_train_step(config, model, tx, dataset, devices),
         predict=jit(
@@ -135,17 +136,23 @@ def set_up(
     return run, devices.replicate(create_train_state(variables, tx, config.optim))
 
 
-def _rules(config: ConfigDict, workdir: Path) -> Taxonomy:
+def _rules(config: ConfigDict, workdir: Path, classes: Sequence[str], say: Say) -> Taxonomy:
     """Returns the rules that a run began with; those of the config where it is of an earlier version."""
     path = workdir / RULES
     try:
-        return parse_taxonomy(json.loads(path.read_text(encoding="utf-8")), str(path))
+        rules = parse_taxonomy(json.loads(path.read_text(encoding="utf-8")), str(path))
     except FileNotFoundError:
         return load_taxonomy(config.data.taxonomy)
     except (ValueError, AttributeError):
         raise UserError(
             f"{path}: damaged; put back what the run wrote there, or begin a run in another folder"
         ) from None
+    with suppress(UserError):  # the file may be gone
+        if load_taxonomy(config.data.taxonomy).only(classes).to_dict() != rules.to_dict():
+            say(
+                f"note: config.data.taxonomy has changed; the run keeps the rules that it began with ({path})"
+            )
+    return rules
 
 
 def _before_the_first_step(

@@ -101,10 +101,12 @@ def resolve(recipe: str, overrides: Sequence[str], say: Say, workdir: str | Path
         config.data.taxonomy = str(user_path(config.data.taxonomy).resolve())
     if config.data.corrections:
         config.data.corrections = str(load_corrections(config.data.corrections).path.resolve())
-    load_taxonomy(config.data.taxonomy)
+    folder = Path(workdir) if workdir else default_folder(recipe, config)
+    if not (folder / RULES).is_file():  # a run keeps those that it began with
+        load_taxonomy(config.data.taxonomy)
     configs.check(config)
     _check_labels(config)
-    stored = begun(Path(workdir) if workdir else default_folder(recipe, config), config)
+    stored = begun(folder, config)
     follow_preprocessing(config, given, say, stored)
     configs.check(config)  # also what the weights say of images
     models.check(config.model, config.data.image_size)

@@ -46,9 +46,9 @@ def make_train_step(
         teacher: whose answers are learned beside the labels; None for labels alone.
 
     The step takes (state, {'image': uint8 [B, S, S, 3], 'label': int32 [B]}) and returns the next state and
-    {'loss', 'top1', 'grad_norm'}, float32 scalars. With 'allowed', bool [B, C], in the batch, labels can mean
-    several classes or none: `losses.partial_labels` and `losses.outlier_exposure` take the place of cross entropy,
-    and an answer is right where it is among those allowed; with 'shown', any number, but for those in 'unsaid'.
+    {'loss', 'top1', 'counted', 'grad_norm'}, float32 scalars; 'top1' is of the share 'counted' of the images. With
+    'allowed', bool [B, C], in the batch, labels can mean several classes, all right, or none, which does not
+    count (`losses.partial_labels`, `losses.outlier_exposure`); with 'shown', any number, but for 'unsaid' ones.
     """
     parts, sharpness = config.train.accumulate, config.optim.sharpness
     key = jax.random.key(config.seed)
@@ -62,10 +62,9 @@ def make_train_step(
         batch_stats, grads = state.batch_stats, jax.tree.map(jnp.zeros_like, state.params)
         loss = top1 = jnp.zeros(())
         # Unrolled: convolutions inside lax.scan are many times slower on a CPU.
-        right, counted = _right(batch, model.num_classes)
-        for i, (x, t, meant) in enumerate(
-            zip(*(jnp.split(a, parts) for a in (images, targets, right)), strict=True)
-        ):
+        right, number = _right(batch, model.num_classes)
+        split = (jnp.split(a, parts) for a in (images, targets, right))
+        for i, (x, t, meant) in enumerate(zip(*split, strict=True)):
             taught = teacher.logits(teacher_variables, x) if teacher else None
             gradient = partial(
                 value_and_grad, images=x, targets=t, taught=taught, rng=jax.random.fold_in(drop_key, i)
@@ -77,9 +76,10 @@ def make_train_step(
             batch_stats = new_stats
             grads = jax.tree.map(lambda a, b: a + b / parts, grads, g)
             loss += part / parts
-            top1 += jnp.sum(meant[jnp.arange(len(meant)), jnp.argmax(logits, -1)]) / counted
+            top1 += jnp.sum(meant[jnp.arange(len(meant)), jnp.argmax(logits, -1)]) / jnp.maximum(number, 1)
         new_state = _update(tx, config.optim.ema_decay, state, grads, batch_stats)
-        return new_state, {"loss": loss, "top1": top1, "grad_norm": optax.tree.norm(grads)}
+        told = {"loss": loss, "top1": top1, "counted": number / len(right)}
+        return new_state, told | {"grad_norm": optax.tree.norm(grads)}
 
     step = jit(train_step, donate_argnums=0, out_shardings=sharding)
     # The teacher's weights as an argument: as constants they would be compiled in.
@@ -127,7 +127,7 @@ def _right(batch: dict[str, jax.Array], num_classes: int) -> tuple[jax.Array, An
     An image of none of the classes has no right answer, and validation leaves it out as well.
     """
     if "allowed" in batch:
-        return batch["allowed"], jnp.maximum(batch["allowed"].any(axis=1).sum(), 1)
+        return batch["allowed"], batch["allowed"].any(axis=1).sum()
     right = batch.get("shown", jax.nn.one_hot(batch["label"], num_classes, dtype=bool))
     return right, len(right)
 
