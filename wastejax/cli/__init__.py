@@ -5,8 +5,6 @@ UserErrors, the library's and its own for options that make no sense together; `
 """
 
 import argparse
-import io
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,12 +81,6 @@ def write_out(args: argparse.Namespace, content: Any, say: Say) -> None:
     if args.out:
         write_json(Path(args.out), content)
         say(f"written: {args.out}")
-
-
-def print_utf8() -> None:
-    """Has standard output take UTF-8, whatever the locale is: what programs read is to keep every name."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def add_ray_arguments(parser: argparse.ArgumentParser, where: str, work: str) -> None:

@@ -1,6 +1,7 @@
 """`wastejax predict`: the class, the bin and the probability for any number of images."""
 
 import argparse
+import io
 import json
 import math
 import os
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from wastejax.cli import SHARED, only, options, print_utf8
+from wastejax.cli import SHARED, only, options
 from wastejax.cli.many import predict as predict_parts
 from wastejax.data.formats.boxes import Reading
 from wastejax.data.formats.source import Source
@@ -140,8 +141,9 @@ def run(args: argparse.Namespace, say: Say) -> int:
     if args.summary:
         predictor.needs_one_label("--summary")
     rows, writer, names = _rows(args, predictor, video, names)
-    if args.format != "table":
-        print_utf8()
+    if args.format != "table" and isinstance(sys.stdout, io.TextIOWrapper):
+        # UTF-8, whatever the locale is: what programs read is to keep every name.
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     unit = "object" if video and args.regions else "frame" if video else "image"
     if not args.summary:
         return _report(rows, writer, names, (unit, predictor.runtime), say)
