@@ -42,8 +42,7 @@ def review_collected(
     check_folder(folder, "--out")
     source = open_folder(collected, "--collected")
     answers, classes = _answers(Path(source.origin))
-    given = load_corrections(corrections, "--corrections").named_as(source.names) if corrections else None
-    rows = dict(given.rows) if given else {}
+    rows = load_corrections(corrections, "--corrections").named_as(source.names).rows if corrections else {}
     doubts = [
         _doubt(i, answers[Path(name).name])
         for i, name in enumerate(source.names)

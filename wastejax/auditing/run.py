@@ -94,7 +94,9 @@ def audit_folder(
     _write(folder, found, facts, errors, say)
     doubts = _doubts(found, errors or [])
     if doubts:
-        rows, old = {} if given is None else given.rows, _old_labels(original, changes)
+        labeled = zip(original.names, original.label_names, strict=True)
+        old = {name: label for name, label in labeled if name in changes.labels}
+        rows = {} if given is None else given.rows
         write_review(folder / NAME, f"Review of {facts['data']}", source, doubts, original.classes, rows, old)
         say(f"written: {folder / NAME}, to correct labels in a browser")
     else:
@@ -154,12 +156,6 @@ def _check_model(model: str | Path | None) -> None:
 
     if model is not None and model not in PYPI:
         load_bundle(model)
-
-
-def _old_labels(original: Source, changes: Changes) -> dict[str, str]:
-    """Returns name -> label in the data, of the images that are relabeled."""
-    labeled = zip(original.names, original.label_names, strict=True)
-    return {name: label for name, label in labeled if name in changes.labels}
 
 
 def _splits(data: str | Path, options: Options, source: Source, original: Source) -> np.ndarray | None:
