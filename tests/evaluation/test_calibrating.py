@@ -74,6 +74,27 @@ def test_a_folder_without_val_images_is_told_what_makes_some(place):
     assert "--split" not in str(error.value)
 
 
+def test_what_cannot_be_is_told_before_any_image_is_read(place, monkeypatch):
+    monkeypatch.setattr("wastejax.evaluation.run.readable", lambda *_: pytest.fail("images were read"))
+    draw_images(place / "plain", 10)
+    for data, how, message in (
+        (place / "images", {"ood": place / "nowhere"}, "--ood.*does not exist"),
+        (place / "plain", {"calibrate": True}, "has no val images"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluate_model(Asked(place / "bundle", data), **how)
+
+
+def test_images_of_which_none_can_be_read_leave_the_bundle_as_it_is(place):
+    (place / "other" / "cup").mkdir(parents=True)
+    (place / "other" / "cup" / "cut.png").write_bytes(b"\x89PNG")
+    before = (place / "bundle" / "bundle.json").read_bytes()
+    asked = Asked(place / "bundle", place / "images", skip_bad=True)
+    with pytest.raises(UserError, match=r"none of the images can be read \(cup/cut\.png"):
+        evaluate_model(asked, ood=place / "other", calibrate=True)
+    assert (place / "bundle" / "bundle.json").read_bytes() == before
+
+
 def test_thresholds_are_of_the_rules_of_the_bundle_whatever_rules_it_is_scored_by(place, monkeypatch):
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(200, 5)), np.arange(200) % 5

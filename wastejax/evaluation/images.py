@@ -106,6 +106,10 @@ class MovedError(UserError):
     """The images of a run are no longer where they were."""
 
 
+class NoSplitError(UserError):
+    """Nothing says which images are of the split that is asked for."""
+
+
 def own_source(config: Mapping[str, Any]) -> Source:
     """Opens the images that a run was made with.
 
@@ -177,7 +181,7 @@ def given_images(
     if len(known) and np.mean((known != "").all(axis=0)) >= 0.5:
         return source, np.flatnonzero((known == split).all(axis=0))
     if source.splits is None:
-        raise UserError(
+        raise NoSplitError(
             f"--split={split}: {folder} has no {split}/ folder, and its images are not those of the run; leave "
             "--split out"
         )
@@ -270,5 +274,7 @@ def readable(source: Source, indices: np.ndarray, asked: Asked, bundle: Bundle, 
     names = "; ".join(f"{source.names[indices[i]]}: {reason}" for i, reason in sorted(bad.items()))
     if bundle.config["data"]["on_bad_image"] == "raise" and not asked.skip_bad:
         raise UserError(f"{len(bad)} images cannot be read ({names}); fix them, or use --skip-bad")
+    if len(bad) == len(indices):
+        raise UserError(f"none of the images can be read ({names})")
     say(f"left out: {names}")
     return np.delete(indices, list(bad))

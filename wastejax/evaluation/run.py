@@ -22,6 +22,7 @@ from wastejax.evaluation.by_source import answers_to, score_meant, score_members
 from wastejax.evaluation.evaluate import Evaluation, evaluate, evaluate_several, match_classes, predict_logits
 from wastejax.evaluation.images import (
     Asked,
+    NoSplitError,
     asked_images,
     changes_asked,
     explained_images,
@@ -70,19 +71,20 @@ def evaluate_model(
         return _evaluate_several(bundle, asked, calibrate, say, review)
     source, indices = asked_images(replace(asked, partial=True), bundle.config, say)
     match_classes(bundle.classes, source.classes)
-    indices = readable(source, indices, asked, bundle, say)
     if not len(indices):
         raise UserError("there are no images to evaluate: the split or the folder is empty")
     if (ood or review) and not len(one_class(source, indices)):
         raise UserError(f"--{'ood' if ood else 'review'}: needs images whose label means one class")
+    # All is opened before any image is read, and read before the bundle is changed.
     foreign, origin = _foreign(asked, ood, bundle.config, say)
+    validation = _validation_images(asked, bundle) if calibrate else None
+    indices = readable(source, indices, asked, bundle, say)
     if foreign is not None:
         foreign = foreign.select(readable(foreign, np.arange(len(foreign)), asked, bundle, say))
     calibration = Calibration(bundle.temperature, bundle.thresholds)
-    if calibrate:
-        # Its thresholds are for its own sorting rules, whichever the scores are by.
-        own = bundle if taxonomy is None else load_bundle(bundle.path)
-        calibration, indices = _calibrate(asked, own, source, indices, say)
+    if validation is not None:
+        own = bundle if taxonomy is None else load_bundle(bundle.path)  # thresholds are for its own rules
+        calibration, indices = _calibrate(asked, own, validation, (source, indices), say)
     result, scores = _score(bundle, source, one_class(source, indices), calibration, foreign)
     if "ood" in scores:
         scores["ood"]["pictures"] = origin
@@ -142,9 +144,11 @@ def _evaluate_several(
     """Scores a multi-label model as `evaluate_model` does."""
     source, indices = asked_images(asked, bundle.config, say)
     match_classes(bundle.classes, source.classes)
+    validation = _validation_images(asked, bundle) if calibrate else None
     indices = readable(source, indices, asked, bundle, say)
-    if calibrate:
-        own, chosen = _validation_images(asked, bundle, say)
+    if validation is not None:
+        own, chosen = validation
+        chosen = readable(own, chosen, asked, bundle, say)
         indices = _not_among(own, chosen, source, indices, asked, say)
         bundle = choose_thresholds_of(bundle, own, chosen)
         say(f"thresholds chosen on {len(chosen):,} validation images; kept in {bundle.path}")
@@ -224,28 +228,32 @@ def _check_own(bundle: Bundle) -> None:
 
 
 def _calibrate(
-    asked: Asked, bundle: Bundle, source: Source, indices: np.ndarray, say: Say
+    asked: Asked,
+    bundle: Bundle,
+    validation: tuple[Source, np.ndarray],
+    scored: tuple[Source, np.ndarray],
+    say: Say,
 ) -> tuple[Calibration, np.ndarray]:
-    """Calibrates a bundle, and returns which of the images of `indices`, int64 [N], it is then to be scored on."""
-    own, chosen = _validation_images(asked, bundle, say)
-    indices = _not_among(own, chosen, source, indices, asked, say)
+    """Calibrates a bundle, and returns which of the images to be scored, int64 [N], it is then to be scored on."""
+    own, chosen = validation
+    chosen = readable(own, chosen, asked, bundle, say)
+    indices = _not_among(own, chosen, *scored, asked, say)
     calibration = calibrate_bundle(bundle, own, chosen)
     say(f"calibrated on {len(chosen):,} validation images; kept in {bundle.path}")
     return calibration, indices
 
 
-def _validation_images(asked: Asked, bundle: Bundle, say: Say) -> tuple[Source, np.ndarray]:
+def _validation_images(asked: Asked, bundle: Bundle) -> tuple[Source, np.ndarray]:
     """Returns the validation images of the run, or of the folder that is given, to calibrate the bundle on."""
-    none = UserError(
-        f"--calibrate: {asked.data or asked.model} has no val images; put some in a folder val/ beside test/, or "
-        "in a CSV file with a column split"
-    )
+    advice = "give some with --data"
+    if asked.data:
+        advice = "put some in a folder val/ beside test/, or in a CSV file with a column split"
+    none = UserError(f"--calibrate: {asked.data or asked.model} has no val images; {advice}")
     try:
         source, indices = asked_images(replace(asked, split="val"), bundle.config)
-    except UserError:  # as the images could be opened, it is that nothing says which are val
+    except NoSplitError:
         raise none from None
     match_classes(bundle.classes, source.classes)
-    indices = readable(source, indices, asked, bundle, say)
     if not len(indices):
         raise none
     return source, indices
