@@ -7,7 +7,7 @@ ever opened.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -232,10 +232,6 @@ class Service:
         except MemoryError:
             raise HTTPException(413, "too large") from None
 
-    async def labels(self, request: Request) -> Response:
-        """Answers GET /labels."""
-        return JSONResponse(self.about)
-
     async def health(self, request: Request) -> Response:
         """Answers GET /healthz."""
         return JSONResponse({"status": "ok", "waiting": self.metrics.waiting})
@@ -243,10 +239,6 @@ class Service:
     async def counts(self, request: Request) -> Response:
         """Answers GET /metrics."""
         return Response(self.metrics.text(), headers={"content-type": CONTENT_TYPE})
-
-    async def description(self, request: Request) -> Response:
-        """Answers GET /openapi.json."""
-        return JSONResponse(openapi(self.limits.body, self.limits.pixels, self.limits.files))
 
 
 class Counted:
@@ -302,14 +294,18 @@ def create_app(
         if collector is not None:
             await asyncio.to_thread(collector.close)
 
+    about = JSONResponse(service.about)
+    always_the_same = {
+        "/labels": about,
+        "/labels.json": about,
+        "/openapi.json": JSONResponse(openapi(limits.body, limits.pixels, limits.files)),
+        **{path: Response(data, media_type=kind) for path, data, kind in page_files()},
+    }
     routes = [
         Route("/predict", service.predict, methods=["POST"]),
-        Route("/labels", service.labels),
-        Route("/labels.json", service.labels, include_in_schema=False),
         Route("/healthz", service.health),
         Route("/metrics", service.counts),
-        Route("/openapi.json", service.description),
-        *(Route(path, _constant(data, kind)) for path, data, kind in page_files()),
+        *(Route(path, answer, methods=["GET"]) for path, answer in always_the_same.items()),
     ]
     handlers: dict[Any, Any] = {
         HTTPException: lambda request, error: _error(error.status_code, error.detail, error.headers),
@@ -330,10 +326,3 @@ def _name(given: str | None) -> str:
 def _error(status: int, reason: str, headers: Any = None) -> Response:
     retry = {"retry-after": "1"} if status == 503 else {}
     return JSONResponse({"error": reason}, status, {**(headers or {}), **retry})
-
-
-def _constant(data: bytes, kind: str) -> Callable[[Request], Awaitable[Response]]:
-    async def answer(request: Request) -> Response:
-        return Response(data, media_type=kind)
-
-    return answer
