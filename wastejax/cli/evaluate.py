@@ -149,12 +149,8 @@ def _say_bins(bundle: Bundle, scores: dict[str, Any], say: Say) -> None:
         return
     several = "bin_exact" in scores
     low, high = scores["bin_exact_ci95" if several else "bin_ci95"]
-    right = (
-        f"exactly the right bins {scores['bin_exact']:.1%}"
-        if several
-        else f"right bin {scores['bin_top1']:.1%}"
-    )
-    say(f"{right}  (95 % interval {low:.1%} to {high:.1%})")
+    what, right = ("exactly the right bins", "bin_exact") if several else ("right bin", "bin_top1")
+    say(f"{what} {scores[right]:.1%}  (95 % interval {low:.1%} to {high:.1%})")
     for name, of_bin in scores["per_bin"].items():
         if of_bin["support"]:
             english = bundle.taxonomy.bins[name].name()
