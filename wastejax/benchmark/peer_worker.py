@@ -15,18 +15,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+EFFICIENTNETS = [f"efficientnetv2_{size}" for size in ("b0", "b1", "b2", "b3", "s", "m")]
+EFFICIENTNETS += [f"efficientnet_lite{size}" for size in range(3)]
 # Networks that timm has too. EfficientNetV2 and Lite take PyTorch's own padding there: TensorFlow's costs it time.
-OWN_PADDING = {"pad_type": ""}
 TIMM: dict = {
     **{f"mobilevit_{size}": (f"mobilevit_{size}", {}) for size in ("xxs", "xs", "s")},
-    **{
-        f"efficientnetv2_{size}": (f"tf_efficientnetv2_{size}", OWN_PADDING)
-        for size in ("b0", "b1", "b2", "b3", "s", "m")
-    },
-    **{
-        f"efficientnet_{size}": (f"tf_efficientnet_{size}", OWN_PADDING)
-        for size in ("lite0", "lite1", "lite2")
-    },
+    **{name: (f"tf_{name}", {"pad_type": ""}) for name in EFFICIENTNETS},
     "swin_t": ("swin_tiny_patch4_window7_224", {"window_size": 8}),
     "swin_t_w7": ("swin_tiny_patch4_window7_224", {}),
 }
@@ -215,9 +209,8 @@ def onnx_forms(case):
     session = onnxruntime.InferenceSession(case["onnx"], options, onnxruntime.get_available_providers())
     entry = session.get_inputs()[0]
     feed = {entry.name: random_images(case, entry.shape)}
-    about = {"onnxruntime": onnxruntime.__version__, "device": "cpu"}
-    if session.get_providers()[0] == "CUDAExecutionProvider":
-        about["device"] = "gpu"
+    device = "gpu" if session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
+    about = {"onnxruntime": onnxruntime.__version__, "device": device}
     return {"": lambda: session.run(None, feed)}, about, {}
 
 
