@@ -225,7 +225,7 @@ def test_mistakes_are_one_line(camera_extra, monkeypatch, tmp_path):
     with pytest.raises(UserError, match="--heatmap: only with images"):
         predict("a.mp4", "--heatmap=d")
     for every in ("-1", "nan", "inf"):
-        with pytest.raises(UserError, match="--every must be >= 0"):
+        with pytest.raises(UserError, match="--every must be a number of seconds >= 0"):
             predict("a.mp4", f"--every={every}")
     for name, message in (("no.mp4", "no such file"), ("camera:x", "a camera has a number")):
         with pytest.raises(UserError, match=f"{name}: {message}"):

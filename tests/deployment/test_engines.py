@@ -197,3 +197,13 @@ def test_options_that_cannot_be_leave_the_file_in_the_cache(bundle, monkeypatch,
     with pytest.raises(UserError, match="no such option"):
         load_engine(bundle, "auto", say=pytest.fail, **options)
     assert kept.read_bytes() == b"sound"
+
+
+@pytest.mark.parametrize("engine", ["auto", "jax"])
+def test_threads_are_left_out_where_jax_is_nobodys_choice(bundle, monkeypatch, engine):
+    monkeypatch.setattr(engines, "choose", lambda model, engine: ("jax", engines.place_of(model)))
+    if engine == "auto":
+        assert load_engine(bundle, engine, threads=1).runtime == "jax"
+    else:
+        with pytest.raises(UserError, match="--threads=1: only for"):
+            load_engine(bundle, engine, threads=1)

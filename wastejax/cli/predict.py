@@ -121,7 +121,7 @@ def run(args: argparse.Namespace, say: Say) -> int:
     if args.reject_below is not None:
         check_probability(args.reject_below)
     if not (0 <= (args.every or 0) < math.inf and 0 <= args.smoothing < 1):
-        raise UserError("--every must be >= 0, and --smoothing from 0 to below 1")
+        raise UserError("--every must be a number of seconds >= 0, and --smoothing from 0 to below 1")
     if args.draw and not args.regions:
         raise UserError("--draw: only with --regions")
     if args.heatmap and args.regions:

@@ -76,7 +76,7 @@ def load_engine(
         model: see `choose`.
         engine: see `choose`; where 'auto' fails to derive a file, or to read it, jax computes.
         taxonomy: see `load_predictor`.
-        threads: see `load_predictor`; where 'auto' goes over to jax, which takes none, they are left out.
+        threads: see `load_predictor`; where 'auto' takes jax, which has none, they are left out.
         say: is told what takes long; None for standard error.
         any_side: whether class maps of images of any sides are needed, see `Predictor`; where 'auto' derived a file
             that has none, jax computes.
@@ -90,7 +90,8 @@ def load_engine(
     chosen, path = choose(model, engine), place_of(model)
     if path.is_file() or chosen == "jax" or not (path / "bundle.json").is_file():
         runtime = chosen if path.is_file() and path.suffix == ".onnx" else None
-        return load_predictor(path, runtime, taxonomy, threads)
+        by_auto = _named(engine) == "auto" and not path.is_file()
+        return load_predictor(path, runtime, taxonomy, None if by_auto else threads)
     if not _installed(_READERS[chosen]):
         raise MissingPackage(f"--engine={chosen}", _READERS[chosen].replace("_", "-"), None)
     auto = _named(engine) == "auto"
