@@ -201,7 +201,7 @@ def test_options_that_cannot_be_leave_the_file_in_the_cache(bundle, monkeypatch,
 
 @pytest.mark.parametrize("engine", ["auto", "jax"])
 def test_threads_are_left_out_where_jax_is_nobodys_choice(bundle, monkeypatch, engine):
-    monkeypatch.setattr(engines, "choose", lambda model, engine: ("jax", engines.place_of(model)))
+    without(monkeypatch, "jax2onnx")
     if engine == "auto":
         assert load_engine(bundle, engine, threads=1).runtime == "jax"
     else:
