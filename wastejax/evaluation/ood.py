@@ -27,13 +27,11 @@ def bin_probability(logits: np.ndarray, temperature: float, bins: Sequence[str] 
 
 def max_logit(logits: np.ndarray, temperature: float) -> np.ndarray:
     """Largest logit, float [N] (Hendrycks et al. 2022); the temperature does not change its order."""
-    del temperature
     return np.asarray(logits, np.float64).max(axis=1)
 
 
 def energy(logits: np.ndarray, temperature: float) -> np.ndarray:
     """Negative energy, the log-sum-exp of the logits, float [N] (Liu et al. 2020, eq. 4, with their T = 1)."""
-    del temperature
     logits = np.asarray(logits, np.float64)
     top = logits.max(axis=1)
     return top + np.log(np.exp(logits - top[:, None]).sum(axis=1))

@@ -97,7 +97,6 @@ class Stop:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         """Is called between two instructions of the main thread; where the thread watches, it has answered."""
-        del frame
         if not self._exits:
             self._answer(number)
 

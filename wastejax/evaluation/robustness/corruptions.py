@@ -58,7 +58,6 @@ def occlude(image: Image.Image, share: float, rng: np.random.Generator) -> Image
 
 def blur(image: Image.Image, sigma: float, rng: np.random.Generator) -> Image.Image:
     """Blurs by a Gaussian whose standard deviation is a share of the short side."""
-    del rng
     return image.filter(ImageFilter.GaussianBlur(sigma * min(image.size)))
 
 
@@ -71,19 +70,16 @@ def add_noise(image: Image.Image, sigma: float, rng: np.random.Generator) -> Ima
 
 def compress(image: Image.Image, quality: float, rng: np.random.Generator) -> Image.Image:
     """Saves as JPEG of some quality, 1 to 95, and reads it again."""
-    del rng
     return decode(jpeg(image, round(quality)))
 
 
 def brighten(image: Image.Image, factor: float, rng: np.random.Generator) -> Image.Image:
     """Multiplies every sample, and clips it."""
-    del rng
     return _to_image(np.asarray(image, np.float32) * factor)
 
 
 def rescale(image: Image.Image, factor: float, rng: np.random.Generator) -> Image.Image:
     """Shows everything larger, cut at the edges, or smaller, in the middle of a frame of the mean color."""
-    del rng
     w, h = image.size
     size = max(1, round(factor * w)), max(1, round(factor * h))
     left, top = (w - size[0]) // 2, (h - size[1]) // 2

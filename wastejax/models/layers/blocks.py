@@ -36,7 +36,6 @@ def gelu(x: Array) -> Array:
     """Returns x times the normal distribution's share below it (Hendrycks & Gimpel 2016), by the error function."""
 
     def exact(x: Array, approximate: str = "none") -> Array:
-        del approximate
         return nn.gelu(x, approximate=False)
 
     # What LiteRT's converter knows it by. It writes an error function as a polynomial, 65 operators.
