@@ -10,17 +10,15 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jax import Array
 
 from wastejax.errors import ConfigError
 from wastejax.models.layers.blocks import (
-    CBAM,
-    Classifier,
     ConvNormAct,
     DropPath,
     EfficientChannelAttention,
     InvertedResidual,
+    Network,
     drop_path_rates,
 )
 from wastejax.models.layers.conv import Conv
@@ -194,32 +192,20 @@ class FusedMBConv(nn.Module):
         return x
 
 
-class EfficientNetV2(nn.Module):
+class EfficientNetV2(Network):
     """The network; see `SIZES` for the sizes and configs/common.py for the keys.
 
     Attributes:
         size: widths and depths.
-        num_classes: number of logits.
         attention: in the MBConv blocks.
         fused_attention: in the Fused-MBConv blocks.
         activation: everywhere but after projections.
-        dropout: rate, before the classifier.
-        drop_path: stochastic depth; block i of N gets `drop_path * i / N`.
-        head_attention: 'cbam' or 'none', on the features before pooling.
-        dtype: of the computation; parameters and logits are float32.
-        lowering: of the convolutions, see `conv2d`.
     """
 
     size: Size
-    num_classes: int
     attention: str = "se"
     fused_attention: str = "none"
     activation: str = "silu"
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    head_attention: str = "none"
-    dtype: Any = jnp.float32
-    lowering: str = "auto"
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False, features_only: bool = False) -> Array:
@@ -237,11 +223,7 @@ class EfficientNetV2(nn.Module):
                 strides = stage.strides if b == 0 else 1
                 x = self._block(layer, stage, strides, next(rates), f"stage{s}_block{b}")(x, train)
         x = layer(self.size.head, kernel=1, activation=self.activation, name="head")(x, train)
-        if self.head_attention == "cbam":
-            x = CBAM(conv, name="head_attention")(x)
-        if features_only:
-            return x
-        return Classifier(self.num_classes, self.dropout, name="classifier")(x, train)
+        return self.answer(x, train, features_only)
 
     def _block(self, layer: Any, stage: Stage, strides: int, drop_path: float, name: str) -> nn.Module:
         if stage.fused:

@@ -16,11 +16,10 @@ from jax import Array
 from wastejax.errors import ConfigError
 from wastejax.models.layers.attention import attend
 from wastejax.models.layers.blocks import (
-    CBAM,
-    Classifier,
     ConvNormAct,
     DropPath,
     InvertedResidual,
+    Network,
     drop_path_rates,
     linear,
 )
@@ -173,37 +172,25 @@ def own_mixer(name: str) -> Any:
     return kind
 
 
-class MobileViT(nn.Module):
-    """The network; see `SIZES` for the sizes.
+class MobileViT(Network):
+    """The network; see `SIZES` for the sizes. Stochastic depth is that of the mixers' layers.
 
     Attributes:
         size: widths.
-        num_classes: number of logits.
         mixer: 'attention' (the paper's), 'inverted_residual' (the study's) or 'MODULE:CLASS', see `own_mixer`.
         expansion: inner width over width of the study's mixer.
         depths: mixer layers in each of the last three stages.
         local_kernel: of the local convolution: '3x3', '3x3' and a 5x5 after it ('add_5x5'), or 5x5
             ('replace_5x5').
         local_depthwise: whether the 5x5 is depthwise.
-        dropout: rate, before the classifier.
-        drop_path: stochastic depth of the mixers; layer i of N gets `drop_path * i / N`.
-        head_attention: 'cbam' or 'none', on the features before pooling.
-        dtype: of the computation; parameters and logits are float32.
-        lowering: of the convolutions, see `conv2d`.
     """
 
     size: Size
-    num_classes: int
     mixer: str = "attention"
     expansion: int = 2
     depths: tuple[int, ...] = (2, 4, 3)
     local_kernel: str = "3x3"
     local_depthwise: bool = True
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    head_attention: str = "none"
-    dtype: Any = jnp.float32
-    lowering: str = "auto"
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False, features_only: bool = False) -> Array:
@@ -238,11 +225,7 @@ class MobileViT(nn.Module):
                 name=f"stage{s}_block1",
             )(x, train)
         x = layer(4 * channels[-1], kernel=1, activation="silu", name="head")(x, train)
-        if self.head_attention == "cbam":
-            x = CBAM(conv, name="head_attention")(x)
-        if features_only:
-            return x
-        return Classifier(self.num_classes, self.dropout, name="classifier")(x, train)
+        return self.answer(x, train, features_only)
 
 
 def check(config: Mapping[str, Any], image_size: int) -> None:

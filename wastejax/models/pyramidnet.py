@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from wastejax.errors import ConfigError
-from wastejax.models.layers.blocks import CBAM, Classifier, ConvNormAct, DropPath, drop_path_rates
+from wastejax.models.layers.blocks import ConvNormAct, DropPath, Network, drop_path_rates
 from wastejax.models.layers.conv import Conv
 from wastejax.models.layers.norm import BatchNorm
 from wastejax.models.layers.plain import is_plain
@@ -138,32 +138,20 @@ class PyramidBlock(nn.Module):
         return shortcut + DropPath(self.drop_path)(x, train)
 
 
-class PyramidNet(nn.Module):
+class PyramidNet(Network):
     """The network; see `SIZES` for the sizes.
 
     Attributes:
-        num_classes: number of logits.
         stem: 'cifar' (3x3 to 16 channels, total stride 4) or 'imagenet' (7x7 and pooling to 64, total stride 32).
         depth: weighted layers.
         alpha: channels that all blocks together add.
         bottleneck: see `PyramidBlock`.
-        dropout: rate, before the classifier.
-        drop_path: stochastic depth; block i of N gets `drop_path * i / N`.
-        head_attention: 'cbam' or 'none', on the features before pooling.
-        dtype: of the computation; parameters and logits are float32.
-        lowering: of the convolutions, see `conv2d`.
     """
 
-    num_classes: int
     stem: str
     depth: int
     alpha: int
     bottleneck: bool
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    head_attention: str = "none"
-    dtype: Any = jnp.float32
-    lowering: str = "auto"
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False, features_only: bool = False) -> Array:
@@ -193,11 +181,7 @@ class PyramidNet(nn.Module):
                 )
                 x = block(x, train)
         x = nn.relu(norm(name="norm")(x, use_running_average=not train))
-        if self.head_attention == "cbam":
-            x = CBAM(conv, name="head_attention")(x)
-        if features_only:
-            return x
-        return Classifier(self.num_classes, self.dropout, name="classifier")(x, train)
+        return self.answer(x, train, features_only)
 
 
 def check(config: Mapping[str, Any], image_size: int) -> None:

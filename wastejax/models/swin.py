@@ -11,7 +11,7 @@ from jax import Array
 
 from wastejax.errors import ConfigError
 from wastejax.models.layers.attention import attend
-from wastejax.models.layers.blocks import CBAM, Classifier, DropPath, gelu, linear, linear_init
+from wastejax.models.layers.blocks import DropPath, Network, gelu, linear, linear_init
 from wastejax.models.layers.conv import Conv
 
 PATCH = 4
@@ -179,28 +179,16 @@ class PatchMerging(nn.Module):
         return linear(2 * D, use_bias=False, dtype=self.dtype, name="reduction")(x)
 
 
-class Swin(nn.Module):
-    """The network; see `SIZES` for the sizes.
+class Swin(Network):
+    """The network; see `SIZES` for the sizes. Stochastic depth reaches `drop_path` in the last block.
 
     Attributes:
         size: widths, depths and heads.
-        num_classes: number of logits.
         window: side of the attention windows.
-        dropout: rate, before the classifier.
-        drop_path: stochastic depth, rising linearly from 0 in the first block to this in the last.
-        head_attention: 'cbam' or 'none', on the features before pooling.
-        dtype: of the computation; parameters and logits are float32.
-        lowering: of the convolutions, see `conv2d`.
     """
 
     size: Size
-    num_classes: int
     window: int = 7
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    head_attention: str = "none"
-    dtype: Any = jnp.float32
-    lowering: str = "auto"
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False, features_only: bool = False) -> Array:
@@ -223,11 +211,7 @@ class Swin(nn.Module):
                 )
                 x = block(x, train)
         x = norm(name="norm")(x)
-        if self.head_attention == "cbam":
-            x = CBAM(conv, name="head_attention")(x)
-        if features_only:
-            return x
-        return Classifier(self.num_classes, self.dropout, name="classifier")(x, train)
+        return self.answer(x, train, features_only)
 
 
 def check(config: Mapping[str, Any], image_size: int) -> None:

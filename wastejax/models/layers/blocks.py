@@ -9,6 +9,7 @@ A network binds its convolution and normalization to `ConvNormAct` once (`functo
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -274,6 +275,35 @@ class Classifier(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(pool(x))
         kernel = self.param("kernel", linear_init, (x.shape[-1], self.num_classes), jnp.float32)
         return x @ kernel + self.param("bias", nn.initializers.zeros, (self.num_classes,), jnp.float32)
+
+
+class Network(nn.Module, kw_only=True):
+    """What all networks have; each is called with images, `train` and `features_only`, and ends with `answer`.
+
+    Attributes:
+        num_classes: number of logits.
+        dropout: rate, before the classifier.
+        drop_path: stochastic depth; block i of N gets `drop_path * i / N`.
+        head_attention: 'cbam' or 'none', on the features before pooling.
+        dtype: of the computation; parameters and logits are float32.
+        lowering: of the convolutions, see `conv2d`.
+    """
+
+    num_classes: int
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    head_attention: str = "none"
+    dtype: Any = jnp.float32
+    lowering: str = "auto"
+
+    @nn.nowrap  # operators keep the names that they would have in `__call__`
+    def answer(self, x: Array, train: bool, features_only: bool) -> Array:
+        """Maps features [B, h, w, D] to logits [B, num_classes], or with `features_only` to what is pooled."""
+        if self.head_attention == "cbam":
+            x = CBAM(partial(Conv, lowering=self.lowering, dtype=self.dtype), name="head_attention")(x)
+        if features_only:
+            return x
+        return Classifier(self.num_classes, self.dropout, name="classifier")(x, train)
 
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:
