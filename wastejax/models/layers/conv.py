@@ -119,17 +119,11 @@ def _depthwise_vjp(x: Array, kernel: Array, g: Array, strides: int, pads: _Pads)
 
 
 class _Cells(NamedTuple):
-    """One dimension of a convolution's input, in cells of as many positions as the kernel steps over.
+    """One dimension of a convolution's input, in cells of as many positions as the kernel steps over."""
 
-    Attributes:
-        cells: how many.
-        pads: zeros to put around the result's gradient, so that all taps can be read for all cells.
-        taps: [strides, T], position in the cell and tap -> kernel element, or the kernel's size for none.
-    """
-
-    cells: int
-    pads: _Pair
-    taps: np.ndarray
+    cells: int  # how many
+    pads: _Pair  # zeros to put around the result's gradient, so that all taps can be read for all cells
+    taps: np.ndarray  # [strides, T]: position in a cell, tap -> kernel element, or the kernel's size for none
 
 
 def _cells(size: int, out: int, kernel: int, low: int, strides: int) -> _Cells:
