@@ -1,6 +1,6 @@
-"""How a long task tells how far it is: lines, counts, and bars on a terminal."""
+"""How a long task tells how far it is: lines and what they count, and bars on a terminal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,12 @@ Counts = Callable[[str, int, int], None]  # the same of several things: takes wh
 def number_of(count: int, thing: str) -> str:
     """Returns '1 image' or '2,000 images'."""
     return f"{count:,} {thing}{'s' * (count != 1)}"
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """Returns 'glass, metal and 4 more' for names, in their order."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from wastejax.evaluation.prior import is_balanced, stored_prior
+from wastejax.progress import first_of
 
 ILL_CONDITIONED = 30.0  # condition number; above it small differences of counts become large ones of shares
 FEW = 5  # images of a class, below which its row of the confusion matrix says little
@@ -159,8 +160,8 @@ def doubts(confusion: Confusion | None, classes: Sequence[str], probabilities: b
         if len(confusion.rare):
             return [
                 f"no correction: fewer than {FEW} images tell how often the model expects "
-                f"{_named(confusion.rare, classes)}; `wastejax eval --model=RUN --calibrate` takes it from the "
-                "run's training images"
+                f"{first_of([classes[i] for i in confusion.rare], 5)}; `wastejax eval --model=RUN --calibrate` "
+                "takes it from the run's training images"
             ]
         if confusion.prior is None and not confusion.balanced:
             lines.append(
@@ -173,10 +174,10 @@ def doubts(confusion: Confusion | None, classes: Sequence[str], probabilities: b
                 "shares are corrected by answers alone, not by probabilities, since how often each class came in "
                 "training is not known; `wastejax eval --model=RUN --calibrate` stores it, for a run on one folder"
             )
-        few = np.flatnonzero(confusion.counts.sum(axis=1) < FEW)
-        if len(few):
+        few = [classes[i] for i, count in enumerate(confusion.counts.sum(axis=1)) if count < FEW]
+        if few:
             lines.append(
-                f"its confusions are known from fewer than {FEW} images of {_named(few, classes)}: their shares "
+                f"its confusions are known from fewer than {FEW} images of {first_of(few, 5)}: their shares "
                 "are uncertain"
             )
     if confusion.condition > ILL_CONDITIONED:
@@ -185,11 +186,6 @@ def doubts(confusion: Confusion | None, classes: Sequence[str], probabilities: b
             f"{confusion.condition:.0f}): trust the shares of bins or materials more than those of classes"
         )
     return lines
-
-
-def _named(indices: np.ndarray, classes: Sequence[str]) -> str:
-    more = f" and {len(indices) - 5} more" if len(indices) > 5 else ""
-    return ", ".join(classes[i] for i in indices[:5]) + more
 
 
 def estimate(

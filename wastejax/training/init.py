@@ -17,7 +17,7 @@ from wastejax.errors import ConfigError, UserError
 from wastejax.files import user_path
 from wastejax.models import Model
 from wastejax.models.weights.published import find_weights, load_pretrained
-from wastejax.progress import Say
+from wastejax.progress import Say, first_of
 
 
 def is_run(weights: str) -> bool:
@@ -147,8 +147,9 @@ def _fitting(
         if name not in ours or name not in theirs or np.shape(ours[name]) != np.shape(theirs[name])
     ]
     if wrong:
-        named = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        raise ConfigError("config.init.weights", f"{weights} is of another network: {named} differ")
+        raise ConfigError(
+            "config.init.weights", f"{weights} is of another network: {first_of(wrong, 5)} differ"
+        )
     return ours, theirs
 
 

@@ -24,7 +24,7 @@ from wastejax.data.formats.source import Source
 from wastejax.data.formats.walk import stamp_of
 from wastejax.errors import ConfigError, UserError, imported
 from wastejax.files import reason, user_path
-from wastejax.progress import Count
+from wastejax.progress import Count, first_of
 
 INDEX = "index.parquet"
 SHARD_SIZE = 10_000  # images of one file
@@ -176,9 +176,7 @@ def open_shards(root: str | Path, key: str = "config.data.source") -> Opened:
         ) from None
     lost = [file.name for file, _ in files if not file.is_file()]
     if lost:
-        raise ConfigError(
-            key, f"{folder}: lacks {lost[0]}" + (f" and {len(lost) - 1} more" if lost[1:] else "")
-        )
+        raise ConfigError(key, f"{folder}: lacks {first_of(lost, 1)}")
     cut = [file.name for file, count in files if _number_of_images(str(file)) != count]
     if cut:
         raise ConfigError(key, f"{folder}: {cut[0]} is damaged; copy or write it again")

