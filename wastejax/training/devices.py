@@ -18,7 +18,6 @@ from ml_collections import ConfigDict
 
 from wastejax.data.pipeline import MORE
 from wastejax.errors import ConfigError, UserError
-from wastejax.progress import Say
 from wastejax.runtime.rendezvous import meet
 
 Tree = TypeVar("Tree")
@@ -128,10 +127,6 @@ class Devices:
             return flag
         return bool(multihost_utils.broadcast_one_to_all(np.array(flag)))
 
-    def rounded_up(self, batch_size: int) -> int:
-        """Returns the next batch size that the devices can share evenly."""
-        return -(-batch_size // self.count) * self.count
-
 
 def use_devices(devices: Sequence[jax.Device] | None = None) -> Devices:
     """Returns these devices, or all there are, as a mesh."""
@@ -154,8 +149,3 @@ def on_devices(devices: Devices, batch: Mapping[str, np.ndarray]) -> dict[str, j
     """Returns what the train step takes of a batch, split over the devices."""
     taken = ("image", "label", *MORE)
     return {name: devices.split(batch[name]) for name in taken if name in batch}
-
-
-def only_first(devices: Devices, say: Say) -> Say:
-    """Returns `say` for the first process, and silence for the others."""
-    return say if devices.first else lambda line: None

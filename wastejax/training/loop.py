@@ -65,8 +65,9 @@ def fit(run: Run, state: TrainState, stop: Stop) -> Record:
                 step += 1
                 if run.devices.first:
                     display.step(step, run, record.sums, scale)
+                due = time.perf_counter() - saved_at > 60 * (run.config.train.checkpoint_minutes or math.inf)
                 # Not after the last step: the epoch's own checkpoint, validated, has that number.
-                if step < end and run.devices.anyone(_is_due(run, saved_at)):
+                if step < end and run.devices.anyone(due):
                     meter.settle()
                     checkpoints.save(state, asdict(record))
                     saved_at = time.perf_counter()
@@ -133,11 +134,6 @@ def _announce_size(run: Run, epoch: int) -> None:
     if run.config.data.progressive:
         size = run.config.data.progressive[stage_of(run.config, epoch)]
         run.say(f"epoch {epoch + 1}: training at {size} px")
-
-
-def _is_due(run: Run, saved_at: float) -> bool:
-    """Returns whether it is time for a checkpoint within the epoch."""
-    return time.perf_counter() - saved_at > 60 * (run.config.train.checkpoint_minutes or math.inf)
 
 
 class Meter:

@@ -124,7 +124,7 @@ def set_up(
             source,
             dataset.indices("val"),
             preprocessing,
-            devices.rounded_up(config.eval.batch_size),
+            -(-config.eval.batch_size // devices.count) * devices.count,  # which they can share evenly
             config.data.cache,
             caching,
             devices.part,

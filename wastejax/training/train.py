@@ -214,7 +214,7 @@ def _train(
     if cluster is not None:
         devices.connect(cluster)
     mesh = devices.use_devices()
-    say = devices.only_first(mesh, say)
+    say = say if mesh.first else lambda line: None
     config = resolve(recipe, overrides, say, workdir)
     devices.check(config, mesh)
     folder = Path(workdir) if workdir else default_folder(recipe, config)
