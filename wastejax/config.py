@@ -71,7 +71,7 @@ def _rename(config: ConfigDict) -> None:
     flat = flatten(config)
     for old, new in old_names(keys(config)).items():
         if old in flat:
-            _set(config, new, flat[old])
+            config.update_from_flattened_dict({new: flat[old]})
             *parents, last = old.split(".")
             section = config
             for parent in parents:
@@ -146,18 +146,11 @@ def apply_overrides(config: ConfigDict, overrides: Iterable[str]) -> set[str]:
         key = known.get(name) or own_key(flat[name])
         value = key.parse(name, text)
         try:
-            _set(config, name, value)
+            config.update_from_flattened_dict({name: value})
         except TypeError:
             raise ConfigError(f"config.{name}", f"is of another type in the recipe than {text!r}") from None
         given.add(name)
     return given
-
-
-def _set(config: ConfigDict, name: str, value: Any) -> None:
-    *parents, last = name.split(".")
-    for parent in parents:
-        config = config[parent]
-    config[last] = value
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
