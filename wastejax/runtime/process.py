@@ -72,13 +72,13 @@ class _MallocInfo(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_size_t) for name in _names.split())
 
 
-def retire_holes(least: int = 64 << 20) -> int:
+def retire_holes() -> int:
     """Takes the free blocks amid malloc's heap out of use for good, and gives their memory back to the kernel.
 
     Compiling a training step leaves a hundred thousand holes, a gigabyte in all. With one heap for all threads
     (see `_TUNABLES`) malloc then searches them, under a lock, at each of the ten thousand blocks that a step asks
     for: EfficientNetV2-B0 took 0.82 s a step on two cores, and 0.62 s without the holes. Only addresses are lost.
-    Nothing happens where this process has no such heap, or fewer than `least` bytes lie in holes.
+    Nothing happens where this process has no such heap, or less than 64 MiB lie in holes.
 
     Returns:
         Bytes retired.
@@ -92,7 +92,7 @@ def retire_holes(least: int = 64 << 20) -> int:
     libc.free.argtypes = [ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     info = libc.mallinfo2()
-    if info.fordblks - info.keepcost < least:
+    if info.fordblks - info.keepcost < 64 << 20:
         return 0
     # What malloc takes from beyond the last block, the heap's growing end, was in no hole.
     end = libc.sbrk(0) - info.keepcost

@@ -118,19 +118,18 @@ def with_familiarity(bundle: Bundle, features: np.ndarray, slope: float = 4.0, m
     return replace(bundle, variables=bundle.variables | {COLLECTION: known})
 
 
-def cluster(features: np.ndarray, most: int, steps: int = 15, seed: int = 0) -> np.ndarray:
+def cluster(features: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
     """Returns the centers of clusters by cosine, float32 [M, D] of unit length (Dhillon & Modha 2001).
 
     Args:
         features: float [N, D].
         most: M, where there are as many images.
-        steps: of k-means.
         seed: of the images that it begins with.
     """
     unit = np.asarray(features, np.float32)
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-6)
     centers = unit[np.random.default_rng(seed).permutation(len(unit))[:most]]
-    for _ in range(steps):
+    for _ in range(15):  # steps of k-means
         nearest = (unit @ centers.T).argmax(axis=1)
         members = np.zeros((len(centers), len(unit)), np.float32)
         members[nearest, np.arange(len(unit))] = 1
