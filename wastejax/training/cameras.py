@@ -249,9 +249,7 @@ def taught_by(bundle: Bundle, seen: Seen) -> tuple[Bundle | None, dict[str, Any]
     own = after[rows] / bundle.temperature  # where no other temperature helps, it keeps its own
     calibration = calibrate(own, _labels(own, seen.allowed[rows]), bundle.bins_or_own)
     temperature = bundle.temperature * calibration.temperature
-    every = np.ones(
-        len(rows), bool
-    )  # also those of no class, as in cross-validation: to be unsure of their like
+    every = np.ones(len(rows), bool)  # also of no class, as in cross-validation: to be unsure of their like
     taught = with_head(acquainted(bundle, seen.features[rows]), near_head(seen, every, head_of(bundle)))
     sure = bin_probability(after, temperature, bundle.bins_or_own)
     thresholds = {

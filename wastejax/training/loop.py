@@ -51,9 +51,8 @@ def fit(run: Run, state: TrainState, stop: Stop) -> Record:
         while not record.stopped:
             epoch, end = step // run.steps_per_epoch, (step // run.steps_per_epoch + 1) * run.steps_per_epoch
             _announce_size(run, epoch)
-            scale = float(
-                state.plateau.scale
-            )  # moves at the ends of epochs alone; later, it would wait for a step
+            # It moves at the ends of epochs alone; read later, it would wait for a step.
+            scale = float(state.plateau.scale)
             meter = Meter(run, record, scale)
             saved_at = time.perf_counter()
             while step < end and not run.devices.anyone(stop.requested):
