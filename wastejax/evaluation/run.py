@@ -85,7 +85,7 @@ def evaluate_model(
     if validation is not None:
         own = bundle if taxonomy is None else load_bundle(bundle.path)  # thresholds are for its own rules
         calibration, indices = _calibrate(asked, own, validation, (source, indices), say)
-    result, scores = _score(bundle, source, one_class(source, indices), calibration, foreign)
+    result, scores = score_images(bundle, source, one_class(source, indices), calibration, foreign)
     if "ood" in scores:
         scores["ood"]["pictures"] = origin
     if source.members is not None:
@@ -98,7 +98,7 @@ def evaluate_model(
     return bundle, scores
 
 
-def _score(
+def score_images(
     bundle: Bundle, source: Source, single: np.ndarray, calibration: Calibration, foreign: Source | None
 ) -> tuple[Evaluation | None, dict[str, Any]]:
     """Returns a model's answers to images whose label means one class, and all scores of these.

@@ -11,16 +11,18 @@ from wastejax.bundle import Bundle, keep_config, load_bundle
 from wastejax.data import pipeline
 from wastejax.data.formats.source import SEPARATOR
 from wastejax.data.split import SPLITS
+from wastejax.errors import UserError
 from wastejax.evaluation.by_source import score_members
 from wastejax.evaluation.calibration import reliability
-from wastejax.evaluation.evaluate import Evaluation, evaluate, evaluate_several, predict_logits
+from wastejax.evaluation.evaluate import Evaluation, evaluate_several
 from wastejax.evaluation.heatmaps import explain
 from wastejax.evaluation.metrics import confident_mistakes
 from wastejax.evaluation.ood import max_probability
 from wastejax.evaluation.report import plots, trust_plots
 from wastejax.evaluation.report.run import write_multilabel_report, write_report
+from wastejax.evaluation.run import score_images
 from wastejax.evaluation.selective import risk_coverage
-from wastejax.evaluation.trust import Calibration, calibrate_bundle, choose_thresholds_of, score_trust
+from wastejax.evaluation.trust import Calibration, calibrate_bundle, choose_thresholds_of
 from wastejax.files import write_json
 from wastejax.training.run import Record, Run
 
@@ -60,11 +62,13 @@ def _score(run: Run, bundle: Bundle) -> dict[str, Any]:
     """Calibrates a model and scores it, and draws how far it can be trusted and its worst mistakes."""
     dataset, config = run.dataset, run.config
     calibration = calibrate_bundle(bundle, dataset.source, dataset.indices("val"), config.data.cache)
-    test = dataset.indices("test")
-    batches = pipeline.EvalBatches(dataset.source, test, bundle.preprocessing, config.eval.batch_size)
-    resamples = config.eval.bootstrap
-    result = evaluate(bundle.logits, batches, dataset.source, bundle.classes, test, bundle.bins, resamples)
-    scores = result.scores | _trust(run, bundle, result, calibration)
+    left_out = dataset.left_out
+    result, scores = score_images(bundle, dataset.source, dataset.indices("test"), calibration, left_out)
+    if result is None:
+        raise UserError("there are no images to evaluate: the split or the folder is empty")
+    if left_out is not None:
+        scores["ood"]["pictures"] = f"left out of training: {', '.join(left_out.classes)}"
+    _draw_trust(run, result, scores, calibration)
     if dataset.source.members is not None:
         shown = dataset.all_indices("test")
         scores["per_source"] = score_members(
@@ -105,18 +109,8 @@ def _facts(run: Run, bundle: Bundle, record: Record) -> dict[str, Any]:
     }
 
 
-def _trust(run: Run, bundle: Bundle, result: Evaluation, calibration: Calibration) -> dict[str, Any]:
-    """Scores how far the answers can be trusted, and draws it."""
-    left_out, outside = run.dataset.left_out, None
-    if left_out is not None:
-        batches = pipeline.EvalBatches(
-            left_out, np.arange(len(left_out)), bundle.preprocessing, run.config.eval.batch_size
-        )
-        outside, _ = predict_logits(bundle.logits, batches)
-    resamples = run.config.eval.bootstrap
-    scores = score_trust(result.logits, result.labels, calibration, outside, bundle.bins_or_own, resamples)
-    if left_out is not None:
-        scores["ood"]["pictures"] = f"left out of training: {', '.join(left_out.classes)}"
+def _draw_trust(run: Run, result: Evaluation, scores: dict[str, Any], calibration: Calibration) -> None:
+    """Draws how far the answers can be trusted."""
     correct = result.logits.argmax(axis=1) == result.labels
     before, after = (max_probability(result.logits, t) for t in (1.0, calibration.temperature))
     folder = run.workdir / "figures"
@@ -125,7 +119,6 @@ def _trust(run: Run, bundle: Bundle, result: Evaluation, calibration: Calibratio
     )
     coverage, risk = risk_coverage(after, correct)
     trust_plots.risk_by_coverage(coverage, risk, scores["selective"]["at"], folder / "risk_coverage.png")
-    return scores
 
 
 def _class_distribution(run: Run) -> None:
