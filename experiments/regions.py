@@ -1,12 +1,14 @@
 """How well several objects in one image are found: mosaics of 2 to 9 objects on plain and on cluttered ground.
 
-Command: python experiments/regions.py --model=RUN --data=HOUSEHOLD_WASTE --state=DIR
-Settings are chosen on mosaics of validation images and scored once on mosaics of test images. Studio images
-are cut out along their white ground; others are pasted as tiles, frame and all, so that their boxes are looser than
-the objects. Mosaics and boxes are kept in DIR, what is done is skipped; writes experiments/results/regions.json.
+Command: python experiments/regions.py --data=HOUSEHOLD_WASTE --state=DIR [--model=RUN] [--tune]
+The library's settings are scored on mosaics of test images, of the bundled model or a run; --tune says which would
+be best on mosaics of validation images, and writes nothing. Studio images are cut out along their white ground;
+others are pasted as tiles, frame and all, so that their boxes are looser than the objects. Mosaics and boxes are
+kept in DIR, what is done is skipped; writes experiments/results/regions.json.
 """
 
 import argparse
+import csv
 import itertools
 import json
 import random
@@ -20,16 +22,18 @@ from PIL import Image, ImageFilter
 from scipy import ndimage
 
 from experiments.provenance import provenance
+from wastejax.bundle import default_bundle
 from wastejax.data.drawing.dataset import GROUNDS, _litter
 from wastejax.data.drawing.pen import Pen
 from wastejax.data.images import decode
-from wastejax.data.sources import open_folder
+from wastejax.data.sources import Source, open_folder
 from wastejax.data.split import load_manifest
 from wastejax.deployment.formats import load_predictor
 from wastejax.deployment.regions import Settings, candidates, choose, classify, distinct, iou
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "experiments" / "results" / "regions.json"
+KEPT = RESULT.with_name("household_waste_kept.csv")
 COUNTS = range(2, 10)
 GROUND = {"plain": "default", "cluttered": "real_world"}
 PER_CELL = {"val": 3, "test": 4}  # mosaics of each count and ground
@@ -136,16 +140,24 @@ def mosaic(
     return canvas, things
 
 
-def compose(split: str, model: Path, data: Path, folder: Path) -> list[dict]:
+def in_split(source: Source, model: Path | None, split: str) -> list[int]:
+    """Returns the images of a split of a run, or of those that the bundled model never learned from."""
+    if model is None:
+        with KEPT.open(newline="") as file:
+            kept = {row["file"]: row["split"] for row in csv.DictReader(file)}
+        return [i for i, name in enumerate(source.names) if kept.get(name) == split]
+    manifest = load_manifest(model / "manifest.csv", source)
+    return manifest.indices[manifest.splits == split].tolist()
+
+
+def compose(split: str, model: Path | None, data: Path, folder: Path) -> list[dict]:
     """Draws the mosaics of a split into a folder, unless they are there, and returns what each shows."""
     listed = folder / "mosaics.json"
     if listed.is_file():
         return json.loads(listed.read_text())
     source = open_folder(data)
-    manifest = load_manifest(model / "manifest.csv", source)
-    source = source.select(manifest.indices)
     rng, rows = random.Random(f"mosaics {split}"), []
-    pool = np.flatnonzero(manifest.splits == split).tolist()
+    pool = in_split(source, model, split)
     rng.shuffle(pool)
     objects: dict[bool, list] = {True: [], False: []}  # cut out or not; one in six can be
     for i in pool:
@@ -302,32 +314,31 @@ def by_kind(scored: list[dict]) -> dict[str, dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True, help="a finished run, with its manifest")
+    parser.add_argument(
+        "--model", type=Path, help="a finished run, with its manifest (default: the bundled model)"
+    )
     parser.add_argument("--data", type=Path, required=True, help="the images it was trained on")
     parser.add_argument("--state", type=Path, required=True, help="where mosaics are kept: a folder of yours")
-    parser.add_argument("--split", choices=PER_CELL, help="stop after this one")
+    parser.add_argument("--tune", action="store_true", help="say the best settings for validation images")
     args = parser.parse_args()
-    predictor = load_predictor(args.model)
-    rows = compose("val", args.model, args.data, args.state / "val")
-    found = boxes_of(predictor, args.state / "val", rows, WIDEST.scales)
-    settings, f1 = tune(rows, found, predictor.classes)
-    print(f"chosen on validation mosaics (class-aware F1 {f1:.1%}): {settings}")
-    scored = score(rows, merged(rows, found, settings.scales), predictor.classes, settings)
-    print(table(by_cell(scored)), flush=True)
-    if args.split == "val":
-        return
-    rows = compose("test", args.model, args.data, args.state / "test")
-    found = boxes_of(predictor, args.state / "test", rows, settings.scales)
+    predictor = load_predictor(args.model or default_bundle())
+    split, scales = ("val", WIDEST.scales) if args.tune else ("test", Settings().scales)
+    rows = compose(split, args.model, args.data, args.state / split)
+    found = boxes_of(predictor, args.state / split, rows, scales)
+    settings = Settings()
+    if args.tune:
+        settings, f1 = tune(rows, found, predictor.classes)
+        print(f"chosen on validation mosaics (class-aware F1 {f1:.1%}): {settings}")
     scored = score(rows, merged(rows, found, settings.scales), predictor.classes, settings)
     cells = by_cell(scored)
     print(table(cells))
-    hardware = json.loads((args.model / "report.json").read_text())["facts"]["hardware"]
+    if args.tune:
+        return
+    command = "python experiments/regions.py --data=household_waste --state=DIR"
     result = {
-        **provenance("python experiments/regions.py --model=RUN --data=household_waste --state=DIR"),
-        "hardware": hardware,
+        **provenance(command + (f" --model={args.model.name}" if args.model else "")),
         "iou": IOU,
         "settings": asdict(settings),
-        "validation_f1": round(f1, 4),
         "class_right_in_true_box": named(rows, found, predictor.classes),
         "test": cells,
         "by_kind": by_kind(scored),

@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--reject-below",
         "P",
-        "name no bin or class that is less likely than this; with --regions, report no such object (0.65)",
+        "name no bin or class that is less likely than this; with --regions, report no such object (0.5)",
         type=float,
     )
     _add_views(parser)
@@ -90,7 +90,7 @@ def _add_views(parser: argparse.ArgumentParser) -> None:
     add(
         "--regions",
         None,
-        "find several objects in each image, with boxes, each of a probability of at least 0.65 unless "
+        "find several objects in each image, with boxes, each of a probability of at least 0.5 unless "
         "--reject-below or --accuracy is given; in a video, each object counts once, and the limit holds in each "
         "frame: what is reported is the mean over frames, which may be lower",
         action="store_true",

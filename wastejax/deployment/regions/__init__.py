@@ -31,7 +31,7 @@ BATCH = 16  # crops that are classified at once
 
 @dataclass(frozen=True)
 class Settings:
-    """What was chosen on mosaics of validation images by experiments/regions.py.
+    """What was chosen on mosaics of validation images by experiments/regions.py; `least` on photographs of litter.
 
     Attributes:
         scales: the longer side of what the network is shown, in units of its input size.
@@ -50,7 +50,7 @@ class Settings:
     margin: float = 0.1
     growth: float = 1.0
     overlap: float = 0.2
-    least: float = 0.65
+    least: float = 0.5
 
 
 class Region(NamedTuple):
